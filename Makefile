@@ -1,0 +1,50 @@
+# Everything runs in a virtual environment of its own, made on first use.
+PYTHON ?= python3.11
+VENV ?= .venv
+DEMO_DIR ?= build/demo
+REAL_DATA ?= $(or $(FCNSEG_REAL_DATA),../shared/data)
+IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
+LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
+LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
+READY := $(VENV)/ready
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-real test test-slow lint types format bench clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make the virtual environment with everything in it
+
+$(READY): setup.cfg setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## From phantoms to a served mask, with pictures, into DEMO_DIR
+	$(RUN) -m examples.demo --output $(DEMO_DIR)
+
+demo-real: $(READY)  ## The same on one real scan: IMAGE, LABEL, LABEL_MAP, DEMO_DIR
+	$(RUN) -m examples.demo --output $(DEMO_DIR) --image $(IMAGE) --label $(LABEL) --label_map $(LABEL_MAP)
+
+test: $(READY)  ## The fast tests
+	$(RUN) -m pytest -q
+
+test-slow: $(READY)  ## The rest of the tests but those that need a GPU
+	$(RUN) -m pytest -q -m "(slow or serving) and not gpu"
+
+lint: $(READY)  ## Style of code
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(READY)  ## Static types
+	$(RUN) -m mypy
+
+format: $(READY)  ## Put the code into the one format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## Remove what was built; the virtual environment stays
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,88 @@
+"""How a `python -m` job reads its flags, logs, and ends on a user's mistake.
+
+A job is a frozen dataclass whose fields are its flags and whose `run()` does the work, so that a
+test can call it in-process without a command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import pydantic
+import tyro
+
+from fcnseg.config import Config, config_error, read_config
+from fcnseg.errors import FcnsegError
+
+USER_ERROR_STATUS = 2  # what argparse exits with for a wrong flag, so one status for both
+
+
+class Command(Protocol):
+    """A job: flags as fields, the work in `run`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def run(self) -> None:
+        """Does the work of the job."""
+
+
+CommandT = TypeVar("CommandT", bound=Command)
+
+
+def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> None:
+    """Parses the flags of a job and runs it.
+
+    Args:
+        command: A dataclass with a `run` method; its docstring is the help text.
+        argv: Arguments instead of the process's own.
+    """
+    run_or_exit(lambda: parse(command, argv).run())
+
+
+def run_or_exit(work: Callable[[], None]) -> None:
+    """Runs a job's work; a user's mistake becomes one line on stderr and exit status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        work()
+    except FcnsegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(USER_ERROR_STATUS)
+
+
+def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:
+    """Parses the flags of a job.
+
+    A job with the fields `config` (a YAML file or the name of a preset) and `settings` (a
+    `Config`) takes the settings from that file, and each flag `--section.key` overrides one.
+
+    Raises:
+        ConfigError: If a setting is out of range, or the configuration cannot be read.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options: dict[str, Any] = {"args": argv, "config": (tyro.conf.FlagCreatePairsOff,)}
+    if "settings" in {field.name for field in dataclasses.fields(command)}:
+        options["default"] = _with_settings(command, argv)
+    try:
+        return tyro.cli(command, use_underscores=True, **options)
+    except pydantic.ValidationError as error:
+        raise config_error(error, source="command line") from error
+
+
+def _with_settings(command: type[CommandT], argv: Sequence[str]) -> CommandT:
+    """An instance whose settings come from `--config`; its other flags are as on the class."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    path = finder.parse_known_args(argv)[0].config
+    required = [
+        field.name
+        for field in dataclasses.fields(command)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    values: dict[str, Any] = dict.fromkeys(required, tyro.MISSING)
+    values["settings"] = Config() if path is None else read_config(path)
+    return command(**values)

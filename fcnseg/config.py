@@ -1,0 +1,203 @@
+"""The configuration of a run: frozen values, read from YAML, checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from fcnseg.errors import ConfigError, first_finding, one_line
+
+# Voxels along (z, y, x).
+Size = tuple[PositiveInt, PositiveInt, PositiveInt]
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+
+_STRICT = pydantic.ConfigDict(extra="forbid")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """The network, from HU to one logit a class."""
+
+    filters: Annotated[tuple[PositiveInt, ...], pydantic.Field(min_length=2)] = (16, 32, 64)
+    """Channels that leave each level of the encoder; their number is the depth."""
+    widen: Literal["first", "last"] = "first"
+    """Which convolution of an encoder level widens; `last`: the first one has half the channels."""
+    skip: Literal["sum", "concat"] = "sum"
+    """How a skip connection meets the decoder."""
+    padding: Literal["same", "valid"] = "same"
+    """`valid`: no convolution pads, so the output is smaller than the input."""
+    norm: Literal["batch", "sync_batch", "instance", "group", "none"] = "batch"
+    """Normalisation after each convolution."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """Activation after each normalisation."""
+    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share of channels dropped at the lowest level while training."""
+    hu_window: tuple[float, float] = (-200.0, 300.0)
+    """HU that become 0 and 1 in the network's first layer; what lies beyond is clipped."""
+
+    def __post_init__(self) -> None:
+        low, high = self.hu_window
+        if not low < high:
+            raise ValueError(f"hu_window must be (low, high) with low < high, got {self.hu_window}")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class PatchConfig:
+    """How patches are drawn from the records."""
+
+    size: Size = (64, 64, 64)
+    """Voxels (z, y, x) of a patch, which is also the window of prediction."""
+    batch_size: PositiveInt = 2
+    """Patches a step on each replica."""
+    foreground_fraction: Fraction = 0.67
+    """Share of patches centred on a voxel of an organ, each organ of a case alike."""
+    per_read: PositiveInt = 4
+    """Patches drawn from a record each time it is read."""
+    shuffle_buffer: PositiveInt = 64
+    """Patches held in memory to be shuffled."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """How the network is trained."""
+
+    epochs: PositiveInt = 100
+    steps_per_epoch: PositiveInt = 250
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam."""
+    loss: Literal["dice"] = "dice"
+    """Multi-class soft Dice."""
+    class_weights: Literal["uniform", "simple", "square"] = "uniform"
+    """Weight of a class in the loss: equal, or by its inverse or inverse squared frequency."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Keras's precision policy; losses, metrics and logits stay float32."""
+    validate_every: PositiveInt = 1
+    """Epochs between validations on whole volumes."""
+    seed: NonNegativeInt = 0
+    """Reaches every random draw of the run."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class InferenceConfig:
+    """How a whole volume is segmented, fixed at export."""
+
+    overlap: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (16, 16, 16)
+    """Voxels (z, y, x) that neighbouring windows share at least."""
+    batch_size: PositiveInt = 1
+    """Windows a call of the network."""
+    max_voxels: PositiveInt = 512 * 512 * 2000
+    """A larger volume is refused (512 x 512 x 2000 is the largest CT users of the field report)."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class Config:
+    """All that a run can be told."""
+
+    model: ModelConfig = ModelConfig()
+    patches: PatchConfig = PatchConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    def __post_init__(self) -> None:
+        for overlap, size in zip(self.inference.overlap, self.patches.size, strict=True):
+            if overlap >= size:
+                raise ValueError(
+                    f"inference.overlap must be smaller than patches.size along each axis, "
+                    f"got {self.inference.overlap} and {self.patches.size}"
+                )
+
+
+def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
+    """Reads a configuration from a YAML file, or takes a preset by its name.
+
+    Raises:
+        ConfigError: If there is no such file or preset, or it holds an unknown key or a bad value.
+    """
+    from fcnseg.presets import PRESETS  # presets are made of this module's classes
+
+    name = os.fspath(path_or_preset)
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        presets = ", ".join(PRESETS)
+        raise ConfigError(
+            f"config must be a YAML file or one of the presets {presets}, got {name!r}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {name} is not valid YAML: {one_line(error)}") from error
+    return config_from_mapping({} if content is None else content, source=name)
+
+
+def config_from_mapping(mapping: Mapping[str, Any], *, source: str = "config") -> Config:
+    """Builds a `Config` from nested mappings; what is left out keeps its default.
+
+    Args:
+        mapping: Sections of keys, as in the YAML file.
+        source: Where the mapping came from, for the error.
+
+    Raises:
+        ConfigError: If a key is unknown (the known ones are listed) or a value breaks its rule.
+    """
+    try:
+        return pydantic.TypeAdapter(Config).validate_python(mapping)
+    except pydantic.ValidationError as error:
+        raise config_error(error, source=source) from error
+
+
+def config_to_mapping(config: Config) -> dict[str, Any]:
+    """The configuration as nested dictionaries of plain values."""
+    mapping: dict[str, Any] = pydantic.TypeAdapter(Config).dump_python(config, mode="json")
+    return mapping
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Writes a configuration as YAML that `read_config` reads back."""
+    text = yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None)
+    path.write_text(text, encoding="utf-8")
+
+
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A copy of the configuration with some dotted keys set.
+
+    Args:
+        config: The configuration to start from; it is not changed.
+        settings: Values by dotted key, as in `{"training.learning_rate": 1e-4}`.
+
+    Raises:
+        ConfigError: If a key is unknown or a value breaks its rule.
+    """
+    mapping = config_to_mapping(config)
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        section = mapping
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return config_from_mapping(mapping, source="override")
+
+
+def config_error(error: pydantic.ValidationError, *, source: str) -> ConfigError:
+    """The error of a configuration: what was found first, and in which file."""
+    finding = error.errors()[0]
+    if finding["type"] != "unexpected_keyword_argument":
+        return ConfigError(f"{first_finding(error)} ({source})")
+    *sections, name = [str(part) for part in finding["loc"]]
+    where = f"key {name!r} in {'.'.join(sections)}" if sections else f"section {name!r}"
+    known = ", ".join(_known_keys(sections))
+    return ConfigError(f"unknown {where}; known: {known} ({source})")
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    owner: Any = Config()
+    for section in sections:
+        owner = getattr(owner, section)
+    return [field.name for field in dataclasses.fields(owner)]

@@ -1,0 +1,82 @@
+"""The errors that fcnseg raises for its users' mistakes.
+
+Each is also the builtin error that a caller would expect, and each message names the argument, the
+rule, the value and, where there is one, the case.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pydantic
+
+
+class FcnsegError(Exception):
+    """Base of every error that fcnseg raises on purpose."""
+
+
+class InputError(FcnsegError, ValueError):
+    """A file, folder or argument that the user gave breaks a rule."""
+
+
+class GeometryError(InputError):
+    """Shape, spacing, origin or direction of a volume is wrong, or differs from its partner's."""
+
+
+class LabelError(InputError):
+    """A label volume holds values that its label map does not allow."""
+
+
+class ConfigError(InputError):
+    """A configuration has an unknown key or a value out of range."""
+
+
+class DatasetError(InputError):
+    """A folder of records is missing, unfinished or of another schema."""
+
+
+class ModelError(InputError):
+    """A network cannot be built, or cannot take an input of the given shape."""
+
+
+class MissingExtraError(FcnsegError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def require_extra(module: str, extra: str) -> ModuleType:
+    """Imports an optional dependency, or says which extra brings it.
+
+    Args:
+        module: Dotted name of the module.
+        extra: The extra of fcnseg that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{module} is not installed: it comes with pip install 'fcnseg[{extra}]'"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another library's error on one line."""
+    return " ".join(str(error).split())
+
+
+def first_finding(error: pydantic.ValidationError) -> str:
+    """The first finding of a validation as one line: the key, the rule and the value."""
+    finding = error.errors()[0]
+    key = ".".join(str(part) for part in finding["loc"])
+    rule = finding["msg"].removeprefix("Value error, ")
+    where = f"{key}: " if key else ""
+    value = "" if finding["type"] == "value_error" else f", got {finding['input']!r}"
+    return f"{where}{rule}{value}"

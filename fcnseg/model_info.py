@@ -1,0 +1,77 @@
+"""What a trained model must tell whoever uses it: it travels beside the weights and is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from fcnseg import __version__
+from fcnseg.errors import InputError, first_finding
+
+MODEL_INFO_FILE = "model_info.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """The facts that turn a network into a segmentation of CT.
+
+    Attributes:
+        class_names: In the order of the network's output, background first.
+        spacing_mm: (z, y, x) of the grid that the network works on.
+        hu_window: HU that the network maps to 0 and 1.
+        window: Voxels (z, y, x) that the network takes at once.
+        overlap: Voxels (z, y, x) that neighbouring windows share at least.
+        batch_size: Windows a call of the network.
+        max_voxels: A larger input is refused.
+        orientation: Where x, y and z grow to in the arrays that the model takes and gives.
+        fcnseg_version: The version that trained it.
+    """
+
+    class_names: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    hu_window: tuple[float, float]
+    window: tuple[int, int, int]
+    overlap: tuple[int, int, int]
+    batch_size: int
+    max_voxels: int
+    orientation: Literal["RAS"] = "RAS"
+    fcnseg_version: str = __version__
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return pydantic.TypeAdapter(ModelInfo).dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "model info") -> ModelInfo:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: If the text is not of this form.
+        """
+        try:
+            return pydantic.TypeAdapter(cls).validate_json(text)
+        except pydantic.ValidationError as error:
+            raise InputError(f"{source} is not a model's info: {first_finding(error)}") from error
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> ModelInfo:
+        """Reads the model info of a run folder.
+
+        Raises:
+            InputError: If it is missing or not of this form.
+        """
+        path = Path(folder) / MODEL_INFO_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"no model info: {path}") from error
+        return cls.from_json(text, source=str(path))

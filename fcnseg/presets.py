@@ -1,0 +1,35 @@
+"""Ready configurations, by name."""
+
+from __future__ import annotations
+
+from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, TrainingConfig
+
+PRESETS: dict[str, Config] = {
+    # Roth et al. 2018 (arXiv 1803.08691): 3D FCN with encoder, decoder, skip connections and
+    # transposed convolutions. Summation skips are arXiv 1711.06439's, Dice loss with uniform
+    # weights and learning rate 1e-3 arXiv 1801.05912's. Channels, depth, window and patch are our
+    # own choice: the paper's are not known to us.
+    "roth2018": Config(
+        model=ModelConfig(filters=(32, 64, 128, 256), skip="sum", norm="sync_batch"),
+        patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        training=TrainingConfig(epochs=200, steps_per_epoch=250),
+        inference=InferenceConfig(overlap=(32, 48, 48)),
+    ),
+    # The group's first network (arXiv 1704.06382), the 3D U-Net of Çiçek et al. 2016: 19,072,712
+    # trainable parameters, 132x132x116 voxels in and 44x44x28 out.
+    "unet3d_cicek": Config(
+        model=ModelConfig(
+            filters=(64, 128, 256, 512), widen="last", skip="concat", padding="valid", norm="batch"
+        ),
+        patches=PatchConfig(size=(116, 132, 132), batch_size=1),
+        training=TrainingConfig(epochs=200, steps_per_epoch=250),
+        inference=InferenceConfig(overlap=(0, 0, 0)),
+    ),
+    # Learns the phantoms of fcnseg.phantom in a few minutes on two cores.
+    "demo": Config(
+        model=ModelConfig(filters=(16, 32, 64), skip="sum"),
+        patches=PatchConfig(size=(48, 48, 48), batch_size=2),
+        training=TrainingConfig(epochs=10, steps_per_epoch=50),
+        inference=InferenceConfig(overlap=(16, 16, 16), batch_size=2),
+    ),
+}

@@ -1,0 +1,33 @@
+"""Volumes of CT and labels: files, geometry, orientation, resampling and label maps.
+
+Axis order is (z, y, x) everywhere; this package is the only place where it turns. It knows neither
+TensorFlow nor Beam.
+"""
+
+from fcnseg.volumes.files import case_id_of, list_volumes, pair_by_name
+from fcnseg.volumes.label_map import LabelMap
+from fcnseg.volumes.nifti import read_ct, read_geometry, read_label, write_mask, write_volume
+from fcnseg.volumes.orientation import from_canonical, to_canonical
+from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
+from fcnseg.volumes.volume import AIR_HU, Geometry, Volume, check_same_grid
+
+__all__ = [
+    "AIR_HU",
+    "Geometry",
+    "LabelMap",
+    "Volume",
+    "case_id_of",
+    "check_same_grid",
+    "from_canonical",
+    "list_volumes",
+    "pair_by_name",
+    "read_ct",
+    "read_geometry",
+    "read_label",
+    "resample_image",
+    "resample_label",
+    "resampled_shape",
+    "to_canonical",
+    "write_mask",
+    "write_volume",
+]

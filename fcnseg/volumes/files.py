@@ -1,0 +1,70 @@
+"""Folders of volumes: what is a volume, which case it is, and which label belongs to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fcnseg.errors import InputError
+from fcnseg.volumes.nifti import NIFTI_SUFFIXES
+
+_NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
+
+
+def case_id_of(path: str | os.PathLike[str]) -> str:
+    """The case id in a file name: without suffix and without nnU-Net's `_0000`.
+
+    >>> case_id_of("imagesTr/liver_017_0000.nii.gz")
+    'liver_017'
+    """
+    name = os.path.basename(os.fspath(path))
+    for suffix in sorted(NIFTI_SUFFIXES, key=len, reverse=True):
+        name = name.removesuffix(suffix)
+    return name.removesuffix(_NNUNET_CHANNEL)
+
+
+def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The volumes in a folder by case id, sorted; hidden files and other suffixes are passed over.
+
+    Raises:
+        InputError: If the folder is missing or holds no volume, or two files are one case.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"no such folder: {root}")
+    volumes: dict[str, Path] = {}
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(".") or not path.name.endswith(NIFTI_SUFFIXES):
+            continue
+        case_id = case_id_of(path)
+        if case_id in volumes:
+            raise InputError(
+                f"a case must have one file, got {volumes[case_id].name} and {path.name}"
+                f" (case {case_id})"
+            )
+        volumes[case_id] = path
+    if not volumes:
+        raise InputError(f"no volume ({', '.join(NIFTI_SUFFIXES)}) in folder {root}")
+    return volumes
+
+
+def pair_by_name(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> list[tuple[str, Path, Path]]:
+    """Pairs the images of one folder with the labels of another.
+
+    Returns:
+        (case id, image, label) for each case, sorted.
+
+    Raises:
+        InputError: If an image has no label or a label no image; the first few are named.
+    """
+    by_image, by_label = list_volumes(images), list_volumes(labels)
+    for what, alone in {
+        f"label in {labels}": sorted(by_image.keys() - by_label.keys()),
+        f"image in {images}": sorted(by_label.keys() - by_image.keys()),
+    }.items():
+        if alone:
+            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+            raise InputError(f"no {what} for {', '.join(alone[:3])}{more}")
+    return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]

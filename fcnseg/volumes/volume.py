@@ -1,0 +1,150 @@
+"""One volume and its place in the patient."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.errors import GeometryError
+
+AIR_HU = -1024
+"""HU of what lies outside a volume: the lowest value that CT scanners write for air."""
+
+Triple = tuple[float, float, float]
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Geometry:
+    """The grid of a volume: how many voxels, and where they lie in the patient.
+
+    Attributes:
+        shape: Voxels (z, y, x).
+        affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
+            NIfTI defines it.
+    """
+
+    shape: Shape
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def spacing(self) -> Triple:
+        """Millimetres (z, y, x) between neighbouring voxels."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(z), float(y), float(x)
+
+    @property
+    def orientation(self) -> str:
+        """Where i, j and k grow to, as in `RAS`: right, anterior, superior."""
+        return "".join(nib.orientations.aff2axcodes(self.affine))
+
+    def corners_mm(self) -> npt.NDArray[np.float64]:
+        """RAS positions (8, 3) of the centres of the eight corner voxels, in mm."""
+        depth, height, width = self.shape
+        ends = itertools.product((0, width - 1), (0, height - 1), (0, depth - 1))
+        return nib.affines.apply_affine(self.affine, np.array(list(ends), dtype=np.float64))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+    """An array on a grid.
+
+    Attributes:
+        array: Values (z, y, x).
+        affine: As in `Geometry`.
+        header: Header of the NIfTI file that the volume came from, kept so that a mask can be
+            written on exactly that file's grid.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    header: nib.Nifti1Header | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise GeometryError(f"array must have three axes (z, y, x), got {self.array.shape}")
+        if self.affine.shape != (4, 4):
+            raise GeometryError(f"affine must be 4 x 4, got {self.affine.shape}")
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid."""
+        return Geometry(self.shape, self.affine)
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels (z, y, x)."""
+        depth, height, width = self.array.shape
+        return depth, height, width
+
+    @property
+    def spacing(self) -> Triple:
+        """Millimetres (z, y, x) between neighbouring voxels."""
+        return self.geometry.spacing
+
+    @property
+    def orientation(self) -> str:
+        """Where i, j and k grow to, as in `RAS`."""
+        return self.geometry.orientation
+
+    def with_array(self, array: npt.NDArray[Any]) -> Volume:
+        """Another array on the same grid."""
+        if array.shape != self.array.shape:
+            raise GeometryError(f"array must have shape {self.array.shape}, got {array.shape}")
+        return dataclasses.replace(self, array=array)
+
+
+def of_case(case_id: str | None) -> str:
+    """The end of an error message that names the case."""
+    return "" if case_id is None else f" (case {case_id})"
+
+
+def check_same_grid(
+    image: Geometry | Volume,
+    label: Geometry | Volume,
+    *,
+    tolerance_mm: float = 0.01,
+    case_id: str | None = None,
+) -> None:
+    """Checks that two volumes lie on one grid.
+
+    Shapes must be equal; spacing, origin and direction together may move no corner voxel by more
+    than the tolerance, so the float noise of headers passes whatever the size of the volume.
+
+    Args:
+        image: One grid.
+        label: The other grid.
+        tolerance_mm: Largest distance of two corresponding corner voxels.
+        case_id: Named in the error.
+
+    Raises:
+        GeometryError: If the grids differ.
+    """
+    if image.shape != label.shape:
+        raise GeometryError(
+            f"image and label must have the same shape, got {image.shape} and {label.shape}"
+            f" (z, y, x){of_case(case_id)}"
+        )
+    here, there = (Geometry(part.shape, part.affine).corners_mm() for part in (image, label))
+    distance = float(np.linalg.norm(here - there, axis=1).max())
+    if not distance <= tolerance_mm:
+        raise GeometryError(
+            f"image and label must lie on the same grid within {tolerance_mm} mm, but their corners"
+            f" are {distance:.3g} mm apart: {_difference(image, label)}{of_case(case_id)}"
+        )
+
+
+def _difference(image: Geometry | Volume, label: Geometry | Volume) -> str:
+    """Which of spacing, origin and direction differ, with both values."""
+    facts = {
+        "spacing": [np.round(part.spacing, 4).tolist() for part in (image, label)],
+        "origin": [np.round(part.affine[:3, 3], 3).tolist() for part in (image, label)],
+        "orientation": [part.orientation for part in (image, label)],
+    }
+    told = [f"{name} {one} and {other}" for name, (one, other) in facts.items() if one != other]
+    return ", ".join(told) or "directions differ"

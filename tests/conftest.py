@@ -1,0 +1,22 @@
+"""What all tests share: the real scans, where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of small real scans; the test is skipped where it is absent."""
+    if not REAL_DATA.is_dir():
+        reason = f"no real scans: {REAL_DATA} is absent (set FCNSEG_REAL_DATA)"
+        if os.environ.get("FCNSEG_REQUIRE_REAL_DATA"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return REAL_DATA

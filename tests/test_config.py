@@ -1,0 +1,122 @@
+"""Configurations: read, checked, overridden, and the command line that does so."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import pytest
+import tyro
+import yaml
+
+from fcnseg.command import parse, run_command
+from fcnseg.config import (
+    Config,
+    config_from_mapping,
+    config_to_mapping,
+    override,
+    read_config,
+    write_config,
+)
+from fcnseg.errors import ConfigError, InputError
+from fcnseg.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_yaml_file(tmp_path, name):
+    write_config(PRESETS[name], tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == PRESETS[name] == read_config(name)
+
+
+def test_left_out_keys_keep_their_defaults():
+    config = config_from_mapping({"training": {"epochs": 3}})
+    assert config == dataclasses.replace(
+        Config(), training=dataclasses.replace(Config().training, epochs=3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"modle": {}}, "unknown section 'modle'; known: model, patches"),
+        ({"model": {"filter": 3}}, "unknown key 'filter' in model; known: filters, widen"),
+        ({"training": {"learning_rate": -1}}, "training.learning_rate: .*greater than 0, got -1"),
+        ({"model": {"hu_window": [3, 1]}}, r"hu_window must be .*low < high, got \(3.0, 1.0\)"),
+        ({"model": {"skip": "add"}}, "model.skip: .*'sum' or 'concat', got 'add'"),
+        ({"patches": {"size": [8, 8, 8]}}, "overlap must be smaller than patches.size"),
+        (["model"], "dictionary"),
+    ],
+)
+def test_bad_configuration_is_named(tmp_path, mapping, message):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping))
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(tmp_path / "config.yaml")
+    assert "config.yaml" in str(caught.value)
+
+
+def test_missing_file_names_the_presets(tmp_path):
+    with pytest.raises(ConfigError, match="presets roth2018, unet3d_cicek, demo, got '.*nowhere'"):
+        read_config(tmp_path / "nowhere")
+    (tmp_path / "broken.yaml").write_text("model: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_config(tmp_path / "broken.yaml")
+
+
+def test_override_by_dotted_key_leaves_the_original():
+    config = Config()
+    changed = override(config, {"training.learning_rate": 1e-4, "model.filters": [8, 16]})
+    assert changed.training.learning_rate == 1e-4
+    assert changed.model.filters == (8, 16)
+    assert config == Config()
+    with pytest.raises(ConfigError, match="unknown key 'lr' .*known: epochs"):
+        override(config, {"training.lr": 1})
+    with pytest.raises(ConfigError, match="training: "):
+        override(config, {"training": 1})
+
+
+def test_mapping_holds_plain_values_only():
+    text = yaml.safe_dump(config_to_mapping(PRESETS["roth2018"]))
+    assert config_from_mapping(yaml.safe_load(text)) == PRESETS["roth2018"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleCommand:
+    """A job."""
+
+    name: str
+    """What it works on."""
+    config: str
+    """A YAML file or a preset."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    """Overrides."""
+    overwrite: bool = False
+    """A switch."""
+
+    def run(self):
+        raise InputError(f"name must be known, got {self.name!r}")
+
+
+def test_flags_override_the_file():
+    argv = "--name a --config demo --model.dropout 0.5 --patches.size 32 48 64 --overwrite".split()
+    command = parse(ExampleCommand, argv)
+    assert command.overwrite
+    assert command.settings == override(
+        PRESETS["demo"], {"model.dropout": 0.5, "patches.size": [32, 48, 64]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--name a --config demo", "error: name must be known, got 'a'\n"),
+        ("--name a --config nope", "got 'nope'\n"),
+        ("--name a", "--config"),
+        ("--name a --config demo --model.dropot 1", "Unrecognized options: --model.dropot"),
+        ("--name a --config demo --model.dropout 1", "less than 1"),
+    ],
+)
+def test_mistakes_end_with_a_line_and_status_2(capsys, argv, message):
+    with pytest.raises(SystemExit) as caught:
+        run_command(ExampleCommand, argv.split())
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

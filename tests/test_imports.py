@@ -1,0 +1,88 @@
+"""Which part may import which: the arrows of the design point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TENSORFLOW = {"tensorflow", "keras"}
+JOBS = {"pipelines", "tuning", "serving"}
+
+# Folder or module -> what it must never import at any depth of its own code.
+FORBIDDEN = {
+    "fcnseg/volumes": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/conversion": TENSORFLOW | {"keras_tuner"},
+    "fcnseg/evaluation": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/phantom.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/records/encoding.py": TENSORFLOW,
+    "fcnseg/config.py": TENSORFLOW,
+    "fcnseg/presets.py": TENSORFLOW,
+    "fcnseg": JOBS | {"keras_tuner"},
+    "fcnseg/data": {"apache_beam"},
+    "fcnseg/models": {"apache_beam"},
+    "fcnseg/training": {"apache_beam"},
+    "fcnseg/inference": {"apache_beam"},
+    "pipelines": JOBS - {"pipelines"} | TENSORFLOW | {"keras_tuner"},
+    "tuning": JOBS - {"tuning"} | {"apache_beam"},
+    "serving": JOBS - {"serving"} | {"apache_beam", "keras_tuner"},
+}
+
+
+def sources(place: str) -> list[Path]:
+    path = ROOT / place
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    assert files, f"nothing at {place}: the table is out of date"
+    return files
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_arrows_point_one_way(place):
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(place)
+        for name in imported(path) & FORBIDDEN[place]
+    }
+    assert not wrong
+
+
+LIGHT = [
+    "fcnseg",
+    "fcnseg.volumes",
+    "fcnseg.conversion",
+    "fcnseg.records",
+    "fcnseg.evaluation",
+    "fcnseg.client",
+    "fcnseg.phantom",
+    "fcnseg.config",
+    "fcnseg.presets",
+]
+
+
+def test_light_modules_leave_tensorflow_out():
+    """What a Beam worker or a client imports does not load TensorFlow, directly or not."""
+    script = f"""
+import importlib, sys
+for name in {LIGHT}:
+    importlib.import_module(name)
+loaded = sorted({{'tensorflow', 'keras', 'matplotlib'}} & sys.modules.keys())
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

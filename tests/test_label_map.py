@@ -1,0 +1,79 @@
+"""Label maps: ids of a file to classes, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from fcnseg.errors import LabelError
+from fcnseg.volumes import LabelMap
+
+CLASSES = {"background": [0], "artery": [52], "vein": [63, 64], "liver": [5]}
+
+
+def write(path, content):
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_ids_become_consecutive_classes(tmp_path):
+    label_map = LabelMap.read(write(tmp_path / "map.yaml", {"classes": CLASSES}))
+    assert label_map.class_names == ("background", "artery", "vein", "liver")
+    ids = np.array([[[0, 52, 63], [64, 5, 0]]], np.int16)
+    classes = label_map.apply(ids)
+    assert classes.dtype == np.uint8
+    assert classes.tolist() == [[[0, 1, 2], [2, 3, 0]]]
+
+
+def test_unlisted_ids_are_rejected_with_their_counts():
+    label_map = LabelMap.from_mapping({"classes": CLASSES})
+    ids = np.array([[[0, 7, 7], [300, 5, 0]]])
+    with pytest.raises(LabelError, match=r"7 \(2 voxels\), 300 \(1 voxels\) \(case c1\)"):
+        label_map.apply(ids, case_id="c1")
+
+
+def test_unlisted_ids_become_background_if_the_map_says_so():
+    label_map = LabelMap.from_mapping({"classes": CLASSES, "unlisted": "background"})
+    assert label_map.apply(np.array([[[7, 5, 70000]]])).tolist() == [[[0, 3, 0]]]
+    with pytest.raises(LabelError, match=r"-1 \(1 voxels\)"):
+        label_map.apply(np.array([[[-1, 5, 0]]]))
+
+
+def test_more_classes_than_uint8_holds():
+    names = ["background", *(f"class{number}" for number in range(1, 300))]
+    classes = LabelMap.consecutive(names).apply(np.array([[[0, 299]]]))
+    assert classes.dtype == np.uint16
+    assert classes.tolist() == [[[0, 299]]]
+
+
+def test_mapping_round_trip():
+    label_map = LabelMap.from_mapping({"classes": CLASSES, "unlisted": "background"})
+    assert LabelMap.from_mapping(label_map.to_mapping()) == label_map
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "keys classes and unlisted"),
+        ({"clases": CLASSES}, "keys classes and unlisted"),
+        ({"classes": {"liver": [1], "background": [0]}}, "begin with background"),
+        ({"classes": {"background": [0]}}, "2 to 65536"),
+        ({"classes": {"background": [0], "a": [1], "b": [1]}}, r"one class, got \[1\]"),
+        ({"classes": {"background": [0], "a": ["x"]}}, r"classes\.a\.0"),
+        ({"classes": {"background": [0], "a": [-4]}}, "not be negative, got -4"),
+        ({"classes": CLASSES, "unlisted": "ignore"}, "unlisted"),
+    ],
+)
+def test_bad_map_is_refused(tmp_path, content, message):
+    with pytest.raises(LabelError, match=message) as caught:
+        LabelMap.read(write(tmp_path / "map.yaml", content))
+    assert "map.yaml" in str(caught.value)
+
+
+def test_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(LabelError, match=r"nowhere\.yaml cannot be read"):
+        LabelMap.read(tmp_path / "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("classes: [")
+    with pytest.raises(LabelError, match=r"broken\.yaml cannot be read"):
+        LabelMap.read(tmp_path / "broken.yaml")
