@@ -58,7 +58,7 @@ def test_mapping_round_trip():
         (None, "keys classes and unlisted"),
         ({"clases": CLASSES}, "keys classes and unlisted"),
         ({"classes": {"liver": [1], "background": [0]}}, "begin with background"),
-        ({"classes": {"background": [0]}}, "2 to 65536"),
+        ({"classes": {"background": [0]}}, "2 to 65535"),
         ({"classes": {"background": [0], "a": [1], "b": [1]}}, r"one class, got \[1\]"),
         ({"classes": {"background": [0], "a": ["x"]}}, r"classes\.a\.0"),
         ({"classes": {"background": [0], "a": [-4]}}, "not be negative, got -4"),

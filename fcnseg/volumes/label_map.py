@@ -17,7 +17,7 @@ from fcnseg.errors import LabelError, first_finding, one_line
 from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
-_MOST_CLASSES = 65536  # what uint16 counts
+_MOST_CLASSES = 65535  # what uint16 counts, less one number that stands for no class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,11 @@ class LabelMap:
         classes = {name: list(numbers) for name, numbers in self.classes.items()}
         return {"unlisted": self.unlisted, "classes": classes}
 
+    @property
+    def dtype(self) -> np.dtype[np.uint8 | np.uint16]:
+        """Type of class indices."""
+        return label_dtype(self.num_classes)
+
     def apply(
         self, label: npt.NDArray[np.integer], *, case_id: str | None = None
     ) -> npt.NDArray[np.uint8 | np.uint16]:
@@ -107,42 +112,38 @@ class LabelMap:
             case_id: Named in the error.
 
         Returns:
-            Class indices of the same shape, uint8, or uint16 above 256 classes.
+            Class indices of the same shape, of `dtype`.
 
         Raises:
-            LabelError: If an id belongs to no class and `unlisted` is `reject`; each such id is
-                named with its number of voxels.
+            LabelError: If an id is negative, or belongs to no class and `unlisted` is `reject`; each
+                such id is named with its number of voxels.
         """
-        ids, counts = _occurring(label)
-        by_id = {n: index for index, ns in enumerate(self.classes.values()) for n in ns}
-        unlisted = {
-            number: count
-            for number, count in zip(ids, counts, strict=True)
-            if number not in by_id and (number < 0 or self.unlisted == "reject")
-        }
-        if unlisted:
-            told = ", ".join(f"{number} ({count} voxels)" for number, count in unlisted.items())
+        rows, ids = _table_rows(label)
+        unlisted = self.num_classes  # the first number that is no class
+        table = np.full(len(ids), 0 if self.unlisted == "background" else unlisted, self.dtype)
+        by_id = {number: index for index, of in enumerate(self.classes.values()) for number in of}
+        for row, number in enumerate(ids):
+            table[row] = by_id.get(int(number), unlisted if number < 0 else table[row])
+        classes = table[rows]
+        if (table == unlisted).any() and (wrong := classes == unlisted).any():
+            found = zip(*np.unique(label[wrong], return_counts=True), strict=True)
+            told = ", ".join(f"{number} ({count} voxels)" for number, count in found)
             raise LabelError(
                 f"label ids must be listed in the label map, got {told}{of_case(case_id)}"
             )
-        indices = [by_id.get(number, 0) for number in ids]
-        dtype = np.uint8 if self.num_classes <= 256 else np.uint16
-        return _look_up(label, ids, np.array(indices, dtype=dtype))
+        return classes
 
 
-def _occurring(label: npt.NDArray[np.integer]) -> tuple[list[int], list[int]]:
-    """The ids in a label array, ascending, with their counts; slab by slab to bound memory."""
-    counts: dict[int, int] = {}
-    for slab in label:
-        for number, count in zip(*np.unique(slab, return_counts=True), strict=True):
-            counts[int(number)] = counts.get(int(number), 0) + int(count)
-    return sorted(counts), [counts[number] for number in sorted(counts)]
+def label_dtype(num_classes: int) -> np.dtype[np.uint8 | np.uint16]:
+    """Type of the class indices of so many classes: uint8, or uint16 above 255."""
+    return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
 
 
-def _look_up(
-    label: npt.NDArray[np.integer], ids: list[int], indices: npt.NDArray[np.uint8 | np.uint16]
-) -> npt.NDArray[np.uint8 | np.uint16]:
-    classes = np.empty(label.shape, dtype=indices.dtype)
-    for place, slab in enumerate(label):
-        classes[place] = indices[np.searchsorted(ids, slab)]
-    return classes
+def _table_rows(
+    label: npt.NDArray[np.integer],
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Rows of a small table, and the id of each row, such that `ids[rows]` is the label."""
+    if label.min() >= 0 and label.max() <= np.iinfo(np.uint16).max:
+        return label, np.arange(int(label.max()) + 1)
+    ids, rows = np.unique(label, return_inverse=True)
+    return rows.reshape(label.shape), ids

@@ -130,7 +130,9 @@ def _load(path: PathLike, case_id: str | None) -> nib.Nifti1Image:
     try:
         image = nib.load(name)
     except (*_UNREADABLE, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"not a readable volume: {name}: {one_line(error)}{of_case(case_id)}") from error
+        raise InputError(
+            f"not a readable volume: {name}: {one_line(error)}{of_case(case_id)}"
+        ) from error
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(f"not a NIfTI volume: {name}{of_case(case_id)}")
     return image
@@ -166,7 +168,9 @@ def _stored_array(
     try:
         stored = proxy.get_unscaled()
     except _UNREADABLE as error:
-        raise InputError(f"not a whole volume: {path}: {one_line(error)}{of_case(case_id)}") from error
+        raise InputError(
+            f"not a whole volume: {path}: {one_line(error)}{of_case(case_id)}"
+        ) from error
     if stored.dtype.kind not in "iuf":
         raise InputError(f"voxels must be numbers, got {stored.dtype} in {path}{of_case(case_id)}")
     array = stored.reshape(width, height, -1, order="F").T  # a view of the file's own memory
