@@ -78,5 +78,9 @@ def first_finding(error: pydantic.ValidationError) -> str:
     key = ".".join(str(part) for part in finding["loc"])
     rule = finding["msg"].removeprefix("Value error, ")
     where = f"{key}: " if key else ""
-    value = "" if finding["type"] == "value_error" else f", got {finding['input']!r}"
+    says_it_all = finding["type"] in (
+        "value_error",
+        "missing",
+    )  # a missing key's input is its owner
+    value = "" if says_it_all else f", got {finding['input']!r}"
     return f"{where}{rule}{value}"

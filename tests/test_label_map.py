@@ -33,6 +33,12 @@ def test_unlisted_ids_are_rejected_with_their_counts():
         label_map.apply(ids, case_id="c1")
 
 
+def test_many_unlisted_ids_are_counted_not_listed():
+    label_map = LabelMap.from_mapping({"classes": CLASSES})
+    with pytest.raises(LabelError, match=r"1000 \(1 voxels\), .* 1009 \(1 voxels\) and 490 more$"):
+        label_map.apply(np.arange(1000, 1500).reshape(5, 10, 10))
+
+
 def test_unlisted_ids_become_background_if_the_map_says_so():
     label_map = LabelMap.from_mapping({"classes": CLASSES, "unlisted": "background"})
     assert label_map.apply(np.array([[[7, 5, 70000]]])).tolist() == [[[0, 3, 0]]]

@@ -17,6 +17,7 @@ from fcnseg.errors import LabelError, first_finding, one_line
 from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
+_MOST_TOLD = 10  # ids in one message: a CT given as a label has thousands
 _MOST_CLASSES = 65535  # what uint16 counts, less one number that stands for no class
 
 
@@ -115,7 +116,7 @@ class LabelMap:
             Class indices of the same shape, of `dtype`.
 
         Raises:
-            LabelError: If an id is negative, or belongs to no class and `unlisted` is `reject`; each
+            LabelError: If an id is negative, or of no class while `unlisted` is `reject`; each
                 such id is named with its number of voxels.
         """
         rows, ids = _table_rows(label)
@@ -126,8 +127,12 @@ class LabelMap:
             table[row] = by_id.get(int(number), unlisted if number < 0 else table[row])
         classes = table[rows]
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
-            found = zip(*np.unique(label[wrong], return_counts=True), strict=True)
-            told = ", ".join(f"{number} ({count} voxels)" for number, count in found)
+            ids, counts = np.unique(label[wrong], return_counts=True)
+            told = ", ".join(
+                f"{number} ({count} voxels)"
+                for number, count in zip(ids[:_MOST_TOLD], counts, strict=False)
+            )
+            told += f" and {len(ids) - _MOST_TOLD} more" if len(ids) > _MOST_TOLD else ""
             raise LabelError(
                 f"label ids must be listed in the label map, got {told}{of_case(case_id)}"
             )

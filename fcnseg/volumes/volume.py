@@ -109,6 +109,7 @@ def check_same_grid(
     label: Geometry | Volume,
     *,
     tolerance_mm: float = 0.01,
+    names: tuple[str, str] = ("image", "label"),
     case_id: str | None = None,
 ) -> None:
     """Checks that two volumes lie on one grid.
@@ -120,6 +121,7 @@ def check_same_grid(
         image: One grid.
         label: The other grid.
         tolerance_mm: Largest distance of two corresponding corner voxels.
+        names: What the two are called in the error.
         case_id: Named in the error.
 
     Raises:
@@ -127,15 +129,15 @@ def check_same_grid(
     """
     if image.shape != label.shape:
         raise GeometryError(
-            f"image and label must have the same shape, got {image.shape} and {label.shape}"
+            f"{' and '.join(names)} must have the same shape, got {image.shape} and {label.shape}"
             f" (z, y, x){of_case(case_id)}"
         )
     here, there = (Geometry(part.shape, part.affine).corners_mm() for part in (image, label))
     distance = float(np.linalg.norm(here - there, axis=1).max())
     if not distance <= tolerance_mm:
         raise GeometryError(
-            f"image and label must lie on the same grid within {tolerance_mm} mm, but their corners"
-            f" are {distance:.3g} mm apart: {_difference(image, label)}{of_case(case_id)}"
+            f"{' and '.join(names)} must lie on the same grid within {tolerance_mm} mm, but their"
+            f" corners are {distance:.3g} mm apart: {_difference(image, label)}{of_case(case_id)}"
         )
 
 

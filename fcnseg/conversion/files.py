@@ -1,0 +1,163 @@
+"""Files on any file system that Beam opens: local, gs://, s3://, hdfs://."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from fcnseg.errors import InputError, one_line
+
+TEMPORARY = ".tmp"
+"""Folder inside an output folder for files that are not whole yet."""
+
+_AS_IT_IS = CompressionTypes.UNCOMPRESSED  # else Beam unpacks whatever is called .gz
+
+
+def is_local(path: str) -> bool:
+    """Whether a path has no scheme such as gs://."""
+    return FileSystems.get_scheme(path) is None
+
+
+def absolute(path: str) -> str:
+    """The path as it holds in any working folder."""
+    return str(Path(path).absolute()) if is_local(path) else path
+
+
+def parent(path: str) -> str:
+    """The folder that a file is in."""
+    return str(FileSystems.split(absolute(path))[0])
+
+
+def resolve(path: str, folder: str) -> str:
+    """A path as it is if it is absolute or has a scheme, else inside the folder."""
+    if not is_local(path) or Path(path).is_absolute():
+        return path
+    return join(folder, path)
+
+
+def join(folder: str, *names: str) -> str:
+    """A path inside a folder."""
+    return str(FileSystems.join(folder, *names))
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        InputError: If no file system opens paths of this scheme.
+    """
+    try:
+        return bool(FileSystems.exists(path))
+    except (ValueError, BeamIOError) as error:
+        raise InputError(f"cannot look for {path}: {one_line(error)}") from error
+
+
+def read_text(path: str) -> str:
+    """The content of a UTF-8 file.
+
+    Raises:
+        InputError: If it is missing, unreadable or not UTF-8.
+    """
+    try:
+        with FileSystems.open(path, compression_type=_AS_IT_IS) as file:
+            return str(file.read().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+
+
+def list_folder(folder: str) -> list[str]:
+    """Paths of the files in a folder and in the folders in it; none if it does not exist.
+
+    Raises:
+        InputError: If it is a file, or no file system opens paths of this scheme.
+    """
+    if is_local(folder):  # Beam would take characters such as [ for a pattern
+        if Path(folder).is_file():
+            raise InputError(f"not a folder: {folder}")
+        return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+    try:
+        (found,) = FileSystems.match([join(glob.escape(folder), "**")])
+    except (ValueError, BeamIOError) as error:
+        raise InputError(f"cannot list {folder}: {one_line(error)}") from error
+    return sorted(metadata.path for metadata in found.metadata_list)
+
+
+def delete(paths: list[str]) -> None:
+    """Deletes files, in this order."""
+    for path in paths:
+        if is_local(path):
+            Path(path).unlink()
+        else:
+            FileSystems.delete([glob.escape(path)])
+
+
+def delete_temporary(folder: str) -> None:
+    """Deletes what attempts that ended early left in an output folder."""
+    temporary = join(folder, TEMPORARY)
+    delete(list_folder(temporary))
+    if is_local(temporary) and exists(temporary):
+        Path(temporary).rmdir()
+
+
+@contextlib.contextmanager
+def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
+    """The file itself if it is local, else a copy that is deleted afterwards.
+
+    Args:
+        path: The file.
+        head: Copy no more than this many bytes.
+
+    Yields:
+        A local path with the same file name.
+
+    Raises:
+        InputError: If the file is not local and cannot be read.
+    """
+    if is_local(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
+        copy = Path(folder) / FileSystems.split(path)[1]
+        try:
+            _copy(path, copy, head)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        yield copy
+
+
+@contextlib.contextmanager
+def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
+    """Opens a file to write that appears under its name when it is whole.
+
+    A name is taken by each attempt anew, so attempts that run at the same time do not meet.
+
+    Args:
+        folder: The output folder.
+        name: Of the file in it.
+
+    Yields:
+        The open file.
+    """
+    temporary = join(folder, TEMPORARY, f"{uuid.uuid4().hex}-{name}")
+    with FileSystems.create(temporary, compression_type=_AS_IT_IS) as file:
+        yield file
+    FileSystems.rename([temporary], [join(folder, name)])
+
+
+def _copy(path: str, target: Path, head: int | None) -> None:
+    with FileSystems.open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
+        if head is None:
+            shutil.copyfileobj(source, copy)
+        else:
+            copy.write(source.read(head))

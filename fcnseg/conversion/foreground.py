@@ -1,0 +1,74 @@
+"""What of a label is kept beside it: voxels of each class, and the places of some."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.records.schema import MOST_COORDINATES
+
+Label = npt.NDArray[np.uint8 | np.uint16]
+
+
+def count_classes(label: Label, *, num_classes: int) -> npt.NDArray[np.int64]:
+    """Counts the voxels of each class in each slice.
+
+    Args:
+        label: Class indices (z, y, x).
+        num_classes: Background included.
+
+    Returns:
+        Counts (z, K).
+    """
+    return np.array([np.bincount(plane.ravel(), minlength=num_classes) for plane in label])
+
+
+def draw_coordinates(
+    label: Label, counts: npt.NDArray[np.int64], *, case_id: str
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Draws voxels of each class but the background, all alike, without replacement.
+
+    A slice at a time is looked at, so nothing as large as the label is made.
+
+    Args:
+        label: Class indices (z, y, x).
+        counts: Of `count_classes`.
+        case_id: Seeds the draw: a case gives the same voxels in every run.
+
+    Returns:
+        Indices (n, 3) = (z, y, x), ordered by class, then by place, and how many each class has
+        (K,): all of its voxels up to `MOST_COORDINATES`.
+    """
+    seed = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big")
+    rng = np.random.default_rng(seed)
+    drawn = np.minimum(counts.sum(axis=0), MOST_COORDINATES)
+    drawn[0] = 0
+    rows = [
+        row
+        for index in np.flatnonzero(drawn)
+        for row in _draw_class(label, int(index), counts[:, index], int(drawn[index]), rng)
+    ]
+    coordinates = np.concatenate(rows) if rows else np.empty((0, 3))
+    return coordinates.astype(np.int32), drawn
+
+
+def _draw_class(
+    label: Label,
+    index: int,
+    in_slice: npt.NDArray[np.int64],
+    size: int,
+    rng: np.random.Generator,
+) -> list[npt.NDArray[np.int64]]:
+    """Coordinates (n, 3) of one class, slice by slice."""
+    ends = np.cumsum(in_slice)
+    # A voxel's rank is its place among all voxels of the class, in the order of the array.
+    ranks = np.sort(rng.choice(ends[-1], size, replace=False, shuffle=False))
+    slices = np.searchsorted(ends, ranks, side="right")
+    rows = []
+    for z in np.unique(slices):
+        rank_in_slice = ranks[slices == z] - (ends[z] - in_slice[z])
+        y, x = np.divmod(np.flatnonzero(label[z] == index)[rank_in_slice], label.shape[2])
+        rows.append(np.stack([np.full_like(y, z), y, x], axis=1))
+    return rows

@@ -1,0 +1,107 @@
+"""One case: from its files to its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from fcnseg.conversion.cases import Case
+from fcnseg.conversion.foreground import count_classes, draw_coordinates
+from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.errors import GeometryError, LabelError
+from fcnseg.records import Record
+from fcnseg.volumes import (
+    Geometry,
+    LabelMap,
+    Volume,
+    check_same_grid,
+    read_ct,
+    read_geometry,
+    read_label,
+    resample_image,
+    resample_label,
+    to_canonical,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What is done to every case alike.
+
+    Attributes:
+        label_map: Makes classes of the ids in label files.
+        spacing_mm: (z, y, x) of the records, in canonical orientation.
+    """
+
+    label_map: LabelMap
+    spacing_mm: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(0 < step < math.inf for step in self.spacing_mm):
+            raise GeometryError(
+                f"spacing_mm must be three positive numbers in mm, got {self.spacing_mm}"
+            )
+
+    def record_bytes(self, geometry: Geometry) -> int:
+        """About how many bytes a record takes: the mm3 of its volume tell, whatever its axes."""
+        resampled = math.prod(geometry.spacing) / math.prod(self.spacing_mm)
+        bytes_per_voxel = 2 + (1 if self.label_map.num_classes <= 256 else 2)  # HU and class
+        return math.ceil(math.prod(geometry.shape) * resampled * bytes_per_voxel)
+
+    def make_record(self, case: Case) -> Record:
+        """Reads a case, turns it to the canonical orientation and resamples it.
+
+        Raises:
+            CaseError: If a file is unreadable or its label map does not fit.
+        """
+        with opened(case.image) as path:
+            source = read_ct(path)
+        label = self._read_classes(case, on_grid_of=source)
+        image = resample_image(to_canonical(source), self.spacing_mm)
+        label = resample_label(to_canonical(label), self.spacing_mm)
+        counts = count_classes(label.array, num_classes=self.label_map.num_classes)
+        coordinates, drawn = draw_coordinates(label.array, counts, case_id=case.case_id)
+        return Record(
+            case_id=case.case_id,
+            patient_id=case.patient_id,
+            image=image.array,
+            label=label.array,
+            affine=image.affine,
+            spacing=image.spacing,
+            source_shape=source.shape,
+            source_affine=source.affine,
+            class_histogram=counts.sum(axis=0),
+            foreground_coordinates=coordinates,
+            foreground_counts=drawn,
+        )
+
+    def _read_classes(self, case: Case, *, on_grid_of: Volume) -> Volume:
+        with opened(case.label) as path:
+            label = read_label(path)
+        try:
+            classes = self.label_map.apply(label.array)
+        except LabelError as error:
+            raise CaseError("label_ids_unknown", str(error), file=case.label) from error
+        # The image's affine: float noise must not turn the two to different orientations.
+        return on_grid_of.with_array(classes)
+
+
+def inspect_case(case: Case) -> Geometry:
+    """Reads the headers of a case and checks them.
+
+    Returns:
+        The grid of the image.
+
+    Raises:
+        CaseError: If a file is missing or its header unreadable, or image and label do not match.
+    """
+    with opened(case.image, header_only=True) as path:
+        image = read_geometry(path)
+    with opened(case.label, header_only=True) as path:
+        label = read_geometry(path)
+    try:
+        check_same_grid(image, label)
+    except GeometryError as error:
+        code = "shape_mismatch" if image.shape != label.shape else "grid_mismatch"
+        raise CaseError(code, str(error), file=case.label) from error
+    return image

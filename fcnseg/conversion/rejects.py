@@ -1,0 +1,115 @@
+"""Cases that cannot be converted: each is named with a stable code, and the others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from fcnseg.conversion import files
+from fcnseg.errors import FcnsegError, GeometryError, LabelError, one_line
+
+CODES = {
+    "file_missing": "there is no such file",
+    "unreadable": "the file is not a whole volume of finite numbers in a known format",
+    "bad_geometry": "the file holds not one three-dimensional volume with an invertible affine",
+    "shape_mismatch": "image and label differ in shape",
+    "grid_mismatch": "image and label differ in spacing, origin or direction",
+    "label_not_integral": "the label holds fractions",
+    "label_ids_unknown": "the label holds ids that the label map does not list",
+    "unexpected_error": "something else failed; `detail` says where",
+}
+"""What each code in the rejects file means."""
+
+_OF_READING: dict[type[FcnsegError], str] = {
+    GeometryError: "bad_geometry",
+    LabelError: "label_not_integral",
+}
+_HEAD = 2**20  # bytes of a remote file that hold its header, packed or not
+
+
+class CaseError(FcnsegError):
+    """A case breaks a rule.
+
+    Attributes:
+        code: One of `CODES`.
+        file: Path of the file to blame.
+    """
+
+    def __init__(self, code: str, reason: str, *, file: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.file = file
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Reject:
+    """One line of the rejects file.
+
+    Attributes:
+        case_id: Name of the case.
+        stage: `inspect` (headers) or `convert` (voxels).
+        code: One of `CODES`, for programs.
+        reason: One line for people.
+        file: The file to blame; empty if it is not known.
+        detail: More for whoever looks into it; may be empty.
+    """
+
+    case_id: str
+    stage: str
+    code: str
+    reason: str
+    file: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: Exception, *, case_id: str, stage: str) -> Reject:
+        """The reject that an exception means for its case."""
+        if isinstance(error, CaseError):
+            return cls(case_id, stage, error.code, str(error), error.file, "")
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        detail = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        return cls(case_id, stage, "unexpected_error", reason, "", detail)
+
+    def __str__(self) -> str:
+        return f"{self.reason} [{self.code}] (case {self.case_id})"
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Reject:
+        """Reads what `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+@contextlib.contextmanager
+def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
+    """A local path to read a case's volume from.
+
+    Args:
+        path: The volume, on any file system.
+        header_only: The header is all that is wanted, so no more of a remote file is copied.
+
+    Yields:
+        A local path.
+
+    Raises:
+        CaseError: If there is no such file, or reading it inside this context fails.
+    """
+    local = Path(path)
+    try:
+        if not files.exists(path):
+            raise CaseError("file_missing", f"no such file: {path}", file=path)
+        with files.local_copy(path, head=_HEAD if header_only else None) as local:
+            yield local
+    except CaseError:
+        raise
+    except FcnsegError as error:
+        code = _OF_READING.get(type(error), "unreadable")
+        raise CaseError(code, str(error).replace(str(local), path), file=path) from error

@@ -1,0 +1,79 @@
+"""Which cases share a file: a plan from sizes alone, made before any volume is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Iterable
+
+from fcnseg.conversion.cases import Case
+from fcnseg.conversion.splits import unit_hash
+from fcnseg.records import SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class SizedCase:
+    """A case, the split it is in, and how many bytes its record will take, as its header tells."""
+
+    case: Case
+    split: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file to write: the cases in it, in their order."""
+
+    split: str
+    index: int
+    count: int
+    cases: tuple[Case, ...]
+
+    @property
+    def name(self) -> str:
+        """File name, as in `train-00000-of-00003.tfrecord`."""
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}.tfrecord"
+
+
+def plan_shards(cases: Iterable[SizedCase], *, shard_bytes: int, seed: int) -> list[Shard]:
+    """Distributes cases over files of about equal size.
+
+    The plan depends on the cases and the seed, not on the order in which they come.
+
+    Args:
+        cases: The cases of all splits.
+        shard_bytes: Size that the files of a split have at most on average; a case is never split.
+        seed: Shuffles the cases within the files.
+
+    Returns:
+        The shards of each split that has cases.
+    """
+    cases = list(cases)
+    return [
+        shard
+        for split in SPLITS
+        for shard in _plan_split(
+            split, [sized for sized in cases if sized.split == split], shard_bytes, seed
+        )
+    ]
+
+
+def _plan_split(split: str, cases: list[SizedCase], shard_bytes: int, seed: int) -> list[Shard]:
+    """The largest case first, each into the file that is smallest so far."""
+    count = min(len(cases), math.ceil(sum(sized.bytes for sized in cases) / shard_bytes))
+    shuffled = sorted(cases, key=lambda sized: _place(sized.case.case_id, seed))
+    fill = [(0, index) for index in range(count)]  # a heap of (bytes, shard)
+    shard_of = {}
+    for sized in sorted(shuffled, key=lambda sized: -sized.bytes):
+        bytes_so_far, index = heapq.heappop(fill)
+        shard_of[sized.case.case_id] = index
+        heapq.heappush(fill, (bytes_so_far + sized.bytes, index))
+    contents: list[list[Case]] = [[] for _ in range(count)]
+    for sized in shuffled:
+        contents[shard_of[sized.case.case_id]].append(sized.case)
+    return [Shard(split, index, count, tuple(cases)) for index, cases in enumerate(contents)]
+
+
+def _place(case_id: str, seed: int) -> tuple[float, str]:
+    return unit_hash(case_id, seed=seed), case_id

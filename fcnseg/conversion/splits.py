@@ -1,0 +1,47 @@
+"""Which split a patient is in: a hash decides, so that adding cases moves nobody."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fcnseg.errors import InputError
+
+
+def split_of(
+    patient_id: str, *, validation_fraction: float, test_fraction: float, seed: int
+) -> str:
+    """The split of a patient, whatever other patients there are.
+
+    Args:
+        patient_id: Name of the patient.
+        validation_fraction: Share of patients for validation.
+        test_fraction: Share of patients for testing; another validation fraction moves none of
+            these.
+        seed: Another seed makes other splits.
+
+    Returns:
+        One of `fcnseg.records.SPLITS`.
+    """
+    place = unit_hash(patient_id, seed=seed)
+    if place < test_fraction:
+        return "test"
+    return "validation" if place < test_fraction + validation_fraction else "train"
+
+
+def check_fractions(*, validation_fraction: float, test_fraction: float) -> None:
+    """Checks the two shares.
+
+    Raises:
+        InputError: If one is negative, or they leave nothing to train on.
+    """
+    if not (validation_fraction >= 0 and 0 <= test_fraction < 1 - validation_fraction):
+        raise InputError(
+            "validation_fraction and test_fraction must not be negative and their sum must be "
+            f"below 1, got {validation_fraction} and {test_fraction}"
+        )
+
+
+def unit_hash(text: str, *, seed: int) -> float:
+    """A number in [0, 1) that looks random and depends on nothing but the text and the seed."""
+    digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact as a float

@@ -1,0 +1,35 @@
+"""Training records: the one schema, its encoding, the files that hold it, and their manifest.
+
+Only `fcnseg.records.decoding` needs TensorFlow, and it is not imported here.
+"""
+
+from fcnseg.records.dataset_info import (
+    COMPLETED_FILE,
+    INFO_FILE,
+    REJECTS_FILE,
+    SPLITS,
+    DatasetInfo,
+    ShardInfo,
+    SplitInfo,
+    read_dataset_info,
+)
+from fcnseg.records.encoding import encode_chunks, encode_record
+from fcnseg.records.schema import SCHEMA_VERSION, Record
+from fcnseg.records.tfrecord import TFRecordWriter, read_tfrecord
+
+__all__ = [
+    "COMPLETED_FILE",
+    "INFO_FILE",
+    "REJECTS_FILE",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "DatasetInfo",
+    "Record",
+    "ShardInfo",
+    "SplitInfo",
+    "TFRecordWriter",
+    "encode_chunks",
+    "encode_record",
+    "read_dataset_info",
+    "read_tfrecord",
+]

@@ -1,0 +1,127 @@
+"""The manifest of a folder of records: what it holds, and that it is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from fcnseg import __version__
+from fcnseg.errors import DatasetError, first_finding
+from fcnseg.records.schema import SCHEMA_VERSION
+
+INFO_FILE = "dataset_info.json"
+REJECTS_FILE = "rejects.jsonl"
+COMPLETED_FILE = "COMPLETED"
+"""Written last: a folder without it is not a dataset."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardInfo:
+    """One file of records.
+
+    Attributes:
+        name: File name, in the dataset's folder.
+        cases: Records in it.
+        bytes: Size of the file.
+        crc32c: CRC-32C of the whole file, in hexadecimal.
+    """
+
+    name: str
+    cases: int
+    bytes: int
+    crc32c: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInfo:
+    """One split.
+
+    Attributes:
+        cases: Number of cases.
+        case_ids: Their ids, sorted.
+        shards: Their files, by name.
+        class_histogram: Voxels of each class.
+    """
+
+    cases: int
+    case_ids: tuple[str, ...]
+    shards: tuple[ShardInfo, ...]
+    class_histogram: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """A folder of records.
+
+    Attributes:
+        spacing_mm: (z, y, x) of every record.
+        class_names: In order, background first.
+        label_map: The label map that made the classes, as `LabelMap.to_mapping` gives it.
+        seed: Of the splits.
+        splits: By name, each of `SPLITS`; one without cases has 0 cases.
+        schema_version: Of the records.
+        fcnseg_version: That made them.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    class_names: tuple[str, ...]
+    label_map: dict[str, Any]
+    seed: int
+    splits: dict[str, SplitInfo]
+    schema_version: int = SCHEMA_VERSION
+    fcnseg_version: str = __version__
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        """One JSON object; equal datasets give equal text."""
+        return pydantic.TypeAdapter(DatasetInfo).dump_json(self, indent=2).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = INFO_FILE) -> DatasetInfo:
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: The JSON object.
+            source: Named in the error.
+
+        Raises:
+            DatasetError: If the text is not of this form, or the schema is another version.
+        """
+        try:
+            info = pydantic.TypeAdapter(cls).validate_json(text)
+        except pydantic.ValidationError as error:
+            raise DatasetError(f"{source} is not a manifest: {first_finding(error)}") from error
+        if info.schema_version != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{source} must have schema version {SCHEMA_VERSION}, got {info.schema_version}: "
+                "convert the cases again"
+            )
+        return info
+
+
+def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the manifest of a finished dataset.
+
+    Raises:
+        DatasetError: If the folder is missing, unfinished, or of another schema.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise DatasetError(f"no such folder of records: {folder}")
+    if not (folder / COMPLETED_FILE).exists():
+        raise DatasetError(f"{folder} is not a finished dataset: {COMPLETED_FILE} is missing")
+    try:
+        text = (folder / INFO_FILE).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing") from error
+    return DatasetInfo.from_json(text, source=str(folder / INFO_FILE))

@@ -1,0 +1,77 @@
+"""TFRecord files without TensorFlow: each record framed by its length and two checksums."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+
+from fcnseg.errors import DatasetError
+
+# A frame is: length uint64, masked CRC-32C of the length uint32, data, masked CRC-32C of the data
+# uint32, all little-endian (tensorflow/core/lib/io/record_writer.h).
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER_BYTES = _LENGTH.size + _CRC.size
+_MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
+
+
+class TFRecordWriter:
+    """Writes frames to an open file, and keeps the facts that a manifest needs.
+
+    Attributes:
+        records: Records written.
+        bytes: Bytes written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.records = 0
+        self.bytes = 0
+        self._file = file
+        self._crc = 0
+
+    @property
+    def crc32c(self) -> str:
+        """CRC-32C of all bytes written, in hexadecimal."""
+        return f"{self._crc:08x}"
+
+    def write(self, *chunks: bytes) -> None:
+        """Adds one record, given whole or in chunks."""
+        length = _LENGTH.pack(sum(map(len, chunks)))
+        content_crc = functools.reduce(google_crc32c.extend, chunks, 0)
+        for part in (length, _masked(google_crc32c.value(length)), *chunks, _masked(content_crc)):
+            self._file.write(part)
+            self._crc = google_crc32c.extend(self._crc, part)
+            self.bytes += len(part)
+        self.records += 1
+
+
+def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yields the records of a local file one by one, each checked.
+
+    Raises:
+        DatasetError: If the file is missing, cut short, or a checksum is wrong.
+    """
+    if not Path(path).is_file():
+        raise DatasetError(f"no such file: {path}")
+    with Path(path).open("rb") as file:
+        while header := file.read(_HEADER_BYTES):
+            length_bytes, length_crc = header[: _LENGTH.size], header[_LENGTH.size :]
+            if _masked(google_crc32c.value(length_bytes)) != length_crc:
+                raise DatasetError(f"wrong checksum of a record's length in {path}")
+            (length,) = _LENGTH.unpack(length_bytes)
+            data, data_crc = file.read(length), file.read(_CRC.size)
+            if _masked(google_crc32c.value(data)) != data_crc:
+                raise DatasetError(f"wrong checksum of a record, or a cut one, in {path}")
+            yield data
+
+
+def _masked(crc: int) -> bytes:
+    """A checksum as it is stored: masked, as it may be a checksum of data that holds one."""
+    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
+    return _CRC.pack((rotated + _MASK_DELTA) & 0xFFFFFFFF)

@@ -1,0 +1,395 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from object_store import ObjectStore
+from small_cases import write_case, write_cases
+
+from fcnseg.errors import DatasetError, InputError
+from fcnseg.records import SPLITS, read_dataset_info, read_tfrecord
+from fcnseg.records.decoding import decode_record
+from fcnseg.volumes import read_ct
+from pipelines.convert_ct import ConvertCt, local_runner, main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def cases(tmp_path):
+    return write_cases(tmp_path / "in")
+
+
+def command(cases: Path, output: Path, **flags) -> ConvertCt:
+    return ConvertCt(
+        cases=str(cases),
+        label_map=str(cases.with_name("label_map.yaml")),
+        output=str(output),
+        **{"spacing_mm": (2.0, 1.5, 1.5), "test_fraction": 0.3, **flags},
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_each_case_arrives_once_in_the_split_of_its_patient(cases, tmp_path):
+    command(cases, tmp_path / "out").run()
+
+    info = read_dataset_info(tmp_path / "out")
+    patients = {}
+    for split in SPLITS:
+        records = [
+            decode_record(data)
+            for shard in info.splits[split].shards
+            for data in read_tfrecord(tmp_path / "out" / shard.name)
+        ]
+        ids = [record["case_id"].numpy().decode() for record in records]
+        assert tuple(sorted(ids)) == info.splits[split].case_ids
+        assert len(ids) == info.splits[split].cases
+        histogram = sum((record["class_histogram"].numpy() for record in records), np.zeros(3))
+        assert tuple(histogram) == info.splits[split].class_histogram
+        for record in records:
+            patients.setdefault(record["patient_id"].numpy(), set()).add(split)
+    assert sum(split.cases for split in info.splits.values()) == 6
+    assert len(patients) == 3
+    assert all(len(splits) == 1 for splits in patients.values())
+    assert info.class_names == ("background", "liver", "spleen")
+    assert info.spacing_mm == (2.0, 1.5, 1.5)
+
+
+def test_the_manifest_describes_the_files(cases, tmp_path):
+    import google_crc32c
+
+    command(cases, tmp_path / "out").run()
+
+    files = contents(tmp_path / "out")
+    info = read_dataset_info(tmp_path / "out")
+    shards = [shard for split in info.splits.values() for shard in split.shards]
+    assert files.keys() == {shard.name for shard in shards} | {
+        "dataset_info.json",
+        "rejects.jsonl",
+        "COMPLETED",
+    }
+    for shard in shards:
+        assert shard.bytes == len(files[shard.name])
+        assert shard.crc32c == f"{google_crc32c.value(files[shard.name]):08x}"
+
+
+# One case a shard, so that workers have something to share.
+FINE = {"spacing_mm": (0.3, 0.3, 0.3), "shard_mib": 1}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The list of cases, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("reference")
+    cases = write_cases(folder / "in")
+    command(cases, folder / "out", **FINE).run()
+    return cases, contents(folder / "out")
+
+
+@pytest.mark.parametrize(
+    "beam_args",
+    [
+        ["--direct_num_workers=2"],
+        ["--direct_num_workers=2", "--direct_running_mode=multi_threading"],
+        ["--direct_runner_bundle_repeat=1"],
+        ["--runner=BundleBasedDirectRunner"],
+    ],
+    ids=["two processes", "two threads", "all work done twice", "another runner"],
+)
+def test_bytes_depend_on_no_runner_and_no_order(reference, tmp_path, beam_args):
+    cases, expected = reference
+    header, *rows = cases.read_text().splitlines()
+    turned = cases.with_name("turned.csv")
+    turned.write_text("\n".join([header, *reversed(rows)]))
+
+    command(turned, tmp_path / "out", **FINE).run(beam_args)
+
+    assert len(expected) == 6 + 3
+    assert contents(tmp_path / "out") == expected
+
+
+def test_folders_give_the_same_records_as_a_list(cases, tmp_path):
+    rows = [f"case_{n:02d},images/case_{n:02d}.nii.gz,labels/case_{n:02d}.nii.gz" for n in range(6)]
+    cases.write_text("\n".join(["case_id,image,label", *rows]))
+    command(cases, tmp_path / "list").run()
+    ConvertCt(
+        images=f"{cases.parent}/images",
+        labels=f"{cases.parent}/labels",
+        label_map=f"{cases.parent}/label_map.yaml",
+        output=f"{tmp_path}/folders",
+        spacing_mm=(2.0, 1.5, 1.5),
+        test_fraction=0.3,
+    ).run()
+    assert contents(tmp_path / "list") == contents(tmp_path / "folders")
+
+
+# -- rejects
+
+
+def spoil(cases: Path, case_id: str) -> Path:
+    image = cases.parent / "images" / f"{case_id}.nii.gz"
+    image.write_bytes(image.read_bytes()[:3000])
+    return image
+
+
+def test_good_cases_are_written_and_bad_ones_named(cases, tmp_path):
+    image = spoil(cases, "case_02")
+    (cases.parent / "labels" / "case_04.nii.gz").unlink()
+
+    with pytest.raises(DatasetError, match=r"rejected 2 of 6 cases.*first:.*\(case case_02\)"):
+        command(cases, tmp_path / "out").run()
+
+    info = read_dataset_info(tmp_path / "out")
+    converted = {case_id for split in info.splits.values() for case_id in split.case_ids}
+    assert converted == {"case_00", "case_01", "case_03", "case_05"}
+    first, second = map(json.loads, (tmp_path / "out" / "rejects.jsonl").read_text().splitlines())
+    assert first.keys() == {"case_id", "stage", "code", "reason", "file", "detail"}
+    assert (first["stage"], first["code"], first["file"]) == ("convert", "unreadable", str(image))
+    assert (second["case_id"], second["stage"], second["code"]) == (
+        "case_04",
+        "inspect",
+        "file_missing",
+    )
+
+
+def test_a_share_of_rejects_may_be_allowed(cases, tmp_path, caplog):
+    spoil(cases, "case_02")
+    command(cases, tmp_path / "out", max_reject_fraction=0.2).run()
+    assert "rejected 1 of 6 cases" in caplog.text
+
+
+def test_without_a_good_case_there_is_no_dataset(cases, tmp_path):
+    for index in range(6):
+        spoil(cases, f"case_{index:02d}")
+    with pytest.raises(DatasetError, match="rejected 6 of 6 cases"):
+        command(cases, tmp_path / "out", max_reject_fraction=1.0).run()
+    with pytest.raises(DatasetError, match="COMPLETED is missing"):
+        read_dataset_info(tmp_path / "out")
+    assert len((tmp_path / "out" / "rejects.jsonl").read_text().splitlines()) == 6
+
+
+# -- the output folder
+
+
+def test_a_finished_output_stays_unless_it_is_to_be_overwritten(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    command(cases, tmp_path / "out").run()
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    command(cases, tmp_path / "out", spacing_mm=(4.0, 4.0, 4.0)).run()
+    assert "is complete already" in caplog.text
+    assert contents(tmp_path / "out") == before | {"notes.txt": b"mine"}
+
+    command(cases, tmp_path / "out", spacing_mm=(4.0, 4.0, 4.0), overwrite=True).run()
+    assert read_dataset_info(tmp_path / "out").spacing_mm == (4.0, 4.0, 4.0)
+    assert (tmp_path / "out" / "notes.txt").exists()
+
+
+def test_an_unfinished_output_is_refused_and_can_be_overwritten(cases, tmp_path):
+    output = tmp_path / "out [1]"  # characters that a pattern would take for its own
+    command(cases, output).run()
+    whole = contents(output)
+    (output / "COMPLETED").unlink()
+    (output / ".tmp").mkdir()
+    (output / ".tmp" / "0-train-00000-of-00001.tfrecord").write_bytes(b"half")
+    (output / "train-00007-of-00008.tfrecord").write_bytes(b"old")
+
+    with pytest.raises(DatasetError, match=rf"got {re.escape(str(output))} with .*--overwrite"):
+        command(cases, output).run()
+    command(cases, output, overwrite=True).run()
+    assert contents(output) == whole
+
+
+def test_a_job_that_dies_leaves_nothing_that_looks_whole(cases, tmp_path):
+    # The disk is full, as far as this process can tell: no file grows beyond 8 KiB.
+    script = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+from fcnseg.volumes import read_ct
+from pipelines.convert_ct import main
+main({argv(cases, tmp_path / "out")})
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert "File too large" in result.stderr
+    assert contents(tmp_path / "out") == {}
+
+
+# -- flags
+
+
+def argv(cases: Path, output: Path, *more: str) -> list[str]:
+    label_map = cases.with_name("label_map.yaml")
+    return ["--cases", f"{cases}", "--label_map", f"{label_map}", "--output", f"{output}", *more]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--spacing_mn", "1", "1", "1"], "unknown flag: --spacing_mn 1 1 1"),
+        (["--spacing_mm", "1", "1", "1", "1"], "unknown flag: 1"),
+        (["--spacing_mm", "1", "0", "1"], "three positive numbers in mm, got (1.0, 0.0, 1.0)"),
+        (["--images", "images"], "--cases or from --images and --labels, one of both"),
+        (["--validation_fraction", "1"], "must be below 1, got 1.0 and 0.0"),
+        (["--shard_mib", "0"], "shard_mib must be positive, got 0"),
+        (["--max_reject_fraction", "7"], "max_reject_fraction must be from 0 to 1, got 7.0"),
+        (["--cases", "missing.csv"], "no such file: missing.csv"),
+        (["--label_map", "missing.yaml"], "label map missing.yaml cannot be read"),
+        (["--output", "nowhere://out"], "cannot list nowhere://out"),
+        (["--output", __file__], f"not a folder: {__file__}"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_an_exit_status(cases, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as exit_info:
+        main(argv(cases, tmp_path / "out", *flags))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_info.value.code == 2
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_and_labels_go_together(tmp_path):
+    with pytest.raises(InputError, match="--images and --labels go together"):
+        ConvertCt(images="images", label_map="map.yaml", output=str(tmp_path / "out")).run()
+
+
+def test_the_command_runs_where_tensorflow_cannot_be_imported(cases, tmp_path):
+    script = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "keras"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocker())
+from fcnseg.volumes import read_ct
+from pipelines.convert_ct import main
+main({argv(cases, tmp_path / "out")})
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("records are in ")
+    assert len(result.stderr.splitlines()) == 4  # nothing of Beam's
+    assert sum(s.cases for s in read_dataset_info(tmp_path / "out").splits.values()) == 6
+
+
+def test_help_names_every_flag():
+    result = subprocess.run(
+        [sys.executable, "-m", "pipelines.convert_ct", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(ConvertCt.__dataclass_fields__) <= set(re.findall(r"--(\w+)", result.stdout))
+
+
+def test_no_runner_is_fetched_from_the_network():
+    """DirectRunner would fetch Prism; ours is taken unless the user names one."""
+    assert type(local_runner(PipelineOptions([]))).__name__ == "FnApiRunner"
+    assert local_runner(PipelineOptions(["--runner=DirectRunner"])) is None
+
+
+# -- other file systems
+
+
+@pytest.fixture
+def store(cases):
+    """The cases in an object store."""
+    # Longer than what is copied to read a header.
+    write_case(cases.parent, "case_00", seed=0, shape=(90, 90, 90))
+    ObjectStore.objects = {
+        f"shelf://scans/{path.relative_to(cases.parent)}": path.read_bytes()
+        for path in cases.parent.rglob("*.*")
+    }
+    yield ObjectStore.objects
+    ObjectStore.objects = {}
+
+
+REMOTE = {
+    "cases": "shelf://scans/cases.csv",
+    "label_map": "shelf://scans/label_map.yaml",
+    "output": "shelf://records/v1",
+}
+
+
+def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path, caplog):
+    caplog.set_level("INFO")
+    local, remote = command(cases, tmp_path / "out"), command(cases, tmp_path / "out")
+    remote = dataclasses.replace(remote, **REMOTE)
+    local.run()
+    remote.run()
+    records = {
+        path.removeprefix("shelf://records/v1/"): content
+        for path, content in store.items()
+        if path.startswith("shelf://records/")
+    }
+    assert records == contents(tmp_path / "out")
+
+    remote.run()
+    assert "shelf://records/v1 is complete already" in caplog.text
+    dataclasses.replace(remote, overwrite=True).run()
+    assert store["shelf://records/v1/COMPLETED"] == b""
+
+
+def test_rejects_name_the_file_in_the_store_not_a_copy_of_it(cases, store, tmp_path):
+    image, label = "shelf://scans/images/case_02.nii.gz", "shelf://scans/labels/case_04.nii.gz"
+    store[image] = store[image][:3000]
+    store[label] = b"junk"
+    remote = dataclasses.replace(command(cases, tmp_path / "out"), **REMOTE)
+    with pytest.raises(DatasetError, match="rejected 2 of 6 cases"):
+        remote.run()
+    lines = store["shelf://records/v1/rejects.jsonl"].decode().splitlines()
+    for line, file in zip(map(json.loads, lines), (image, label), strict=True):
+        assert line["file"] == file
+        assert file in line["reason"]
+        assert "/tmp" not in line["reason"]
+
+
+# -- real scans
+
+
+@pytest.mark.real_data
+def test_a_real_scan_arrives_with_all_its_organs(real_data, tmp_path):
+    scan = real_data / "abdomen_ct_sm"
+    (tmp_path / "cases.csv").write_text(
+        f"case_id,image,label\nabdomen,{scan}/ct.nii.gz,{scan}/label.nii.gz\n"
+    )
+    ConvertCt(
+        cases=f"{tmp_path}/cases.csv",
+        label_map=f"{real_data}/organs7.yaml",
+        output=f"{tmp_path}/out",
+        spacing_mm=(3.0, 3.0, 3.0),
+        validation_fraction=0,
+    ).run()
+
+    info = read_dataset_info(tmp_path / "out")
+    (data,) = read_tfrecord(tmp_path / "out" / info.splits["train"].shards[0].name)
+    record = decode_record(data)
+    source = read_ct(scan / "ct.nii.gz")
+    # 3 mm isotropic and RAS already, as its README says: nothing is to change.
+    np.testing.assert_array_equal(record["image"], source.array)
+    assert info.class_names[1:] == (
+        "artery",
+        "vein",
+        "liver",
+        "spleen",
+        "stomach",
+        "gallbladder",
+        "pancreas",
+    )
+    assert min(info.splits["train"].class_histogram) > 0
