@@ -1,0 +1,104 @@
+"""Cases to evaluate: which files belong together, and the scores of one case."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fcnseg.errors import InputError
+from fcnseg.evaluation.scores import OrganScores, score_organs
+from fcnseg.volumes import (
+    LabelMap,
+    Volume,
+    check_same_grid,
+    list_volumes,
+    read_ct,
+    read_label,
+)
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case."""
+
+    case_id: str
+    mask: Path
+    label: Path
+    image: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One case in memory: class indices of truth and mask, HU of the image, on one grid."""
+
+    case_id: str
+    truth: Volume
+    mask: Volume
+    image: Volume | None = None
+
+    def scores(self, class_names: tuple[str, ...]) -> dict[str, OrganScores]:
+        """Scores by organ, the background left out."""
+        scores = score_organs(self.truth.array, self.mask.array, num_classes=len(class_names))
+        return dict(zip(class_names[1:], scores, strict=True))
+
+
+def pair_files(
+    masks: PathLike, labels: PathLike, images: PathLike | None = None
+) -> list[CaseFiles]:
+    """Finds the label, and the image if a folder of images is given, of each mask by its name.
+
+    Labels and images without a mask are passed over: a run may predict some cases of many.
+
+    Raises:
+        InputError: If a folder is missing or empty, or a mask has no label or no image.
+    """
+    by_mask = list_volumes(masks)
+    by_label = _partners(by_mask, labels, what="label")
+    by_image = {} if images is None else _partners(by_mask, images, what="image")
+    return [
+        CaseFiles(case_id, mask, by_label[case_id], by_image.get(case_id))
+        for case_id, mask in by_mask.items()
+    ]
+
+
+def _partners(masks: Mapping[str, Path], folder: PathLike, *, what: str) -> dict[str, Path]:
+    partners = list_volumes(folder)
+    alone = sorted(masks.keys() - partners.keys())
+    if alone:
+        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+        raise InputError(f"no {what} in {folder} for mask {', '.join(alone[:3])}{more}")
+    return partners
+
+
+def read_case(files: CaseFiles, label_map: LabelMap) -> Case:
+    """Reads one case.
+
+    Args:
+        files: Where it lies; the mask holds class indices, as `fcnseg.predict` writes them.
+        label_map: Turns the label's ids into class indices.
+
+    Returns:
+        Truth, mask and image on one grid.
+
+    Raises:
+        InputError: If a file is unreadable.
+        LabelError: If the label holds an id that the map refuses, or the mask no class index.
+        GeometryError: If they do not lie on one grid.
+    """
+    case_id = files.case_id
+    label, mask = (read_label(path, case_id=case_id) for path in (files.label, files.mask))
+    check_same_grid(mask, label, names=("mask", "label"), case_id=case_id)
+    image = None if files.image is None else read_ct(files.image, case_id=case_id)
+    if image is not None:
+        check_same_grid(image, label, case_id=case_id)
+    indices = LabelMap.consecutive(label_map.class_names)
+    return Case(
+        case_id,
+        truth=label.with_array(label_map.apply(label.array, case_id=case_id)),
+        mask=mask.with_array(indices.apply(mask.array, case_id=case_id)),
+        image=image,
+    )
