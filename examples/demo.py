@@ -1,0 +1,334 @@
+"""The whole line in one folder: from scans to records, a search, a model, a server and its masks.
+
+Each step is the command that a user would run; what it prints goes to a file of `logs/`.
+
+    python -m examples.demo --output build/demo
+    python -m examples.demo --output build/demo --image ct.nii.gz --label label.nii.gz \
+        --label_map organs.yaml
+
+With phantoms the Dice table is of patients that the model has not seen. With one scan it is of the
+very scan that it was trained on: this shows that the line is right, not that the model is good.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+
+import yaml
+from rich.console import Console
+from rich.table import Column, Table
+
+from fcnseg.command import run_command
+from fcnseg.config import Config, override, read_config, write_config
+from fcnseg.errors import InputError
+from fcnseg.evaluation import JSON_FILE, Evaluation
+from fcnseg.presets import PRESETS
+from fcnseg.records import read_dataset_info
+from fcnseg.volumes import list_volumes, read_geometry
+
+MARKER = ".fcnseg-demo"
+"""In a folder that a demo made, so that the next one may start over in it."""
+
+DICE_WANTED = 0.80
+"""Mean over organs below which the demo fails."""
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>fcnseg demo</title>
+<style>body { font-family: sans-serif; margin: 2em } img { max-width: 100%; margin: 1em 0 }</style>
+<h1>From scans to served masks</h1>
+$tables
+<p>Pale bands are the truth, thin lines the served masks.</p>
+$pictures
+</html>
+""")
+
+console = Console()
+
+
+class StepError(InputError):
+    """A step of the demo failed; the end of its log says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What one kind of demo does differently.
+
+    Attributes:
+        cases_csv: List of cases to convert.
+        label_map: Their label map.
+        images: Volumes to send to the server, by case id.
+        labels: Folder of their labels.
+        spacing_mm: (z, y, x) of the records.
+        split_flags: How cases are split.
+        config: What to train.
+    """
+
+    cases_csv: Path
+    label_map: Path
+    images: dict[str, Path]
+    labels: Path
+    spacing_mm: tuple[float, float, float]
+    split_flags: tuple[str, ...]
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoCommand:
+    """Walks the whole line on phantoms, or on one scan, into one folder with a page to open."""
+
+    output: Path
+    """Folder for everything; an earlier demo in it is replaced."""
+    image: Path | None = None
+    """A CT scan, instead of phantoms; with --label and --label_map."""
+    label: Path | None = None
+    """Its label volume."""
+    label_map: Path | None = None
+    """YAML file: the classes in order, each with the ids that make it."""
+
+    def run(self) -> None:
+        """Does the steps, shows their times and the Dice table, and writes the page."""
+        scan = [path for path in (self.image, self.label, self.label_map) if path]
+        if len(scan) not in (0, 3):
+            raise InputError("--image, --label and --label_map go together")
+        Demo(fresh_folder(self.output)).walk(scan)
+
+
+class Demo:
+    """The steps, one after the other, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+
+    def walk(self, scan: Sequence[Path]) -> None:
+        """From scans to the page; raises `StepError` where the Dice is below what is wanted.
+
+        Args:
+            scan: Image, label and label map, or nothing for phantoms.
+        """
+        scenario = self.one_scan(*scan) if scan else self.phantoms()
+        self.convert(scenario)
+        self.train(scenario)
+        self.serve(scenario)
+        self.evaluate(scenario)
+        mean_dice = self.report()
+        if mean_dice < DICE_WANTED:
+            raise StepError(f"mean Dice must be at least {DICE_WANTED}, got {mean_dice:.3f}")
+
+    def phantoms(self) -> Scenario:
+        """Makes phantoms; those of the test split are for the server."""
+        scans = self.folder / "scans"
+        self.job("phantoms", "fcnseg.phantom", "--cases", 14, "--output", scans, "--seed", 0)
+        return Scenario(
+            cases_csv=scans / "cases.csv",
+            label_map=scans / "label_map.yaml",
+            images=list_volumes(scans / "images"),
+            labels=scans / "labels",
+            spacing_mm=(4.0, 4.0, 4.0),
+            split_flags=("--validation_fraction", "0.15", "--test_fraction", "0.25"),
+            config=PRESETS["demo"],
+        )
+
+    def one_scan(self, image: Path, label: Path, label_map: Path) -> Scenario:
+        """Lists one scan twice, for training and for validation, at its own spacing."""
+        rows = [
+            {
+                "case_id": split,
+                "image": image.resolve(),
+                "label": label.resolve(),
+                "patient_id": split,  # one patient twice: here nothing is claimed of other patients
+                "split": split,
+            }
+            for split in ("train", "validation")
+        ]
+        cases_csv = self.folder / "cases.csv"
+        with cases_csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        labels = self.folder / "labels"
+        labels.mkdir()
+        suffix = "".join(label.suffixes[-2:]) if label.name.endswith(".gz") else label.suffix
+        shutil.copy(label, labels / f"scan{suffix}")
+        geometry = read_geometry(image)
+        size = [min(48, max(16, length // 8 * 8)) for length in geometry.shape]
+        settings = {"patches.size": size, "inference.overlap": [length // 3 for length in size]}
+        return Scenario(
+            cases_csv=cases_csv,
+            label_map=label_map,
+            images={"scan": image},
+            labels=labels,
+            spacing_mm=geometry.spacing,
+            split_flags=(),
+            config=override(PRESETS["demo"], settings),
+        )
+
+    def convert(self, scenario: Scenario) -> None:
+        """Scans to records, by Beam."""
+        self.job(
+            *("convert", "pipelines.convert_ct", "--cases", scenario.cases_csv),
+            *("--label_map", scenario.label_map, "--output", self.folder / "records"),
+            *("--spacing_mm", *scenario.spacing_mm, *scenario.split_flags),
+        )
+
+    def train(self, scenario: Scenario) -> None:
+        """A search of three short trials, then one training with the best of them, and export."""
+        short = {"training.epochs": 1, "training.steps_per_epoch": 40}
+        write_config(override(scenario.config, short), self.folder / "search_base.yaml")
+        space = {"training.learning_rate": {"choice": [1e-3, 3e-3, 1e-2]}}
+        (self.folder / "search_space.yaml").write_text(yaml.safe_dump(space))
+        records, search = self.folder / "records", self.folder / "search"
+        self.job(
+            *("search", "tuning.search", "--data", records, "--max_trials", 3),
+            *("--config", self.folder / "search_base.yaml"),
+            *("--space", self.folder / "search_space.yaml", "--output", search),
+        )
+        best = read_config(search / "best.yaml")
+        config = override(scenario.config, {"training.learning_rate": best.training.learning_rate})
+        write_config(config, self.folder / "train.yaml")
+        run = self.folder / "run"
+        self.job(
+            *("train", "fcnseg.train", "--config", self.folder / "train.yaml"),
+            *("--data", records, "--run_dir", run),
+        )
+        self.job(
+            "export", "serving.export", "--run_dir", run, "--model_dir", self.folder / "models"
+        )
+
+    def serve(self, scenario: Scenario) -> None:
+        """Sends each held-out scan to a model server, which gives back its mask."""
+        masks = self.folder / "masks"
+        masks.mkdir()
+        held_out = read_dataset_info(self.folder / "records").splits["test"].case_ids
+        with self.timed("serve"), self.server() as address:
+            for case_id in held_out or scenario.images:
+                image = scenario.images[case_id]
+                self.call(
+                    *("serve", "serving.client", "--server", address, "--model_name", "fcnseg"),
+                    *("--image", image, "--output", masks / image.name),
+                )
+
+    @contextmanager
+    def server(self) -> Iterator[str]:
+        """A model server on this machine while it is needed; yields its address."""
+        command = [sys.executable, "-m", "serving.server", "--model_name", "fcnseg"]
+        command += ["--model_base_path", str(self.folder / "models")]
+        command += ["--port", "0", "--rest_api_port", "0"]
+        with self.log("server").open("w") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            if "gRPC" not in ready:
+                raise StepError(f"the server did not start, see {self.log('server')}")
+            yield ready.split("gRPC at ")[1].split()[0].rstrip(",")
+        finally:
+            process.terminate()
+            process.wait()
+
+    def evaluate(self, scenario: Scenario) -> None:
+        """Compares the masks with the labels."""
+        images = {image.parent for image in scenario.images.values()}.pop()
+        self.job(
+            *("evaluate", "fcnseg.evaluate", "--masks", self.folder / "masks"),
+            *("--labels", scenario.labels, "--label_map", scenario.label_map),
+            *("--images", images, "--output", self.folder / "evaluation"),
+        )
+
+    def report(self) -> float:
+        """Shows times and Dice, writes the page; returns the mean Dice over organs."""
+        text = (self.folder / "evaluation" / JSON_FILE).read_bytes()
+        evaluation = Evaluation.from_json(text)
+        tables = (self.time_table(), dice_table(evaluation))
+        page = Console(record=True, file=io.StringIO(), width=80)
+        for table in tables:
+            console.print(table)
+            page.print(table)
+        html = PAGE.substitute(
+            tables=page.export_html(inline_styles=True, code_format="<pre>{code}</pre>"),
+            pictures="\n".join(
+                f'<img src="evaluation/{picture.name}" alt="{picture.stem}">'
+                for picture in sorted((self.folder / "evaluation").glob("*.png"))
+            ),
+        )
+        (self.folder / "index.html").write_text(html, encoding="utf-8")
+        console.print(f"open {self.folder / 'index.html'}")
+        return evaluation.mean_dice or 0.0
+
+    def time_table(self) -> Table:
+        """Seconds of each step."""
+        table = Table("step", Column("seconds", justify="right"), title="Time")
+        for step, seconds in self.seconds.items():
+            table.add_row(step, f"{seconds:.1f}")
+        table.add_row("all", f"{sum(self.seconds.values()):.1f}", style="bold")
+        return table
+
+    def job(self, step: str, module: str, *flags: object) -> None:
+        """Runs a command of fcnseg as a step of its own."""
+        with self.timed(step):
+            self.call(step, module, *flags)
+
+    def call(self, step: str, module: str, *flags: object) -> None:
+        """Runs a command of fcnseg; what it prints goes to the step's log."""
+        with self.log(step).open("a") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", module, *map(str, flags)], stdout=log, stderr=log
+            )
+        if done.returncode:
+            end = self.log(step).read_text().strip().splitlines()[-1:]
+            raise StepError(f"step {step} failed, see {self.log(step)}: {' '.join(end)}")
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Takes the time of a step and shows it."""
+        started = time.perf_counter()
+        with console.status(f"{step} ..."):
+            yield
+        self.seconds[step] = time.perf_counter() - started
+        console.print(f"{step:<12}{self.seconds[step]:7.1f} s")
+
+    def log(self, step: str) -> Path:
+        """File for what a step prints."""
+        return self.folder / "logs" / f"{step}.txt"
+
+
+def dice_table(evaluation: Evaluation) -> Table:
+    """Dice of each organ, mean over cases."""
+    table = Table("organ", Column("Dice", justify="right"), title="Dice of the served masks")
+    table.caption = ", ".join(evaluation.cases)
+    for organ, scores in evaluation.classes.items():
+        table.add_row(organ, "-" if scores.dice is None else f"{scores.dice:.3f}")
+    table.add_row("mean", f"{evaluation.mean_dice or 0:.3f}", style="bold")
+    return table
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder; what an earlier demo left in it goes, anything else is refused."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            raise InputError(f"output must be new, empty or an earlier demo's folder, got {folder}")
+        shutil.rmtree(folder)
+    (folder / "logs").mkdir(parents=True)
+    (folder / MARKER).touch()
+    return folder
+
+
+def main() -> None:
+    """Runs the command."""
+    run_command(DemoCommand)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""A SavedModel run as TensorFlow Serving runs it.
+
+The server drives the C++ session runtime by the tensor names of a signature. Python's eager loader
+is another runtime: it accepts models that the server refuses. So what must be known of the server
+is asked here: at export, in tests, and by the local server.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, error_codes_pb2
+
+from fcnseg.errors import FcnsegError, ModelError
+
+DEFAULT_SIGNATURE = "serving_default"
+_SERVE_TAG = "serve"
+# The server is built without XLA: a function with this attribute fails there at its first request.
+_MUST_COMPILE = "_XlaMustCompile"
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class StatusError(FcnsegError):
+    """A request that TensorFlow Serving answers with an error.
+
+    Attributes:
+        code: Name of the canonical code, as in `INVALID_ARGUMENT`.
+        message: What the server says.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        """Makes an error of a canonical code."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class SavedModelSession:
+    """A loaded SavedModel; `run` may be called from several threads."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Loads a SavedModel.
+
+        Args:
+            directory: The folder that holds `saved_model.pb`.
+
+        Raises:
+            ModelError: If it is no SavedModel, or needs XLA, which the server has not.
+        """
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph)
+        try:
+            with graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.load(
+                    self._session, [_SERVE_TAG], os.fspath(directory)
+                )
+        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+            raise ModelError(f"not a SavedModel: {directory}: {error}") from error
+        compiled = [
+            function.signature.name
+            for function in meta_graph.graph_def.library.function
+            if function.attr[_MUST_COMPILE].b
+        ]
+        if compiled:
+            raise ModelError(f"a served model must not need XLA, got {compiled} in {directory}")
+        self.signatures = dict(meta_graph.signature_def)
+        self._callables: dict[tuple[str, ...], Callable[..., list[npt.NDArray[Any]]]] = {}
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        signature_name: str,
+        inputs: Arrays,
+        *,
+        output_filter: Sequence[str] = (),
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Runs a signature.
+
+        Args:
+            signature_name: One of `signatures`.
+            inputs: An array for each input of the signature; bytes are arrays of objects.
+            output_filter: Outputs wanted; all if empty.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            StatusError: With the code and message that the server gives.
+        """
+        signature = self.signature(signature_name)
+        _check_inputs(signature.inputs, inputs)
+        aliases = _checked_outputs(signature.outputs, output_filter)
+        names = sorted(signature.inputs)
+        runner = self._callable(signature_name, names, aliases)
+        try:
+            values = runner(*(np.asarray(inputs[name]) for name in names))
+        except tf.errors.OpError as error:
+            raise StatusError(error_codes_pb2.Code.Name(error.error_code), error.message) from error
+        return {name: _as_array(value) for name, value in zip(aliases, values, strict=True)}
+
+    def signature(self, name: str) -> Any:
+        """The `SignatureDef` of a name.
+
+        Raises:
+            StatusError: If there is none.
+        """
+        if name not in self.signatures:
+            raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+        return self.signatures[name]
+
+    def _callable(
+        self, signature_name: str, names: Sequence[str], aliases: Sequence[str]
+    ) -> Callable[..., list[npt.NDArray[Any]]]:
+        """What runs a signature; unlike `Session.run` it lets any shape reach the graph."""
+        key = (signature_name, *aliases)
+        signature = self.signatures[signature_name]
+        with self._lock:
+            if key not in self._callables:
+                options = config_pb2.CallableOptions(
+                    feed=[signature.inputs[name].name for name in names],
+                    fetch=[signature.outputs[alias].name for alias in aliases],
+                )
+                self._callables[key] = self._session._make_callable_from_options(options)
+            return self._callables[key]
+
+
+def replay(directory: str, requests: str, replies: str) -> None:
+    """Runs requests from a file on a SavedModel and writes the replies to another.
+
+    Args:
+        directory: The SavedModel's folder.
+        requests: An `.npz` file with an array for each `signature/input`.
+        replies: The `.npz` file to write, with an array for each `signature/output`.
+    """
+    session = SavedModelSession(directory)
+    inputs: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    with np.load(requests) as arrays:
+        for key, array in arrays.items():
+            signature, name = key.split("/")
+            inputs.setdefault(signature, {})[name] = array
+    outputs: dict[str, Any] = {
+        f"{signature}/{name}": value
+        for signature, given in inputs.items()
+        for name, value in session.run(signature, given).items()
+    }
+    # numpy stores bytes of one length, objects only by pickling
+    np.savez(
+        replies, **{k: v.astype(bytes) if v.dtype == object else v for k, v in outputs.items()}
+    )
+
+
+def _check_inputs(expected: Mapping[str, Any], given: Arrays) -> None:
+    want, have = set(expected), set(given)
+    if len(want) != len(have):
+        raise StatusError(
+            "INVALID_ARGUMENT",
+            f"input size does not match signature: {len(have)}!={len(want)} len({_names(have)})"
+            f" != len({_names(want)}). Sent extra: {_names(have - want)}. Missing but required:"
+            f" {_names(want - have)}.",
+        )
+    for name in sorted(have - want):
+        raise StatusError(
+            "INVALID_ARGUMENT",
+            f"input tensor alias not found in signature: {name}. Inputs expected to be in the set"
+            f" {_names(want)}.",
+        )
+
+
+def _checked_outputs(outputs: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
+    for number, name in enumerate(wanted):
+        if name not in outputs:
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the"
+                f" set {_names(outputs)}.",
+            )
+        if name in wanted[:number]:
+            raise StatusError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
+    return list(wanted) or sorted(outputs)
+
+
+def _as_array(value: Any) -> npt.NDArray[Any]:
+    return np.asarray(value, object if isinstance(value, bytes) else None)
+
+
+def _names(names: Any) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

@@ -1,0 +1,101 @@
+"""Arrays in TensorFlow's `TensorProto` messages, without TensorFlow.
+
+The messages may be those of `fcnseg.protos` or TensorFlow's own: the fields are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.errors import InputError
+from fcnseg.protos import DATA_TYPES
+
+_NUMPY_TYPES = {number: name for name, number in DATA_TYPES.items()}
+
+# The repeated field that holds the values of a type where `tensor_content` does not.
+_VALUE_FIELDS = {
+    "float16": "half_val",
+    "float32": "float_val",
+    "float64": "double_val",
+    "int8": "int_val",
+    "int16": "int_val",
+    "int32": "int_val",
+    "uint8": "int_val",
+    "uint16": "int_val",
+    "int64": "int64_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "object": "string_val",
+}
+
+
+def numpy_type(number: int) -> np.dtype[Any]:
+    """The numpy type of a `tensorflow.DataType`; bytes are objects.
+
+    Raises:
+        InputError: If it has none.
+    """
+    if number not in _NUMPY_TYPES:
+        raise InputError(f"a tensor must be of a known type, got DataType {number}")
+    return np.dtype(_NUMPY_TYPES[number])
+
+
+def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = True) -> None:
+    """Fills an empty message with an array.
+
+    Args:
+        array: Numbers, or objects that are bytes.
+        tensor: The `TensorProto` to fill.
+        as_content: Write numbers as one block of raw bytes; else one by one, which takes about 60
+            times as long.
+    """
+    tensor.dtype = DATA_TYPES[array.dtype.name]
+    tensor.tensor_shape.SetInParent()  # a scalar has a shape too
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if as_content and array.dtype != object:
+        tensor.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        return
+    values = array.view(np.uint16) if array.dtype == np.float16 else array  # half_val holds bits
+    getattr(tensor, _VALUE_FIELDS[array.dtype.name]).extend(values.ravel().tolist())
+
+
+def read_tensor(tensor: Any) -> npt.NDArray[Any]:
+    """The array in a message, from raw bytes or from the fields that hold values one by one.
+
+    Where fewer values are listed than the shape asks for, the last repeats, as in TensorFlow.
+
+    Raises:
+        InputError: If the type is unknown, or the values do not fit the shape.
+    """
+    dtype = numpy_type(tensor.dtype)
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    size = math.prod(shape)
+    values = _content(tensor, dtype) if tensor.tensor_content else _listed(tensor, dtype, size)
+    if len(values) != size:
+        raise InputError(f"a tensor of shape {shape} must not have {len(values)} values")
+    return values.reshape(shape)
+
+
+def _content(tensor: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if dtype == object or len(tensor.tensor_content) % dtype.itemsize:
+        raise InputError(f"{len(tensor.tensor_content)} bytes are no whole number of {dtype}")
+    stored: npt.NDArray[Any] = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
+    return stored.astype(dtype, copy=False)
+
+
+def _listed(tensor: Any, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
+    listed = getattr(tensor, _VALUE_FIELDS[dtype.name])
+    if dtype == np.float16:
+        values: npt.NDArray[Any] = np.array(listed, np.uint16).view(np.float16)
+    else:
+        values = np.array(listed, dtype)
+    if len(values) < size:
+        last = values[-1:] if len(values) else np.zeros(1, dtype)
+        values = np.concatenate([values, np.repeat(last, size - len(values))])
+    return values

@@ -1,0 +1,44 @@
+"""Trains a network on records: `python -m fcnseg.train --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fcnseg.command import run_command
+from fcnseg.config import Config
+from fcnseg.errors import require_extra
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """Trains a network on records, on all visible devices, and keeps the one that validates best."""
+
+    config: str
+    """YAML file, or the name of a preset."""
+    data: Path
+    """Folder of records that `pipelines.convert_ct` wrote."""
+    run_dir: Path
+    """Folder for the network, its history and the manifest of the run; must be empty or new."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    """Each flag overrides one value of the configuration."""
+
+    def run(self) -> None:
+        """Trains."""
+        for module in ("tensorflow", "keras"):
+            require_extra(module, "train")
+        from fcnseg.training import train  # imports TensorFlow, which --help need not wait for
+
+        train(self.settings, self.data, self.run_dir)
+
+
+def main() -> None:
+    """The command line."""
+    run_command(TrainCommand)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""One training run: from a folder of records to a folder with the best network."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import logging
+import math
+import os
+import platform
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fcnseg import __version__
+from fcnseg.config import Config, write_config
+from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.errors import DatasetError
+from fcnseg.inference.segmenter import make_segmenter
+from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
+from fcnseg.models import OrganDice, SoftDiceLoss, build_fcn, geometry
+from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
+from fcnseg.run_folder import (
+    BEST_MODEL_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    RunManifest,
+    make_run_folder,
+)
+from fcnseg.training.callbacks import KeepBest, Validation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """How a run went.
+
+    Attributes:
+        run_dir: Its folder.
+        best_dice: Validation Dice, mean over organs, of the network that was kept.
+        best_epoch: After which it was reached, from 1.
+        history: Values after each epoch, by name, as in `history.csv`.
+    """
+
+    run_dir: Path
+    best_dice: float
+    best_epoch: int
+    history: dict[str, list[float]]
+
+
+def train(
+    config: Config, data: str | os.PathLike[str], run_dir: str | os.PathLike[str]
+) -> TrainingResult:
+    """Trains a network on all visible devices and keeps the one that validates best.
+
+    The global random generators of Python, numpy and Keras are set to the configuration's seed.
+
+    Args:
+        config: All settings.
+        data: Folder of a finished dataset.
+        run_dir: Folder that is made: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
+            and `run.json` once everything is done.
+
+    Returns:
+        How it went.
+
+    Raises:
+        InputError: If `run_dir` is in use, or the dataset is missing, unfinished, or has nothing to
+            train or validate on.
+        ModelError: If the patches do not fit the network.
+    """
+    started = datetime.datetime.now(datetime.timezone.utc)
+    info = _check_dataset(data)
+    label_size = geometry.output_shape(config.model, config.patches.size)
+    folder = make_run_folder(run_dir)
+    keras.utils.set_random_seed(config.training.seed)
+    strategy = make_strategy()
+    with strategy.scope():
+        model = build_compiled(config, num_classes=info.num_classes)
+    model_info = make_model_info(config, info)
+    segmenter = make_segmenter(model, model_info)
+    patches = make_training_dataset(
+        data,
+        config.patches,
+        seed=config.training.seed,
+        num_replicas=strategy.num_replicas_in_sync,
+        label_size=label_size,
+    )
+    every = config.training.validate_every
+    validation = Validation(segmenter, make_volume_dataset(data, "validation"), every=every)
+    best = KeepBest(folder / BEST_MODEL_FILE)
+    write_config(config, folder / CONFIG_FILE)
+    (folder / MODEL_INFO_FILE).write_text(model_info.to_json(), encoding="utf-8")
+    history = model.fit(
+        patches,
+        epochs=config.training.epochs,
+        steps_per_epoch=config.training.steps_per_epoch,
+        # What one adds to the logs is seen by the next, and by the progress bar last.
+        callbacks=[validation, best, keras.callbacks.CSVLogger(folder / HISTORY_FILE)],
+        verbose=1 if sys.stdout.isatty() else 2,  # the moving bar would fill a log file
+    )
+    RunManifest(
+        best_dice=best.best_dice,
+        best_epoch=best.best_epoch,
+        parameters=sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        versions=_versions(),
+        devices=tuple(strategy.extended.worker_devices),
+        data=str(data),
+        data_fingerprint=hashlib.sha256((Path(data) / INFO_FILE).read_bytes()).hexdigest(),
+        config=config,
+        started=started.isoformat(timespec="seconds"),
+        seconds=(datetime.datetime.now(datetime.timezone.utc) - started).total_seconds(),
+        validation_seconds=validation.seconds,
+    ).write(folder)
+    logger.info(f"best validation Dice {best.best_dice:.4f} in epoch {best.best_epoch}: {folder}")
+    return TrainingResult(folder, best.best_dice, best.best_epoch, history.history)
+
+
+def make_strategy() -> tf.distribute.Strategy:
+    """A `MirroredStrategy` over all visible GPUs, or over the CPU devices where there is none."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return tf.distribute.MirroredStrategy([device.name for device in gpus])
+    cpus = tf.config.list_logical_devices("CPU")
+    # Given explicitly: what TensorFlow would choose is the same, with a warning.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy([device.name for device in cpus], reduction)
+
+
+def build_compiled(config: Config, *, num_classes: int) -> keras.Model:
+    """Builds the network with its optimizer, loss and metric, in the current strategy's scope."""
+    settings = config.training
+    model = build_fcn(config.model, num_classes=num_classes, precision=settings.precision)
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    if settings.precision == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    losses = {"dice": SoftDiceLoss}
+    model.compile(
+        optimizer=optimizer,
+        loss=losses[settings.loss](settings.class_weights),
+        metrics=[OrganDice(num_classes)],
+        jit_compile=False,  # on CPU a compiled step takes ten times as long
+    )
+    return model
+
+
+def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
+    """The facts that travel with a network trained on a dataset."""
+    return ModelInfo(
+        class_names=data.class_names,
+        spacing_mm=data.spacing_mm,
+        hu_window=config.model.hu_window,
+        window=config.patches.size,
+        overlap=config.inference.overlap,
+        batch_size=config.inference.batch_size,
+        max_voxels=config.inference.max_voxels,
+    )
+
+
+def _check_dataset(data: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the manifest, and sees to it that there is something to train and to validate on."""
+    info = read_dataset_info(data)
+    for split in ("train", "validation"):
+        if not info.splits[split].cases:
+            raise DatasetError(f"the {split} split of {data} has no cases")
+        if not any(info.splits[split].class_histogram[1:]):
+            raise DatasetError(f"the {split} split of {data} has no voxel of any organ")
+    return info
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fcnseg": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,32 @@
+"""Publishes a trained network for TensorFlow Serving: `python -m serving.export --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from fcnseg.command import run_command
+from fcnseg.export import export_run
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportCommand:
+    """Publishes the best network of a finished training run as the next version of a model."""
+
+    run_dir: Path
+    """Folder of a finished training run."""
+    model_dir: Path
+    """The served model's base folder; its children are the versions 1, 2, …"""
+
+    def run(self) -> None:
+        """Writes, checks in the server's runtime, and publishes."""
+        export_run(self.run_dir, self.model_dir)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_command(ExportCommand)
+
+
+if __name__ == "__main__":
+    main()

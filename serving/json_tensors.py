@@ -1,0 +1,191 @@
+"""TensorFlow Serving's JSON form of a predict request and its reply."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.saved_model import StatusError
+from fcnseg.tensor_proto import numpy_type
+
+_INSTANCES, _INPUTS = "instances", "inputs"
+_BYTES_SUFFIX = "_bytes"  # an output of bytes is base64 only if its name ends so
+_NO_JSON_FORM = ("uint16", "float16")  # types that the real server does not convert
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def inputs_from_json(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[Arrays, bool]:
+    """The inputs of a request.
+
+    Args:
+        body: The request, with `instances` (rows) or `inputs` (columns).
+        expected: `TensorInfo` of each input of the signature.
+
+    Returns:
+        An array for each input, and whether the request is in rows.
+
+    Raises:
+        StatusError: If the request is not of this form.
+    """
+    if _INSTANCES in body and _INPUTS in body:
+        raise _invalid(
+            f"Not formatted correctly expecting only one of '{_INPUTS}' or '{_INSTANCES}' keys"
+            " to exist "
+        )
+    if _INSTANCES in body:
+        columns = _columns_of_rows(body[_INSTANCES], sorted(expected))
+    elif _INPUTS in body:
+        columns = _columns(body[_INPUTS], sorted(expected))
+    else:
+        raise _invalid("Missing 'inputs' or 'instances' key")
+    arrays = {
+        name: _array(value, numpy_type(expected[name].dtype)) for name, value in columns.items()
+    }
+    return arrays, _INSTANCES in body
+
+
+def outputs_to_json(outputs: Arrays, *, in_rows: bool) -> dict[str, Any]:
+    """The reply of a request, in the form that the request had.
+
+    Raises:
+        StatusError: If rows are wanted and the outputs have not the same number of them.
+    """
+    if in_rows:
+        _check_rows(outputs)
+    values = {name: _json_value(name, array) for name, array in outputs.items()}
+    if len(values) == 1:
+        return {"predictions" if in_rows else "outputs": next(iter(values.values()))}
+    if not in_rows:
+        return {"outputs": values}
+    rows = zip(*values.values(), strict=True)
+    return {"predictions": [dict(zip(values, row, strict=True)) for row in rows]}
+
+
+def _columns_of_rows(rows: Any, names: list[str]) -> dict[str, Any]:
+    """Rows stacked on a new first axis, one column for each input."""
+    if not isinstance(rows, list):
+        raise _invalid(f"Excepting '{_INSTANCES}' to be an list/array")
+    if not rows:
+        raise _invalid(f"No values in '{_INSTANCES}' array")
+    has_names = [_is_named(row) for row in rows]
+    if not any(has_names):
+        if len(names) > 1:
+            raise _invalid(
+                "instances is a plain list, but expecting list of objects as multiple input"
+                " tensors required as per tensorinfo_map"
+            )
+        return {names[0]: rows}
+    for number, row in enumerate(rows):
+        if not has_names[number] or sorted(row) != names:
+            raise _invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object:"
+                f" {_shown(row)} keys must be equal to: {','.join(names)}"
+            )
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _columns(value: Any, names: list[str]) -> dict[str, Any]:
+    if not _is_named(value):
+        if len(names) > 1:
+            raise _invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors"
+                " required as per tensorinfo_map"
+            )
+        return {names[0]: value}
+    for name in names:
+        if name not in value:
+            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: value[name] for name in names}
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value is an object of named tensors, and not one of base64."""
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
+
+
+def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A tensor from nested lists; numbers keep their kind, and must fit the type."""
+    if dtype.name in _NO_JSON_FORM:
+        raise StatusError(
+            "UNIMPLEMENTED", f"Conversion of JSON Value: {_shown(value)} to type: {dtype}"
+        )
+    mistyped = _invalid(f"JSON Value: {_shown(value)} is not of expected type: {dtype}")
+    if dtype == object:
+        return np.array(_decoded(value, mistyped), object)
+    try:
+        array = np.array(value)
+    except ValueError as error:  # lists of different lengths
+        raise _invalid(f"JSON Value: {_shown(value)} is not a tensor: {error}") from error
+    kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
+    if array.size and array.dtype.kind not in kinds:
+        raise mistyped
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+    is_lost = dtype.kind != "f" and not np.array_equal(cast, array)
+    if is_lost or (dtype.kind == "f" and not np.isfinite(cast[np.isfinite(array)]).all()):
+        raise mistyped
+    return cast
+
+
+def _decoded(value: Any, mistyped: StatusError) -> Any:
+    """Nested lists of bytes, from strings and base64 objects."""
+    if isinstance(value, list):
+        return [_decoded(item, mistyped) for item in value]
+    if isinstance(value, str):
+        return value.encode()
+    if not _is_base64(value):
+        raise mistyped
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except binascii.Error as error:
+        raise _invalid("Unable to base64 decode") from error
+
+
+def _check_rows(outputs: Arrays) -> None:
+    rows: int | None = None
+    for name, array in sorted(outputs.items()):
+        if array.ndim == 0:
+            raise _invalid(f"Tensor name: {name} has no shape information ")
+        if rows is not None and len(array) != rows:
+            raise _invalid(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}"
+            )
+        rows = len(array)
+
+
+def _json_value(name: str, array: npt.NDArray[Any]) -> Any:
+    """Nested lists of what JSON can hold."""
+    if array.dtype == object:
+        return _encoded(array.tolist(), as_base64=name.endswith(_BYTES_SUFFIX))
+    if array.dtype == np.float32:
+        # The shortest digits that give this float32: 0.2, not 0.20000000298023224.
+        array = array.astype(str).astype(np.float64)
+    return array.tolist()
+
+
+def _encoded(value: Any, *, as_base64: bool) -> Any:
+    if isinstance(value, list):
+        return [_encoded(item, as_base64=as_base64) for item in value]
+    if as_base64:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode(errors="replace")
+
+
+def _shown(value: Any) -> str:
+    """The start of a value as JSON."""
+    return json.dumps(value)[:80]
+
+
+def _invalid(message: str) -> StatusError:
+    return StatusError("INVALID_ARGUMENT", message)

@@ -1,0 +1,61 @@
+"""What a server tells of its model: the status of versions, and the metadata of a version."""
+
+from __future__ import annotations
+
+from tensorflow.core.protobuf import error_codes_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
+
+from fcnseg.saved_model import StatusError
+from serving.model_versions import ModelVersions
+
+SIGNATURE_DEF = "signature_def"
+
+
+def wanted_version(spec: model_pb2.ModelSpec) -> int | None:
+    """The version that a request asks for, None for the newest.
+
+    Raises:
+        StatusError: If it asks by a label; this server has none.
+    """
+    choice = spec.WhichOneof("version_choice")
+    if choice == "version_label":
+        raise StatusError(
+            "INVALID_ARGUMENT", f"Unrecognized servable version label: {spec.version_label}"
+        )
+    return int(spec.version.value) if choice == "version" else None
+
+
+def model_status(
+    versions: ModelVersions, spec: model_pb2.ModelSpec
+) -> get_model_status_pb2.GetModelStatusResponse:
+    """The status of one version, or of all that were ever known, newest first.
+
+    Raises:
+        StatusError: If there is none such.
+    """
+    response = get_model_status_pb2.GetModelStatusResponse()
+    statuses = versions.statuses(spec.name, wanted_version(spec))
+    for version, status in sorted(statuses.items(), reverse=True):
+        told = response.model_version_status.add(version=version, state=status.state)
+        told.status.error_code = error_codes_pb2.Code.Value(status.error_code)
+        told.status.error_message = status.error_message
+    return response
+
+
+def model_metadata(
+    versions: ModelVersions, spec: model_pb2.ModelSpec
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """The signatures of a version.
+
+    Raises:
+        StatusError: If it is not served.
+    """
+    version, session = versions.session(spec.name, wanted_version(spec))
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in session.signatures.items():
+        signatures.signature_def[name].CopyFrom(signature)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = spec.name
+    response.model_spec.version.value = version
+    response.metadata[SIGNATURE_DEF].Pack(signatures)
+    return response

@@ -1,0 +1,183 @@
+"""TensorFlow Serving's REST interface: predict, status and metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+
+from fcnseg.errors import InputError
+from fcnseg.saved_model import DEFAULT_SIGNATURE, StatusError
+from serving.json_tensors import inputs_from_json, outputs_to_json
+from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
+from serving.model_versions import ModelVersions
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_RUN = re.compile(_MODEL + r":(?P<method>predict|classify|regress)", re.IGNORECASE)
+_TELL = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+
+_HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+_OTHER_HTTP_STATUS = 500
+_MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
+
+
+class RestServer(ThreadingHTTPServer):
+    """Answers REST requests, each in a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, versions: ModelVersions, host: str, port: int) -> None:
+        """Binds to an address.
+
+        Args:
+            versions: Of the model.
+            host: Name or number to listen on.
+            port: 0 takes a free one.
+
+        Raises:
+            InputError: If the port is taken.
+        """
+        self.versions = versions
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise InputError(f"rest_api_port must be free, got {host}:{port}: {error}") from error
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: RestServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # noqa: N802, the name that the base class calls
+        self._reply("GET", b"")
+
+    def do_POST(self) -> None:  # noqa: N802, the name that the base class calls
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._reply("POST", body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Requests are not logged, as in the real server."""
+
+    def _reply(self, method: str, body: bytes) -> None:
+        if not self.path.lower().startswith("/v1/"):
+            self.send_error(404)
+            return
+        try:
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = _unpacked(body)
+            status, answer = 200, answer_request(self.server.versions, method, self.path, body)
+        except StatusError as error:
+            status = _HTTP_STATUS.get(error.code, _OTHER_HTTP_STATUS)
+            answer = {"error": error.message}
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def answer_request(
+    versions: ModelVersions, method: str, path: str, body: bytes
+) -> dict[str, Any]:
+    """The JSON object that answers a request.
+
+    Args:
+        versions: Of the model.
+        method: GET or POST.
+        path: Of the URL.
+        body: Of the request, unpacked.
+
+    Raises:
+        StatusError: If there is no answer.
+    """
+    run, tell = _RUN.fullmatch(path), _TELL.fullmatch(path)
+    if method == "POST" and run:
+        if run["method"].lower() != "predict":
+            raise StatusError("UNIMPLEMENTED", f"{run['method']} is not implemented")
+        return _predict(versions, _spec(run), body)
+    if method == "GET" and tell:
+        return _metadata(versions, _spec(tell)) if tell["metadata"] else _status(versions, tell)
+    raise StatusError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
+
+
+def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=match["name"])
+    if match["version"]:
+        spec.version.value = int(match["version"])
+    if match["label"]:
+        spec.version_label = match["label"]
+    return spec
+
+
+def _predict(versions: ModelVersions, spec: model_pb2.ModelSpec, body: bytes) -> dict[str, Any]:
+    request = _parsed(body)
+    _, session = versions.session(spec.name, wanted_version(spec))
+    signature_name = request.get("signature_name", DEFAULT_SIGNATURE)
+    if signature_name not in session.signatures:
+        raise StatusError(
+            "INVALID_ARGUMENT",
+            f'Serving signature name: "{signature_name}" not found in signature def',
+        )
+    expected = session.signatures[signature_name].inputs
+    inputs, in_rows = inputs_from_json(request, expected)
+    return outputs_to_json(session.run(signature_name, inputs), in_rows=in_rows)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise StatusError("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise StatusError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
+    if not isinstance(request, dict):
+        raise StatusError("INVALID_ARGUMENT", f"JSON Value: {str(request)[:80]} Is not object")
+    return request
+
+
+def _status(versions: ModelVersions, match: re.Match[str]) -> dict[str, Any]:
+    return _as_dict(model_status(versions, _spec(match)))
+
+
+def _metadata(versions: ModelVersions, spec: model_pb2.ModelSpec) -> dict[str, Any]:
+    response = model_metadata(versions, spec)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata[SIGNATURE_DEF].Unpack(signatures)
+    return {
+        "model_spec": _as_dict(response.model_spec),
+        "metadata": {SIGNATURE_DEF: _as_dict(signatures)},
+    }
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)  # 31: with a gzip header
+    try:
+        content = unpacker.decompress(body, _MAX_UNPACKED)
+    except zlib.error as error:
+        raise StatusError("INVALID_ARGUMENT", f"Failed to unpack the body: {error}") from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise StatusError(
+            "INVALID_ARGUMENT", f"The body is cut, or unpacks to over {_MAX_UNPACKED} bytes"
+        )
+    return content

@@ -1,0 +1,140 @@
+"""Serves a model as TensorFlow Serving does, on this machine: `python -m serving.server --help`.
+
+It takes the real server's flags, speaks its gRPC and REST interfaces, and runs models in the same
+runtime, for development and where the real server is not to be had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import tensorflow as tf
+
+from fcnseg.command import run_command
+from fcnseg.errors import InputError
+from serving.grpc_service import start_grpc_server
+from serving.model_versions import ModelVersions
+from serving.rest import RestServer
+
+_GRACE_S = 5.0  # what running calls get when the server is told to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerCommand:
+    """Serves the newest version of a model over gRPC and REST until it is told to stop."""
+
+    model_base_path: Path
+    """Folder whose children are the model's versions 1, 2, …"""
+    model_name: str = "default"
+    """Name that clients ask for."""
+    port: int = 8500
+    """gRPC port; 0 takes a free one."""
+    rest_api_port: int = 8501
+    """REST port; 0 takes a free one."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the real server listens on all."""
+    file_system_poll_wait_seconds: float = 1.0
+    """Seconds between looks for a new version."""
+    enable_serialization_as_tensor_content: bool = False
+    """Reply over gRPC with raw bytes instead of values one by one: much faster."""
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT."""
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        tf.get_logger().setLevel(logging.ERROR)  # the session runtime's deprecation notes
+        with LocalServer(self) as server:
+            sys.stdout.write(f"{server}\n")
+            sys.stdout.flush()
+            stopped.wait()
+
+
+class LocalServer:
+    """A running server; a context manager that ends it."""
+
+    def __init__(self, command: ServerCommand) -> None:
+        """Loads the newest version and starts to serve.
+
+        Args:
+            command: Where, what and how.
+
+        Raises:
+            InputError: If there is no model to serve, or a port is taken.
+        """
+        self._command = command
+        self._versions = ModelVersions(command.model_name, command.model_base_path)
+        self._versions.poll()
+        self.version = _first_version(self._versions)
+        self._rest = RestServer(self._versions, command.host, command.rest_api_port)
+        self.rest_port = self._rest.server_address[1]
+        try:
+            self._grpc, self.grpc_port = start_grpc_server(
+                self._versions,
+                f"{command.host}:{command.port}",
+                tensor_content=command.enable_serialization_as_tensor_content,
+            )
+        except InputError:
+            self._rest.server_close()
+            raise
+        interval = command.file_system_poll_wait_seconds
+        self._threads = [
+            threading.Thread(target=self._rest.serve_forever),
+            threading.Thread(target=self._versions.poll_until_stopped, args=(interval,)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __str__(self) -> str:
+        name, host = self._command.model_name, self._command.host
+        return (
+            f"serving {name} version {self.version} at {host}:{self.grpc_port} (gRPC)"
+            f" and http://{host}:{self.rest_port}/v1/models/{name} (REST)"
+        )
+
+    def __enter__(self) -> LocalServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._versions.stop()
+        self._grpc.stop(_GRACE_S).wait()
+        self._rest.shutdown()
+        self._rest.server_close()
+        for thread in self._threads:
+            thread.join()
+
+
+def _first_version(versions: ModelVersions) -> int:
+    """The version that is served.
+
+    Raises:
+        InputError: If there is none, or it could not be loaded.
+    """
+    try:
+        version, _ = versions.session(versions.name)
+    except StatusError as error:
+        reasons = [status.error_message for status in versions.known().values()]
+        raise InputError(
+            f"model_base_path must hold a version of a model, got {versions.base_path}"
+        ) from error
+    return version
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_command(ServerCommand)
+
+
+if __name__ == "__main__":
+    main()

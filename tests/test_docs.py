@@ -1,0 +1,69 @@
+"""What the documentation says is there, is there."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)[^)]*\)")
+COMMAND = re.compile(r"python -m ([\w.]+)((?:[^`\n]|\\\n)*)")
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands() -> list[tuple[str, str]]:
+    """(module, arguments) of each `python -m` command in the pages, continued lines joined."""
+    found = [match for page in PAGES for match in COMMAND.findall(page.read_text())]
+    assert found
+    return sorted({(module, " ".join(rest.replace("\\\n", " ").split())) for module, rest in found})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page):
+    targets = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_python_in_the_pages_runs(page):
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in commands()}))
+def test_commands_exist(module):
+    assert importlib.util.find_spec(module) is not None
+
+
+@cache
+def help_of(module: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "arguments"), commands())
+def test_flags_in_the_pages_are_flags_of_the_commands(module, arguments):
+    for flag in re.findall(r"--[\w.]+", arguments):
+        assert re.search(rf"{re.escape(flag)}\b", help_of(module)), f"{module} has no {flag}"
+
+
+def test_decisions_are_listed():
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    for record in sorted((ROOT / "docs/decisions").glob("0*.md")):
+        assert record.name in index

@@ -1,0 +1,136 @@
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fcnseg.command import USER_ERROR_STATUS
+from fcnseg.errors import GeometryError, InputError
+from fcnseg.evaluate import EvaluateCommand
+from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom
+from fcnseg.volumes import LabelMap, Volume, read_label, write_mask, write_volume
+
+LABEL_MAP_TEXT = "classes: " + json.dumps(LABEL_MAP.to_mapping()["classes"])
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two phantoms with masks: the first right, the second without a pancreas and moved in x."""
+    for folder in ("images", "labels", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "map.yaml").write_text(LABEL_MAP_TEXT)
+    for seed, orientation in enumerate(("RAS", "LPS")):
+        image, label = make_phantom(seed, spacing=(10.0, 6.0, 6.0), orientation=orientation)
+        mask = label.array.copy()
+        if seed == 1:
+            mask[mask == LABEL_MAP.class_names.index("pancreas")] = 0
+            mask = np.roll(mask, 1, axis=2)
+        write_volume(image, tmp_path / f"images/case_{seed}.nii.gz")
+        write_volume(label, tmp_path / f"labels/case_{seed}.nii.gz")
+        write_mask(mask, tmp_path / f"masks/case_{seed}.nii.gz", like=label)
+    return tmp_path
+
+
+def command(data, **changes):
+    return EvaluateCommand(
+        **{
+            "masks": data / "masks",
+            "labels": data / "labels",
+            "label_map": data / "map.yaml",
+            "output": data / "out",
+            **changes,
+        }
+    )
+
+
+def test_the_command_scores_and_draws(data, capsys):
+    command(data, images=data / "images").run()
+    result = json.loads((data / "out/evaluation.json").read_text())
+    assert list(result["cases"]) == ["case_0", "case_1"]
+    assert {scores["dice"] for scores in result["cases"]["case_0"].values()} == {1.0}
+    moved = {organ: scores["dice"] for organ, scores in result["cases"]["case_1"].items()}
+    assert moved["pancreas"] == 0
+    assert 1 > moved["liver"] > 0.9 > moved["artery"] > 0  # a voxel is more of a vessel
+    assert result["classes"]["pancreas"] == {"dice": 0.5}
+    assert result["mean_dice"] == pytest.approx(
+        np.mean([scores["dice"] for scores in result["classes"].values()])
+    )
+    table = capsys.readouterr().out
+    for word in ("case_0", "case_1", *ORGANS, "mean", f"{result['mean_dice']:.3f}"):
+        assert word in table
+    assert (data / "out/evaluation.csv").read_text().count("\n") == 1 + 2 * len(ORGANS)
+    for case in ("case_0", "case_1"):
+        assert (data / f"out/pictures/{case}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((data / "out").rglob("*.tmp"))
+
+
+def test_running_again_gives_the_same(data):
+    command(data).run()
+    before = (data / "out/evaluation.json").read_bytes()
+    command(data).run()
+    assert (data / "out/evaluation.json").read_bytes() == before
+
+
+def test_a_broken_case_leaves_no_result_of_this_or_an_earlier_run(data):
+    command(data).run()
+    label = read_label(data / "labels/case_1.nii.gz")
+    write_volume(Volume(label.array[:-1], label.affine), data / "masks/case_1.nii.gz")
+    with pytest.raises(GeometryError, match=r"mask and label must have the same shape.*case_1"):
+        command(data).run()
+    assert not list((data / "out").glob("evaluation.*"))
+
+
+@pytest.mark.parametrize("folder", ["masks", "labels", "images"])
+def test_an_empty_folder_is_refused(data, folder):
+    (data / "empty").mkdir()
+    with pytest.raises(InputError, match="no volume.*empty"):
+        command(data, **{folder: data / "empty"}).run()
+    assert not (data / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"masks": "nowhere"}, "no such folder: .*nowhere"),
+        ({"label_map": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
+    ],
+)
+def test_bad_input_ends_in_one_line(data, broken, message):
+    flags = {"masks": "masks", "labels": "labels", "label_map": "map.yaml", "output": "out"}
+    flags |= broken
+    argv = [part for name, value in flags.items() for part in (f"--{name}", str(data / value))]
+    job = subprocess.run(
+        [sys.executable, "-m", "fcnseg.evaluate", *argv], capture_output=True, text=True
+    )
+    assert job.returncode == USER_ERROR_STATUS
+    assert job.stderr.count("\n") == 1
+    assert re.match(f"error: .*{message}", job.stderr)
+    assert not (data / "out").exists()
+
+
+@pytest.mark.real_data
+def test_two_models_labels_of_a_real_scan(real_data, tmp_path):
+    """Labels by a 1.5 mm and a 3 mm model: the liver agrees to .98, the pancreas to .81."""
+    scan = real_data / "abdomen_ct_sm"
+    label_map = LabelMap.read(real_data / "organs7.yaml")
+    fast = read_label(scan / "label_fast.nii.gz")
+    for folder in ("masks", "labels", "images"):
+        (tmp_path / folder).mkdir()
+    write_mask(label_map.apply(fast.array), tmp_path / "masks/scan.nii.gz", like=fast)
+    (tmp_path / "labels/scan.nii.gz").symlink_to(scan / "label.nii.gz")
+    (tmp_path / "images/scan.nii.gz").symlink_to(scan / "ct.nii.gz")
+    output = tmp_path / "out"
+    EvaluateCommand(
+        masks=tmp_path / "masks",
+        labels=tmp_path / "labels",
+        label_map=real_data / "organs7.yaml",
+        output=output,
+        images=tmp_path / "images",
+    ).run()
+    result = json.loads((output / "evaluation.json").read_text())
+    dice = {organ: scores["dice"] for organ, scores in result["classes"].items()}
+    assert set(dice) == set(ORGANS)
+    assert dice["liver"] == pytest.approx(0.98, abs=0.005)
+    assert dice["pancreas"] == pytest.approx(0.81, abs=0.005)

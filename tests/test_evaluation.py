@@ -1,0 +1,291 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from fcnseg.errors import GeometryError, InputError, LabelError
+from fcnseg.evaluation import (
+    Case,
+    Evaluation,
+    OrganScores,
+    draw_case,
+    organ_colour,
+    pair_files,
+    read_case,
+    score_organs,
+    write_picture,
+)
+from fcnseg.evaluation.pictures import VIEWS, middle_of
+from fcnseg.volumes import LabelMap, Volume, from_canonical, to_canonical, write_volume
+
+NAMES = ("background", "liver", "spleen", "pancreas")
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])  # spacing (z, y, x) = (3, 2, 1) mm
+
+
+def drawn(*rows):
+    """A mask of one slice from rows of digits."""
+    return np.array([[[int(digit) for digit in row] for row in rows]], dtype=np.uint8)
+
+
+# truth, mask, Dice of classes 1 and 2
+DRAWN = {
+    "equal": (drawn("110", "022"), drawn("110", "022"), (1.0, 1.0)),
+    # class 1: 2 and 2 voxels, 1 in common: 2*1/(2+2). Class 2: 2 and 3, 2 in common: 2*2/5.
+    "partial": (drawn("110", "022"), drawn("011", "222"), (0.5, 0.8)),
+    "apart": (drawn("100", "200"), drawn("001", "002"), (0.0, 0.0)),
+    "exchanged": (drawn("12", "12"), drawn("21", "21"), (0.0, 0.0)),
+    # only the truth has class 1, only the mask has class 2: both are wholly wrong
+    "missed and invented": (drawn("110", "000"), drawn("000", "022"), (0.0, 0.0)),
+    # nobody has class 2: there is nothing to be right or wrong about
+    "absent": (drawn("110", "000"), drawn("010", "000"), (pytest.approx(2 / 3), None)),
+    "empty": (drawn("000"), drawn("000"), (None, None)),
+    # one slice agrees, the other does not: 1 of 1 + 2 voxels
+    "two slices": (
+        np.concatenate([drawn("10"), drawn("00")]),
+        np.concatenate([drawn("10"), drawn("01")]),
+        (pytest.approx(2 / 3), None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_dice_of_drawn_masks(name):
+    truth, mask, expected = DRAWN[name]
+    scores = score_organs(truth, mask, num_classes=3)
+    assert tuple(score.dice for score in scores) == expected
+
+
+def test_dice_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    truth, mask = rng.integers(0, 300, (2, 6, 40, 50), dtype=np.uint16)
+    scores = score_organs(truth, mask, num_classes=300)
+    for index in (1, 150, 299):
+        a, b = truth == index, mask == index
+        assert scores[index - 1].dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def dice(*values):
+    return dict(zip(NAMES[1:], map(OrganScores, values), strict=True))
+
+
+@pytest.fixture
+def evaluation():
+    return Evaluation(NAMES[1:], {"a": dice(1.0, 0.5, None), "b": dice(0.5, None, None)})
+
+
+def test_means_leave_out_what_has_no_score(evaluation):
+    # liver (1 + .5) / 2, spleen .5 of the one case that has it, no pancreas anywhere
+    assert evaluation.classes == dice(0.75, 0.5, None)
+    assert evaluation.mean_dice == (0.75 + 0.5) / 2
+
+
+def test_json_has_its_form(evaluation):
+    assert json.loads(evaluation.to_json()) == {
+        "mean_dice": 0.625,
+        "classes": {"liver": {"dice": 0.75}, "spleen": {"dice": 0.5}, "pancreas": {"dice": None}},
+        "cases": {
+            "a": {"liver": {"dice": 1.0}, "spleen": {"dice": 0.5}, "pancreas": {"dice": None}},
+            "b": {"liver": {"dice": 0.5}, "spleen": {"dice": None}, "pancreas": {"dice": None}},
+        },
+    }
+
+
+def test_json_comes_back(evaluation):
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"classes": {}, "cases": {"a": {"b": {"c": 1}}}}']
+)
+def test_other_json_is_refused(text):
+    with pytest.raises(InputError, match="not an evaluation"):
+        Evaluation.from_json(text)
+
+
+def test_csv_has_a_row_for_each_case_and_organ(evaluation):
+    rows = list(csv.DictReader(io.StringIO(evaluation.to_csv())))
+    assert [(row["case_id"], row["organ"], row["dice"]) for row in rows] == [
+        ("a", "liver", "1.0"),
+        ("a", "spleen", "0.5"),
+        ("a", "pancreas", ""),
+        ("b", "liver", "0.5"),
+        ("b", "spleen", ""),
+        ("b", "pancreas", ""),
+    ]
+
+
+def test_no_score_at_all_is_null():
+    nothing = Evaluation(NAMES[1:], {"a": dice(None, None, None)})
+    assert json.loads(nothing.to_json())["mean_dice"] is None
+
+
+def write_label(folder, name, array, affine=AFFINE):
+    folder.mkdir(exist_ok=True)
+    write_volume(Volume(array, affine), folder / f"{name}.nii.gz")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Masks of class indices, and labels whose ids are ten times as large."""
+    label = drawn("110", "022")
+    for case in ("a", "b"):
+        write_label(tmp_path / "masks", case, label)
+        write_label(tmp_path / "labels", case, label * 10)
+    return tmp_path
+
+
+LABEL_MAP = LabelMap({"background": (0,), "liver": (10,), "spleen": (20,), "pancreas": (30,)})
+
+
+def test_files_are_paired_by_name(folders):
+    write_label(folders / "labels", "c", drawn("000"))  # a label that nobody predicted
+    write_label(folders / "images", "a_0000", drawn("000").astype(np.int16))
+    write_label(folders / "images", "b", drawn("000").astype(np.int16))
+    cases = pair_files(folders / "masks", folders / "labels", folders / "images")
+    assert [case.case_id for case in cases] == ["a", "b"]
+    assert [case.image.name for case in cases] == ["a_0000.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize("folder", ["labels", "images"])
+def test_a_mask_without_partner_is_refused(folders, folder):
+    write_label(folders / "images", "a", drawn("000"))
+    write_label(folders / "images", "b", drawn("000"))
+    (folders / folder / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match=f"no {folder[:-1]} in .*{folder} for mask b"):
+        pair_files(folders / "masks", folders / "labels", folders / "images")
+
+
+def test_ids_of_the_label_become_class_indices(folders):
+    case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    np.testing.assert_array_equal(case.truth.array, case.mask.array)
+    assert case.scores(LABEL_MAP.class_names) == dice(1.0, 1.0, None)
+
+
+MOVED = AFFINE + np.array([[0, 0, 0, 1.0], *[[0, 0, 0, 0]] * 3])
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "message"),
+    [
+        (drawn("1100", "0220"), AFFINE, "mask and label must have the same shape"),
+        (drawn("110", "022"), MOVED, "mask and label must lie on the same grid.*origin"),
+    ],
+)
+def test_another_grid_is_refused(folders, array, affine, message):
+    write_label(folders / "masks", "a", array, affine)
+    with pytest.raises(GeometryError, match=rf"{message}.*\(case a\)"):
+        read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+
+
+def test_an_image_on_another_grid_is_refused(folders):
+    for case in "ab":
+        write_label(folders / "images", case, drawn("110", "022").astype(np.int16), MOVED)
+    files = pair_files(folders / "masks", folders / "labels", folders / "images")
+    with pytest.raises(GeometryError, match=r"image and label.*\(case a\)"):
+        read_case(files[0], LABEL_MAP)
+
+
+@pytest.mark.parametrize(
+    ("folder", "digit", "told"), [("masks", 4, r"4 \(1 voxels\)"), ("labels", 7, r"7 \(1 voxels\)")]
+)
+def test_an_unknown_id_is_refused(folders, folder, digit, told):
+    scale = 10 if folder == "labels" else 1
+    array = drawn("110", "022") * scale
+    array[0, 0, 2] = digit
+    write_label(folders / folder, "a", array)
+    with pytest.raises(LabelError, match=rf"{told}.*\(case a\)"):
+        read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+
+
+# Pictures. A marker at the patient's right, anterior, superior corner must come out at the top left
+# of each plane, except that the sagittal plane has anterior on the left.
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_slices_are_the_right_way_up(view):
+    array = np.zeros((3, 4, 5), dtype=np.uint8)
+    array[-1, -1, -1] = 1
+    cut = view.cut(Volume(array, np.eye(4)), np.array([2, 3, 4]))
+    assert cut[0, 0] == 1
+    assert cut.sum() == 1
+
+
+def test_views_have_their_size_in_mm():
+    volume = Volume(np.zeros((10, 20, 40), dtype=np.uint8), AFFINE)  # 30 x 40 x 40 mm
+    assert {view.name: view.size_mm(volume) for view in VIEWS} == {
+        "axial": (40.0, 40.0),
+        "coronal": (30.0, 40.0),
+        "sagittal": (30.0, 40.0),
+    }
+
+
+def test_middle_is_the_centre_of_the_labels():
+    truth = np.zeros((9, 9, 9), dtype=np.uint8)
+    assert middle_of(Volume(truth, np.eye(4))).tolist() == [4, 4, 4]
+    truth[1:4, 5:8, 7] = 1
+    assert middle_of(Volume(truth, np.eye(4))).tolist() == [2, 6, 7]
+
+
+def case_with_liver_on_the_right(orientation_affine=None, *, image=True):
+    truth = np.zeros((24, 30, 40), dtype=np.uint8)
+    truth[4:20, 8:22, 24:34] = 1  # x grows to the right
+    truth[8:16, 10:20, 6:12] = 2
+    canonical = Volume(truth, AFFINE)
+    if orientation_affine is not None:
+        like = Volume(truth, orientation_affine)
+        canonical = Volume(from_canonical(truth, like), orientation_affine)
+    hu = canonical.with_array(np.where(canonical.array > 0, 100, -100).astype(np.int16))
+    return Case("case_1", truth=canonical, mask=canonical, image=hu if image else None)
+
+
+def pixels(case):
+    figure = draw_case(case, NAMES)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axial = figure.axes[0].get_window_extent()
+    rgb = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    height = rgb.shape[0]
+    panel = rgb[height - int(axial.y1) : height - int(axial.y0), int(axial.x0) : int(axial.x1)]
+    return figure, panel
+
+
+def columns_of_colour(panel, colour):
+    return np.flatnonzero((np.abs(panel - to_rgb(colour)).max(axis=-1) < 0.05).any(axis=0))
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_the_patients_right_is_on_the_left_of_the_picture(image):
+    figure, panel = pixels(case_with_liver_on_the_right(image=image))
+    width = panel.shape[1]
+    liver, spleen = (columns_of_colour(panel, organ_colour(index)) for index in (1, 2))
+    # x = 24..33 of 40 is seen from the other side: 6..15 of 40; the outline is wide.
+    assert abs(liver.min() / width - 6 / 40) < 0.03
+    assert abs(liver.max() / width - 16 / 40) < 0.03
+    assert abs(spleen.max() / width - 34 / 40) < 0.03
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["truth", "mask", "liver 1.00", "spleen 1.00", "pancreas"]
+
+
+def test_orientation_of_the_file_does_not_show():
+    lps = np.diag([-1.0, -2.0, 3.0, 1.0])
+    _, straight = pixels(case_with_liver_on_the_right())
+    turned_case = case_with_liver_on_the_right(lps)
+    assert turned_case.truth.orientation == "LPS"
+    np.testing.assert_array_equal(
+        to_canonical(turned_case.truth).array, case_with_liver_on_the_right().truth.array
+    )
+    _, turned = pixels(turned_case)
+    np.testing.assert_array_equal(straight, turned)
+
+
+def test_picture_of_an_empty_case_is_drawn(tmp_path):
+    nothing = Volume(np.zeros((3, 4, 5), dtype=np.uint8), AFFINE)
+    write_picture(Case("none", truth=nothing, mask=nothing), tmp_path / "none.png", NAMES)
+    assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_organs_of_the_paper_have_colours_of_their_own():
+    assert len({organ_colour(index) for index in range(1, 8)}) == 7
+    assert organ_colour(1) == organ_colour(15)  # the palette has 14
