@@ -137,7 +137,7 @@ class Demo:
             images=list_volumes(scans / "images"),
             labels=scans / "labels",
             spacing_mm=(4.0, 4.0, 4.0),
-            split_flags=("--validation_fraction", "0.15", "--test_fraction", "0.25"),
+            split_flags=("--validation_fraction", "0.15", "--test_fraction", "0.2"),
             config=PRESETS["demo"],
         )
 
@@ -259,8 +259,8 @@ class Demo:
         html = PAGE.substitute(
             tables=page.export_html(inline_styles=True, code_format="<pre>{code}</pre>"),
             pictures="\n".join(
-                f'<img src="evaluation/{picture.name}" alt="{picture.stem}">'
-                for picture in sorted((self.folder / "evaluation").glob("*.png"))
+                f'<img src="evaluation/pictures/{picture.name}" alt="{picture.stem}">'
+                for picture in sorted((self.folder / "evaluation" / "pictures").glob("*.png"))
             ),
         )
         (self.folder / "index.html").write_text(html, encoding="utf-8")

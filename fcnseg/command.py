@@ -64,13 +64,23 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
         ConfigError: If a setting is out of range, or the configuration cannot be read.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    options: dict[str, Any] = {"args": argv, "config": (tyro.conf.FlagCreatePairsOff,)}
+    options: dict[str, Any] = {
+        "prog": program_name(),
+        "args": argv,
+        "config": (tyro.conf.FlagCreatePairsOff,),
+    }
     if "settings" in {field.name for field in dataclasses.fields(command)}:
         options["default"] = _with_settings(command, argv)
     try:
         return tyro.cli(command, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
+
+
+def program_name() -> str | None:
+    """How this process was called, for `--help`: `python -m` and the module."""
+    spec = sys.modules["__main__"].__spec__
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _with_settings(command: type[CommandT], argv: Sequence[str]) -> CommandT:

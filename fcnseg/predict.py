@@ -39,13 +39,12 @@ class PredictCommand:
             raise InputError(f"{present[0]} is there already: give --overwrite to replace masks")
         segmenter = make_segmenter(*load_run(self.run_dir))
         self.output.mkdir(parents=True, exist_ok=True)
-        failures = []
-        console = Console(stderr=True)
-        for case_id, image in track(images.items(), description="volumes", console=console):
-            try:
-                predict_file(segmenter, image, masks[case_id])
-            except (FcnsegError, OSError) as error:
-                failures.append(f"{case_id}: {error}")
+        progress = track(images.items(), description="volumes", console=Console(stderr=True))
+        reasons = {
+            case_id: _reason_of_failure(segmenter, image, masks[case_id])
+            for case_id, image in progress
+        }
+        failures = [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
         for failure in failures:
             logger.error("failed: %s", failure)
         if failures:
@@ -65,6 +64,15 @@ def predict_file(segmenter: Segmenter, image: Path, mask: Path) -> None:
     """
     volume = read_ct(image, case_id=case_id_of(image))
     write_mask(predict_volume(segmenter, volume), mask, like=volume)
+
+
+def _reason_of_failure(segmenter: Segmenter, image: Path, mask: Path) -> str | None:
+    """Predicts one file; what stopped it, or None."""
+    try:
+        predict_file(segmenter, image, mask)
+    except (FcnsegError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _one_volume(path: Path) -> dict[str, Path]:

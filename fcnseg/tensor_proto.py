@@ -58,7 +58,7 @@ def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = Tru
     tensor.tensor_shape.SetInParent()  # a scalar has a shape too
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
-    if as_content and array.dtype != object:
+    if as_content and array.dtype.kind != "O":
         tensor.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         return
     values = array.view(np.uint16) if array.dtype == np.float16 else array  # half_val holds bits
@@ -83,7 +83,7 @@ def read_tensor(tensor: Any) -> npt.NDArray[Any]:
 
 
 def _content(tensor: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if dtype == object or len(tensor.tensor_content) % dtype.itemsize:
+    if dtype.kind == "O" or len(tensor.tensor_content) % dtype.itemsize:
         raise InputError(f"{len(tensor.tensor_content)} bytes are no whole number of {dtype}")
     stored: npt.NDArray[Any] = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
     return stored.astype(dtype, copy=False)

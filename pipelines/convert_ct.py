@@ -18,7 +18,7 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-from fcnseg.command import run_or_exit
+from fcnseg.command import program_name, run_or_exit
 from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, cases_from_folders, read_cases_csv
 from fcnseg.conversion.preprocessing import Preprocessing
@@ -246,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parse_and_run(argv: Sequence[str] | None) -> None:
     command, beam_args = tyro.cli(
         ConvertCt,
+        prog=program_name(),
         args=argv,
         use_underscores=True,
         return_unknown_args=True,

@@ -120,32 +120,31 @@ def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         raise StatusError(
             "UNIMPLEMENTED", f"Conversion of JSON Value: {_shown(value)} to type: {dtype}"
         )
-    mistyped = _invalid(f"JSON Value: {_shown(value)} is not of expected type: {dtype}")
-    if dtype == object:
-        return np.array(_decoded(value, mistyped), object)
+    if dtype.kind == "O":
+        return np.array(_decoded(value), object)
     try:
         array = np.array(value)
     except ValueError as error:  # lists of different lengths
         raise _invalid(f"JSON Value: {_shown(value)} is not a tensor: {error}") from error
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if array.size and array.dtype.kind not in kinds:
-        raise mistyped
+        raise _mistyped(value, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
     is_lost = dtype.kind != "f" and not np.array_equal(cast, array)
     if is_lost or (dtype.kind == "f" and not np.isfinite(cast[np.isfinite(array)]).all()):
-        raise mistyped
+        raise _mistyped(value, dtype)
     return cast
 
 
-def _decoded(value: Any, mistyped: StatusError) -> Any:
+def _decoded(value: Any) -> Any:
     """Nested lists of bytes, from strings and base64 objects."""
     if isinstance(value, list):
-        return [_decoded(item, mistyped) for item in value]
+        return [_decoded(item) for item in value]
     if isinstance(value, str):
         return value.encode()
     if not _is_base64(value):
-        raise mistyped
+        raise _mistyped(value, "string")
     try:
         return base64.b64decode(value["b64"], validate=True)
     except binascii.Error as error:
@@ -185,6 +184,10 @@ def _encoded(value: Any, *, as_base64: bool) -> Any:
 def _shown(value: Any) -> str:
     """The start of a value as JSON."""
     return json.dumps(value)[:80]
+
+
+def _mistyped(value: Any, expected: object) -> StatusError:
+    return _invalid(f"JSON Value: {_shown(value)} is not of expected type: {expected}")
 
 
 def _invalid(message: str) -> StatusError:

@@ -114,6 +114,10 @@ class ModelVersions:
             raise StatusError("NOT_FOUND", f"Could not find version {version} of model {name}")
         return known if version is None else {version: known[version]}
 
+    def failures(self) -> list[str]:
+        """Why versions could not be loaded."""
+        return [status.error_message for status in self._statuses.values() if status.error_message]
+
     def _serve(self, version: int, session: SavedModelSession) -> None:
         """Puts a version in the place of the one before, which its last request closes."""
         before, self._served = self._served, (version, session)

@@ -62,14 +62,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802, the name that the base class calls
+    def do_GET(self) -> None:
         self._reply("GET", b"")
 
-    def do_POST(self) -> None:  # noqa: N802, the name that the base class calls
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._reply("POST", body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged, as in the real server."""
 
     def _reply(self, method: str, body: bytes) -> None:
@@ -91,9 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def answer_request(
-    versions: ModelVersions, method: str, path: str, body: bytes
-) -> dict[str, Any]:
+def answer_request(versions: ModelVersions, method: str, path: str, body: bytes) -> dict[str, Any]:
     """The JSON object that answers a request.
 
     Args:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from fcnseg.command import run_command
 from fcnseg.errors import InputError
+from fcnseg.saved_model import StatusError
 from serving.grpc_service import start_grpc_server
 from serving.model_versions import ModelVersions
 from serving.rest import RestServer
@@ -124,9 +125,10 @@ def _first_version(versions: ModelVersions) -> int:
     try:
         version, _ = versions.session(versions.name)
     except StatusError as error:
-        reasons = [status.error_message for status in versions.known().values()]
+        failures = "; ".join(versions.failures())
         raise InputError(
-            f"model_base_path must hold a version of a model, got {versions.base_path}"
+            f"model_base_path must hold a numbered version of a model, got {versions.base_path}"
+            + (f": {failures}" if failures else "")
         ) from error
     return version
 
