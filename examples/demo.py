@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation import JSON_FILE, Evaluation
 from fcnseg.presets import PRESETS
 from fcnseg.records import read_dataset_info
-from fcnseg.volumes import list_volumes, read_geometry
+from fcnseg.volumes import case_id_of, list_volumes, read_ct, to_canonical
 
 MARKER = ".fcnseg-demo"
 """In a folder that a demo made, so that the next one may start over in it."""
@@ -68,7 +69,7 @@ class Scenario:
     Attributes:
         cases_csv: List of cases to convert.
         label_map: Their label map.
-        images: Volumes to send to the server, by case id.
+        images: Folder of the scans.
         labels: Folder of their labels.
         spacing_mm: (z, y, x) of the records.
         split_flags: How cases are split.
@@ -77,7 +78,7 @@ class Scenario:
 
     cases_csv: Path
     label_map: Path
-    images: dict[str, Path]
+    images: Path
     labels: Path
     spacing_mm: tuple[float, float, float]
     split_flags: tuple[str, ...]
@@ -134,7 +135,7 @@ class Demo:
         return Scenario(
             cases_csv=scans / "cases.csv",
             label_map=scans / "label_map.yaml",
-            images=list_volumes(scans / "images"),
+            images=scans / "images",
             labels=scans / "labels",
             spacing_mm=(4.0, 4.0, 4.0),
             split_flags=("--validation_fraction", "0.15", "--test_fraction", "0.2"),
@@ -143,34 +144,26 @@ class Demo:
 
     def one_scan(self, image: Path, label: Path, label_map: Path) -> Scenario:
         """Lists one scan twice, for training and for validation, at its own spacing."""
-        rows = [
-            {
-                "case_id": split,
-                "image": image.resolve(),
-                "label": label.resolve(),
-                "patient_id": split,  # one patient twice: here nothing is claimed of other patients
-                "split": split,
-            }
-            for split in ("train", "validation")
-        ]
-        cases_csv = self.folder / "cases.csv"
-        with cases_csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        labels = self.folder / "labels"
-        labels.mkdir()
-        suffix = "".join(label.suffixes[-2:]) if label.name.endswith(".gz") else label.suffix
-        shutil.copy(label, labels / f"scan{suffix}")
-        geometry = read_geometry(image)
-        size = [min(48, max(16, length // 8 * 8)) for length in geometry.shape]
+        scans = self.folder / "scans"
+        for source, kind in ((image, "images"), (label, "labels")):
+            suffix = source.name.removeprefix(case_id_of(source)).removeprefix("_0000")
+            (scans / kind).mkdir(parents=True)
+            shutil.copy(source, scans / kind / f"scan{suffix}")
+        with (scans / "cases.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["case_id", "image", "label", "patient_id", "split"])
+            for split in ("train", "validation"):
+                # One patient under two names: nothing is claimed of other patients here.
+                writer.writerow([split, image.resolve(), label.resolve(), split, split])
+        canonical = to_canonical(read_ct(image))
+        size = [min(48, max(16, length // 8 * 8)) for length in canonical.shape]
         settings = {"patches.size": size, "inference.overlap": [length // 3 for length in size]}
         return Scenario(
-            cases_csv=cases_csv,
+            cases_csv=scans / "cases.csv",
             label_map=label_map,
-            images={"scan": image},
-            labels=labels,
-            spacing_mm=geometry.spacing,
+            images=scans / "images",
+            labels=scans / "labels",
+            spacing_mm=canonical.spacing,
             split_flags=(),
             config=override(PRESETS["demo"], settings),
         )
@@ -213,11 +206,11 @@ class Demo:
         masks.mkdir()
         held_out = read_dataset_info(self.folder / "records").splits["test"].case_ids
         with self.timed("serve"), self.server() as address:
-            for case_id in held_out or scenario.images:
-                image = scenario.images[case_id]
+            images = list_volumes(scenario.images)
+            for case_id in held_out or images:
                 self.call(
                     *("serve", "serving.client", "--server", address, "--model_name", "fcnseg"),
-                    *("--image", image, "--output", masks / image.name),
+                    *("--image", images[case_id], "--output", masks / f"{case_id}.nii.gz"),
                 )
 
     @contextmanager
@@ -229,22 +222,20 @@ class Demo:
         with self.log("server").open("w") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
-            assert process.stdout is not None
-            ready = process.stdout.readline()
-            if "gRPC" not in ready:
+            ready = re.search(r"at (\S+) \(gRPC\)", next(iter(process.stdout or ()), ""))
+            if ready is None:
                 raise StepError(f"the server did not start, see {self.log('server')}")
-            yield ready.split("gRPC at ")[1].split()[0].rstrip(",")
+            yield ready[1]
         finally:
             process.terminate()
             process.wait()
 
     def evaluate(self, scenario: Scenario) -> None:
         """Compares the masks with the labels."""
-        images = {image.parent for image in scenario.images.values()}.pop()
         self.job(
             *("evaluate", "fcnseg.evaluate", "--masks", self.folder / "masks"),
             *("--labels", scenario.labels, "--label_map", scenario.label_map),
-            *("--images", images, "--output", self.folder / "evaluation"),
+            *("--images", scenario.images, "--output", self.folder / "evaluation"),
         )
 
     def report(self) -> float:

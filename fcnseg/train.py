@@ -15,7 +15,7 @@ from fcnseg.errors import require_extra
 
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
-    """Trains a network on records, on all visible devices, and keeps the one that validates best."""
+    """Trains a network on all visible devices and keeps the one that validates best."""
 
     config: str
     """YAML file, or the name of a preset."""

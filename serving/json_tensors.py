@@ -120,12 +120,12 @@ def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         raise StatusError(
             "UNIMPLEMENTED", f"Conversion of JSON Value: {_shown(value)} to type: {dtype}"
         )
-    if dtype.kind == "O":
-        return np.array(_decoded(value), object)
     try:
         array = np.array(value)
     except ValueError as error:  # lists of different lengths
         raise _invalid(f"JSON Value: {_shown(value)} is not a tensor: {error}") from error
+    if dtype.kind == "O":
+        return np.array(_decoded(value), object)
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if array.size and array.dtype.kind not in kinds:
         raise _mistyped(value, dtype)

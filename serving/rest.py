@@ -126,6 +126,8 @@ def _predict(versions: ModelVersions, spec: model_pb2.ModelSpec, body: bytes) ->
     request = _parsed(body)
     _, session = versions.session(spec.name, wanted_version(spec))
     signature_name = request.get("signature_name", DEFAULT_SIGNATURE)
+    if not isinstance(signature_name, str):
+        raise StatusError("INVALID_ARGUMENT", "'signature_name' key must be a string value.")
     if signature_name not in session.signatures:
         raise StatusError(
             "INVALID_ARGUMENT",

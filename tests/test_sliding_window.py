@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +62,7 @@ def segment_plainly(network, info, hu, tile):
 )
 @pytest.mark.parametrize(
     "shape",
-    [(8, 12, 10), (19, 25, 31), (3, 30, 5), (1, 1, 1)],
+    [(8, 12, 10), (13, 17, 19), (3, 30, 5), (1, 1, 1)],
     ids=["one window", "odd", "flat", "voxel"],
 )
 def test_equals_a_plain_sliding_window(config, window, tile, overlap, shape):
@@ -87,6 +91,32 @@ def test_follows_the_weights_of_a_network_in_training():
     after = segmenter.segment_model_grid(hu).numpy()
     assert (before != after).any()
     np.testing.assert_array_equal(after, segment(make_network(seed=1), make_info(), hu))
+
+
+def test_memory_does_not_grow_with_classes_times_volume():
+    """Scores of all slices would take 403 MB, those of a row of tiles take 17 MB."""
+    script = """
+import resource
+import keras, numpy as np
+from fcnseg.inference import make_segmenter
+from small_models import make_info
+
+network = keras.Sequential([keras.Input((None, None, None, 1)), keras.layers.Conv3D(16, 1)])
+info = make_info(
+    class_names=tuple("abcdefghijklmnop"), window=(16, 64, 64), overlap=(0, 0, 0), batch_size=1
+)
+segmenter = make_segmenter(network, info)
+segmenter.segment_model_grid(np.zeros((16, 128, 128), np.int16))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+segmenter.segment_model_grid(np.zeros((384, 128, 128), np.int16))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    grown_mb = int(done.stdout) / 1024  # ru_maxrss is in KiB on Linux
+    assert grown_mb < 100
 
 
 @pytest.mark.parametrize("extent", [10, 11, 17, 18, 24, 39, 101, 250])

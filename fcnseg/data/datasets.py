@@ -1,4 +1,4 @@
-"""The two ways to read records: batches of patches to train on, and whole volumes to validate on."""
+"""The two ways to read records: batches of patches for training, whole volumes for validation."""
 
 from __future__ import annotations
 

@@ -49,14 +49,13 @@ class SoftDiceLoss(keras.losses.Loss):
         """
         probabilities = tf.nn.softmax(tf.cast(y_pred, tf.float32))
         truth = tf.one_hot(tf.cast(y_true, tf.int32), y_pred.shape[-1])
-        voxels = [0, 1, 2, 3]
         shared, predicted, true = tf.unstack(
             _sum_over_replicas(
                 tf.stack(
                     [
-                        tf.reduce_sum(probabilities * truth, voxels),
-                        tf.reduce_sum(probabilities, voxels),
-                        tf.reduce_sum(truth, voxels),
+                        _sum_over_voxels(probabilities * truth),
+                        _sum_over_voxels(probabilities),
+                        _sum_over_voxels(truth),
                     ]
                 )
             )
@@ -74,6 +73,16 @@ class SoftDiceLoss(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return {**super().get_config(), "class_weights": self.class_weights}
+
+
+def _sum_over_voxels(values: tf.Tensor) -> tf.Tensor:
+    """The sum (classes,) of values (batch, z, y, x, classes), one axis after the other.
+
+    TensorFlow adds all voxels of a class one by one: in float32 that is 0.2 % off at 128^3.
+    """
+    for _ in range(4):
+        values = tf.reduce_sum(values, axis=-2)
+    return values
 
 
 def _sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:

@@ -25,8 +25,10 @@ class OrganDice(keras.metrics.Metric):
     def __init__(self, num_classes: int, name: str = "dice", dtype: str = "float64") -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_classes = num_classes
-        self.shared = self.add_weight(name="shared", shape=(num_classes,), initializer="zeros")
-        self.sizes = self.add_weight(name="sizes", shape=(num_classes,), initializer="zeros")
+        # Keras 3 would make them float32 whatever the metric is.
+        counts = {"shape": (num_classes,), "initializer": "zeros", "dtype": dtype}
+        self.shared = self.add_weight(name="shared", **counts)
+        self.sizes = self.add_weight(name="sizes", **counts)
 
     def update_state(
         self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None

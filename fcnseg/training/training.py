@@ -31,7 +31,7 @@ from fcnseg.run_folder import (
     RunManifest,
     make_run_folder,
 )
-from fcnseg.training.callbacks import KeepBest, Validation
+from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class TrainingResult:
         run_dir: Its folder.
         best_dice: Validation Dice, mean over organs, of the network that was kept.
         best_epoch: After which it was reached, from 1.
-        history: Values after each epoch, by name, as in `history.csv`.
+        history: Values by name: of the loss and of training Dice after each epoch, of the others
+            after each validation.
     """
 
     run_dir: Path
@@ -75,7 +76,7 @@ def train(
         ModelError: If the patches do not fit the network.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
-    info = _check_dataset(data)
+    info = check_dataset(data)
     label_size = geometry.output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir)
     keras.utils.set_random_seed(config.training.seed)
@@ -91,20 +92,13 @@ def train(
         num_replicas=strategy.num_replicas_in_sync,
         label_size=label_size,
     )
-    every = config.training.validate_every
-    validation = Validation(segmenter, make_volume_dataset(data, "validation"), every=every)
+    volumes = make_volume_dataset(data, "validation")
+    validation = Validation(segmenter, volumes, every=config.training.validate_every)
     best = KeepBest(folder / BEST_MODEL_FILE)
     write_config(config, folder / CONFIG_FILE)
     (folder / MODEL_INFO_FILE).write_text(model_info.to_json(), encoding="utf-8")
-    history = model.fit(
-        patches,
-        epochs=config.training.epochs,
-        steps_per_epoch=config.training.steps_per_epoch,
-        # What one adds to the logs is seen by the next, and by the progress bar last.
-        callbacks=[validation, best, keras.callbacks.CSVLogger(folder / HISTORY_FILE)],
-        verbose=1 if sys.stdout.isatty() else 2,  # the moving bar would fill a log file
-    )
-    RunManifest(
+    history = _fit(model, patches, config, folder, validation, best)
+    manifest = RunManifest(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
         parameters=sum(math.prod(weight.shape) for weight in model.trainable_weights),
@@ -116,9 +110,48 @@ def train(
         started=started.isoformat(timespec="seconds"),
         seconds=(datetime.datetime.now(datetime.timezone.utc) - started).total_seconds(),
         validation_seconds=validation.seconds,
-    ).write(folder)
+    )
+    manifest.write(folder)
     logger.info(f"best validation Dice {best.best_dice:.4f} in epoch {best.best_epoch}: {folder}")
-    return TrainingResult(folder, best.best_dice, best.best_epoch, history.history)
+    return TrainingResult(folder, best.best_dice, best.best_epoch, history)
+
+
+def _fit(
+    model: keras.Model,
+    patches: tf.data.Dataset,
+    config: Config,
+    folder: Path,
+    validation: Validation,
+    best: KeepBest,
+) -> dict[str, list[float]]:
+    """Trains; returns the history."""
+    history_file = HistoryFile(folder / HISTORY_FILE, ["loss", "dice", *validation.columns])
+    history: dict[str, list[float]] = model.fit(
+        patches,
+        epochs=config.training.epochs,
+        steps_per_epoch=config.training.steps_per_epoch,
+        shuffle=False,  # the dataset does that
+        # What one adds to the logs is seen by the next, and by the progress bar last.
+        callbacks=[validation, best, history_file],
+        verbose=1 if sys.stdout.isatty() else 2,  # the moving bar would fill a log file
+    ).history
+    return history
+
+
+def check_dataset(data: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the manifest of a dataset that can be trained and validated on.
+
+    Raises:
+        DatasetError: If the dataset is missing or unfinished, or the split for training or for
+            validation has no cases or no organ.
+    """
+    info = read_dataset_info(data)
+    for split in ("train", "validation"):
+        if not info.splits[split].cases:
+            raise DatasetError(f"the {split} split of {data} has no cases")
+        if not any(info.splits[split].class_histogram[1:]):
+            raise DatasetError(f"the {split} split of {data} has no voxel of any organ")
+    return info
 
 
 def make_strategy() -> tf.distribute.Strategy:
@@ -160,17 +193,6 @@ def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
         batch_size=config.inference.batch_size,
         max_voxels=config.inference.max_voxels,
     )
-
-
-def _check_dataset(data: str | os.PathLike[str]) -> DatasetInfo:
-    """Reads the manifest, and sees to it that there is something to train and to validate on."""
-    info = read_dataset_info(data)
-    for split in ("train", "validation"):
-        if not info.splits[split].cases:
-            raise DatasetError(f"the {split} split of {data} has no cases")
-        if not any(info.splits[split].class_histogram[1:]):
-            raise DatasetError(f"the {split} split of {data} has no voxel of any organ")
-    return info
 
 
 def _versions() -> dict[str, str]:

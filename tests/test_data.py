@@ -1,0 +1,184 @@
+"""Patches and volumes from records."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_records import make_record, write_dataset, write_small_dataset
+
+from fcnseg.config import PatchConfig
+from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.data.patches import draw_patch
+from fcnseg.errors import DatasetError
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record
+from fcnseg.records.decoding import decode_record
+from fcnseg.volumes import AIR_HU
+
+CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, per_read=3, shuffle_buffer=6)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
+
+
+def batches(directory, count=6, config=CONFIG, **kwargs):
+    dataset = make_training_dataset(directory, config, **{"seed": 0, **kwargs})
+    return [(hu.numpy(), label.numpy()) for hu, label in itertools.islice(dataset, count)]
+
+
+def draw(record, count=1, *, size=(8, 8, 8), label_size=None, foreground_fraction=1.0):
+    """So many patches of a record: HU (count, z, y, x) and labels."""
+    decoded = decode_record(encode_record(record))
+
+    def draw_one(seed):
+        return draw_patch(
+            decoded,
+            tf.stack([7, seed]),
+            size=size,
+            label_size=label_size or size,
+            foreground_fraction=foreground_fraction,
+        )
+
+    patches = tf.data.Dataset.range(count).map(draw_one).batch(count).get_single_element()
+    return [part.numpy() for part in patches]
+
+
+def test_batches_have_the_promised_form(dataset):
+    for hu, label in batches(dataset, num_replicas=2):
+        assert hu.shape == (4, 8, 10, 12, 1)
+        assert hu.dtype == np.float32
+        assert label.shape == (4, 8, 10, 12)
+        assert label.dtype == np.uint8
+
+
+def test_seed_decides_everything(dataset):
+    first, again, other = batches(dataset), batches(dataset), batches(dataset, seed=1)
+    for (hu, label), (hu_again, label_again) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(hu, hu_again)
+        np.testing.assert_array_equal(label, label_again)
+    assert all((hu != hu_other).any() for (hu, _), (hu_other, _) in zip(first, other, strict=True))
+    assert (first[0][0] != first[-1][0]).any()
+
+
+def test_patch_is_a_part_of_its_volume():
+    """Every voxel has the HU and the class of the same place; beyond the border are air and 0."""
+    record = make_record("case", seed=0, shape=(10, 12, 14))
+    place = np.arange(10 * 12 * 14).reshape(record.shape)  # each voxel tells where it is
+    record = dataclasses.replace(
+        record, image=place.astype(np.int16), label=(place % 200).astype(np.uint8)
+    )
+    hung_over = 0
+    for hu, label in zip(*draw(record, 40, size=(8, 16, 6)), strict=True):
+        inside = hu != AIR_HU
+        np.testing.assert_array_equal(label[inside], hu[inside] % 200)
+        np.testing.assert_array_equal(label[~inside], 0)
+        z, y, x = np.nonzero(inside)
+        steps = hu[inside].astype(int) - (z * 12 * 14 + y * 14 + x)
+        assert len(set(steps)) == 1
+        hung_over += not inside.all()
+    assert hung_over == 40  # 16 voxels do not fit into 12
+
+
+def test_organs_are_drawn_alike_whatever_their_size():
+    record = make_record("case", seed=0)
+    assert record.class_histogram[1] > 5 * record.class_histogram[2]
+    centres = list(draw(record, 300)[1][:, 4, 4, 4])
+    # Binomial with n = 300, p = 1/2: standard deviation 8.7.
+    assert 150 - 35 < centres.count(1) < 150 + 35
+    assert centres.count(1) + centres.count(2) == 300
+
+
+def test_share_of_patches_without_organ_at_the_centre():
+    record = make_record("case", seed=0)
+    share = record.class_histogram[0] / record.class_histogram.sum()
+    centres = list(draw(record, 300, foreground_fraction=0.5)[1][:, 4, 4, 4])
+    expected = 300 * 0.5 * share  # about 130; standard deviation 8.6
+    assert expected - 35 < centres.count(0) < expected + 35
+
+
+def test_uniform_centres_reach_every_part_of_the_volume():
+    record = make_record("case", seed=0, shape=(4, 4, 4))
+    record = dataclasses.replace(record, image=np.arange(64, dtype=np.int16).reshape(4, 4, 4))
+    hu, _ = draw(record, 600, size=(1, 1, 1), foreground_fraction=0.0)
+    assert set(hu.ravel()) == set(range(64))
+
+
+def test_case_without_organs_is_drawn_uniformly():
+    record = make_record("empty", seed=0, organs=())
+    hu, label = draw(record)
+    assert (label == 0).all()
+    assert (hu != AIR_HU).any()
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (9, 8, 11)])
+def test_label_of_a_network_without_padding_is_the_middle(size):
+    record = make_record("case", seed=0, shape=(30, 30, 30))
+    label_size = tuple(length - 4 for length in size)
+    hu, whole = draw(record, 5, size=size)
+    hu_again, middle = draw(record, 5, size=size, label_size=label_size)
+    np.testing.assert_array_equal(hu, hu_again)
+    np.testing.assert_array_equal(middle, whole[:, 2:-2, 2:-2, 2:-2])
+
+
+def test_training_dataset_crops_labels(dataset):
+    (_, whole), *_ = batches(dataset)
+    (_, middle), *_ = batches(dataset, label_size=(4, 6, 8))
+    np.testing.assert_array_equal(middle, whole[:, 2:-2, 2:-2, 2:-2])
+
+
+def test_every_case_is_read(dataset):
+    """Each case is made of its own noise: a patch tells its case by its HU."""
+    volumes = {}
+    for record in make_volume_dataset(dataset, "train"):
+        volumes[record["case_id"].numpy().decode()] = set(record["image"].numpy().ravel())
+    seen = set()
+    dataset_of_patches = make_training_dataset(dataset, CONFIG, seed=0)
+    for hu, _ in itertools.islice(dataset_of_patches.unbatch(), 30):
+        values = set(hu.numpy().astype(int).ravel()) - {AIR_HU}
+        seen |= {case for case, hus in volumes.items() if values <= hus}
+    assert seen == set(volumes) == {"case_0", "case_1", "case_2"}
+
+
+def test_volumes_come_whole_and_in_order(dataset):
+    records = list(make_volume_dataset(dataset, "train"))
+    assert [record["case_id"].numpy() for record in records] == [b"case_0", b"case_1", b"case_2"]
+    for seed, record in enumerate(records):
+        np.testing.assert_array_equal(record["image"], make_record("", seed=seed).image)
+        np.testing.assert_array_equal(record["label"], make_record("", seed=seed).label)
+
+
+@pytest.mark.parametrize("make", [make_training_dataset, make_volume_dataset])
+def test_what_cannot_be_read_is_named(tmp_path, make):
+    def read(directory, split="train"):
+        if make is make_volume_dataset:
+            return make(directory, split)
+        return make(directory, CONFIG, split=split, seed=0)
+
+    with pytest.raises(DatasetError, match="no such folder of records: .*nowhere"):
+        read(tmp_path / "nowhere")
+    folder = write_small_dataset(tmp_path / "records")
+    with pytest.raises(DatasetError, match="the test split of .*records has no cases"):
+        read(folder, split="test")
+    (folder / "train-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(DatasetError, match="file of the dataset is missing: .*train-00001-of"):
+        read(folder)
+    (folder / COMPLETED_FILE).unlink()
+    with pytest.raises(DatasetError, match="COMPLETED is missing"):
+        read(folder)
+
+
+def test_many_classes_are_read_as_uint16(tmp_path):
+    record = make_record("case", seed=0)
+    wide = dataclasses.replace(record, label=record.label.astype(np.uint16) + 299)
+    folder = write_dataset(tmp_path / "records", {"train": [[wide]]})
+    info = (folder / INFO_FILE).read_text()
+    names = ", ".join(f'"organ {index}"' for index in range(300))
+    (folder / INFO_FILE).write_text(info.replace('"spleen"', f'"spleen", {names}', 1))
+    (_, label), *_ = batches(folder, 1)
+    assert label.dtype == np.uint16
+    assert set(label.ravel()) >= {299, 300}

@@ -1,0 +1,126 @@
+"""Volumes of any spacing through the graph: its resampling, its checks, its outputs."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_models import make_hu, make_info, make_network, make_oblique_volume
+
+from fcnseg.errors import InputError
+from fcnseg.inference import make_segmenter, predict_volume
+from fcnseg.inference.resampling import resample_hu, resample_ids, spacing_steps
+from fcnseg.volumes import Volume, from_canonical, resample_image, to_canonical
+
+SPACING = (2.5, 0.8, 0.93)  # mm, (z, y, x)
+SMALL = make_hu((5, 6, 7))
+RIGHT = (2.0, 2.0, 2.0)
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return make_segmenter(make_network(), make_info())
+
+
+def in_graph(function, *arguments):
+    return tf.function(function)(*arguments).numpy()
+
+
+def steps_to(target, spacing=SPACING):
+    return spacing_steps(tf.constant(spacing, tf.float32), target)
+
+
+@pytest.mark.parametrize(
+    "target", [(2.0, 2.0, 2.0), (1.0, 1.0, 1.0), (5.0, 0.8, 1.7), (40.0, 40.0, 40.0)]
+)
+@pytest.mark.parametrize("shape", [(40, 33, 35), (1, 5, 4)])
+def test_resamples_hu_as_the_conversion_does(target, shape):
+    hu = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
+    volume = Volume(hu, np.diag([*SPACING[::-1], 1.0]))
+    resampled = in_graph(resample_hu, tf.constant(hu), steps_to(target))
+    expected = resample_image(volume, target).array
+    assert resampled.dtype == np.int16
+    assert resampled.shape == expected.shape
+    # The same matrices: a sum in another order may end on the other side of a half.
+    difference = np.abs(resampled.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("target", [(2.0, 2.0, 2.0), (1.1, 1.07, 1.03), (5.1, 0.8, 1.7)])
+def test_brings_ids_back_to_where_they_lie_in_the_patient(target):
+    volume = Volume(make_hu((40, 33, 35)), np.diag([*SPACING[::-1], 1.0]))
+    coarse = resample_image(volume, target)
+    ids = (coarse.array > 0).astype(np.uint8)
+    back = in_graph(resample_ids, ids, tf.constant(volume.shape), steps_to(target))
+    to_coarse = np.linalg.inv(coarse.affine) @ volume.affine
+    index = np.indices(volume.shape).reshape(3, -1)[::-1]  # (x, y, z)
+    nearest = np.floor(nib.affines.apply_affine(to_coarse, index.T) + 0.5 + 1e-6).astype(int)
+    x, y, z = np.clip(nearest, 0, np.array(ids.shape[::-1]) - 1).T
+    # Where a voxel lies just between two, float noise decides.
+    assert (back == ids[z, y, x].reshape(volume.shape)).mean() > 0.999
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (2.0001, 2.0, 1.9999)])
+def test_volume_at_the_spacing_of_the_model_is_not_resampled(segmenter, spacing):
+    hu = make_hu((20, 15, 17))
+    labels = segmenter.segment_volume(hu, np.array(spacing, np.float32))["labels"]
+    np.testing.assert_array_equal(labels, segmenter.segment_model_grid(hu))
+
+
+def test_labels_lie_on_the_grid_of_the_volume_and_are_counted(segmenter):
+    hu = make_hu((11, 40, 35))
+    outputs = segmenter.segment_volume(hu, np.array(SPACING, np.float32))
+    labels = outputs["labels"].numpy()
+    assert labels.shape == hu.shape
+    assert outputs["voxel_counts"].dtype == tf.int64
+    counts = np.bincount(labels.ravel(), minlength=3)
+    np.testing.assert_array_equal(outputs["voxel_counts"], counts)
+    assert (counts > 0).sum() > 1
+
+
+def test_probabilities_are_float32_and_sum_to_one(segmenter):
+    patches = make_hu((8, 12, 10)).astype(np.float32)[None, ..., None]
+    probabilities = segmenter.predict_patches(patches)["probabilities"]
+    assert probabilities.dtype == tf.float32
+    np.testing.assert_allclose(tf.reduce_sum(probabilities, -1), 1, atol=1e-6)
+
+
+# What is sent, and what the error says; SavedModels are asked the same in test_export.py.
+BAD_REQUESTS = {
+    "no slices": (SMALL[:0], RIGHT, r"volume must have three axes .* got shape \[0 6 7\]"),
+    "spacing zero": (SMALL, (2, 0, 2), r"spacing must be three positive numbers .* \[2 0 2\]"),
+    "spacing below": (SMALL, (2, -1, 2), r"spacing must be three .* got \[2 -1 2\]"),
+    "spacing nan": (SMALL, (2, np.nan, 2), r"spacing must be three .* got \[2 nan 2\]"),
+    "large": (np.zeros((100, 100, 11), np.int16), RIGHT, r"at most 100000 voxels, got shape"),
+    "large inside": (
+        SMALL,
+        (100, 100, 100),
+        r"at most 100000 voxels at the spacing of the model, got shape \[250 300 350\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("volume", "spacing", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_bad_request_is_refused_by_name_and_value(segmenter, volume, spacing, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        segmenter.segment_volume(volume, np.array(spacing, np.float32))
+
+
+def test_predicts_on_the_own_grid_of_a_volume_that_is_not_canonical(segmenter):
+    volume = make_oblique_volume()
+    mask = predict_volume(segmenter, volume)
+    canonical = to_canonical(volume)
+    assert canonical.orientation == "RAS" != volume.orientation
+    outputs = segmenter.segment_volume(canonical.array, np.array(canonical.spacing, np.float32))
+    assert mask.shape == volume.shape
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, from_canonical(outputs["labels"].numpy(), volume))
+    np.testing.assert_array_equal(predict_volume(segmenter, canonical), outputs["labels"])
+
+
+def test_volume_that_is_too_large_is_a_users_error(segmenter):
+    volume = Volume(np.zeros((100, 100, 11), np.int16), np.eye(4))
+    with pytest.raises(InputError, match="^volume must have at most 100000 voxels, got shape"):
+        predict_volume(segmenter, volume)
