@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fcnseg.volumes.resampling import (
-    SAME_SPACING,
-    axis_positions,
-    linear_matrix,
-    nearest_index,
-)
+from fcnseg.volumes.resampling import SAME_SPACING, axis_positions, linear_matrix
 from fcnseg.volumes.volume import Triple
 
 _SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
@@ -51,43 +46,47 @@ def resample_hu(volume: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         return volume
     old_shape = tf.shape(volume)
     new_shape = tf.cast(resampled_shape(old_shape, steps), tf.int32)
-    along_z, along_y, along_x = (
-        _linear_matrix(old_shape[axis], new_shape[axis], steps[axis]) for axis in range(3)
-    )
-    count = -(-new_shape[0] // _SLAB)
-    slabs = tf.TensorArray(
-        tf.int16, size=count, infer_shape=False, element_shape=[None, None, None]
-    )
-    for number in tf.range(count):
+    along_z, along_y, along_x = _linear_matrices(old_shape, new_shape, steps)
+    slabs = _empty_slabs(new_shape[0], tf.int16)
+    for number in tf.range(slabs.size()):
         tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-        rows = along_z[number * _SLAB : (number + 1) * _SLAB]
-        used = tf.where(tf.reduce_any(rows > 0, axis=0))[:, 0]
-        first, last = used[0], used[-1] + 1
-        slab = tf.cast(volume[first:last], tf.float32)
-        slab = tf.tensordot(rows[:, first:last], slab, axes=1)
+        rows, used = _slab_rows(along_z, number)
+        slab = tf.tensordot(rows, tf.cast(tf.gather(volume, used), tf.float32), axes=1)
         slab = tf.matmul(tf.matmul(along_y, slab), along_x, transpose_b=True)
         slabs = slabs.write(number, tf.cast(tf.round(slab), tf.int16))
     return slabs.concat()
 
 
-def resample_ids(ids: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Brings class ids back to the grid that `resample_hu` started from, by nearest voxel.
+def resample_ids(
+    ids: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor, *, num_classes: int
+) -> tf.Tensor:
+    """Brings class ids back to the grid that `resample_hu` started from.
+
+    Each voxel takes the class that has the largest share of it when every class is interpolated
+    linearly, so that outlines are smooth where the grid wanted is the finer one.
 
     Args:
         ids: uint8 (z, y, x), of `resampled_shape`.
         shape: int32 (3,), voxels (z, y, x) of the grid wanted.
         steps: float64 (3,), as given to `resample_hu`.
+        num_classes: Background included.
 
     Returns:
         uint8 (z, y, x).
     """
     if tf.reduce_all(tf.equal(steps, 1)):
         return ids
-    for axis in range(3):
-        positions = _positions(tf.shape(ids)[axis], shape[axis], 1 / steps[axis])
-        nearest = tf.cast(nearest_index(positions, xp=tf), tf.int32)
-        ids = tf.gather(ids, nearest, axis=axis)
-    return ids
+    along_z, along_y, along_x = _linear_matrices(tf.shape(ids), shape, 1 / steps)
+    slabs = _empty_slabs(shape[0], tf.uint8)
+    for number in tf.range(slabs.size()):
+        tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+        rows, used = _slab_rows(along_z, number)
+        shares = tf.one_hot(tf.gather(ids, used), num_classes)  # (z, y, x, classes)
+        shares = tf.einsum("az,zyxk->ayxk", rows, shares)
+        shares = tf.einsum("by,ayxk->abxk", along_y, shares)
+        shares = tf.einsum("cx,abxk->abck", along_x, shares)
+        slabs = slabs.write(number, tf.cast(tf.argmax(shares, axis=-1), tf.uint8))
+    return slabs.concat()
 
 
 def count_voxels(ids: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -110,6 +109,28 @@ def _positions(n_in: tf.Tensor, n_out: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     return axis_positions(tf.range(n_out), n_in, n_out, step, xp=tf)
 
 
-def _linear_matrix(n_in: tf.Tensor, n_out: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    index = tf.range(tf.cast(n_in, tf.float64))
-    return tf.cast(linear_matrix(_positions(n_in, n_out, step), index, step, xp=tf), tf.float32)
+def _linear_matrices(
+    old_shape: tf.Tensor, new_shape: tf.Tensor, steps: tf.Tensor
+) -> list[tf.Tensor]:
+    """The matrix (new, old) float32 of each axis."""
+    matrices = []
+    for axis in range(3):
+        positions = _positions(old_shape[axis], new_shape[axis], steps[axis])
+        index = tf.range(tf.cast(old_shape[axis], tf.float64))
+        matrix = linear_matrix(positions, index, steps[axis], xp=tf)
+        matrices.append(tf.cast(matrix, tf.float32))
+    return matrices
+
+
+def _empty_slabs(depth: tf.Tensor, dtype: tf.DType) -> tf.TensorArray:
+    """Room for all slabs (z, y, x) of a volume of so many slices."""
+    return tf.TensorArray(
+        dtype, size=-(-depth // _SLAB), infer_shape=False, element_shape=[None, None, None]
+    )
+
+
+def _slab_rows(along_z: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of a matrix (new, old) that make a slab, and the old slices that they use."""
+    rows = along_z[number * _SLAB : (number + 1) * _SLAB]
+    used = tf.where(tf.reduce_any(rows > 0, axis=0))[:, 0]
+    return tf.gather(rows, used, axis=1), used

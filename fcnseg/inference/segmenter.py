@@ -100,7 +100,7 @@ class Segmenter(tf.Module):
         volume, spacing = checked_request(volume, spacing, self.info)
         steps = spacing_steps(spacing, self.info.spacing_mm)
         ids = self._sliding_window.segment(resample_hu(volume, steps))
-        ids = resample_ids(ids, tf.shape(volume), steps)
+        ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
         return {"labels": ids, "voxel_counts": count_voxels(ids, self.info.num_classes)}
 
     def _predict_patches(self, patches: tf.Tensor) -> tf.Tensor:

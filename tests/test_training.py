@@ -1,0 +1,296 @@
+"""A run from records to its folder, and what refuses to run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from small_records import CLASSES, make_record, write_dataset, write_small_dataset
+
+from fcnseg import __version__
+from fcnseg.command import run_command
+from fcnseg.config import (
+    Config,
+    InferenceConfig,
+    ModelConfig,
+    PatchConfig,
+    TrainingConfig,
+    override,
+    read_config,
+    write_config,
+)
+from fcnseg.data import make_volume_dataset
+from fcnseg.errors import DatasetError, InputError, ModelError
+from fcnseg.evaluation import score_organs
+from fcnseg.inference import load_run, make_segmenter
+from fcnseg.model_info import ModelInfo
+from fcnseg.records import COMPLETED_FILE
+from fcnseg.train import TrainCommand
+from fcnseg.training import read_run, train
+from fcnseg.training.callbacks import KeepBest
+
+CONFIG = Config(
+    model=ModelConfig(filters=(4, 8)),
+    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
+    training=TrainingConfig(epochs=3, steps_per_epoch=2, validate_every=2, learning_rate=1e-2),
+    inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """A run of three epochs that validates after the second and the last."""
+    return train(CONFIG, dataset, tmp_path_factory.mktemp("runs") / "run")
+
+
+def history_rows(run_dir):
+    with open(run_dir / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_folder_tells_what_ran(finished, dataset):
+    run_dir = finished.run_dir
+    files = {path.name for path in run_dir.iterdir()}
+    assert files == {"config.yaml", "model_info.json", "history.csv", "best.keras", "run.json"}
+    assert read_config(run_dir / "config.yaml") == CONFIG
+    info = ModelInfo.read(run_dir)
+    assert info.class_names == CLASSES
+    assert info.spacing_mm == (2.0, 2.0, 2.0)
+    assert (info.window, info.overlap, info.batch_size) == ((8, 12, 12), (2, 4, 4), 2)
+    manifest = read_run(run_dir)
+    assert manifest.config == CONFIG
+    assert manifest.data == str(dataset)
+    assert manifest.versions["fcnseg"] == __version__
+    assert manifest.versions["keras"] == keras.__version__
+    assert len(manifest.devices) == 1
+    assert (manifest.best_dice, manifest.best_epoch) == (finished.best_dice, finished.best_epoch)
+    assert 0 < manifest.validation_seconds < manifest.seconds
+    assert json.loads((run_dir / "run.json").read_text())["status"] == "completed"
+
+
+def test_history_has_validation_where_there_was_one(finished):
+    rows = history_rows(finished.run_dir)
+    columns = ["epoch", "loss", "dice", "val_dice", "val_dice_liver", "val_dice_spleen"]
+    assert list(rows[0]) == columns
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [bool(row["val_dice"]) for row in rows] == [False, True, True]
+    validated = [float(row["val_dice"]) for row in rows[1:]]
+    assert finished.history["val_dice"] == pytest.approx(validated)
+    assert finished.best_dice == max(validated)
+    assert finished.best_epoch == 2 + validated.index(max(validated))
+
+
+def test_kept_network_scores_what_was_written(finished, dataset):
+    model, info = load_run(finished.run_dir)
+    segmenter = make_segmenter(model, info)
+    (record,) = make_volume_dataset(dataset, "validation")
+    mask = segmenter.segment_model_grid(record["image"]).numpy()
+    scores = score_organs(record["label"].numpy(), mask, num_classes=3)
+    assert np.mean([organ.dice for organ in scores]) == pytest.approx(finished.best_dice)
+    parameters = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    assert read_run(finished.run_dir).parameters == parameters
+
+
+def test_same_seed_same_run(finished, dataset, tmp_path):
+    again = train(CONFIG, dataset, tmp_path / "again")
+    other = train(override(CONFIG, {"training.seed": 1}), dataset, tmp_path / "other")
+    assert again.history["loss"] == pytest.approx(finished.history["loss"], rel=1e-5)
+    assert again.history["loss"][0] != pytest.approx(other.history["loss"][0], rel=1e-3)
+
+
+def test_network_without_padding_trains_on_the_middle_of_its_patches(dataset, tmp_path):
+    settings = {
+        "model.padding": "valid",
+        "model.skip": "concat",
+        "patches.size": [20, 20, 20],  # 4 voxels come out
+        "inference.overlap": [0, 0, 0],
+        "training.epochs": 1,
+    }
+    result = train(override(CONFIG, settings), dataset, tmp_path / "run")
+    assert np.isfinite(result.history["loss"]).all()
+
+
+@pytest.mark.slow
+def test_learns_two_boxes(dataset, tmp_path):
+    """What each class looks like is in its HU: a small network gets it right within seconds."""
+    settings = {"training.epochs": 4, "training.steps_per_epoch": 40, "training.validate_every": 1}
+    result = train(override(CONFIG, settings), dataset, tmp_path / "run")
+    assert result.best_dice > 0.9
+    assert result.history["loss"][-1] < 0.3 < result.history["loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": 1}, "the validation split of .* has no cases"),
+        ({"validation": 1}, "the train split of .* has no cases"),
+    ],
+)
+def test_empty_split_is_named_before_training(tmp_path, splits, message):
+    records = {name: [[make_record("case", seed=0)]] for name in splits}
+    folder = write_dataset(tmp_path / "records", records)
+    with pytest.raises(DatasetError, match=message):
+        train(CONFIG, folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_split_without_organs_is_named(tmp_path):
+    records = {
+        "train": [[make_record("case", seed=0)]],
+        "validation": [[make_record("empty", seed=0, organs=())]],
+    }
+    folder = write_dataset(tmp_path / "records", records)
+    with pytest.raises(DatasetError, match="validation split of .* has no voxel of any organ"):
+        train(CONFIG, folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patches.size": [8, 12, 13]}, "input's x .* got 13 voxels; nearest that fit: 12 and 14"),
+        (
+            {"model.padding": "valid", "patches.size": [20, 20, 20]},
+            "overlap must be smaller than what the network gives",
+        ),
+    ],
+)
+def test_patches_that_do_not_fit_are_refused(dataset, tmp_path, settings, message):
+    with pytest.raises(ModelError, match=message):
+        train(override(CONFIG, settings), dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_folder_in_use_is_refused(finished, dataset, tmp_path):
+    before = read_run(finished.run_dir)
+    with pytest.raises(InputError, match="must be new or empty, got .*run with a finished run"):
+        train(CONFIG, dataset, finished.run_dir)
+    assert read_run(finished.run_dir) == before
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="must be new or empty, got .* with other files"):
+        train(CONFIG, dataset, tmp_path)
+    with pytest.raises(InputError, match="must be a folder"):
+        train(CONFIG, dataset, tmp_path / "notes.txt")
+
+
+def test_unfinished_run_is_refused(dataset, tmp_path, monkeypatch):
+    """A run that dies after it saved its best network is not taken for whole."""
+
+    def die(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if self.best_epoch:
+            raise KeyboardInterrupt
+
+    save = KeepBest.on_epoch_end
+    monkeypatch.setattr(KeepBest, "on_epoch_end", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, dataset, tmp_path / "run")
+    assert (tmp_path / "run" / "best.keras").exists()
+    with pytest.raises(InputError, match="is not a finished run: run.json is missing"):
+        read_run(tmp_path / "run")
+    with pytest.raises(InputError, match="no such run folder: .*nowhere"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="run.json is not a run manifest: best_dice"):
+        read_run(tmp_path / "run")
+
+
+def test_network_that_cannot_be_saved_leaves_the_last_best(tmp_path):
+    class Unsaveable:
+        def save(self, path):
+            path.write_bytes(b"half a")
+            raise OSError("no space left on device")
+
+    keep = KeepBest(tmp_path / "best.keras")
+    (tmp_path / "best.keras").write_bytes(b"whole")
+    keep.set_model(Unsaveable())
+    with pytest.raises(OSError, match="no space"):
+        keep.on_epoch_end(0, {"val_dice": 0.5})
+    assert (tmp_path / "best.keras").read_bytes() == b"whole"
+
+
+def test_command_trains_with_overridden_settings(dataset, tmp_path):
+    write_config(CONFIG, tmp_path / "config.yaml")
+    argv = ["--config", tmp_path / "config.yaml", "--data", dataset, "--run_dir", tmp_path / "run"]
+    run_command(TrainCommand, [str(word) for word in argv] + "--training.epochs 1".split())
+    assert read_run(tmp_path / "run").config == override(CONFIG, {"training.epochs": 1})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "nowhere"], "error: no such folder of records: nowhere"),
+        (["--training.epochs", "0"], "error: .*greater than 0"),
+        (["--patches.size", "9", "12", "12"], "error: the input's z .* got 9 voxels"),
+    ],
+)
+def test_command_ends_with_a_line(dataset, tmp_path, capsys, flags, message):
+    argv = ["--config", "demo", "--data", str(dataset), "--run_dir", str(tmp_path / "run"), *flags]
+    argv += ["--inference.overlap", "2", "2", "2"]
+    with pytest.raises(SystemExit) as caught:
+        run_command(TrainCommand, argv)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    import re
+
+    assert re.match(message, line)
+
+
+def test_unfinished_dataset_is_refused(tmp_path):
+    folder = write_small_dataset(tmp_path / "records")
+    (folder / COMPLETED_FILE).unlink()
+    with pytest.raises(DatasetError, match="not a finished dataset: COMPLETED is missing"):
+        train(CONFIG, folder, tmp_path / "run")
+
+
+TRAIN_ON_SO_MANY_DEVICES = """
+import sys
+import tensorflow as tf
+from fcnseg.config import read_config
+from fcnseg.training import train
+
+devices, config, data, run_dir = sys.argv[1:]
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices)
+)
+train(read_config(config), data, run_dir)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["uniform", "square"])
+def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, weights):
+    """A process each, since TensorFlow fixes its devices once."""
+    settings = {
+        "model.norm": "sync_batch",
+        "training.class_weights": weights,
+        "training.steps_per_epoch": 5,
+    }
+    losses = {}
+    for devices in (1, 2):
+        config = override(CONFIG, {**settings, "patches.batch_size": 4 // devices})
+        write_config(config, tmp_path / f"{devices}.yaml")
+        run_dir = tmp_path / f"run_{devices}"
+        subprocess.run(
+            [sys.executable, "-c", TRAIN_ON_SO_MANY_DEVICES]
+            + [str(devices), str(tmp_path / f"{devices}.yaml"), str(dataset), str(run_dir)],
+            check=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        assert len(read_run(run_dir).devices) == devices
+        losses[devices] = [
+            [float(row[name] or "nan") for name in ("loss", "dice", "val_dice")]
+            for row in history_rows(run_dir)
+        ]
+    np.testing.assert_allclose(losses[1], losses[2], rtol=1e-4)
