@@ -44,7 +44,7 @@ class SegmentationClient:
             model_name: Name that the server knows the model by.
             timeout_s: Seconds to wait for an answer.
         """
-        self._grpc = require_extra("grpc", "serving")
+        self._grpc = require_extra("grpc", "client")
         self.server = server
         self.model_name = model_name
         self.timeout_s = timeout_s

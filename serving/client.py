@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fcnseg.client import SegmentationClient
 from fcnseg.command import run_command
+from fcnseg.errors import InputError
 from fcnseg.volumes import case_id_of, read_ct, write_mask
 
 logger = logging.getLogger(__name__)
@@ -25,9 +26,13 @@ class ClientCommand:
     """The mask to write, on exactly the grid of the image."""
     model_name: str = "fcnseg"
     """Name that the server knows the model by."""
+    overwrite: bool = False
+    """Replace a mask that is there already."""
 
     def run(self) -> None:
         """Reads, sends, writes."""
+        if self.output.exists() and not self.overwrite:
+            raise InputError(f"{self.output} is there already: give --overwrite to replace it")
         volume = read_ct(self.image, case_id=case_id_of(self.image))
         with SegmentationClient(self.server, model_name=self.model_name) as client:
             info = client.model_info()

@@ -23,6 +23,13 @@ from fcnseg.training import read_run, train
 from tuning.search import SearchCommand, SearchError
 from tuning.space import SearchSpace
 
+# KerasTuner asks its threads for their names as was done before Python 3.10.
+pytestmark = [
+    pytest.mark.filterwarnings(
+        r"ignore:(currentThread|getName)\(\) is deprecated:DeprecationWarning"
+    )
+]
+
 CONFIG = Config(
     model=ModelConfig(filters=(4, 8)),
     patches=PatchConfig(size=(8, 8, 8), per_read=2, shuffle_buffer=4),
@@ -127,7 +134,6 @@ def test_search_ends_in_a_configuration_that_trains(dataset, tmp_path, capsys, o
     best = read_config(tmp_path / "search" / "best.yaml")
     assert best == override(CONFIG, trials[0]["settings"])
     table = capsys.readouterr().out
-    assert "training.learning_rate" in table.replace("\n", "") or "learning" in table
     assert f"{trials[0]['val_dice']:.4f}" in table
     train(best, dataset, tmp_path / "run")
 

@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import make_info, make_oblique_volume, write_run
+from small_models import make_oblique_volume, write_run
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -35,7 +35,7 @@ from fcnseg.errors import InputError
 from fcnseg.export import SEGMENT_VOLUME, export_run
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model import SavedModelSession
-from fcnseg.volumes import Volume, from_canonical, to_canonical, write_volume
+from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_volume
 from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
 
@@ -421,9 +421,24 @@ def model_dir(run_dir):
 @pytest.mark.parametrize("tensor_content", [False, True], ids=["typed", "content"])
 def test_four_ways_give_the_same_mask(run_dir, model_dir, tensor_content):
     volume = make_oblique_volume()  # not canonical, and of another spacing than the model's
+    check_four_ways(volume, run_dir, model_dir, tensor_content=tensor_content)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_four_ways_give_the_same_mask_of_a_real_scan(tmp_path, real_data):
+    run_dir = write_run(tmp_path / "run", spacing_mm=(4.0, 4.0, 4.0), max_voxels=1_000_000)
+    export_run(run_dir, tmp_path / "models")
+    volume = read_ct(real_data / "abdomen_ct_sm/ct.nii.gz")
+    check_four_ways(volume, run_dir, tmp_path / "models", tensor_content=True)
+
+
+def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
+    """Voxel for voxel: prediction, the session runtime, and the server over gRPC and REST."""
+    segmenter = make_segmenter(*load_run(run_dir))
     canonical = to_canonical(volume)
     inputs = {"volume": canonical.array, "spacing": np.array(canonical.spacing, np.float32)}
-    mask = predict_volume(make_segmenter(*load_run(run_dir)), volume)
+    mask = predict_volume(segmenter, volume)
     assert len(np.unique(mask)) > 1
 
     outputs = SavedModelSession(model_dir / "1").run(SEGMENT_VOLUME, inputs)
@@ -433,7 +448,7 @@ def test_four_ways_give_the_same_mask(run_dir, model_dir, tensor_content):
     with make_server(model_dir, **flags) as server:
         with SegmentationClient(f"127.0.0.1:{server.grpc_port}") as client:
             np.testing.assert_array_equal(client.segment(volume), mask)
-            assert client.model_info() == make_info()
+            assert client.model_info() == segmenter.info
         lists = {name: array.tolist() for name, array in inputs.items()}
         body = {"signature_name": SEGMENT_VOLUME, "inputs": lists}
         status, reply = rest(server, "/v1/models/fcnseg:predict", body)

@@ -230,8 +230,10 @@ def test_command_trains_with_overridden_settings(dataset, tmp_path):
     ("flags", "message"),
     [
         (["--data", "nowhere"], "error: no such folder of records: nowhere"),
-        (["--training.epochs", "0"], "error: .*greater than 0"),
-        (["--patches.size", "9", "12", "12"], "error: the input's z .* got 9 voxels"),
+        (
+            ["--patches.size", "9", "12", "12"],
+            "error: the input's z must fit the network",
+        ),
     ],
 )
 def test_command_ends_with_a_line(dataset, tmp_path, capsys, flags, message):
@@ -241,9 +243,7 @@ def test_command_ends_with_a_line(dataset, tmp_path, capsys, flags, message):
         run_command(TrainCommand, argv)
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    import re
-
-    assert re.match(message, line)
+    assert line.startswith(message)
 
 
 def test_unfinished_dataset_is_refused(tmp_path):
@@ -284,7 +284,7 @@ def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, weigh
         run_dir = tmp_path / f"run_{devices}"
         subprocess.run(
             [sys.executable, "-c", TRAIN_ON_SO_MANY_DEVICES]
-            + [str(devices), str(tmp_path / f"{devices}.yaml"), str(dataset), str(run_dir)],
+            + [str(word) for word in (devices, tmp_path / f"{devices}.yaml", dataset, run_dir)],
             check=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         )

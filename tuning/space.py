@@ -15,7 +15,7 @@ import yaml
 from fcnseg.config import Config, override
 from fcnseg.errors import ConfigError, first_finding, one_line
 
-_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
+_STRICT = pydantic.ConfigDict(extra="forbid")
 
 
 class Values(Protocol):

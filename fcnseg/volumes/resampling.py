@@ -10,6 +10,7 @@ that both have are used, so a served model resamples just as the conversion did.
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +24,16 @@ from fcnseg.volumes.volume import Shape, Triple, Volume
 # Relative difference of spacing that moves the last of 1000 voxels by a tenth of a voxel; scanners'
 # headers differ by less.
 SAME_SPACING = 1e-4
+# Rounds to the nearest, but a half down: so a spacing that went through float32, as it does on its
+# way to a served model, gives the same number of voxels.
+ALMOST_HALF = 0.499
 _SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
 
 
 def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
     """Voxels (z, y, x) that cover the same extent at another spacing, at least one an axis."""
     depth, height, width = (
-        max(1, round(count * old / new))
+        max(1, math.floor(count * old / new + ALMOST_HALF))
         for count, old, new in zip(shape, spacing, new_spacing, strict=True)
     )
     return depth, height, width
