@@ -2,11 +2,12 @@ import json
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from fcnseg.command import USER_ERROR_STATUS
+from fcnseg.command import USER_ERROR_STATUS, parse
 from fcnseg.errors import GeometryError, InputError
 from fcnseg.evaluate import EvaluateCommand
 from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom
@@ -40,6 +41,7 @@ def command(data, **changes):
             "labels": data / "labels",
             "label_map": data / "map.yaml",
             "output": data / "out",
+            "workers": 1,
             **changes,
         }
     )
@@ -53,17 +55,75 @@ def test_the_command_scores_and_draws(data, capsys):
     moved = {organ: scores["dice"] for organ, scores in result["cases"]["case_1"].items()}
     assert moved["pancreas"] == 0
     assert 1 > moved["liver"] > 0.9 > moved["artery"] > 0  # a voxel is more of a vessel
-    assert result["classes"]["pancreas"] == {"dice": 0.5}
+    assert result["classes"]["pancreas"]["dice"] == 0.5
+    # Moved by one voxel of 6 mm: no surface element is farther away, and none of the pancreas left.
+    assert result["cases"]["case_1"]["liver"]["hausdorff_distance_mm"] == pytest.approx(6.0)
+    assert result["cases"]["case_1"]["pancreas"]["hausdorff_distance_mm"] is None
+    assert result["tolerances_mm"] == dict.fromkeys(ORGANS, 2.0)
     assert result["mean_dice"] == pytest.approx(
         np.mean([scores["dice"] for scores in result["classes"].values()])
     )
     table = capsys.readouterr().out
-    for word in ("case_0", "case_1", *ORGANS, "mean", f"{result['mean_dice']:.3f}"):
+    for word in ("Dice", "HD95", "case_1", *ORGANS, "mean", f"{result['mean_dice']:.3f}"):
         assert word in table
     assert (data / "out/evaluation.csv").read_text().count("\n") == 1 + 2 * len(ORGANS)
     for case in ("case_0", "case_1"):
         assert (data / f"out/pictures/{case}.png").read_bytes().startswith(b"\x89PNG")
     assert not list((data / "out").rglob("*.tmp"))
+
+
+def test_the_page_needs_no_other_file_and_has_the_worst_case_first(data):
+    command(data, images=data / "images", workers=1).run()
+    page = (data / "out/evaluation.html").read_text()
+    tree = ElementTree.fromstring(page[page.index("<main>") : page.index("</main>") + 7])
+    headings = [heading.text or "" for heading in tree.iter("h2")]
+    cases = [heading.split(":")[0] for heading in headings if heading.startswith("case_")]
+    assert cases == ["case_1", "case_0"]
+    pictures = [image.get("src") for image in tree.iter("img")]
+    assert len(pictures) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in pictures)
+    anchors = {part.get("id") for part in tree.iter("section")}
+    links = {link.get("href") for link in tree.iter("a")}
+    assert links == {"#case-case_0", "#case-case_1"}
+    assert {link[1:] for link in links} <= anchors
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "0.500" in {bold.text for bold in tree.iter("b")}  # Dice of the pancreas, in one of two
+
+
+def test_workers_change_nothing(data):
+    outputs = []
+    for workers in (1, 2):
+        command(data, workers=workers).run()
+        outputs.append((data / "out/evaluation.json").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"organ_tolerance_mm": {"lung": 2.0}}, "organ_tolerance_mm must name organs.*got lung"),
+        ({"tolerance_mm": -1.0}, "tolerance_mm of artery must be 0 or more, got -1.0"),
+        ({"tolerance_mm": float("nan")}, "tolerance_mm of artery must be 0 or more, got nan"),
+        ({"workers": -1}, "workers must be 0 or more, got -1"),
+    ],
+)
+def test_flags_out_of_range_are_refused(data, changes, message):
+    with pytest.raises(InputError, match=message):
+        command(data, **changes).run()
+    assert not (data / "out").exists()
+
+
+def test_each_organ_has_its_tolerance(data):
+    argv = [
+        *("--masks", data / "masks", "--labels", data / "labels", "--label_map", data / "map.yaml"),
+        *("--output", data / "out", "--organ_tolerance_mm", "liver", "6.5", "--workers", "1"),
+    ]
+    parse(EvaluateCommand, [str(part) for part in argv]).run()
+    result = json.loads((data / "out/evaluation.json").read_text())
+    assert result["tolerances_mm"] == {**dict.fromkeys(ORGANS, 2.0), "liver": 6.5}
+    moved = result["cases"]["case_1"]  # by 6 mm
+    assert moved["liver"]["surface_dice"] == 1
+    assert moved["stomach"]["surface_dice"] < 1
 
 
 def test_running_again_gives_the_same(data):

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 
 from fcnseg.errors import GeometryError, InputError, LabelError
 from fcnseg.evaluation import (
+    METRICS,
     Case,
     Evaluation,
     OrganScores,
@@ -19,10 +20,11 @@ from fcnseg.evaluation import (
     score_organs,
     write_picture,
 )
-from fcnseg.evaluation.pictures import VIEWS, middle_of
+from fcnseg.evaluation.pictures import VIEWS, middle_of, worst_place
 from fcnseg.volumes import LabelMap, Volume, from_canonical, to_canonical, write_volume
 
 NAMES = ("background", "liver", "spleen", "pancreas")
+TOLERANCES_MM = dict.fromkeys(NAMES[1:], 2.0)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])  # spacing (z, y, x) = (3, 2, 1) mm
 
 
@@ -74,7 +76,8 @@ def dice(*values):
 
 @pytest.fixture
 def evaluation():
-    return Evaluation(NAMES[1:], {"a": dice(1.0, 0.5, None), "b": dice(0.5, None, None)})
+    cases = {"a": dice(1.0, 0.5, None), "b": dice(0.5, None, None)}
+    return Evaluation(NAMES[1:], cases, TOLERANCES_MM)
 
 
 def test_means_leave_out_what_has_no_score(evaluation):
@@ -84,14 +87,24 @@ def test_means_leave_out_what_has_no_score(evaluation):
 
 
 def test_json_has_its_form(evaluation):
-    assert json.loads(evaluation.to_json()) == {
-        "mean_dice": 0.625,
-        "classes": {"liver": {"dice": 0.75}, "spleen": {"dice": 0.5}, "pancreas": {"dice": None}},
-        "cases": {
-            "a": {"liver": {"dice": 1.0}, "spleen": {"dice": 0.5}, "pancreas": {"dice": None}},
-            "b": {"liver": {"dice": 0.5}, "spleen": {"dice": None}, "pancreas": {"dice": None}},
-        },
+    content = json.loads(evaluation.to_json())
+    assert list(content) == ["mean_dice", "tolerances_mm", "classes", "cases"]
+    assert content["mean_dice"] == 0.625
+    assert content["tolerances_mm"] == TOLERANCES_MM
+    assert content["cases"]["b"]["liver"] == {**dict.fromkeys(METRICS), "dice": 0.5}
+    assert {organ: scores["dice"] for organ, scores in content["classes"].items()} == {
+        "liver": 0.75,
+        "spleen": 0.5,
+        "pancreas": None,
     }
+
+
+def test_an_evaluation_of_dice_alone_can_be_read():
+    liver = {"liver": {"dice": 0.5}}
+    text = json.dumps({"mean_dice": 0.5, "classes": liver, "cases": {"a": liver}})
+    evaluation = Evaluation.from_json(text)
+    assert evaluation.cases["a"]["liver"] == OrganScores(dice=0.5)
+    assert evaluation.tolerances_mm == {}
 
 
 def test_json_comes_back(evaluation):
@@ -162,7 +175,13 @@ def test_a_mask_without_partner_is_refused(folders, folder):
 def test_ids_of_the_label_become_class_indices(folders):
     case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
     np.testing.assert_array_equal(case.truth.array, case.mask.array)
-    assert case.scores(LABEL_MAP.class_names) == dice(1.0, 1.0, None)
+    scores = case.scores(TOLERANCES_MM)
+    assert {organ: score.dice for organ, score in scores.items()} == {
+        "liver": 1.0,
+        "spleen": 1.0,
+        "pancreas": None,
+    }
+    assert scores["liver"].truth_ml == 2 * 6 / 1000  # two voxels of 6 mm³
 
 
 MOVED = AFFINE + np.array([[0, 0, 0, 1.0], *[[0, 0, 0, 0]] * 3])
@@ -228,6 +247,16 @@ def test_middle_is_the_centre_of_the_labels():
     assert middle_of(Volume(truth, np.eye(4))).tolist() == [2, 6, 7]
 
 
+def test_pictures_show_the_slices_with_most_wrong_voxels():
+    truth = np.zeros((5, 6, 7), dtype=np.uint8)
+    truth[1:3, 1:3, 1:3] = 1
+    mask = truth.copy()
+    mask[4, 5, 2:6] = 1
+    volumes = [Volume(part, np.eye(4)) for part in (truth, mask)]
+    assert worst_place(*volumes).tolist() == [4, 5, 2]
+    assert worst_place(volumes[0], volumes[0]).tolist() == middle_of(volumes[0]).tolist()
+
+
 def case_with_liver_on_the_right(orientation_affine=None, *, image=True):
     truth = np.zeros((24, 30, 40), dtype=np.uint8)
     truth[4:20, 8:22, 24:34] = 1  # x grows to the right
@@ -241,7 +270,7 @@ def case_with_liver_on_the_right(orientation_affine=None, *, image=True):
 
 
 def pixels(case):
-    figure = draw_case(case, NAMES)
+    figure = draw_case(case, case.scores(TOLERANCES_MM))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     axial = figure.axes[0].get_window_extent()
@@ -282,7 +311,8 @@ def test_orientation_of_the_file_does_not_show():
 
 def test_picture_of_an_empty_case_is_drawn(tmp_path):
     nothing = Volume(np.zeros((3, 4, 5), dtype=np.uint8), AFFINE)
-    write_picture(Case("none", truth=nothing, mask=nothing), tmp_path / "none.png", NAMES)
+    case = Case("none", truth=nothing, mask=nothing)
+    write_picture(case, tmp_path / "none.png", case.scores(TOLERANCES_MM))
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
 
 

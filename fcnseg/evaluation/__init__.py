@@ -1,25 +1,40 @@
-"""Evaluation of masks against labels: scores per organ, tables and pictures.
+"""Evaluation of masks against labels: scores per organ, a report, the comparison of two runs.
 
-It knows no TensorFlow, and asks for matplotlib only when a picture is drawn.
+It knows no TensorFlow, and asks for surface-distance and matplotlib only when a surface is scored
+or a picture drawn.
 """
 
 from fcnseg.evaluation.cases import Case, CaseFiles, pair_files, read_case
-from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, Evaluation
+from fcnseg.evaluation.comparison import Comparison, Difference, compare
+from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, Evaluation, csv_text, write_whole
+from fcnseg.evaluation.metrics import METRICS, Metric, Summary
 from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.pictures import draw_case, write_picture
-from fcnseg.evaluation.scores import OrganScores, score_organs
+from fcnseg.evaluation.report import HTML_FILE, report_html
+from fcnseg.evaluation.scores import DEFAULT_TOLERANCE_MM, OrganScores, score_organs
 
 __all__ = [
     "CSV_FILE",
+    "DEFAULT_TOLERANCE_MM",
+    "HTML_FILE",
     "JSON_FILE",
+    "METRICS",
     "Case",
     "CaseFiles",
+    "Comparison",
+    "Difference",
     "Evaluation",
+    "Metric",
     "OrganScores",
+    "Summary",
+    "compare",
+    "csv_text",
     "draw_case",
     "organ_colour",
     "pair_files",
     "read_case",
+    "report_html",
     "score_organs",
     "write_picture",
+    "write_whole",
 ]

@@ -40,10 +40,28 @@ class Case:
     mask: Volume
     image: Volume | None = None
 
-    def scores(self, class_names: tuple[str, ...]) -> dict[str, OrganScores]:
-        """Scores by organ, the background left out."""
-        scores = score_organs(self.truth.array, self.mask.array, num_classes=len(class_names))
-        return dict(zip(class_names[1:], scores, strict=True))
+    def scores(
+        self, tolerances_mm: Mapping[str, float], *, threads: int = 1
+    ) -> dict[str, OrganScores]:
+        """Scores by organ.
+
+        Args:
+            tolerances_mm: The organs in the order of their class indices, the background left
+                out, each with the tolerance of its surface Dice.
+            threads: Surfaces in work at one time.
+
+        Raises:
+            MissingExtraError: If surface-distance is not installed.
+        """
+        scores = score_organs(
+            self.truth.array,
+            self.mask.array,
+            num_classes=len(tolerances_mm) + 1,
+            spacing=self.truth.spacing,
+            tolerances_mm=list(tolerances_mm.values()),
+            threads=threads,
+        )
+        return dict(zip(tolerances_mm, scores, strict=True))
 
 
 def pair_files(

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
@@ -23,10 +23,12 @@ class Evaluation:
     Attributes:
         organs: Class names in order, the background left out.
         cases: By case id, the scores of each organ.
+        tolerances_mm: By organ, the tolerance of its surface Dice; empty where it is not known.
     """
 
     organs: tuple[str, ...]
     cases: Mapping[str, Mapping[str, OrganScores]]
+    tolerances_mm: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def classes(self) -> dict[str, OrganScores]:
@@ -41,11 +43,17 @@ class Evaluation:
         """The mean over the organs that have a Dice; None if none has."""
         return mean_or_none(scores.dice for scores in self.classes.values())
 
+    def values(self, organ: str, metric: str) -> dict[str, float]:
+        """One metric of one organ by case id, of the cases that have it."""
+        values = {case_id: getattr(case[organ], metric) for case_id, case in self.cases.items()}
+        return {case_id: value for case_id, value in values.items() if value is not None}
+
     def to_json(self) -> str:
         """One JSON object; a score that does not exist is null."""
         return json.dumps(
             {
                 "mean_dice": self.mean_dice,
+                "tolerances_mm": dict(self.tolerances_mm),
                 "classes": _plain(self.classes),
                 "cases": {case_id: _plain(scores) for case_id, scores in self.cases.items()},
             },
@@ -65,28 +73,53 @@ class Evaluation:
                 case_id: {organ: OrganScores(**scores) for organ, scores in organs.items()}
                 for case_id, organs in content["cases"].items()
             }
-            return cls(tuple(content["classes"]), cases)
+            return cls(tuple(content["classes"]), cases, dict(content.get("tolerances_mm", {})))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not an evaluation: {one_line(error)}") from error
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Evaluation:
+        """Reads `evaluation.json` of a folder.
+
+        Raises:
+            InputError: If it is missing or not of this form.
+        """
+        path = Path(folder) / JSON_FILE
+        try:
+            return cls.from_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {one_line(error)}") from error
+        except InputError as error:
+            raise InputError(f"{path} is {error}") from error
 
     def to_csv(self) -> str:
         """A row for each case and organ; a score that does not exist is empty."""
         metrics = [field.name for field in dataclasses.fields(OrganScores)]
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["case_id", "organ", *metrics])
-        for case_id, organs in self.cases.items():
-            for organ in self.organs:
-                writer.writerow([case_id, organ, *dataclasses.astuple(organs[organ])])
-        return stream.getvalue()
+        rows = [
+            (case_id, organ, *dataclasses.astuple(organs[organ]))
+            for case_id, organs in self.cases.items()
+            for organ in self.organs
+        ]
+        return csv_text(["case_id", "organ", *metrics], rows)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Writes `evaluation.csv` and then `evaluation.json`, each under its name when whole."""
-        for name, text in ((CSV_FILE, self.to_csv()), (JSON_FILE, self.to_json())):
-            whole = Path(folder) / name
-            unfinished = whole.with_suffix(".tmp")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(whole)
+        write_whole(Path(folder) / CSV_FILE, self.to_csv())
+        write_whole(Path(folder) / JSON_FILE, self.to_json())
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that has its name only when it is whole."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _plain(organs: Mapping[str, OrganScores]) -> dict[str, dict[str, float | None]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFT_TISSUE_HU = (-160, 240)  # the usual window of abdominal CT: level 40, width 400
-_PANEL_INCHES = 4.5  # height of the tallest of the three
+_PANEL_INCHES = 3.4  # height of the tallest of the three
 # A wide pale band with a thin line on it: both are seen, in the organ's colour, even where they run
 # together.
 _TRUTH_LINE = {"linewidths": 3.5, "alpha": 0.5}
@@ -58,12 +58,12 @@ class View:
 VIEWS = (View("axial", 0), View("coronal", 1), View("sagittal", 2))
 
 
-def draw_case(case: Case, class_names: tuple[str, ...]) -> Figure:
-    """Draws the three planes through the centre of the labels.
+def draw_case(case: Case, scores: Mapping[str, OrganScores]) -> Figure:
+    """Draws three planes, in each the slice where truth and mask differ the most.
 
     Args:
         case: Truth and mask, and the image to lie under them; without one the truth does, in grey.
-        class_names: Background first.
+        scores: By organ, in the order of the class indices; they are told in the legend.
 
     Returns:
         A figure that belongs to no window and no global state.
@@ -74,11 +74,11 @@ def draw_case(case: Case, class_names: tuple[str, ...]) -> Figure:
     truth, mask = to_canonical(case.truth), to_canonical(case.mask)
     under = truth.with_array(truth.array > 0) if case.image is None else to_canonical(case.image)
     limits = (0, 2) if case.image is None else SOFT_TISSUE_HU
-    centre = middle_of(truth)
+    centre = worst_place(truth, mask)
     heights, widths = zip(*(view.size_mm(truth) for view in VIEWS), strict=True)
     inches = _PANEL_INCHES / max(heights)  # of paper for a millimetre
     figure: Figure = require_extra("matplotlib.figure", "evaluation").Figure(
-        figsize=(inches * sum(widths), _PANEL_INCHES + 0.8), dpi=110, layout="constrained"
+        figsize=(inches * sum(widths), _PANEL_INCHES + 0.8), dpi=145, layout="constrained"
     )
     panels = figure.subplots(1, len(VIEWS), width_ratios=widths)
     for view, axes, height, width in zip(VIEWS, panels, heights, widths, strict=True):
@@ -86,12 +86,21 @@ def draw_case(case: Case, class_names: tuple[str, ...]) -> Figure:
         square = (height / pixels.shape[0]) / (width / pixels.shape[1])
         axes.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], aspect=square)
         for classes, line in ((truth, _TRUTH_LINE), (mask, _MASK_LINE)):
-            _outline(axes, view.cut(classes, centre), len(class_names), line)
-        axes.set_title(view.name, fontsize=9)
+            _outline(axes, view.cut(classes, centre), len(scores) + 1, line)
+        place, count = centre[view.axis] + 1, truth.shape[view.axis]
+        axes.set_title(f"{view.name} {place}/{count}", fontsize=9)
         axes.set_axis_off()
     figure.suptitle(case.case_id, fontsize=11)
-    _add_legend(figure, case.scores(class_names))
+    _add_legend(figure, scores)
     return figure
+
+
+def worst_place(truth: Volume, mask: Volume) -> npt.NDArray[np.intp]:
+    """Index (z, y, x) of the slices in which most voxels are wrong; the middle if none is."""
+    wrong = truth.array != mask.array
+    if not wrong.any():
+        return middle_of(truth)
+    return np.array([profile.argmax() for profile in _profiles(wrong)])
 
 
 def middle_of(truth: Volume) -> npt.NDArray[np.intp]:
@@ -99,13 +108,18 @@ def middle_of(truth: Volume) -> npt.NDArray[np.intp]:
     labelled = truth.array > 0
     if not labelled.any():
         return np.array(truth.shape) // 2
-    profiles = (labelled.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1)))
+    profiles = _profiles(labelled)
     return np.array([round(np.average(np.arange(p.size), weights=p)) for p in profiles])
 
 
-def write_picture(case: Case, path: Path, class_names: tuple[str, ...]) -> None:
+def _profiles(voxels: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:
+    """How many voxels are True in each slice, along z, y and x."""
+    return [np.count_nonzero(voxels, axis=others) for others in ((1, 2), (0, 2), (0, 1))]
+
+
+def write_picture(case: Case, path: Path, scores: Mapping[str, OrganScores]) -> None:
     """Draws a case into a PNG file."""
-    draw_case(case, class_names).savefig(path, format="png", facecolor="white")
+    draw_case(case, scores).savefig(path, format="png", facecolor="white")
 
 
 def _outline(

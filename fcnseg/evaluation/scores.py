@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+
+from fcnseg.evaluation.surfaces import Voxels, surface_scores
+from fcnseg.volumes.volume import Triple
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
+Box = tuple[slice, ...]
+
+DEFAULT_TOLERANCE_MM = 2.0
+"""The strictest tolerance that FLARE 2022 gives an abdominal organ: vessels, adrenal glands."""
+_MM3_PER_ML = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class OrganScores:
     """Scores of one organ in one case, or their means over cases.
 
+    A score that does not exist is None: all of them for an organ that is in neither truth nor
+    mask; where it is in one of the two only, the distances, and of precision (nothing found),
+    recall and relative volume difference (nothing to find) what would divide by zero. Dice, IoU
+    and surface Dice are then 0.
+
     Attributes:
-        dice: Twice the common volume over the sum of both volumes, 0 to 1; None for an organ that
-            is in neither.
+        dice: Twice the common volume over the sum of both volumes, 0 to 1.
+        iou: The common volume over the volume of either, 0 to 1.
+        precision: The part of the mask that is right, 0 to 1.
+        recall: The part of the truth that is found, 0 to 1.
+        surface_dice: The part of both surfaces that lies within a tolerance of the other, 0 to 1.
+        hausdorff_distance_95_mm: The distance that 95 % of a surface's area stays within, the
+            larger of both directions.
+        hausdorff_distance_mm: The largest distance from one surface to the other.
+        mean_surface_distance_mm: Mean distance by area, then the mean of both directions.
+        truth_ml: Volume of the truth.
+        mask_ml: Volume of the mask.
+        volume_difference_ml: Mask minus truth.
+        relative_volume_difference: Mask minus truth over truth.
     """
 
     dice: float | None = None
+    iou: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    surface_dice: float | None = None
+    hausdorff_distance_95_mm: float | None = None
+    hausdorff_distance_mm: float | None = None
+    mean_surface_distance_mm: float | None = None
+    truth_ml: float | None = None
+    mask_ml: float | None = None
+    volume_difference_ml: float | None = None
+    relative_volume_difference: float | None = None
 
     @classmethod
     def mean(cls, scores: Iterable[OrganScores]) -> OrganScores:
@@ -34,6 +69,16 @@ class OrganScores:
             }
         )
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether the organ is in the truth and nothing of it in the mask."""
+        return self.precision is None and self.recall is not None
+
+    @property
+    def is_invented(self) -> bool:
+        """Whether the organ is in the mask and nothing of it in the truth."""
+        return self.recall is None and self.precision is not None
+
 
 def mean_or_none(values: Iterable[float | None]) -> float | None:
     """The mean of what is not None, or None."""
@@ -41,27 +86,85 @@ def mean_or_none(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def score_organs(truth: Classes, mask: Classes, *, num_classes: int) -> tuple[OrganScores, ...]:
-    """Scores each class but the background.
+def score_organs(
+    truth: Classes,
+    mask: Classes,
+    *,
+    num_classes: int,
+    spacing: Triple | None = None,
+    tolerances_mm: Sequence[float] | None = None,
+    threads: int = 1,
+) -> tuple[OrganScores, ...]:
+    """Scores each class but the background, looking only at the box that holds it.
 
     Args:
         truth: Class indices (z, y, x).
         mask: Class indices (z, y, x) on the same grid.
         num_classes: Background included.
+        spacing: Millimetres (z, y, x); without it only what needs no millimetres is scored: Dice,
+            IoU, precision and recall.
+        tolerances_mm: Tolerance of the surface Dice of each class but the background; 2 mm each
+            if not given.
+        threads: Surfaces in work at one time.
 
     Returns:
         Scores of the classes 1 to `num_classes - 1`.
+
+    Raises:
+        MissingExtraError: If a spacing is given and surface-distance is not installed.
     """
-    in_truth, in_mask, in_both = np.zeros((3, num_classes), dtype=np.int64)
-    for true, found in zip(truth, mask, strict=True):  # slices bound the memory of bincount
-        in_truth += _count(true, num_classes)
-        in_mask += _count(found, num_classes)
-        in_both += _count(true[true == found], num_classes)
-    return tuple(
-        OrganScores(dice=float(2 * both / total) if total else None)
-        for both, total in zip(in_both[1:], (in_truth + in_mask)[1:], strict=True)
+    tolerances_mm = tolerances_mm or (DEFAULT_TOLERANCE_MM,) * (num_classes - 1)
+    scores = [OrganScores()] * (num_classes - 1)
+    with_surfaces: dict[int, tuple[Voxels, Voxels]] = {}
+    for index, box in _boxes(truth, mask, num_classes):
+        pair = truth[box] == index + 1, mask[box] == index + 1
+        scores[index] = _overlap(*pair, spacing)
+        if spacing and not (scores[index].is_missed or scores[index].is_invented):
+            with_surfaces[index] = pair
+    if spacing and with_surfaces:
+        tolerances = [tolerances_mm[index] for index in with_surfaces]
+        found = surface_scores(
+            list(with_surfaces.values()), spacing, tolerances_mm=tolerances, threads=threads
+        )
+        for index, surface in zip(with_surfaces, found, strict=True):
+            scores[index] = dataclasses.replace(scores[index], **surface)
+    return tuple(scores)
+
+
+def _boxes(truth: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[int, Box]]:
+    """Index of each organ that is there, from 0, and the box that holds its truth and its mask.
+
+    The largest come first: threads are then busy to the end.
+    """
+    boxes = {}
+    found = [ndimage.find_objects(part, max_label=num_classes - 1) for part in (truth, mask)]
+    for index, pair in enumerate(zip(*found, strict=True)):
+        parts = [box for box in pair if box is not None]
+        if parts:
+            boxes[index] = tuple(
+                slice(min(side.start for side in sides), max(side.stop for side in sides))
+                for sides in zip(*parts, strict=True)
+            )
+    yield from sorted(boxes.items(), key=lambda item: -np.prod([s.stop - s.start for s in item[1]]))
+
+
+def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores:
+    """Scores by counting voxels; one of the two is not empty."""
+    in_truth, in_mask, in_both = map(int, map(np.count_nonzero, (truth, mask, truth & mask)))
+    scores = OrganScores(
+        dice=2 * in_both / (in_truth + in_mask),
+        iou=in_both / (in_truth + in_mask - in_both),
+        precision=in_both / in_mask if in_mask else None,
+        recall=in_both / in_truth if in_truth else None,
     )
-
-
-def _count(classes: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.int64]:
-    return np.bincount(classes.ravel(), minlength=num_classes)
+    if spacing is None:
+        return scores
+    voxel_ml = float(np.prod(spacing)) / _MM3_PER_ML
+    return dataclasses.replace(
+        scores,
+        surface_dice=0.0,  # of an organ that is in one of the two only; else it is replaced
+        truth_ml=in_truth * voxel_ml,
+        mask_ml=in_mask * voxel_ml,
+        volume_difference_ml=(in_mask - in_truth) * voxel_ml,
+        relative_volume_difference=(in_mask - in_truth) / in_truth if in_truth else None,
+    )

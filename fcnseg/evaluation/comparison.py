@@ -1,0 +1,239 @@
+"""Two runs against each other, case by case."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import stats
+
+from fcnseg.errors import InputError
+from fcnseg.evaluation.evaluation import Evaluation, csv_text
+from fcnseg.evaluation.metrics import METRICS, Metric
+from fcnseg.evaluation.page import page, section, shaded, table, tiles
+from fcnseg.evaluation.plots import box_plots
+from fcnseg.evaluation.scores import mean_or_none
+
+COMPARED = ("dice", "surface_dice", "hausdorff_distance_95_mm")
+_BETTER, _WORSE = "60, 130, 200", "230, 120, 30"  # blue and orange: told apart by everyone
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One metric of one organ, second run minus first, over the cases that have it in both.
+
+    Attributes:
+        organ: Name.
+        metric: Field of `OrganScores`.
+        by_case: Difference by case id.
+        first: Mean of the first run over these cases; None without cases.
+        second: Mean of the second run.
+        p_value: Of the two-sided Wilcoxon signed-rank test; None without cases.
+    """
+
+    organ: str
+    metric: str
+    by_case: Mapping[str, float]
+    first: float | None
+    second: float | None
+    p_value: float | None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean difference."""
+        return float(np.mean(list(self.by_case.values()))) if self.by_case else None
+
+    @property
+    def better(self) -> int:
+        """Cases in which the second run is better."""
+        return sum(_gain(METRICS[self.metric], value) > 0 for value in self.by_case.values())
+
+    @property
+    def worse(self) -> int:
+        """Cases in which the second run is worse."""
+        return sum(_gain(METRICS[self.metric], value) < 0 for value in self.by_case.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The differences of two runs.
+
+    Attributes:
+        names: What the two runs are called.
+        case_ids: The cases that both have.
+        differences: For each metric, each organ.
+    """
+
+    names: tuple[str, str]
+    case_ids: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    def of(self, metric: str) -> dict[str, Difference]:
+        """The differences of one metric by organ."""
+        return {each.organ: each for each in self.differences if each.metric == metric}
+
+    def p_holm(self, metric: str) -> dict[str, float]:
+        """By organ, the p value corrected for the number of organs (Holm 1979)."""
+        p_values = {o: d.p_value for o, d in self.of(metric).items() if d.p_value is not None}
+        corrected, least = {}, 0.0
+        for rank, organ in enumerate(sorted(p_values, key=lambda organ: p_values[organ])):
+            least = max(least, min(1.0, p_values[organ] * (len(p_values) - rank)))
+            corrected[organ] = least
+        return {organ: corrected[organ] for organ in p_values}
+
+    def to_json(self) -> str:
+        """One JSON object: by metric, by organ."""
+        content: dict[str, object] = {"first": self.names[0], "second": self.names[1]}
+        for metric in COMPARED:
+            p_holm = self.p_holm(metric)
+            content[metric] = {
+                organ: {
+                    "cases": len(each.by_case),
+                    "first": each.first,
+                    "second": each.second,
+                    "difference": each.mean,
+                    "better": each.better,
+                    "worse": each.worse,
+                    "p_value": each.p_value,
+                    "p_holm": p_holm.get(organ),
+                    "by_case": dict(each.by_case),
+                }
+                for organ, each in self.of(metric).items()
+            }
+        return json.dumps(content, indent=2)
+
+    def to_csv(self) -> str:
+        """A row for each case and organ with the difference of each metric."""
+        columns = [self.of(metric) for metric in COMPARED]
+        rows = [
+            (case_id, organ, *(column[organ].by_case.get(case_id) for column in columns))
+            for case_id in self.case_ids
+            for organ in columns[0]
+        ]
+        return csv_text(["case_id", "organ", *(f"{name}_difference" for name in COMPARED)], rows)
+
+    def to_html(self) -> str:
+        """One self-contained page.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+        """
+        panels = [
+            (METRICS[metric], {organ: each.by_case for organ, each in self.of(metric).items()})
+            for metric in COMPARED
+        ]
+        first, second = self.names
+        facts = [("cases in both", str(len(self.case_ids))), ("first", first), ("second", second)]
+        note = (
+            '<p class="quiet">Differences are second minus first. p is that of the two-sided'
+            " Wilcoxon signed-rank test over cases; p (Holm) is corrected for the number of organs."
+            " Five cases or fewer cannot reach p &lt; 0.05. Cases in which a run misses or invents"
+            " an organ have no distance and are left out of HD95.</p>"
+        )
+        return page(
+            "Comparison of two runs",
+            tiles(facts),
+            *(section(METRICS[metric].heading, _table(self, metric)) for metric in COMPARED),
+            section("Differences, second minus first", box_plots(panels, zero_line=True), note),
+            section("Difference in Dice of each case", _case_table(self)),
+        )
+
+
+def compare(
+    first: Evaluation, second: Evaluation, *, names: tuple[str, str] = ("first", "second")
+) -> Comparison:
+    """Compares two runs over the cases that both have.
+
+    Args:
+        first: The scores of one run.
+        second: The scores of the other.
+        names: What to call them.
+
+    Raises:
+        InputError: If organs or tolerances differ, or no case is in both.
+    """
+    for what in ("organs", "tolerances_mm"):
+        one, other = getattr(first, what), getattr(second, what)
+        if one != other:
+            raise InputError(f"{what} of both runs must be equal, got {one} and {other}")
+    case_ids = tuple(case_id for case_id in first.cases if case_id in second.cases)
+    if not case_ids:
+        raise InputError(f"the runs must have cases in common, got {names[0]} and {names[1]}")
+    differences = tuple(
+        _difference(first, second, organ, metric) for metric in COMPARED for organ in first.organs
+    )
+    return Comparison(names, case_ids, differences)
+
+
+def _difference(first: Evaluation, second: Evaluation, organ: str, metric: str) -> Difference:
+    one, other = first.values(organ, metric), second.values(organ, metric)
+    common = [case_id for case_id in one if case_id in other]
+    by_case = {case_id: other[case_id] - one[case_id] for case_id in common}
+    if not common:
+        return Difference(organ, metric, by_case, None, None, None)
+    before, after = (
+        float(np.mean([values[case_id] for case_id in common])) for values in (one, other)
+    )
+    return Difference(
+        organ, metric, by_case, before, after, p_value=_p_value(list(by_case.values()))
+    )
+
+
+def _p_value(differences: list[float]) -> float:
+    """Of the Wilcoxon signed-rank test; 1 where all differences are zero, which it cannot take."""
+    return float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
+
+
+def _gain(metric: Metric, difference: float) -> float:
+    """The difference, positive where the second run is better."""
+    return difference if metric.best == "high" else -difference
+
+
+def _table(comparison: Comparison, name: str) -> str:
+    metric, p_holm = METRICS[name], comparison.p_holm(name)
+    header = ["organ", "cases", "first", "second", "difference", "better", "worse", "p", "p (Holm)"]
+    rows = [
+        [
+            html.escape(organ),
+            str(len(each.by_case)),
+            metric.told(each.first),
+            metric.told(each.second),
+            f"<b>{metric.told(each.mean, signed=True)}</b>",
+            str(each.better),
+            str(each.worse),
+            *(_told_p(p) for p in (each.p_value, p_holm.get(organ))),
+        ]
+        for organ, each in comparison.of(name).items()
+    ]
+    return table(header, rows)
+
+
+def _told_p(p_value: float | None) -> str:
+    if p_value is None:
+        return "-"
+    return "&lt; 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _case_table(comparison: Comparison) -> str:
+    """Differences by case and organ, the largest loss first; blue is better, orange is worse."""
+    dice = comparison.of("dice")
+    by_case = {
+        case_id: [each.by_case.get(case_id) for each in dice.values()]
+        for case_id in comparison.case_ids
+    }
+    means = {case_id: mean_or_none(values) for case_id, values in by_case.items()}
+    rows = [
+        [html.escape(case_id), *map(_difference_cell, (means[case_id], *by_case[case_id]))]
+        for case_id in sorted(means, key=lambda case_id: means[case_id] or 0.0)
+    ]
+    return table(["case", "mean", *dice], rows)
+
+
+def _difference_cell(value: float | None) -> str:
+    told = METRICS["dice"].told(value, signed=True)
+    value = value or 0.0
+    # A difference of 0.2 in Dice is as dark as it gets.
+    return shaded(told, abs(value) / 0.2 * 0.8, colour=_BETTER if value > 0 else _WORSE)
