@@ -71,7 +71,9 @@ class TrainingConfig:
     epochs: PositiveInt = 100
     steps_per_epoch: PositiveInt = 250
     learning_rate: PositiveFloat = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam, where the schedule starts."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: the step size falls along half a cosine, to 0 at the end of the run."""
     loss: Literal["dice"] = "dice"
     """Multi-class soft Dice."""
     class_weights: Literal["uniform", "simple", "square"] = "uniform"

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg import __version__
-from fcnseg.config import Config, write_config
+from fcnseg.config import Config, TrainingConfig, write_config
 from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
@@ -169,7 +169,7 @@ def build_compiled(config: Config, *, num_classes: int) -> keras.Model:
     """Builds the network with its optimizer, loss and metric, in the current strategy's scope."""
     settings = config.training
     model = build_fcn(config.model, num_classes=num_classes, precision=settings.precision)
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    optimizer = keras.optimizers.Adam(_learning_rate(settings))
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     losses = {"dice": SoftDiceLoss}
@@ -180,6 +180,15 @@ def build_compiled(config: Config, *, num_classes: int) -> keras.Model:
         jit_compile=False,  # on CPU a compiled step takes ten times as long
     )
     return model
+
+
+def _learning_rate(
+    settings: TrainingConfig,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    steps = settings.epochs * settings.steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
 
 
 def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
