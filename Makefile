@@ -8,6 +8,8 @@ LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python
+# Two files of tests at a time, each in one process, as its fixtures are shared.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-real test test-slow lint types format bench clean
@@ -30,10 +32,10 @@ demo-real: $(READY)  ## The same on one real scan: IMAGE, LABEL, LABEL_MAP, DEMO
 	$(RUN) -m examples.demo --output $(DEMO_DIR) --image $(IMAGE) --label $(LABEL) --label_map $(LABEL_MAP)
 
 test: $(READY)  ## The fast tests
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q $(PARALLEL)
 
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
-	$(RUN) -m pytest -q -m "(slow or serving) and not gpu"
+	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu"
 
 lint: $(READY)  ## Style of code
 	$(RUN) -m ruff check .

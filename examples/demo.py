@@ -178,9 +178,9 @@ class Demo:
 
     def train(self, scenario: Scenario) -> None:
         """A search of three short trials, then one training with the best of them, and export."""
-        short = {"training.epochs": 1, "training.steps_per_epoch": 40}
+        short = {"training.epochs": 1, "training.steps_per_epoch": 20}
         write_config(override(scenario.config, short), self.folder / "search_base.yaml")
-        space = {"training.learning_rate": {"choice": [1e-3, 3e-3, 1e-2]}}
+        space = {"training.learning_rate": {"choice": [2.5e-3, 5e-3, 1e-2]}}
         (self.folder / "search_space.yaml").write_text(yaml.safe_dump(space))
         records, search = self.folder / "records", self.folder / "search"
         self.job(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fcnseg.models import OrganDice, SoftDiceLoss
+from fcnseg.models import DiceCrossEntropyLoss, OrganDice, SoftDiceLoss
 
 # Four voxels of classes 0, 0, 1, 1, in a patch of shape (1, 1, 1, 4).
 TRUTH = np.array([[[[0, 0, 1, 1]]]], np.uint8)
@@ -31,6 +31,25 @@ def test_value_worked_out_by_hand():
     expected = 1 - (3 / 4.2 + 2.6 / 3.8) / 2
     for weights in WEIGHTS:  # the two classes are equally frequent
         assert float(SoftDiceLoss(weights)(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cross_entropy_is_added():
+    logits = logits_of([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
+    cross_entropy = -np.mean(np.log([0.9, 0.6, 0.8, 0.5]))
+    expected = float(SoftDiceLoss()(TRUTH, logits)) + cross_entropy
+    assert float(DiceCrossEntropyLoss()(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_organ_given_up_has_a_gradient_only_by_cross_entropy():
+    """All voxels are surely class 0: the softmax of class 1 is e^-30, and so is Dice's gradient."""
+    logits = tf.Variable(30 * np.eye(2, dtype=np.float32)[np.zeros_like(TRUTH)])
+    pulls = []
+    for loss in (SoftDiceLoss(), DiceCrossEntropyLoss()):
+        with tf.GradientTape() as tape:
+            value = loss(TRUTH, logits)
+        pulls.append(float(tf.reduce_max(tf.abs(tape.gradient(value, logits)))))
+    assert pulls[0] < 1e-9
+    assert pulls[1] == pytest.approx(1 / TRUTH.size, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +109,12 @@ def test_gradient_points_to_the_truth():
 
 @pytest.mark.parametrize(
     "thing",
-    [SoftDiceLoss("square", name="other"), OrganDice(3, name="other")],
-    ids=["loss", "metric"],
+    [
+        SoftDiceLoss("square", name="other"),
+        DiceCrossEntropyLoss("simple"),
+        OrganDice(3, name="other"),
+    ],
+    ids=["dice", "dice_cross_entropy", "metric"],
 )
 def test_survives_serialisation(thing):
     module = keras.losses if isinstance(thing, keras.losses.Loss) else keras.metrics

@@ -3,7 +3,14 @@
 from fcnseg.models.fcn import build_fcn
 from fcnseg.models.geometry import output_shape
 from fcnseg.models.layers import HUWindow
-from fcnseg.models.losses import SoftDiceLoss
+from fcnseg.models.losses import DiceCrossEntropyLoss, SoftDiceLoss
 from fcnseg.models.metrics import OrganDice
 
-__all__ = ["HUWindow", "OrganDice", "SoftDiceLoss", "build_fcn", "output_shape"]
+__all__ = [
+    "DiceCrossEntropyLoss",
+    "HUWindow",
+    "OrganDice",
+    "SoftDiceLoss",
+    "build_fcn",
+    "output_shape",
+]

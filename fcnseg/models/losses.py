@@ -85,6 +85,36 @@ def _sum_over_voxels(values: tf.Tensor) -> tf.Tensor:
     return values
 
 
+@keras.saving.register_keras_serializable(package="fcnseg")
+class DiceCrossEntropyLoss(SoftDiceLoss):
+    """The soft Dice loss plus the mean cross-entropy of the voxels, -log p of the true class.
+
+    Dice alone has next to no gradient for an organ that the network gives up early, as a small one
+    may be; the cross-entropy has. nnU-Net (Isensee et al. 2021) and the group's later network (the
+    MONAI bundle `multi_organ_segmentation`) train with this sum.
+
+    Args:
+        class_weights: Of the Dice, as in `SoftDiceLoss`; voxels count alike in the cross-entropy.
+        name: Of the loss.
+        **kwargs: As of every Keras loss.
+    """
+
+    def __init__(
+        self,
+        class_weights: Literal["uniform", "simple", "square"] = "uniform",
+        name: str = "dice_cross_entropy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(class_weights=class_weights, name=name, **kwargs)
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """The loss of a batch; shapes as in `SoftDiceLoss`."""
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.cast(y_true, tf.int32), logits=tf.cast(y_pred, tf.float32)
+        )
+        return super().call(y_true, y_pred) + tf.reduce_mean(cross_entropy)
+
+
 def _sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """The sum over replicas, with its gradient: a loss of it is that of the global batch."""
     replica = tf.distribute.get_replica_context()

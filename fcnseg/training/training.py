@@ -22,7 +22,7 @@ from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import OrganDice, SoftDiceLoss, build_fcn, geometry
+from fcnseg.models import DiceCrossEntropyLoss, OrganDice, SoftDiceLoss, build_fcn, geometry
 from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
 from fcnseg.run_folder import (
     BEST_MODEL_FILE,
@@ -172,7 +172,7 @@ def build_compiled(config: Config, *, num_classes: int) -> keras.Model:
     optimizer = keras.optimizers.Adam(_learning_rate(settings))
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    losses = {"dice": SoftDiceLoss}
+    losses = {"dice": SoftDiceLoss, "dice_cross_entropy": DiceCrossEntropyLoss}
     model.compile(
         optimizer=optimizer,
         loss=losses[settings.loss](settings.class_weights),

@@ -1,0 +1,132 @@
+"""The search: what is drawn, what fails, and what is left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from small_records import make_record, write_dataset
+
+from fcnseg.command import run_command
+from fcnseg.config import Config, override, read_config
+from fcnseg.errors import ConfigError, InputError
+from tuning.search import BEST_CONFIG_FILE, TRIALS_FILE, SearchCommand, SearchError
+from tuning.space import SearchSpace
+
+SMALL = override(
+    Config(),
+    {
+        "model.filters": [2, 4],
+        "patches.size": [8, 8, 8],
+        "patches.batch_size": 1,
+        "training.epochs": 1,
+        "training.steps_per_epoch": 1,
+        "inference.overlap": [0, 0, 0],
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    splits = {
+        split: [[make_record(split, seed=seed)]]
+        for seed, split in enumerate(("train", "validation"))
+    }
+    return write_dataset(tmp_path_factory.mktemp("tuning") / "records", splits)
+
+
+def write_space(folder, content):
+    path = folder / "space.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def search(dataset, folder, space, **flags):
+    command = SearchCommand(
+        data=dataset,
+        config="demo",
+        settings=SMALL,
+        space=write_space(folder, space),
+        output=folder / "search",
+        **{"max_trials": 2, **flags},
+    )
+    command.run()
+    return json.loads((folder / "search" / TRIALS_FILE).read_text())
+
+
+def test_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path):
+    space = {
+        "training.learning_rate": {"float": [1e-4, 1e-2], "log": True},
+        "model.filters": {"choice": [[2, 4], [4, 8]]},
+        "training.steps_per_epoch": {"int": [1, 2]},
+    }
+    trials = search(dataset, tmp_path, space)
+    assert len(trials) == 2
+    assert trials[0]["val_dice"] >= trials[1]["val_dice"]
+    best = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
+    assert best == override(SMALL, trials[0]["settings"])
+    run = tmp_path / "search/trials" / trials[0]["trial_id"]
+    assert read_config(run / "config.yaml") == best
+    assert json.loads((run / "run.json").read_text())["best_dice"] == trials[0]["val_dice"]
+
+
+def test_failing_trial_does_not_end_the_search(dataset, tmp_path):
+    """A patch of 7 voxels does not fit two levels; one of 8 does."""
+    space = {"patches.size": {"choice": [[7, 8, 8], [8, 8, 8]]}}
+    good, bad = search(dataset, tmp_path, space)
+    assert good["settings"] == {"patches.size": [8, 8, 8]}
+    assert good["error"] is None
+    assert bad["val_dice"] is None
+    assert "ModelError: the input's z must fit" in bad["error"]
+    assert read_config(tmp_path / "search" / BEST_CONFIG_FILE).patches.size == (8, 8, 8)
+
+
+def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
+    space = {"patches.size": {"choice": [[7, 8, 8]]}}
+    with pytest.raises(SearchError, match="all 1 trials failed; the first: ModelError"):
+        search(dataset, tmp_path, space, max_trials=1)
+    assert (tmp_path / "search" / TRIALS_FILE).exists()
+    assert not (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training.lr": {"choice": [1]}}, "unknown key 'lr' in training"),
+        ({"training.learning_rate": {"choice": [-1]}}, "greater than 0"),
+        ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
+        ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
+        ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
+        ({"training.learning_rate": {"choice": []}}, "at least one value"),
+        ({"training.learning_rate": 3}, "must have one of"),
+        ([], "must map dotted keys to values"),
+    ],
+)
+def test_bad_space_is_refused_before_any_trial(dataset, tmp_path, content, message):
+    with pytest.raises(ConfigError, match=message):
+        search(dataset, tmp_path, content)
+    assert not (tmp_path / "search").exists()
+
+
+def test_missing_space_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"search space .*space\.yaml cannot be read"):
+        SearchSpace.read(tmp_path / "space.yaml")
+
+
+def test_folder_in_use_is_refused(dataset, tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "thesis.txt").touch()
+    with pytest.raises(InputError, match="new or empty folder, got .*search"):
+        search(dataset, tmp_path, {"training.learning_rate": {"choice": [1e-3]}})
+
+
+def test_command_ends_with_a_line(tmp_path, capsys):
+    space = write_space(tmp_path, {"training.learning_rate": {"choice": [1e-3]}})
+    flags = ["--data", str(tmp_path / "nowhere"), "--config", "demo", "--space", str(space)]
+    with pytest.raises(SystemExit) as caught:
+        run_command(SearchCommand, [*flags, "--max_trials", "1", "--output", str(tmp_path / "s")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"error: no such folder of records: {tmp_path}/nowhere\n"
+    )
