@@ -157,7 +157,7 @@ class Demo:
                 writer.writerow([split, image.resolve(), label.resolve(), split, split])
         canonical = to_canonical(read_ct(image))
         size = [min(48, max(16, length // 8 * 8)) for length in canonical.shape]
-        settings = {"patches.size": size, "inference.overlap": [length // 3 for length in size]}
+        settings = {"patches.size": size}
         return Scenario(
             cases_csv=scans / "cases.csv",
             label_map=label_map,
@@ -177,10 +177,13 @@ class Demo:
         )
 
     def train(self, scenario: Scenario) -> None:
-        """A search of three short trials, then one training with the best of them, and export."""
+        """A search of three short trials, then one training with the best of them, and export.
+
+        The search is over the overlap of windows: trials so short cannot tell how to train.
+        """
         short = {"training.epochs": 1, "training.steps_per_epoch": 20}
         write_config(override(scenario.config, short), self.folder / "search_base.yaml")
-        space = {"training.learning_rate": {"choice": [2.5e-3, 5e-3, 1e-2]}}
+        space = {"inference.overlap": {"choice": [[4, 4, 4], [8, 8, 8], [12, 12, 12]]}}
         (self.folder / "search_space.yaml").write_text(yaml.safe_dump(space))
         records, search = self.folder / "records", self.folder / "search"
         self.job(
@@ -189,7 +192,7 @@ class Demo:
             *("--space", self.folder / "search_space.yaml", "--output", search),
         )
         best = read_config(search / "best.yaml")
-        config = override(scenario.config, {"training.learning_rate": best.training.learning_rate})
+        config = dataclasses.replace(scenario.config, inference=best.inference)
         write_config(config, self.folder / "train.yaml")
         run = self.folder / "run"
         self.job(

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from small_records import make_record, write_dataset
 
-from fcnseg.command import run_command
-from fcnseg.config import Config, override, read_config
+from fcnseg.command import parse, run_command
+from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError
 from tuning.search import BEST_CONFIG_FILE, TRIALS_FILE, SearchCommand, SearchError
 from tuning.space import SearchSpace
@@ -55,13 +55,33 @@ def search(dataset, folder, space, **flags):
     return json.loads((folder / "search" / TRIALS_FILE).read_text())
 
 
-def test_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path):
+def test_drawn_settings_make_configurations(tmp_path):
+    content = {
+        "training.learning_rate": {"float": [1e-4, 1e-1], "log": True},
+        "model.filters": {"choice": [[4, 8], [2, 4, 8]]},
+        "patches.per_read": {"int": [2, 8], "step": 2},
+    }
+    space = SearchSpace.read(write_space(tmp_path, content))
+    rates, filters, per_read = [], set(), set()
+    for seed in range(60):
+        drawn = {each.name: each.random_sample(seed) for each in space.hyperparameters().space}
+        config = override(SMALL, space.settings(drawn))
+        rates.append(config.training.learning_rate)
+        filters.add(config.model.filters)
+        per_read.add(config.patches.per_read)
+    assert 1e-4 <= min(rates) < 1e-3 < 1e-2 < max(rates) <= 1e-1
+    assert filters == {(4, 8), (2, 4, 8)}
+    assert per_read == {2, 4, 6, 8}
+
+
+@pytest.mark.parametrize("oracle", ["random", pytest.param("bayesian", marks=pytest.mark.slow)])
+def test_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path, oracle):
     space = {
         "training.learning_rate": {"float": [1e-4, 1e-2], "log": True},
         "model.filters": {"choice": [[2, 4], [4, 8]]},
         "training.steps_per_epoch": {"int": [1, 2]},
     }
-    trials = search(dataset, tmp_path, space)
+    trials = search(dataset, tmp_path, space, oracle=oracle)
     assert len(trials) == 2
     assert trials[0]["val_dice"] >= trials[1]["val_dice"]
     best = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
@@ -94,7 +114,10 @@ def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
     ("content", "message"),
     [
         ({"training.lr": {"choice": [1]}}, "unknown key 'lr' in training"),
-        ({"training.learning_rate": {"choice": [-1]}}, "greater than 0"),
+        ({"training.learning_rate": {"choice": [1e-3, -1]}}, "greater than 0"),
+        ({"model.dropout": {"float": [0, 1]}}, "model.dropout: .*less than 1, got 1.0"),
+        ({"patches.per_read": {"int": [1.5, 2]}}, r"int.0: .*valid integer, got 1.5 .*space\.yaml"),
+        ({"patches.per_read": {"int": [1, 2], "stpe": 2}}, "patches.per_read: stpe: "),
         ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
         ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
         ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
@@ -130,3 +153,15 @@ def test_command_ends_with_a_line(tmp_path, capsys):
     assert capsys.readouterr().err.endswith(
         f"error: no such folder of records: {tmp_path}/nowhere\n"
     )
+
+
+def test_number_of_trials_is_checked(dataset, tmp_path):
+    with pytest.raises(InputError, match="max_trials must be at least 1, got 0"):
+        search(dataset, tmp_path, {"training.learning_rate": {"choice": [1e-3]}}, max_trials=0)
+
+
+def test_flags_override_the_configuration(tmp_path):
+    write_config(SMALL, tmp_path / "base.yaml")
+    argv = f"--data d --config {tmp_path}/base.yaml --space s --max_trials 3 --output o"
+    command = parse(SearchCommand, [*argv.split(), "--training.epochs", "7"])
+    assert command.settings == override(SMALL, {"training.epochs": 7})
