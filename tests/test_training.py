@@ -293,4 +293,7 @@ def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, weigh
             [float(row[name] or "nan") for name in ("loss", "dice", "val_dice")]
             for row in history_rows(run_dir)
         ]
-    np.testing.assert_allclose(losses[1], losses[2], rtol=1e-4)
+    one, two = np.array(losses[1]), np.array(losses[2])
+    np.testing.assert_allclose(one[:, 0], two[:, 0], rtol=1e-4)
+    # Sums in another order move a few voxels of some thousand over the edge of an argmax.
+    np.testing.assert_allclose(one[:, 1:], two[:, 1:], atol=2e-3)

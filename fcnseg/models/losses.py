@@ -45,7 +45,8 @@ class SoftDiceLoss(keras.losses.Loss):
             y_pred: Logits (batch, z, y, x, classes).
 
         Returns:
-            A scalar, float32.
+            float32 (batch,), the batch's loss for each sample: Keras divides what it reduces by the
+            number of replicas, but leaves a scalar as it is.
         """
         probabilities = tf.nn.softmax(tf.cast(y_pred, tf.float32))
         truth = tf.one_hot(tf.cast(y_true, tf.int32), y_pred.shape[-1])
@@ -62,7 +63,8 @@ class SoftDiceLoss(keras.losses.Loss):
         )
         dice = tf.math.divide_no_nan(2 * shared, predicted + true)
         weights = self._weights(true / tf.reduce_sum(true))
-        return 1 - tf.reduce_sum(weights * dice) / tf.reduce_sum(weights)
+        loss = 1 - tf.reduce_sum(weights * dice) / tf.reduce_sum(weights)
+        return tf.fill(tf.shape(y_true)[:1], loss)
 
     def _weights(self, frequencies: tf.Tensor) -> tf.Tensor:
         """Weight of each class (classes,) from its share of the voxels."""
@@ -112,7 +114,7 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
         cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=tf.cast(y_true, tf.int32), logits=tf.cast(y_pred, tf.float32)
         )
-        return super().call(y_true, y_pred) + tf.reduce_mean(cross_entropy)
+        return super().call(y_true, y_pred) + tf.reduce_mean(cross_entropy, [1, 2, 3])
 
 
 def _sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
