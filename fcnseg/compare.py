@@ -11,8 +11,9 @@ from rich.table import Table
 
 from fcnseg.command import run_command
 from fcnseg.errors import require_extra
-from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare, write_whole
+from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
+from fcnseg.whole_file import write_whole
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.whole_file import write_whole
 
 # Voxels along (z, y, x).
 Size = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -164,7 +165,7 @@ def config_to_mapping(config: Config) -> dict[str, Any]:
 def write_config(config: Config, path: Path) -> None:
     """Writes a configuration as YAML that `read_config` reads back."""
     text = yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def override(config: Config, settings: Mapping[str, Any]) -> Config:

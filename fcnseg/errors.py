@@ -7,6 +7,7 @@ rule, the value and, where there is one, the case.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,12 @@ def require_extra(module: str, extra: str) -> ModuleType:
 def one_line(error: BaseException) -> str:
     """The message of another library's error on one line."""
     return " ".join(str(error).split())
+
+
+def told(names: Sequence[object], *, most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def first_finding(error: pydantic.ValidationError) -> str:

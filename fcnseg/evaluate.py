@@ -31,9 +31,9 @@ from fcnseg.evaluation import (
     read_case,
     report_html,
     write_picture,
-    write_whole,
 )
 from fcnseg.volumes import LabelMap
+from fcnseg.whole_file import write_whole
 
 PICTURES = "pictures"
 _MOST_WORKERS = 8  # by default: each holds a case in memory

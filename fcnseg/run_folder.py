@@ -11,6 +11,7 @@ import pydantic
 
 from fcnseg.config import Config
 from fcnseg.errors import InputError, first_finding
+from fcnseg.whole_file import write_whole
 
 CONFIG_FILE = "config.yaml"
 BEST_MODEL_FILE = "best.keras"
@@ -54,9 +55,7 @@ class RunManifest:
     def write(self, run_dir: Path) -> None:
         """Writes the manifest, whole or not at all."""
         text = pydantic.TypeAdapter(RunManifest).dump_json(self, indent=2)
-        unfinished = run_dir / f".{MANIFEST_FILE}.tmp"
-        unfinished.write_bytes(text + b"\n")
-        unfinished.replace(run_dir / MANIFEST_FILE)
+        write_whole(run_dir / MANIFEST_FILE, text.decode() + "\n")
 
 
 def make_run_folder(run_dir: str | os.PathLike[str]) -> Path:

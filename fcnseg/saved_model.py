@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2
 
-from fcnseg.errors import FcnsegError, ModelError
+from fcnseg.errors import FcnsegError, ModelError, one_line
 
 DEFAULT_SIGNATURE = "serving_default"
 _SERVE_TAG = "serve"
@@ -62,7 +62,7 @@ class SavedModelSession:
                     self._session, [_SERVE_TAG], os.fspath(directory)
                 )
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
-            raise ModelError(f"not a SavedModel: {directory}: {error}") from error
+            raise ModelError(f"not a SavedModel: {directory}: {one_line(error)}") from error
         compiled = [
             function.signature.name
             for function in meta_graph.graph_def.library.function

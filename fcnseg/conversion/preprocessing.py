@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.rejects import CaseError, opened
@@ -45,7 +47,7 @@ class Preprocessing:
     def record_bytes(self, geometry: Geometry) -> int:
         """About how many bytes a record takes: the mm3 of its volume tell, whatever its axes."""
         resampled = math.prod(geometry.spacing) / math.prod(self.spacing_mm)
-        bytes_per_voxel = 2 + (1 if self.label_map.num_classes <= 256 else 2)  # HU and class
+        bytes_per_voxel = np.dtype(np.int16).itemsize + self.label_map.dtype.itemsize
         return math.ceil(math.prod(geometry.shape) * resampled * bytes_per_voxel)
 
     def make_record(self, case: Case) -> Record:

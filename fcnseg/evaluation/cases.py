@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, told
 from fcnseg.evaluation.scores import OrganScores, score_organs
 from fcnseg.volumes import (
     LabelMap,
@@ -87,8 +87,7 @@ def _partners(masks: Mapping[str, Path], folder: PathLike, *, what: str) -> dict
     partners = list_volumes(folder)
     alone = sorted(masks.keys() - partners.keys())
     if alone:
-        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-        raise InputError(f"no {what} in {folder} for mask {', '.join(alone[:3])}{more}")
+        raise InputError(f"no {what} in {folder} for mask {told(alone)}")
     return partners
 
 

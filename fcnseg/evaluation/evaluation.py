@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import OrganScores, mean_or_none
+from fcnseg.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 
@@ -113,13 +114,6 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that has its name only when it is whole."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _plain(organs: Mapping[str, OrganScores]) -> dict[str, dict[str, float | None]]:

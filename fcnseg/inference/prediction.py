@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import fcnseg.models  # noqa: F401  registers the layers that a saved network is made of
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.model_info import ModelInfo
 from fcnseg.run_folder import BEST_MODEL_FILE, read_run
@@ -38,7 +38,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"not a whole network: {path}: {error}") from error
+        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
     return model, ModelInfo.read(run_dir)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fcnseg.volumes.resampling import ALMOST_HALF, SAME_SPACING, axis_positions, linear_matrix
+from fcnseg.volumes.resampling import SAME_SPACING, axis_length, axis_positions, linear_matrix
 from fcnseg.volumes.volume import Triple
 
 _SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
@@ -29,9 +29,7 @@ def resampled_shape(shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         shape: int32 (3,), voxels (z, y, x).
         steps: float64 (3,), new over old spacing.
     """
-    return tf.cast(
-        tf.maximum(tf.floor(tf.cast(shape, tf.float64) / steps + ALMOST_HALF), 1), tf.int64
-    )
+    return tf.cast(axis_length(tf.cast(shape, tf.float64), steps, xp=tf), tf.int64)
 
 
 def resample_hu(volume: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:

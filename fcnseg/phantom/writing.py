@@ -15,6 +15,7 @@ from fcnseg.errors import InputError
 from fcnseg.phantom.anatomy import CLASS_NAMES
 from fcnseg.phantom.rendering import make_phantom
 from fcnseg.volumes import LabelMap, write_volume
+from fcnseg.whole_file import written_whole
 
 IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
 LABEL_MAP = LabelMap.consecutive(CLASS_NAMES)
@@ -97,8 +98,9 @@ def _make_room(root: Path, *, overwrite: bool) -> None:
 
 
 def _write_cases(rows: list[tuple[str, ...]], path: Path) -> None:
-    unfinished = path.with_suffix(".tmp")
-    with open(unfinished, "w", newline="", encoding="utf-8") as stream:
+    with (
+        written_whole(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([("case_id", "image", "label", "patient_id"), *rows])
-    unfinished.replace(path)

@@ -17,7 +17,7 @@ def decode_record(
 
     Args:
         serialized: A scalar string, as `encode_record` made it.
-        label_dtype: `tf.uint16` where the dataset has more than 256 classes.
+        label_dtype: `tf.uint16` where the dataset has more than 255 classes.
 
     Returns:
         A tensor for each attribute of `Record`, under its name, and `shape` (3,) int64.

@@ -28,7 +28,7 @@ class Record:
         case_id: Name of the case.
         patient_id: Name of the patient, by whom the splits are made.
         image: HU (z, y, x), int16.
-        label: Class indices (z, y, x), uint8, or uint16 above 256 classes.
+        label: Class indices (z, y, x), uint8, or uint16 above 255 classes.
         affine: (4, 4) float64 from voxel index (i, j, k) = (x, y, z) to RAS mm.
         spacing: Millimetres (z, y, x).
         source_shape: Voxels (z, y, x) of the file that the case came from.

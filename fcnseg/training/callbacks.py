@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from fcnseg.evaluation.scores import OrganScores, score_organs
 from fcnseg.inference.segmenter import Segmenter
+from fcnseg.whole_file import written_whole
 
 
 class Validation(keras.callbacks.Callback):
@@ -83,9 +84,8 @@ class KeepBest(keras.callbacks.Callback):
         dice = (logs or {}).get("val_dice", math.nan)
         if not dice > self.best_dice:  # nor if this epoch was not validated
             return
-        unfinished = self.path.with_name(f".unfinished-{self.path.name}")
-        self.model.save(unfinished)
-        unfinished.replace(self.path)
+        with written_whole(self.path) as unfinished:
+            self.model.save(unfinished)
         self.best_dice, self.best_epoch = dice, epoch + 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, told
 from fcnseg.volumes.nifti import NIFTI_SUFFIXES
 
 _NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
@@ -65,6 +65,5 @@ def pair_by_name(
         f"image in {images}": sorted(by_label.keys() - by_image.keys()),
     }.items():
         if alone:
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-            raise InputError(f"no {what} for {', '.join(alone[:3])}{more}")
+            raise InputError(f"no {what} for {told(alone)}")
     return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]

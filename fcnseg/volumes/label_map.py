@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pydantic
 import yaml
 
-from fcnseg.errors import LabelError, first_finding, one_line
+from fcnseg.errors import LabelError, first_finding, one_line, told
 from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
@@ -128,13 +128,10 @@ class LabelMap:
         classes = table[rows]
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
             ids, counts = np.unique(label[wrong], return_counts=True)
-            told = ", ".join(
-                f"{number} ({count} voxels)"
-                for number, count in zip(ids[:_MOST_TOLD], counts, strict=False)
-            )
-            told += f" and {len(ids) - _MOST_TOLD} more" if len(ids) > _MOST_TOLD else ""
+            found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
             raise LabelError(
-                f"label ids must be listed in the label map, got {told}{of_case(case_id)}"
+                f"label ids must be listed in the label map, got {told(found, most=_MOST_TOLD)}"
+                f"{of_case(case_id)}"
             )
         return classes
 

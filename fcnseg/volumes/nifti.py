@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line
 from fcnseg.volumes.volume import Geometry, Volume, of_case
+from fcnseg.whole_file import written_whole
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
@@ -217,8 +217,5 @@ def _to_integral(
 def _save(image: nib.Nifti1Image, path: Path) -> None:
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
-    # Beside its final place, so that the rename is atomic; the suffix tells nibabel to compress.
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as folder:
-        whole = Path(folder) / path.name
-        nib.save(image, whole)
-        whole.replace(path)
+    with written_whole(path) as unfinished:
+        nib.save(image, unfinished)

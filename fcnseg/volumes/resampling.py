@@ -10,7 +10,6 @@ that both have are used, so a served model resamples just as the conversion did.
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -26,17 +25,28 @@ from fcnseg.volumes.volume import Shape, Triple, Volume
 SAME_SPACING = 1e-4
 # Rounds to the nearest, but a half down: so a spacing that went through float32, as it does on its
 # way to a served model, gives the same number of voxels.
-ALMOST_HALF = 0.499
+_ALMOST_HALF = 0.499
 _SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
 
 
 def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
     """Voxels (z, y, x) that cover the same extent at another spacing, at least one an axis."""
     depth, height, width = (
-        max(1, math.floor(count * old / new + ALMOST_HALF))
+        int(axis_length(count, new / old, xp=np))
         for count, old, new in zip(shape, spacing, new_spacing, strict=True)
     )
     return depth, height, width
+
+
+def axis_length(n_in: Any, step: Any, *, xp: ModuleType) -> Any:
+    """Voxels of the new grid along one axis, or several: the same extent, at least one voxel.
+
+    Args:
+        n_in: Voxels of the old grid, float64.
+        step: New spacing over old spacing, float64.
+        xp: numpy or tensorflow.
+    """
+    return xp.maximum(xp.floor(n_in / step + _ALMOST_HALF), 1.0)
 
 
 def axis_positions(out_index: Any, n_in: Any, n_out: Any, step: Any, *, xp: ModuleType) -> Any:
@@ -71,11 +81,6 @@ def linear_matrix(positions: Any, in_index: Any, step: Any, *, xp: ModuleType) -
     reach = xp.maximum(step, 1.0)
     weights = xp.maximum(1 - xp.abs(positions[:, None] - in_index[None, :]) / reach, 0.0)
     return weights / xp.einsum("oi->o", weights)[:, None]
-
-
-def nearest_index(positions: Any, *, xp: ModuleType) -> Any:
-    """The old voxel nearest to each new one, (n_out,) float64; halves go up."""
-    return xp.floor(positions + 0.5)
 
 
 def resample_image(volume: Volume, spacing: Triple) -> Volume:
@@ -130,7 +135,7 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
         return volume
     shape = resampled_shape(volume.shape, volume.spacing, spacing)
     picks = [
-        nearest_index(_numpy_positions(n_in, n_out, step), xp=np).astype(np.intp)
+        np.floor(_numpy_positions(n_in, n_out, step) + 0.5).astype(np.intp)  # halves go up
         for n_in, n_out, step in zip(volume.shape, shape, steps, strict=True)
     ]
     return Volume(volume.array[np.ix_(*picks)], _resampled_affine(volume, shape, steps))
