@@ -20,7 +20,16 @@ class FcnsegError(Exception):
 
 
 class InputError(FcnsegError, ValueError):
-    """A file, folder or argument that the user gave breaks a rule."""
+    """A file, folder or argument that the user gave breaks a rule.
+
+    Attributes:
+        code: One word for programs, one of `fcnseg.conversion.rejects.CODES`; None where the kind
+            of error says enough.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class GeometryError(InputError):

@@ -111,5 +111,5 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     except CaseError:
         raise
     except FcnsegError as error:
-        code = _OF_READING.get(type(error), "unreadable")
+        code = getattr(error, "code", None) or _OF_READING.get(type(error), "unreadable")
         raise CaseError(code, str(error).replace(str(local), path), file=path) from error
