@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import GeometryError, InputError, LabelError, one_line
+from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.volume import Geometry, Volume, of_case
+from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
-_SLAB = 16  # slices converted at once: bounds the float32 copy to a few MB
 
 PathLike = str | os.PathLike[str]
 
@@ -53,7 +52,7 @@ def read_ct(path: PathLike, *, case_id: str | None = None) -> Volume:
     image = _load(path, case_id)
     stored, slope, inter = _stored_array(image, path, case_id)
     if stored.dtype != np.int16 or (slope, inter) != (1, 0):
-        stored = _to_int16(stored, slope, inter, what=f"{path}{of_case(case_id)}")
+        stored = to_int16(stored, slope, inter, what=f"{path}{of_case(case_id)}")
     return Volume(stored, _affine(image, path, case_id), image.header)
 
 
@@ -75,7 +74,7 @@ def read_label(path: PathLike, *, case_id: str | None = None) -> Volume:
     image = _load(path, case_id)
     stored, slope, inter = _stored_array(image, path, case_id)
     if stored.dtype.kind == "f" or (slope, inter) != (1, 0):
-        stored = _to_integral(stored, slope, inter, what=f"{path}{of_case(case_id)}")
+        stored = to_integral(stored, slope, inter, what=f"{path}{of_case(case_id)}")
     return Volume(stored, _affine(image, path, case_id), image.header)
 
 
@@ -176,42 +175,6 @@ def _stored_array(
     array = stored.reshape(width, height, -1, order="F").T  # a view of the file's own memory
     native = array.dtype.newbyteorder("=")
     return array.astype(native, copy=False), float(proxy.slope), float(proxy.inter)
-
-
-def _values(
-    stored: npt.NDArray[Any], slope: float, inter: float, what: str
-) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
-    """Slabs of values: float32, or float64 where float32 would not hold the stored integers."""
-    exact: Any = np.float64 if stored.dtype.itemsize > 2 else np.float32
-    for start in range(0, len(stored), _SLAB):
-        slab = slice(start, start + _SLAB)
-        values = stored[slab].astype(exact) * exact(slope) + exact(inter)
-        if not np.isfinite(values).all():
-            raise InputError(f"voxels must be finite, got NaN or infinity in {what}")
-        yield slab, values
-
-
-def _to_int16(
-    stored: npt.NDArray[Any], slope: float, inter: float, *, what: str
-) -> npt.NDArray[np.int16]:
-    limits = np.iinfo(np.int16)
-    hu = np.empty(stored.shape, dtype=np.int16)
-    for slab, values in _values(stored, slope, inter, what):
-        hu[slab] = np.clip(np.rint(values), limits.min, limits.max)
-    return hu
-
-
-def _to_integral(
-    stored: npt.NDArray[Any], slope: float, inter: float, *, what: str
-) -> npt.NDArray[np.int32]:
-    ids = np.empty(stored.shape, dtype=np.int32)
-    for slab, values in _values(stored, slope, inter, what):
-        rounded = np.rint(values)
-        if not np.array_equal(rounded, values):
-            odd = values[rounded != values].flat[0]
-            raise LabelError(f"labels must be integral, got {odd} in {what}")
-        ids[slab] = rounded
-    return ids
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
