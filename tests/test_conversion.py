@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from small_cases import AFFINE, LABEL_MAP, write_case
 
 from fcnseg.conversion.cases import Case, cases_from_folders, check_cases, read_cases_csv
+from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
-from fcnseg.conversion.preprocessing import Preprocessing, inspect_case
+from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import CODES, Reject
 from fcnseg.conversion.shards import SizedCase, plan_shards
 from fcnseg.conversion.splits import check_fractions, split_of
 from fcnseg.errors import InputError
+from fcnseg.records import encode_record
 from fcnseg.records.schema import MOST_COORDINATES
 from fcnseg.volumes import LabelMap, Volume, read_ct, to_canonical, write_volume
 
@@ -237,7 +239,7 @@ def case(tmp_path):
 
 
 def test_a_record_is_the_canonical_case(preprocessing, case):
-    record = preprocessing.make_record(case)
+    record = preprocessing.convert(case).record
     image = to_canonical(read_ct(case.image))
 
     # The spacing is the case's own, so only the two flipped axes differ from the file.
@@ -253,11 +255,11 @@ def test_a_record_is_the_canonical_case(preprocessing, case):
 
 def test_a_record_has_the_asked_spacing_and_nearly_the_foretold_size(preprocessing, case):
     finer = dataclasses.replace(preprocessing, spacing_mm=(1.0, 1.0, 0.5))
-    record = finer.make_record(case)
+    record = finer.convert(case).record
     assert record.shape == (24, 21, 32)
     assert record.spacing == pytest.approx((1, 1, 0.5))
     assert record.source_shape == (12, 14, 16)
-    assert finer.record_bytes(inspect_case(case)) == record.image.nbytes + record.label.nbytes
+    assert finer.record_bytes(finer.inspect(case)) == record.image.nbytes + record.label.nbytes
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 0), (1, -1, 1), (1, 1, float("nan"))])
@@ -310,7 +312,7 @@ BAD = {
         r"9 \(2688 voxels\)",
         "label",
     ),
-    "unexpected_error": (lambda c: enlarge(c("image"), c("label")), "MemoryError", None),
+    "too_large": (lambda c: enlarge(c("image"), c("label")), "32767, 32767, 32767", "image"),
 }
 
 
@@ -319,16 +321,49 @@ def test_a_bad_case_is_rejected_with_its_code(preprocessing, case, name):
     spoil, reason, file = BAD[name]
     spoil(lambda part: Path(getattr(case, part)))
     try:
-        inspect_case(case)
-        preprocessing.make_record(case)
+        preprocessing.inspect(case)
+        preprocessing.convert(case)
     except Exception as error:
         reject = Reject.of(error, case_id="a", stage="inspect")
     assert reject.code == name.split()[0]
     assert re.search(reason, reject.reason)
-    assert reject.file == (getattr(case, file) if file else "")
-    assert bool(reject.detail) == (reject.code == "unexpected_error")
+    assert reject.file == getattr(case, file)
+    assert reject.detail == ""
     assert Reject.from_json(reject.to_json()) == reject
 
 
+def test_what_nobody_foresaw_is_rejected_with_its_place(preprocessing, case):
+    enlarge(Path(case.image), Path(case.label))
+    checks = CheckOptions(max_case_voxels=2**62)
+    try:
+        dataclasses.replace(preprocessing, checks=checks).convert(case)
+    except Exception as error:
+        reject = Reject.of(error, case_id="a", stage="convert")
+    assert (reject.code, reject.file) == ("unexpected_error", "")
+    assert "MemoryError" in reject.reason
+    assert reject.detail
+
+
 def test_every_code_has_a_bad_case():
-    assert {name.split()[0] for name in BAD} == CODES.keys()
+    assert {name.split()[0] for name in BAD} | {"unexpected_error"} == CODES.keys()
+
+
+def test_a_case_without_label_has_no_voxels_of_any_class(preprocessing, case):
+    record = preprocessing.convert(dataclasses.replace(case, label=None)).record
+    assert record.label is None
+    np.testing.assert_array_equal(record.image, preprocessing.convert(case).record.image)
+    assert record.class_histogram.tolist() == record.foreground_counts.tolist() == [0, 0, 0]
+    assert b"label" not in encode_record(record)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"geometry_tolerance_mm": -1.0}, "0 or more, got -1.0"),
+        ({"max_case_voxels": 0}, "must be positive, got 0"),
+        ({"accept": ("file_missing",)}, "accept must be of .*, got file_missing"),
+    ],
+)
+def test_check_options_are_checked(options, message):
+    with pytest.raises(InputError, match=message):
+        CheckOptions(**options)

@@ -25,14 +25,15 @@ class Case:
     Attributes:
         case_id: Name of the case, unique in a dataset.
         image: Path of the CT volume, on any file system that Beam opens.
-        label: Path of the label volume.
+        label: Path of the label volume, or of a folder of binary masks, one a class; None where the
+            case has no label.
         patient_id: Name of the patient; all cases of one are in one split.
         split: One of `SPLITS`, or None where the patient's hash decides.
     """
 
     case_id: str
     image: str
-    label: str
+    label: str | None
     patient_id: str
     split: str | None = None
 

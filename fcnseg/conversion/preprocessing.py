@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from fcnseg.conversion.cases import Case
+from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
-from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
 from fcnseg.errors import GeometryError, LabelError
 from fcnseg.records import Record
 from fcnseg.volumes import (
@@ -26,6 +27,19 @@ from fcnseg.volumes import (
 )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Converted:
+    """What becomes of a case.
+
+    Attributes:
+        record: The case as training reads it.
+        warnings: What is odd about it.
+    """
+
+    record: Record
+    warnings: tuple[CaseWarning, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """What is done to every case alike.
@@ -33,10 +47,12 @@ class Preprocessing:
     Attributes:
         label_map: Makes classes of the ids in label files.
         spacing_mm: (z, y, x) of the records, in canonical orientation.
+        checks: What is let through.
     """
 
     label_map: LabelMap
     spacing_mm: tuple[float, float, float]
+    checks: CheckOptions = CheckOptions()
 
     def __post_init__(self) -> None:
         if not all(0 < step < math.inf for step in self.spacing_mm):
@@ -50,24 +66,46 @@ class Preprocessing:
         bytes_per_voxel = np.dtype(np.int16).itemsize + self.label_map.dtype.itemsize
         return math.ceil(math.prod(geometry.shape) * resampled * bytes_per_voxel)
 
-    def make_record(self, case: Case) -> Record:
-        """Reads a case, turns it to the canonical orientation and resamples it.
+    def inspect(self, case: Case) -> Geometry:
+        """Reads the headers of a case and checks them.
+
+        Returns:
+            The grid of the image.
 
         Raises:
-            CaseError: If a file is unreadable or its label map does not fit.
+            CaseError: If a file is missing or its header unreadable or implausible, or image and
+                label do not match.
+        """
+        with opened(case.image, header_only=True) as path:
+            image = read_geometry(path)
+        self._check_size(image, case.image)
+        if case.label is not None:
+            with opened(case.label, header_only=True) as path:
+                self._check_match(image, read_geometry(path), case.label)
+        return image
+
+    def convert(self, case: Case) -> Converted:
+        """Reads a case, checks it, turns it to the canonical orientation and resamples it.
+
+        Raises:
+            CaseError: If a file is unreadable or implausible, or its label map does not fit.
         """
         with opened(case.image) as path:
             source = read_ct(path)
-        label = self._read_classes(case, on_grid_of=source)
         image = resample_image(to_canonical(source), self.spacing_mm)
-        label = resample_label(to_canonical(label), self.spacing_mm)
-        counts = count_classes(label.array, num_classes=self.label_map.num_classes)
-        coordinates, drawn = draw_coordinates(label.array, counts, case_id=case.case_id)
-        return Record(
+        label = None
+        counts = np.zeros((1, self.label_map.num_classes), dtype=np.int64)
+        coordinates, drawn = np.empty((0, 3), dtype=np.int32), counts[0]
+        if case.label is not None:
+            classes = self._read_classes(case.label, on_grid_of=source)
+            label = resample_label(to_canonical(classes), self.spacing_mm).array
+            counts = count_classes(label, num_classes=self.label_map.num_classes)
+            coordinates, drawn = draw_coordinates(label, counts, case_id=case.case_id)
+        record = Record(
             case_id=case.case_id,
             patient_id=case.patient_id,
             image=image.array,
-            label=label.array,
+            label=label,
             affine=image.affine,
             spacing=image.spacing,
             source_shape=source.shape,
@@ -76,34 +114,30 @@ class Preprocessing:
             foreground_coordinates=coordinates,
             foreground_counts=drawn,
         )
+        return Converted(record)
 
-    def _read_classes(self, case: Case, *, on_grid_of: Volume) -> Volume:
-        with opened(case.label) as path:
+    def _read_classes(self, file: str, *, on_grid_of: Volume) -> Volume:
+        with opened(file) as path:
             label = read_label(path)
         try:
             classes = self.label_map.apply(label.array)
         except LabelError as error:
-            raise CaseError("label_ids_unknown", str(error), file=case.label) from error
+            raise CaseError("label_ids_unknown", str(error), file=file) from error
         # The image's affine: float noise must not turn the two to different orientations.
         return on_grid_of.with_array(classes)
 
+    def _check_size(self, image: Geometry, file: str) -> None:
+        if math.prod(image.shape) > self.checks.max_case_voxels:
+            raise CaseError(
+                "too_large",
+                f"a case may have {self.checks.max_case_voxels} voxels, max_case_voxels, got"
+                f" {math.prod(image.shape)}: {image.shape} (z, y, x)",
+                file=file,
+            )
 
-def inspect_case(case: Case) -> Geometry:
-    """Reads the headers of a case and checks them.
-
-    Returns:
-        The grid of the image.
-
-    Raises:
-        CaseError: If a file is missing or its header unreadable, or image and label do not match.
-    """
-    with opened(case.image, header_only=True) as path:
-        image = read_geometry(path)
-    with opened(case.label, header_only=True) as path:
-        label = read_geometry(path)
-    try:
-        check_same_grid(image, label)
-    except GeometryError as error:
-        code = "shape_mismatch" if image.shape != label.shape else "grid_mismatch"
-        raise CaseError(code, str(error), file=case.label) from error
-    return image
+    def _check_match(self, image: Geometry, label: Geometry, file: str) -> None:
+        try:
+            check_same_grid(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
+        except GeometryError as error:
+            code = "shape_mismatch" if image.shape != label.shape else "grid_mismatch"
+            raise CaseError(code, str(error), file=file) from error

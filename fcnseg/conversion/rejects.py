@@ -16,6 +16,7 @@ CODES = {
     "file_missing": "there is no such file",
     "unreadable": "the file is not a whole volume of finite numbers in a known format",
     "bad_geometry": "the file holds not one three-dimensional volume with an invertible affine",
+    "too_large": "the volume has more voxels than max_case_voxels allows",
     "shape_mismatch": "image and label differ in shape",
     "grid_mismatch": "image and label differ in spacing, origin or direction",
     "label_not_integral": "the label holds fractions",
@@ -23,6 +24,12 @@ CODES = {
     "unexpected_error": "something else failed; `detail` says where",
 }
 """What each code in the rejects file means."""
+
+WARNINGS: dict[str, str] = {}
+"""What each code in the warnings means; the case is converted all the same."""
+
+ACCEPTABLE: frozenset[str] = frozenset()
+"""Codes of what is implausible, not impossible: the user may accept them."""
 
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",
@@ -37,12 +44,14 @@ class CaseError(FcnsegError):
     Attributes:
         code: One of `CODES`.
         file: Path of the file to blame.
+        detail: More for whoever looks into it.
     """
 
-    def __init__(self, code: str, reason: str, *, file: str) -> None:
+    def __init__(self, code: str, reason: str, *, file: str, detail: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.file = file
+        self.detail = detail
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -69,7 +78,7 @@ class Reject:
     def of(cls, error: Exception, *, case_id: str, stage: str) -> Reject:
         """The reject that an exception means for its case."""
         if isinstance(error, CaseError):
-            return cls(case_id, stage, error.code, str(error), error.file, "")
+            return cls(case_id, stage, error.code, str(error), error.file, error.detail)
         last = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
         reason = f"{type(error).__name__}: {one_line(error)}"
@@ -84,6 +93,32 @@ class Reject:
 
     @classmethod
     def from_json(cls, line: str) -> Reject:
+        """Reads what `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class CaseWarning:
+    """Something odd about a case that is converted all the same.
+
+    Attributes:
+        case_id: Name of the case.
+        code: One word for programs: one of `WARNINGS`, or of `CODES` where the user accepts it.
+        reason: One line for people.
+        file: The file to look at.
+    """
+
+    case_id: str
+    code: str
+    reason: str
+    file: str
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> CaseWarning:
         """Reads what `to_json` wrote."""
         return cls(**json.loads(line))
 

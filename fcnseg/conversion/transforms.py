@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.preprocessing import Preprocessing, inspect_case
+from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard, SizedCase, plan_shards
 from fcnseg.conversion.splits import split_of
@@ -69,7 +69,7 @@ class InspectCases(beam.PTransform):
 
     def _inspect(self, case: Case) -> Iterator[Any]:
         try:
-            size = self.preprocessing.record_bytes(inspect_case(case))
+            size = self.preprocessing.record_bytes(self.preprocessing.inspect(case))
             yield SizedCase(case, case.split or self.split_of(case.patient_id), size)
         except Exception as error:  # whatever one case does, the others go on
             reject = Reject.of(error, case_id=case.case_id, stage="inspect")
@@ -124,7 +124,7 @@ class WriteShards(beam.PTransform):
     def _write_case(self, case: Case, writer: TFRecordWriter) -> npt.NDArray[np.int64] | Reject:
         """Writes a case and returns its class histogram; its volumes are gone when this returns."""
         try:
-            record = self.preprocessing.make_record(case)
+            record = self.preprocessing.convert(case).record
         except Exception as error:  # whatever one case does, the others go on
             return Reject.of(error, case_id=case.case_id, stage="convert")
         writer.write(*encode_chunks(record))

@@ -27,6 +27,8 @@ def encode_chunks(record: Record) -> list[bytes]:
     """As `encode_record`, in pieces: joining them would copy the volumes once more."""
     features: list[bytes] = []
     for name in sorted((*TEXT, *ARRAYS)):
+        if getattr(record, name) is None:  # the label of a case without one
+            continue
         bytes_list = _field(1, _feature_bytes(record, name))  # BytesList.value
         feature = _field(1, *bytes_list)  # Feature.bytes_list
         features += _field(1, *_field(1, name.encode()), *_field(2, *feature))  # Features.feature

@@ -28,7 +28,8 @@ class Record:
         case_id: Name of the case.
         patient_id: Name of the patient, by whom the splits are made.
         image: HU (z, y, x), int16.
-        label: Class indices (z, y, x), uint8, or uint16 above 255 classes.
+        label: Class indices (z, y, x), uint8, or uint16 above 255 classes; None for a case without
+            label, which then has no voxels of any class.
         affine: (4, 4) float64 from voxel index (i, j, k) = (x, y, z) to RAS mm.
         spacing: Millimetres (z, y, x).
         source_shape: Voxels (z, y, x) of the file that the case came from.
@@ -42,7 +43,7 @@ class Record:
     case_id: str
     patient_id: str
     image: npt.NDArray[np.int16]
-    label: npt.NDArray[np.uint8 | np.uint16]
+    label: npt.NDArray[np.uint8 | np.uint16] | None
     affine: npt.NDArray[np.float64]
     spacing: tuple[float, float, float]
     source_shape: tuple[int, int, int]
@@ -52,10 +53,16 @@ class Record:
     foreground_counts: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.image.dtype != np.int16 or self.label.dtype not in (np.uint8, np.uint16):
+        if self.image.dtype != np.int16:
             raise InputError(
-                "a record holds int16 HU and uint8 or uint16 class indices, got "
-                f"{self.image.dtype} and {self.label.dtype} (case {self.case_id})"
+                f"a record holds int16 HU, got {self.image.dtype} (case {self.case_id})"
+            )
+        if self.label is None:
+            return
+        if self.label.dtype not in (np.uint8, np.uint16):
+            raise InputError(
+                f"a record holds uint8 or uint16 class indices, got {self.label.dtype}"
+                f" (case {self.case_id})"
             )
         if self.image.shape != self.label.shape:
             raise InputError(

@@ -9,10 +9,11 @@ from fcnseg.volumes.label_map import LabelMap
 from fcnseg.volumes.nifti import read_ct, read_geometry, read_label, write_mask, write_volume
 from fcnseg.volumes.orientation import from_canonical, to_canonical
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
-from fcnseg.volumes.volume import AIR_HU, Geometry, Volume, check_same_grid
+from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume, check_same_grid
 
 __all__ = [
     "AIR_HU",
+    "Finding",
     "Geometry",
     "LabelMap",
     "Volume",

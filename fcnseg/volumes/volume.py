@@ -50,6 +50,19 @@ class Geometry:
         return nib.affines.apply_affine(self.affine, np.array(list(ends), dtype=np.float64))
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Finding:
+    """Something about a file that whoever uses it should know.
+
+    Attributes:
+        code: One word for programs.
+        reason: One line for people, with the value that was found.
+    """
+
+    code: str
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Volume:
     """An array on a grid.
@@ -59,11 +72,13 @@ class Volume:
         affine: As in `Geometry`.
         header: Header of the NIfTI file that the volume came from, kept so that a mask can be
             written on exactly that file's grid.
+        findings: What its reader saw that is no error, such as a second series in the folder.
     """
 
     array: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
