@@ -55,6 +55,8 @@ class ModelError(InputError):
 class MissingExtraError(FcnsegError, ImportError):
     """An optional dependency is not installed."""
 
+    code = "missing_extra"
+
 
 def require_extra(module: str, extra: str) -> ModuleType:
     """Imports an optional dependency, or says which extra brings it.

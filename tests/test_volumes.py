@@ -182,7 +182,7 @@ def write_bad_volume(path, kind):
     ("kind", "name", "message"),
     [
         ("missing", "ct.nii.gz", "no such file"),
-        ("wrong suffix", "ct.jpg", "must be a .nii or .nii.gz"),
+        ("wrong suffix", "ct.jpg", r"must be a \.nii, \.nii\.gz, .* file"),
         ("truncated", "ct.nii", "not a whole volume"),
         ("broken gzip", "ct.nii.gz", "not a readable volume"),
         ("not nifti", "ct.nii", "not a readable volume"),

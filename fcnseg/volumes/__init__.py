@@ -6,8 +6,9 @@ TensorFlow nor Beam.
 
 from fcnseg.volumes.files import case_id_of, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
-from fcnseg.volumes.nifti import read_ct, read_geometry, read_label, write_mask, write_volume
+from fcnseg.volumes.nifti import write_mask, write_volume
 from fcnseg.volumes.orientation import from_canonical, to_canonical
+from fcnseg.volumes.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume, check_same_grid
 

@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.volumes.nifti import NIFTI_SUFFIXES
+from fcnseg.volumes.reading import SUFFIXES
 
+_SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
+_DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is not counted
 _NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
+
+_LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
 
 
 def case_id_of(path: str | os.PathLike[str]) -> str:
@@ -17,10 +21,9 @@ def case_id_of(path: str | os.PathLike[str]) -> str:
     >>> case_id_of("imagesTr/liver_017_0000.nii.gz")
     'liver_017'
     """
-    name = os.path.basename(os.fspath(path))
-    for suffix in sorted(NIFTI_SUFFIXES, key=len, reverse=True):
-        name = name.removesuffix(suffix)
-    return name.removesuffix(_NNUNET_CHANNEL)
+    name = os.path.basename(os.fspath(path).rstrip("/"))
+    suffix = next((suffix for suffix in _LONGEST_FIRST if name.endswith(suffix)), "")
+    return name.removesuffix(suffix).removesuffix(_SEGMENTATION).removesuffix(_NNUNET_CHANNEL)
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
@@ -34,7 +37,7 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
         raise InputError(f"no such folder: {root}")
     volumes: dict[str, Path] = {}
     for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(NIFTI_SUFFIXES):
+        if not _is_volume(path):
             continue
         case_id = case_id_of(path)
         if case_id in volumes:
@@ -44,7 +47,7 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
             )
         volumes[case_id] = path
     if not volumes:
-        raise InputError(f"no volume ({', '.join(NIFTI_SUFFIXES)}) in folder {root}")
+        raise InputError(f"no volume ({', '.join(SUFFIXES)}) in folder {root}")
     return volumes
 
 
@@ -67,3 +70,8 @@ def pair_by_name(
         if alone:
             raise InputError(f"no {what} for {told(alone)}")
     return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]
+
+
+def _is_volume(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.name.endswith(SUFFIXES) and not path.name.endswith(_DATA_OF_PAIR)

@@ -12,70 +12,44 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
-from fcnseg.volumes.volume import Geometry, Volume, of_case
+from fcnseg.volumes.affine import Affine, check_affine
+from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+PAIR_SUFFIXES = (".hdr", ".img")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
+
+# A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
+_FORMS_TOLERANCE_MM = 0.5
 
 PathLike = str | os.PathLike[str]
 
 
-def read_geometry(path: PathLike, *, case_id: str | None = None) -> Geometry:
-    """Reads the grid of a volume from its header alone.
-
-    Raises:
-        InputError: If the file is missing or unreadable.
-        GeometryError: If it holds no single three-dimensional volume.
-    """
-    image = _load(path, case_id)
-    return Geometry(_shape(image, path, case_id), _affine(image, path, case_id))
+def read_geometry(path: str) -> Geometry:
+    """The grid, from the header alone."""
+    image = _load(path)
+    return Geometry(_shape(image, path), _affine(image, path))
 
 
-def read_ct(path: PathLike, *, case_id: str | None = None) -> Volume:
-    """Reads a CT volume.
-
-    Args:
-        path: A `.nii` or `.nii.gz` file.
-        case_id: Named in errors.
-
-    Returns:
-        HU (z, y, x) as int16: rescaled as the header says, rounded, and clipped to what int16
-        holds.
-
-    Raises:
-        InputError: If the file is missing or unreadable, or holds NaN or infinite values.
-        GeometryError: If it holds no single three-dimensional volume.
-    """
-    image = _load(path, case_id)
-    stored, slope, inter = _stored_array(image, path, case_id)
+def read_ct(path: str) -> Volume:
+    """HU (z, y, x) as int16, with the header."""
+    image = _load(path)
+    stored, slope, inter = _stored_array(image, path)
     if stored.dtype != np.int16 or (slope, inter) != (1, 0):
-        stored = to_int16(stored, slope, inter, what=f"{path}{of_case(case_id)}")
-    return Volume(stored, _affine(image, path, case_id), image.header)
+        stored = to_int16(stored, slope, inter, what=path)
+    return Volume(stored, _affine(image, path), image.header)
 
 
-def read_label(path: PathLike, *, case_id: str | None = None) -> Volume:
-    """Reads a label volume.
-
-    Args:
-        path: A `.nii` or `.nii.gz` file.
-        case_id: Named in errors.
-
-    Returns:
-        Ids (z, y, x) in the file's own integer type; integral floats become int32.
-
-    Raises:
-        InputError: If the file is missing or unreadable.
-        GeometryError: If it holds no single three-dimensional volume.
-        LabelError: If a value is not integral.
-    """
-    image = _load(path, case_id)
-    stored, slope, inter = _stored_array(image, path, case_id)
+def read_label(path: str) -> Volume:
+    """Ids (z, y, x) in the file's own integer type, with the header; floats become int32."""
+    image = _load(path)
+    stored, slope, inter = _stored_array(image, path)
     if stored.dtype.kind == "f" or (slope, inter) != (1, 0):
-        stored = to_integral(stored, slope, inter, what=f"{path}{of_case(case_id)}")
-    return Volume(stored, _affine(image, path, case_id), image.header)
+        stored = to_integral(stored, slope, inter, what=path)
+    return Volume(stored, _affine(image, path), image.header)
 
 
 def write_volume(volume: Volume, path: PathLike) -> None:
@@ -87,6 +61,8 @@ def write_volume(volume: Volume, path: PathLike) -> None:
     image = nib.Nifti1Image(volume.array.T, volume.affine)
     image.set_sform(volume.affine, code="scanner")
     image.set_qform(volume.affine, code="scanner")
+    if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
+        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
     image.header.set_xyzt_units("mm")
     _save(image, Path(path))
 
@@ -120,58 +96,62 @@ def write_mask(mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume) -
     _save(image_class(mask.T, None, header), Path(path))  # no affine: the header's stays as it is
 
 
-def _load(path: PathLike, case_id: str | None) -> nib.Nifti1Image:
-    name = os.fspath(path)
-    if not name.endswith(NIFTI_SUFFIXES):
-        raise InputError(f"a volume must be a .nii or .nii.gz file, got {name}{of_case(case_id)}")
-    if not os.path.isfile(name):
-        raise InputError(f"no such file: {name}{of_case(case_id)}")
+def _load(path: str) -> nib.Nifti1Pair:
     try:
-        image = nib.load(name)
+        image = nib.load(path)
     except (*_UNREADABLE, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(
-            f"not a readable volume: {name}: {one_line(error)}{of_case(case_id)}"
-        ) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError(f"not a NIfTI volume: {name}{of_case(case_id)}")
+        raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"not a NIfTI volume: {path}")
     return image
 
 
-def _shape(image: nib.Nifti1Image, path: PathLike, case_id: str | None) -> tuple[int, int, int]:
+def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
     """Voxels (z, y, x); trailing axes of length one are dropped."""
     shape = image.shape
     if len(shape) < 3 or any(length != 1 for length in shape[3:]) or 0 in shape:
-        raise GeometryError(
-            f"a volume must have three dimensions, got {shape} in {path}{of_case(case_id)}"
-        )
+        raise GeometryError(f"a volume must have three dimensions, got {shape} in {path}")
     width, height, depth = (int(length) for length in shape[:3])
     return depth, height, width
 
 
-def _affine(image: nib.Nifti1Image, path: PathLike, case_id: str | None) -> npt.NDArray[np.float64]:
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise GeometryError(
-            f"the affine must be finite and invertible, got {affine[:3].tolist()} in"
-            f" {path}{of_case(case_id)}"
-        )
+def _affine(image: nib.Nifti1Pair, path: str) -> Affine:
+    affine = check_affine(np.asarray(image.affine, dtype=np.float64), what=path)
+    _check_forms_agree(image, path)
     return affine
 
 
-def _stored_array(
-    image: nib.Nifti1Image, path: PathLike, case_id: str | None
-) -> tuple[npt.NDArray[Any], float, float]:
+def _check_forms_agree(image: nib.Nifti1Pair, path: str) -> None:
+    """Checks that both forms, if set, mean one grid: programs differ in which they take."""
+    header, shape = image.header, _shape(image, path)
+    if not (header["qform_code"] > 0 and header["sform_code"] > 0):
+        return
+    try:
+        forms = (header.get_qform(), header.get_sform())
+    except ValueError as error:
+        raise GeometryError(
+            f"qform must be a rotation: {one_line(error)} in {path}", code="bad_affine"
+        ) from error
+    qform, sform = (Geometry(shape, form).corners_mm() for form in forms)
+    distance = float(np.linalg.norm(qform - sform, axis=1).max())
+    if not distance <= _FORMS_TOLERANCE_MM:
+        raise GeometryError(
+            f"qform and sform must agree within {_FORMS_TOLERANCE_MM} mm, but put the corners"
+            f" {distance:.3g} mm apart in {path}",
+            code="qform_sform_disagree",
+        )
+
+
+def _stored_array(image: nib.Nifti1Pair, path: str) -> tuple[npt.NDArray[Any], float, float]:
     """The array (z, y, x) as stored, with slope and intercept that make its values."""
-    _, height, width = _shape(image, path, case_id)
+    _, height, width = _shape(image, path)
     proxy: Any = image.dataobj
     try:
         stored = proxy.get_unscaled()
     except _UNREADABLE as error:
-        raise InputError(
-            f"not a whole volume: {path}: {one_line(error)}{of_case(case_id)}"
-        ) from error
+        raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
     if stored.dtype.kind not in "iuf":
-        raise InputError(f"voxels must be numbers, got {stored.dtype} in {path}{of_case(case_id)}")
+        raise InputError(f"voxels must be numbers, got {stored.dtype} in {path}", code="not_scalar")
     array = stored.reshape(width, height, -1, order="F").T  # a view of the file's own memory
     native = array.dtype.newbyteorder("=")
     return array.astype(native, copy=False), float(proxy.slope), float(proxy.inter)
