@@ -15,7 +15,8 @@ from fcnseg.records import (
     ShardInfo,
     SplitInfo,
     TFRecordWriter,
-    encode_record,
+    encode_chunks,
+    parts_of,
 )
 from fcnseg.volumes import LabelMap
 
@@ -50,10 +51,14 @@ def make_record(case_id: str, *, seed: int, shape=(20, 24, 28), organs=(1, 2)) -
     )
 
 
-def write_dataset(folder: Path, splits: dict[str, list[list[Record]]]) -> Path:
-    """Writes a dataset; each split is a list of shards, each a list of records."""
+def write_dataset(
+    folder: Path, splits: dict[str, list[list[Record]]], *, max_record_bytes: int = 2**30
+) -> Path:
+    """Writes a dataset; each split is a list of shards, each a list of cases."""
     folder.mkdir(parents=True)
-    infos = {name: _write_split(folder, name, splits.get(name, [])) for name in SPLITS}
+    infos = {
+        name: _write_split(folder, name, splits.get(name, []), max_record_bytes) for name in SPLITS
+    }
     info = DatasetInfo(
         spacing_mm=(2.0, 2.0, 2.0),
         class_names=CLASSES,
@@ -66,23 +71,33 @@ def write_dataset(folder: Path, splits: dict[str, list[list[Record]]]) -> Path:
     return folder
 
 
-def write_small_dataset(folder: Path) -> Path:
+def write_small_dataset(folder: Path, *, max_record_bytes: int = 2**30) -> Path:
     """Three cases in two shards to train on, and one for validation."""
     records = [make_record(f"case_{seed}", seed=seed) for seed in range(4)]
     return write_dataset(
-        folder, {"train": [records[:2], records[2:3]], "validation": [records[3:]]}
+        folder,
+        {"train": [records[:2], records[2:3]], "validation": [records[3:]]},
+        max_record_bytes=max_record_bytes,
     )
 
 
-def _write_split(folder: Path, split: str, shards: list[list[Record]]) -> SplitInfo:
-    infos = []
+def _write_split(
+    folder: Path, split: str, shards: list[list[Record]], max_record_bytes: int
+) -> SplitInfo:
+    infos, divided = [], []
     for index, records in enumerate(shards):
         name = f"{split}-{index:05d}-of-{len(shards):05d}.tfrecord"
         with (folder / name).open("wb") as file:
             writer = TFRecordWriter(file)
             for record in records:
-                writer.write(encode_record(record))
-        infos.append(ShardInfo(name, writer.records, writer.bytes, writer.crc32c))
+                slice_bytes = record.image[0].nbytes + record.label[0].nbytes
+                parts = parts_of(
+                    len(record.image), slice_bytes=slice_bytes, max_bytes=max_record_bytes
+                )
+                for part in parts:
+                    writer.write(*encode_chunks(record, part))
+                divided += [record.case_id] * (len(parts) > 1)
+        infos.append(ShardInfo(name, len(records), writer.bytes, writer.crc32c))
     cases = [record for records in shards for record in records]
     return SplitInfo(
         cases=len(cases),
@@ -91,4 +106,5 @@ def _write_split(folder: Path, split: str, shards: list[list[Record]]) -> SplitI
         class_histogram=tuple(
             int(voxels) for voxels in sum((r.class_histogram for r in cases), np.zeros(3, np.int64))
         ),
+        divided=tuple(sorted(divided)),
     )

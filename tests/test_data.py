@@ -14,7 +14,7 @@ from fcnseg.config import PatchConfig
 from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.data.patches import draw_patch
 from fcnseg.errors import DatasetError
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
 from fcnseg.records.decoding import decode_record
 from fcnseg.volumes import AIR_HU
 
@@ -150,6 +150,30 @@ def test_volumes_come_whole_and_in_order(dataset):
     for seed, record in enumerate(records):
         np.testing.assert_array_equal(record["image"], make_record("", seed=seed).image)
         np.testing.assert_array_equal(record["label"], make_record("", seed=seed).label)
+
+
+def test_cases_of_several_records_are_read_as_if_they_were_one(dataset, tmp_path):
+    divided = write_small_dataset(tmp_path / "records", max_record_bytes=12_000)
+    shard = divided / "train-00000-of-00002.tfrecord"
+    assert len(list(read_tfrecord(shard))) == 2 * 4  # of two cases of 40 kB
+    for whole, joined in zip(batches(dataset), batches(divided), strict=True):
+        np.testing.assert_array_equal(whole[0], joined[0])
+        np.testing.assert_array_equal(whole[1], joined[1])
+    for whole, joined in zip(
+        make_volume_dataset(dataset, "train"), make_volume_dataset(divided, "train"), strict=True
+    ):
+        for name, value in whole.items():
+            np.testing.assert_array_equal(value, joined[name])
+
+
+def test_cases_without_labels_are_read_but_not_trained_on(tmp_path):
+    folder = write_small_dataset(tmp_path / "records")
+    info = (folder / INFO_FILE).read_text()
+    (folder / INFO_FILE).write_text(info.replace('"labelled": true', '"labelled": false'))
+    (record,) = make_volume_dataset(folder, "validation")
+    assert "label" not in record
+    with pytest.raises(DatasetError, match="training needs labels, and the cases of .*have none"):
+        make_training_dataset(folder, CONFIG, seed=0)
 
 
 @pytest.mark.parametrize("make", [make_training_dataset, make_volume_dataset])

@@ -13,11 +13,14 @@ from fcnseg.records import (
     ShardInfo,
     SplitInfo,
     TFRecordWriter,
+    encode_chunks,
     encode_record,
+    parts_of,
+    read_cases,
     read_dataset_info,
     read_tfrecord,
 )
-from fcnseg.records.decoding import decode_record
+from fcnseg.records.decoding import decode_record, join_records
 
 
 def make_record(label_dtype=np.uint8) -> Record:
@@ -108,6 +111,88 @@ def test_writer_counts_what_it_wrote(tmp_path):
     assert writer.crc32c == f"{google_crc32c.value(content):08x}"
 
 
+# -- cases of several records
+
+
+@pytest.mark.parametrize(
+    ("depth", "max_bytes", "expected"),
+    [
+        (10, 100, [(0, 10)]),
+        (10, 99, [(0, 5), (5, 10)]),
+        (10, 49, [(0, 3), (3, 6), (6, 10)]),  # no more than four slices each
+        (3, 1, [(0, 1), (1, 2), (2, 3)]),  # a slice is never divided
+    ],
+)
+def test_a_case_is_divided_into_records_of_about_equal_size(depth, max_bytes, expected):
+    parts = parts_of(depth, slice_bytes=10, max_bytes=max_bytes)
+    assert [(part.start, part.stop) for part in parts] == expected
+    assert [(part.index, part.count) for part in parts] == [
+        (index, len(expected)) for index in range(len(expected))
+    ]
+
+
+def named(case_id: str, shape=(7, 5, 6), label_dtype=np.uint8) -> Record:
+    record = make_record(label_dtype)
+    rng = np.random.default_rng(len(case_id))
+    image = rng.integers(-1024, 3000, shape, dtype=np.int16)
+    label = rng.integers(0, 3, shape).astype(label_dtype)
+    return dataclasses.replace(record, case_id=case_id, image=image, label=label)
+
+
+def write_cases(path, cases: list[tuple[Record, int]]):
+    """Each with the number of slices that a record may have."""
+    with path.open("wb") as file:
+        writer = TFRecordWriter(file)
+        for record, most in cases:
+            for part in parts_of(len(record.image), slice_bytes=1, max_bytes=most):
+                writer.write(*encode_chunks(record, part))
+
+
+def same(found, record: Record) -> None:
+    for field in dataclasses.fields(Record):
+        value = found[field.name] if isinstance(found, dict) else getattr(found, field.name)
+        if isinstance(value, tf.Tensor):
+            value = value.numpy()
+            value = value.decode() if isinstance(value, bytes) else value
+        np.testing.assert_array_equal(value, getattr(record, field.name))
+
+
+@pytest.mark.parametrize("label_dtype", [np.uint8, np.uint16])
+def test_records_of_one_case_are_joined_with_and_without_tensorflow(tmp_path, label_dtype):
+    cases = [
+        (named("a", label_dtype=label_dtype), 99),
+        (named("bb", label_dtype=label_dtype), 2),
+        (named("ccc", shape=(4, 5, 6), label_dtype=label_dtype), 1),  # as many records as before it
+        (named("dddd", shape=(1, 2, 3), label_dtype=label_dtype), 1),
+    ]
+    path = tmp_path / "a.tfrecord"
+    write_cases(path, cases)
+    assert len(list(read_tfrecord(path))) == 1 + 4 + 4 + 1
+
+    joined = join_records(tf.data.TFRecordDataset(str(path))).map(
+        lambda serialized: decode_record(serialized, label_dtype=tf.as_dtype(label_dtype))
+    )
+    for found, plain, (record, _) in zip(joined, read_cases(path), cases, strict=True):
+        same(found, record)
+        same(plain, record)
+        assert found["label"].dtype == tf.as_dtype(label_dtype)
+        assert plain.label.dtype == label_dtype
+
+
+def test_a_case_whose_records_are_not_all_there_is_refused(tmp_path):
+    record = named("bb")
+    parts = parts_of(len(record.image), slice_bytes=1, max_bytes=2)
+    with (tmp_path / "a.tfrecord").open("wb") as file:
+        writer = TFRecordWriter(file)
+        for part in parts[:-1]:
+            writer.write(*encode_chunks(record, part))
+    with pytest.raises(DatasetError, match=r"got 3 of 4 in .*a.tfrecord \(case bb\)"):
+        list(read_cases(tmp_path / "a.tfrecord"))
+
+
+# -- damaged files
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -159,7 +244,7 @@ def test_a_folder_without_the_marker_is_not_a_dataset(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"schema_version": 1', '"schema_version": 99', "schema version 1, got 99"),
+        ('"schema_version": 2', '"schema_version": 99', "schema version 2, got 99"),
         ('"spacing_mm"', '"spacing"', "spacing_mm: Field required"),
         ("{", "", "is not a manifest"),
     ],

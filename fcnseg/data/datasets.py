@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from fcnseg.config import PatchConfig
 from fcnseg.data.patches import draw_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo, read_dataset_info
-from fcnseg.records.decoding import decode_record
+from fcnseg.records.decoding import decode_record, join_records
 from fcnseg.volumes.label_map import label_dtype
 from fcnseg.volumes.volume import Shape
 
@@ -34,7 +35,8 @@ def make_training_dataset(
     """Reads batches of random patches, without end; equal seeds give equal batches.
 
     Memory holds the patches of the shuffle buffer and of two batches, two decoded records, and the
-    bytes of one record for each of four shards; never more, however large the dataset.
+    bytes of one record for each of four shards, twice those where cases take several records; never
+    more, however large the dataset.
 
     Args:
         directory: Folder of a finished dataset.
@@ -49,9 +51,12 @@ def make_training_dataset(
         A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x).
 
     Raises:
-        DatasetError: If the dataset is missing or unfinished, or the split has no cases.
+        DatasetError: If the dataset is missing, unfinished or without labels, or the split has no
+            cases.
     """
     info = read_dataset_info(directory)
+    if not info.labelled:
+        raise DatasetError(f"training needs labels, and the cases of {directory} have none")
     shards = _shards(info, directory, split)
     shards_at_once = min(len(shards), _SHARDS_AT_ONCE)
     decode = _decoder(info)
@@ -80,7 +85,7 @@ def make_training_dataset(
         .shuffle(len(shards), seed=seed)
         .repeat()
         .interleave(
-            tf.data.TFRecordDataset,
+            functools.partial(_cases, divided=bool(info.splits[split].divided)),
             cycle_length=shards_at_once,
             num_parallel_calls=shards_at_once,
             deterministic=True,
@@ -109,12 +114,18 @@ def make_volume_dataset(directory: str | os.PathLike[str], split: str) -> tf.dat
         DatasetError: If the dataset is missing or unfinished, or the split has no cases.
     """
     info = read_dataset_info(directory)
-    records = tf.data.TFRecordDataset(_shards(info, directory, split))
-    return records.map(_decoder(info)).prefetch(1)
+    cases = _cases(_shards(info, directory, split), divided=bool(info.splits[split].divided))
+    return cases.map(_decoder(info)).prefetch(1)
+
+
+def _cases(shards: tf.Tensor | list[str], *, divided: bool) -> tf.data.Dataset:
+    """Serialised cases: scalar strings, or where a case may take several records, strings (n,)."""
+    records = tf.data.TFRecordDataset(shards)
+    return join_records(records) if divided else records
 
 
 def _decoder(info: DatasetInfo) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    dtype = tf.as_dtype(label_dtype(info.num_classes))
+    dtype = tf.as_dtype(label_dtype(info.num_classes)) if info.labelled else None
     return lambda serialized: decode_record(serialized, label_dtype=dtype)
 
 

@@ -14,7 +14,9 @@ from fcnseg.records.dataset_info import (
     read_dataset_info,
 )
 from fcnseg.records.encoding import encode_chunks, encode_record
-from fcnseg.records.schema import SCHEMA_VERSION, Record
+from fcnseg.records.fingerprint import Fingerprint
+from fcnseg.records.reading import read_cases
+from fcnseg.records.schema import SCHEMA_VERSION, Part, Record, parts_of
 from fcnseg.records.tfrecord import TFRecordWriter, read_tfrecord
 
 __all__ = [
@@ -24,12 +26,16 @@ __all__ = [
     "SCHEMA_VERSION",
     "SPLITS",
     "DatasetInfo",
+    "Fingerprint",
+    "Part",
     "Record",
     "ShardInfo",
     "SplitInfo",
     "TFRecordWriter",
     "encode_chunks",
     "encode_record",
+    "parts_of",
+    "read_cases",
     "read_dataset_info",
     "read_tfrecord",
 ]

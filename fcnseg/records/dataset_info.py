@@ -11,6 +11,7 @@ import pydantic
 
 from fcnseg import __version__
 from fcnseg.errors import DatasetError, first_finding
+from fcnseg.records.fingerprint import Fingerprint
 from fcnseg.records.schema import SCHEMA_VERSION
 
 INFO_FILE = "dataset_info.json"
@@ -27,7 +28,7 @@ class ShardInfo:
 
     Attributes:
         name: File name, in the dataset's folder.
-        cases: Records in it.
+        cases: Cases in it.
         bytes: Size of the file.
         crc32c: CRC-32C of the whole file, in hexadecimal.
     """
@@ -47,12 +48,14 @@ class SplitInfo:
         case_ids: Their ids, sorted.
         shards: Their files, by name.
         class_histogram: Voxels of each class.
+        divided: Ids of the cases that take several records each, which `join_records` joins.
     """
 
     cases: int
     case_ids: tuple[str, ...]
     shards: tuple[ShardInfo, ...]
     class_histogram: tuple[int, ...]
+    divided: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,8 @@ class DatasetInfo:
         label_map: The label map that made the classes, as `LabelMap.to_mapping` gives it.
         seed: Of the splits.
         splits: By name, each of `SPLITS`; one without cases has 0 cases.
+        labelled: Whether the cases have labels.
+        fingerprint: What the data are like.
         schema_version: Of the records.
         fcnseg_version: That made them.
     """
@@ -74,6 +79,8 @@ class DatasetInfo:
     label_map: dict[str, Any]
     seed: int
     splits: dict[str, SplitInfo]
+    labelled: bool = True
+    fingerprint: Fingerprint | None = None
     schema_version: int = SCHEMA_VERSION
     fcnseg_version: str = __version__
 

@@ -1,20 +1,24 @@
 """What a record holds, and how each part of it is stored: the one schema.
 
-A record is a `tensorflow.Example`. Each part is one feature under its name in `Record`, and each
-feature is one string of bytes: text as UTF-8, an array as its little-endian values in C order.
+A record is a `tensorflow.Example`. Each attribute is one feature under its name in `Record`, and
+each feature is one string of bytes: text as UTF-8, an array as its little-endian values in C order.
 (Raw bytes are read as fast as tensor protos, and written 60 times faster than lists of floats.)
+
+A case too large for one record is written as several, one after the other in one file: each holds
+some of the slices of image and label, and everything else whole. The feature `part` tells which.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MOST_COORDINATES = 1000
 """Foreground voxels kept of each class: some hundred times the patches drawn of a case an epoch."""
@@ -77,12 +81,51 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """The slices of a case that one record holds.
+
+    Attributes:
+        index: Place among the case's records.
+        count: How many records the case takes.
+        start: First slice (z).
+        stop: One beyond the last slice.
+    """
+
+    index: int
+    count: int
+    start: int
+    stop: int
+
+    @property
+    def slices(self) -> slice:
+        """Index of its slices in an array (z, y, x)."""
+        return slice(self.start, self.stop)
+
+
+def parts_of(depth: int, *, slice_bytes: int, max_bytes: int) -> list[Part]:
+    """Divides a case into records of about equal size.
+
+    Args:
+        depth: Slices (z) of the case.
+        slice_bytes: Bytes of one slice of image and label.
+        max_bytes: The most bytes of slices in a record; a slice is never divided.
+
+    Returns:
+        The parts in order; a single one for a case that fits.
+    """
+    most = max(1, max_bytes // slice_bytes)
+    count = math.ceil(depth / most)
+    starts = [depth * index // count for index in range(count + 1)]
+    return [Part(index, count, starts[index], starts[index + 1]) for index in range(count)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Stored:
     """How a feature's bytes make an array.
 
     Attributes:
         dtype: Little-endian type; None for the label, whose type depends on the number of classes.
-        shape: -1 where the length tells; None for the record's own `shape`.
+        shape: -1 where the length tells; None for the slices of `part` of the case's `shape`.
     """
 
     dtype: str | None
@@ -91,7 +134,11 @@ class Stored:
 
 TEXT = ("case_id", "patient_id")
 
+VOLUMES = ("image", "label")
+"""What is divided where a case takes several records."""
+
 ARRAYS: dict[str, Stored] = {
+    "part": Stored("<i8", (4,)),
     "shape": Stored("<i8", (3,)),
     "image": Stored("<i2", None),
     "label": Stored(None, None),

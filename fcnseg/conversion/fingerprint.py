@@ -1,0 +1,201 @@
+"""The fingerprint of a dataset, from facts of its cases that sum up alike in any order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import nibabel.orientations as orientations
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.records import Record
+from fcnseg.records.fingerprint import (
+    CaseFacts,
+    ClassStatistics,
+    Fingerprint,
+    HuStatistics,
+    Oddity,
+    Quantiles,
+)
+from fcnseg.volumes import Geometry
+
+Counts = npt.NDArray[np.int64]
+
+SHARES = (0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1)
+"""Of `Quantiles`, in its order."""
+
+BIN_HU = 10
+"""Width of the bins of the histograms that are kept: the noise of a scan is wider."""
+
+_LOWEST = np.iinfo(np.int16).min
+_VALUES = 2**16
+_SLAB = 4  # slices counted at once: their indices as int64 stay in the processor's cache
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HuCounts:
+    """How many voxels have each HU that int16 holds, from the lowest.
+
+    Attributes:
+        everywhere: Counts (65536,) of all voxels.
+        foreground: Counts (65536,) of the voxels of organs.
+    """
+
+    everywhere: Counts
+    foreground: Counts
+
+    @classmethod
+    def none(cls) -> HuCounts:
+        """Of no voxels."""
+        return cls(np.zeros(_VALUES, np.int64), np.zeros(_VALUES, np.int64))
+
+    @classmethod
+    def of(cls, record: Record) -> HuCounts:
+        """Of one case."""
+        counts = np.zeros(2 * _VALUES, np.int64)
+        for start in range(0, len(record.image), _SLAB):
+            slab = slice(start, start + _SLAB)
+            place = record.image[slab].astype(np.int64)
+            place -= _LOWEST
+            if record.label is not None:
+                place += (record.label[slab] > 0).astype(np.int64) * _VALUES
+            counts += np.bincount(place.ravel(), minlength=len(counts))
+        background, foreground = counts.reshape(2, _VALUES)
+        return cls(background + foreground, foreground)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Sequence[int]]) -> HuCounts:
+        """Makes counts of what `to_mapping` gives."""
+        counts = np.zeros((2, _VALUES), np.int64)
+        places = np.array(mapping["hu"]) - _LOWEST
+        counts[:, places] = mapping["everywhere"], mapping["foreground"]
+        return cls(*counts)
+
+    def to_mapping(self) -> dict[str, list[int]]:
+        """Plain values, as JSON holds them: three columns, of the HU that occur."""
+        places = np.flatnonzero(self.everywhere)
+        return {
+            "hu": (places + _LOWEST).tolist(),
+            "everywhere": self.everywhere[places].tolist(),
+            "foreground": self.foreground[places].tolist(),
+        }
+
+    def __add__(self, other: HuCounts) -> HuCounts:
+        return HuCounts(self.everywhere + other.everywhere, self.foreground + other.foreground)
+
+
+def case_facts(record: Record, split: str, warnings: Iterable[Oddity] = ()) -> CaseFacts:
+    """What the fingerprint tells of a case."""
+    source = Geometry(record.source_shape, record.source_affine)
+    axes = orientations.io_orientation(record.source_affine)[:, 0].astype(int)
+    # axes[n] is the canonical axis (x, y, z) of the file's axis n (i, j, k).
+    z, y, x = (int(np.flatnonzero(axes == axis)[0]) for axis in (2, 1, 0))
+    spacing = [round(step, 5) for step in source.spacing[::-1]]  # (i, j, k)
+    shape = source.shape[::-1]
+    return CaseFacts(
+        case_id=record.case_id,
+        split=split,
+        orientation=source.orientation,
+        source_spacing_mm=(spacing[z], spacing[y], spacing[x]),
+        source_shape=(shape[z], shape[y], shape[x]),
+        shape=record.image.shape,
+        class_voxels=tuple(record.class_histogram.tolist()),
+        warnings=tuple(sorted(warnings)),
+    )
+
+
+def fingerprint_of(
+    cases: Iterable[CaseFacts],
+    hu: HuCounts,
+    *,
+    class_names: Sequence[str],
+    spacing_mm: Sequence[float],
+) -> Fingerprint:
+    """Sums up a dataset.
+
+    Args:
+        cases: Its cases, at least one, in any order.
+        hu: Of all their voxels.
+        class_names: In order, background first.
+        spacing_mm: Of the records.
+    """
+    cases = sorted(cases, key=lambda case: case.case_id)
+    voxels = np.array([case.class_voxels for case in cases])  # (cases, K)
+    ml_per_voxel = math.prod(spacing_mm) / 1000
+    oddities = Counter(code for case in cases for code in {item.code for item in case.warnings})
+    return Fingerprint(
+        source_spacing_mm=_of_axes([case.source_spacing_mm for case in cases]),
+        source_shape=_of_axes([case.source_shape for case in cases]),
+        hu=_hu_statistics(hu.everywhere),
+        foreground_hu=_hu_statistics(hu.foreground) if hu.foreground.any() else None,
+        classes=tuple(
+            _class_statistics(name, voxels[:, index], ml_per_voxel)
+            for index, name in enumerate(class_names)
+        ),
+        orientations=dict(sorted(Counter(case.orientation for case in cases).items())),
+        warnings=dict(sorted(oddities.items())),
+        cases=tuple(cases),
+    )
+
+
+def _of_axes(rows: Sequence[Sequence[float]]) -> tuple[Quantiles, Quantiles, Quantiles]:
+    z, y, x = (_quantiles(column) for column in zip(*rows, strict=True))
+    return z, y, x
+
+
+def _class_statistics(name: str, voxels: Counts, ml_per_voxel: float) -> ClassStatistics:
+    """Of one class, whose voxels in each case are given."""
+    present = voxels[voxels > 0]
+    volumes = [float(f"{count * ml_per_voxel:.6g}") for count in present.tolist()]
+    return ClassStatistics(
+        name=name,
+        cases=len(present),
+        voxels=int(voxels.sum()),
+        volume_ml=_quantiles(volumes) if volumes else None,
+    )
+
+
+def _quantiles(values: Sequence[float]) -> Quantiles:
+    """Of a few numbers: each quantile is one of them."""
+    ordered = sorted(values)
+    return Quantiles(*(float(ordered[_rank(share, len(ordered))]) for share in SHARES))
+
+
+def _hu_statistics(counts: Counts) -> HuStatistics:
+    """Of counts (65536,), exact: Python's integers have no end."""
+    values = range(_LOWEST, _LOWEST + _VALUES)
+    present = [(hu, count) for hu, count in zip(values, counts.tolist(), strict=True) if count]
+    voxels = sum(count for _, count in present)
+    total = sum(hu * count for hu, count in present)
+    squares = sum(hu * hu * count for hu, count in present)
+    ends = np.cumsum(counts)
+    ranks = [_rank(share, voxels) for share in SHARES]
+    quantiles = np.searchsorted(ends, ranks, side="right") + _LOWEST
+    first, histogram = _binned(counts)
+    return HuStatistics(
+        voxels=voxels,
+        mean=total / voxels,
+        deviation=math.sqrt((voxels * squares - total**2) / voxels**2),
+        quantiles=Quantiles(*map(float, quantiles.tolist())),
+        bin_hu=BIN_HU,
+        first_hu=first,
+        histogram=histogram,
+    )
+
+
+def _rank(share: float, count: int) -> int:
+    """Place of a quantile among so many ordered values: the nearest."""
+    return round(share * (count - 1))
+
+
+def _binned(counts: Counts) -> tuple[int, tuple[int, ...]]:
+    """Lowest HU of the first bin that holds any voxel, and the bins up to the last such."""
+    places = np.flatnonzero(counts) + _LOWEST
+    bins = places // BIN_HU
+    first = int(bins[0])
+    binned = np.zeros(int(bins[-1]) - first + 1, np.int64)
+    np.add.at(binned, bins - first, counts[places - _LOWEST])
+    return first * BIN_HU, tuple(binned.tolist())
