@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fcnseg.errors import ConfigError, first_finding, one_line
 from fcnseg.whole_file import write_whole
@@ -65,6 +65,62 @@ class PatchConfig:
     """Patches held in memory to be shuffled."""
 
 
+_OVERLAP = ("class_weights", "per", "background", "ignore_label")
+
+SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
+    "dice": _OVERLAP,
+    "dice_cross_entropy": _OVERLAP,
+    "tversky": (*_OVERLAP, "alpha", "beta"),
+    "cross_entropy": ("class_weights", "ignore_label"),
+    "focal": ("class_weights", "ignore_label", "gamma"),
+    "top_k_cross_entropy": ("class_weights", "ignore_label", "share"),
+}
+"""Which settings each loss has."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class LossConfig:
+    """What training minimises. A setting that the named loss does not have must be left alone."""
+
+    name: Literal[
+        "dice", "dice_cross_entropy", "tversky", "cross_entropy", "focal", "top_k_cross_entropy"
+    ] = "dice"
+    """Multi-class soft Dice, alone or with the mean cross-entropy; or another (docs/losses.md)."""
+    class_weights: Literal["uniform", "simple", "square"] | tuple[NonNegativeFloat, ...] = "uniform"
+    """Weight of a class: equal, by its inverse or inverse squared frequency, or a number each."""
+    per: Literal["batch", "sample"] = "batch"
+    """Dice of all voxels of the global batch, or the mean of each patch's Dice."""
+    background: bool = True
+    """Whether the background's Dice counts too."""
+    ignore_label: NonNegativeInt | None = None
+    """Class index of voxels that count nowhere, in loss or metrics; such as 255."""
+    alpha: NonNegativeFloat = 0.3
+    """Tversky's weight of false positives."""
+    beta: NonNegativeFloat = 0.7
+    """Tversky's weight of false negatives."""
+    gamma: NonNegativeFloat = 2.0
+    """Focal loss's power of the error."""
+    share: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
+    """Top-k cross-entropy's share of the voxels, those that are worst."""
+    level_weights: tuple[NonNegativeFloat, ...] = ()
+    """Weight of each output of a network with deep supervision, full resolution first; by default
+    each half of the one before, with sum 1."""
+
+    def __post_init__(self) -> None:
+        known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
+        for field in dataclasses.fields(self):
+            if field.name not in known and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"loss.{field.name} must be left alone where loss.name is {self.name},"
+                    f" got {getattr(self, field.name)}"
+                )
+        if self.class_weights in ("simple", "square") and "per" not in known:
+            raise ValueError(
+                f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
+                f" got {self.class_weights}"
+            )
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """How the network is trained."""
@@ -75,10 +131,6 @@ class TrainingConfig:
     """Step size of Adam, where the schedule starts."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine`: the step size falls along half a cosine, to 0 at the end of the run."""
-    loss: Literal["dice", "dice_cross_entropy"] = "dice"
-    """Multi-class soft Dice, alone or with the mean cross-entropy."""
-    class_weights: Literal["uniform", "simple", "square"] = "uniform"
-    """Weight of a class in the loss: equal, or by its inverse or inverse squared frequency."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; losses, metrics and logits stay float32."""
     validate_every: PositiveInt = 1
@@ -105,6 +157,7 @@ class Config:
 
     model: ModelConfig = ModelConfig()
     patches: PatchConfig = PatchConfig()
+    loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 

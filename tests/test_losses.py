@@ -1,17 +1,40 @@
-"""Soft Dice and the Dice metric, against values worked out by hand."""
+"""The losses, against values worked out by hand and against MONAI's."""
 
 from __future__ import annotations
+
+import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from monai_losses import CASES, TABLE, make_case
 
-from fcnseg.models import DiceCrossEntropyLoss, OrganDice, SoftDiceLoss
+from fcnseg.config import SETTINGS_OF_LOSS, LossConfig
+from fcnseg.models import (
+    CrossEntropyLoss,
+    DiceCrossEntropyLoss,
+    FocalLoss,
+    SoftDiceLoss,
+    TopKCrossEntropyLoss,
+    TverskyLoss,
+    build_loss,
+)
 
 # Four voxels of classes 0, 0, 1, 1, in a patch of shape (1, 1, 1, 4).
 TRUTH = np.array([[[[0, 0, 1, 1]]]], np.uint8)
 WEIGHTS = ["uniform", "simple", "square"]
+PROBABILITIES = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]
+RIGHT = np.array([0.9, 0.6, 0.8, 0.5])  # of these, at the true class
+LOSSES = {
+    "dice": SoftDiceLoss,
+    "dice_cross_entropy": DiceCrossEntropyLoss,
+    "tversky": TverskyLoss,
+    "cross_entropy": CrossEntropyLoss,
+    "focal": FocalLoss,
+    "top_k_cross_entropy": TopKCrossEntropyLoss,
+}
+OVERLAPS = ["dice", "tversky"]
 
 
 def logits_of(probabilities):
@@ -24,20 +47,147 @@ def certain(classes, num_classes):
     return 100 * np.eye(num_classes, dtype=np.float32)[np.asarray(classes)]
 
 
-def test_value_worked_out_by_hand():
-    # Class 0: p g = 0.9 + 0.6 = 1.5, p = 0.9 + 0.6 + 0.2 + 0.5 = 2.2, g = 2: Dice 3 / 4.2.
-    # Class 1: p g = 0.8 + 0.5 = 1.3, p = 0.1 + 0.4 + 0.8 + 0.5 = 1.8, g = 2: Dice 2.6 / 3.8.
-    logits = logits_of([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
-    expected = 1 - (3 / 4.2 + 2.6 / 3.8) / 2
-    for weights in WEIGHTS:  # the two classes are equally frequent
-        assert float(SoftDiceLoss(weights)(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+def noise(*shape, classes=3, seed=0):
+    """Labels of so many classes and logits, both random."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, shape).astype(np.uint8)
+    return truth, rng.normal(0, 2, (*shape, classes)).astype(np.float32)
 
 
-def test_cross_entropy_is_added():
-    logits = logits_of([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
-    cross_entropy = -np.mean(np.log([0.9, 0.6, 0.8, 0.5]))
-    expected = float(SoftDiceLoss()(TRUTH, logits)) + cross_entropy
-    assert float(DiceCrossEntropyLoss()(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+# Class 0: S = 0.9 + 0.6 = 1.5, P = 0.9 + 0.6 + 0.2 + 0.5 = 2.2, G = 2: Dice 3 / 4.2.
+# Class 1: S = 0.8 + 0.5 = 1.3, P = 0.1 + 0.4 + 0.8 + 0.5 = 1.8, G = 2: Dice 2.6 / 3.8.
+# So class 0 has 0.7 invented and 0.5 missed, and class 1 the other way round.
+BY_HAND = {
+    "dice": (SoftDiceLoss(), 1 - (3 / 4.2 + 2.6 / 3.8) / 2),
+    "dice, one class": (SoftDiceLoss(background=False), 1 - 2.6 / 3.8),
+    "dice, weighed": (SoftDiceLoss([3, 1]), 1 - (3 * 3 / 4.2 + 2.6 / 3.8) / 4),
+    "tversky": (
+        TverskyLoss(alpha=0.2, beta=0.8),
+        1 - (1.5 / (1.5 + 0.2 * 0.7 + 0.8 * 0.5) + 1.3 / (1.3 + 0.2 * 0.5 + 0.8 * 0.7)) / 2,
+    ),
+    "cross_entropy": (CrossEntropyLoss(), -np.log(RIGHT).mean()),
+    "cross_entropy, weighed": (
+        CrossEntropyLoss([1, 3]),
+        -(np.log(0.9 * 0.6) + 3 * np.log(0.8 * 0.5)) / (1 + 1 + 3 + 3),
+    ),
+    "dice_cross_entropy": (
+        DiceCrossEntropyLoss(),
+        1 - (3 / 4.2 + 2.6 / 3.8) / 2 - np.log(RIGHT).mean(),
+    ),
+    "focal": (FocalLoss(gamma=2.0), -(np.array([0.1, 0.4, 0.2, 0.5]) ** 2 @ np.log(RIGHT)) / 4),
+    "top_k_cross_entropy": (TopKCrossEntropyLoss(share=0.5), -np.log([0.5, 0.6]).mean()),
+    # Times its weight, the voxel of 0.8 comes before that of 0.6: 4 * 0.22 is more than 0.51.
+    "top_k_cross_entropy, weighed": (
+        TopKCrossEntropyLoss([1, 4], share=0.5),
+        -np.log([0.5, 0.8]).mean(),
+    ),
+    "top_k_cross_entropy, one at least": (TopKCrossEntropyLoss(share=0.01), -np.log(0.5)),
+}
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_value_worked_out_by_hand(case):
+    loss, expected = BY_HAND[case]
+    assert float(loss(TRUTH, logits_of(PROBABILITIES))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_loss_is_worked_out_by_hand():
+    assert {case.split(",")[0] for case in BY_HAND} == LOSSES.keys() == SETTINGS_OF_LOSS.keys()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_equally_frequent_classes_weigh_alike(weights):
+    logits = logits_of(PROBABILITIES)
+    expected = BY_HAND["dice"][1]
+    assert float(SoftDiceLoss(weights)(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "weight_of_rare"), [("uniform", 1), ("simple", 3), ("square", 9), ([1.0, 5.0], 5)]
+)
+def test_rare_class_counts_more(weights, weight_of_rare):
+    # Class 0 three times as frequent as class 1: 1 / f is 3 times, 1 / f^2 9 times as large.
+    truth = np.array([[[[0, 0, 0, 1]]]], np.uint8)
+    logits = logits_of([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
+    dice = 2 * 2.7 / (3 + 3), 2 * 0.7 / (1 + 1)
+    expected = 1 - (dice[0] + weight_of_rare * dice[1]) / (1 + weight_of_rare)
+    assert float(SoftDiceLoss(weights)(truth, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_per_sample_is_the_mean_of_the_samples():
+    truth, logits = noise(3, 2, 3, 4)
+    alone = [float(SoftDiceLoss()(truth[i : i + 1], logits[i : i + 1])) for i in range(3)]
+    per_sample = SoftDiceLoss(per="sample")(truth, logits)
+    assert float(per_sample) == pytest.approx(np.mean(alone), rel=1e-6)
+    pooled = SoftDiceLoss()(truth.reshape(1, 6, 3, 4), logits.reshape(1, 6, 3, 4, 3))
+    assert float(SoftDiceLoss()(truth, logits)) == pytest.approx(float(pooled), rel=1e-6)
+    assert float(per_sample) != pytest.approx(float(pooled), rel=1e-4)
+
+
+def test_losses_meet_where_their_definitions_do():
+    truth, logits = noise(2, 3, 4, 5)
+    same = [
+        (TverskyLoss(alpha=0.5, beta=0.5), SoftDiceLoss()),
+        (FocalLoss([1, 2, 3], gamma=0.0), CrossEntropyLoss([1, 2, 3])),
+        (TopKCrossEntropyLoss(share=1.0), CrossEntropyLoss()),
+        (CrossEntropyLoss([2, 4, 6]), CrossEntropyLoss([1, 2, 3])),
+        (SoftDiceLoss([2, 4, 6]), SoftDiceLoss([1, 2, 3])),
+        (CrossEntropyLoss([1, 1, 1]), CrossEntropyLoss()),
+    ]
+    for one, other in same:
+        expected = float(other(truth, logits))
+        assert float(one(truth, logits)) == pytest.approx(expected, rel=1e-5), one.name
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_perfect_is_0_and_all_wrong_is_1(name, weights):
+    loss = LOSSES[name](weights)
+    assert float(loss(TRUTH, certain(TRUTH, 2))) == pytest.approx(0, abs=1e-6)
+    assert float(loss(TRUTH, certain(1 - TRUTH, 2))) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_absent_class_has_no_weight(name, weights):
+    """A third class that no voxel has, and that is not predicted either."""
+    loss = LOSSES[name](weights)
+    assert float(loss(TRUTH, certain(TRUTH, 3))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("ignored", [255, 0], ids=["a label of its own", "the background"])
+def test_ignored_voxels_count_nowhere(name, ignored):
+    """Neither value nor gradient know of them: the rest alone, in another shape, gives the same."""
+    truth, logits = noise(2, 4, 3, 5)
+    truth[:, :2] = np.where(truth[:, :2], truth[:, :2], 1)
+    truth[:, 2:] = ignored
+    logits[:, 2:] *= 1000
+    logits = tf.Variable(logits)
+    loss = LOSSES[name](ignore_label=ignored)
+    with tf.GradientTape() as tape:
+        value = loss(truth, logits)
+    gradient = tape.gradient(value, logits).numpy()
+    expected = LOSSES[name]()(truth[:, :2], logits[:, :2])
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert (gradient[:, 2:] == 0).all()
+    assert np.isfinite(gradient).all()
+    assert (gradient[:, :2] != 0).any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nothing_counted_is_0_without_gradient(name):
+    truth, logits = np.full((2, 1, 2, 3), 255, np.uint8), tf.Variable(tf.ones((2, 1, 2, 3, 3)))
+    with tf.GradientTape() as tape:
+        value = LOSSES[name](ignore_label=255)(truth, logits)
+    assert float(value) == 0
+    assert (tape.gradient(value, logits).numpy() == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_weight_a_class_is_asked_for(name):
+    with pytest.raises(ValueError, match="class_weights must be .* got 2 for 3 classes"):
+        LOSSES[name]([1.0, 2.0])(*noise(1, 2, 2, 2))
 
 
 def test_organ_given_up_has_a_gradient_only_by_cross_entropy():
@@ -52,30 +202,24 @@ def test_organ_given_up_has_a_gradient_only_by_cross_entropy():
     assert pulls[1] == pytest.approx(1 / TRUTH.size, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("weights", "weight_of_rare"), [("uniform", 1), ("simple", 3), ("square", 9)]
-)
-def test_rare_class_counts_more(weights, weight_of_rare):
-    # Class 0 three times as frequent as class 1: 1 / f is 3 times, 1 / f^2 9 times as large.
-    truth = np.array([[[[0, 0, 0, 1]]]], np.uint8)
-    logits = logits_of([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
-    dice = 2 * 2.7 / (3 + 3), 2 * 0.7 / (1 + 1)
-    expected = 1 - (dice[0] + weight_of_rare * dice[1]) / (1 + weight_of_rare)
-    assert float(SoftDiceLoss(weights)(truth, logits)) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_points_to_the_truth(name):
+    logits = tf.Variable(np.zeros((1, 1, 1, 4, 2), np.float32))
+    loss = LOSSES[name](**({"share": 1.0} if name == "top_k_cross_entropy" else {}))
+    with tf.GradientTape() as tape:
+        value = loss(TRUTH, logits)
+    gradient = tape.gradient(value, logits).numpy()[0, 0, 0]
+    assert (np.sign(gradient) == [[-1, 1], [-1, 1], [1, -1], [1, -1]]).all()
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_perfect_is_0_and_all_wrong_is_1(weights):
-    loss = SoftDiceLoss(weights)
-    assert float(loss(TRUTH, certain(TRUTH, 2))) == pytest.approx(0, abs=1e-6)
-    assert float(loss(TRUTH, certain(1 - TRUTH, 2))) == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_absent_class_has_no_weight(weights):
-    """A third class that no voxel has, and that is not predicted either."""
-    loss = SoftDiceLoss(weights)
-    assert float(loss(TRUTH, certain(TRUTH, 3))) == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_is_surely_right_has_a_finite_gradient(name):
+    """Where 1 - p is 0 in float32, a power of it below 1 would have none."""
+    logits = tf.Variable(certain(TRUTH, 2))
+    with tf.GradientTape() as tape:
+        value = LOSSES[name](**({"gamma": 0.5} if name == "focal" else {}))(TRUTH, logits)
+    assert float(value) == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(tape.gradient(value, logits)).all()
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -99,59 +243,113 @@ def test_large_patches_in_half_precision_stay_finite(weights, dtype):
     assert np.isfinite(gradient).all()
 
 
-def test_gradient_points_to_the_truth():
-    logits = tf.Variable(np.zeros((1, 1, 1, 4, 2), np.float32))
+def float64_loss(name, truth, logits):
+    """The definition in numpy's float64, for uniform weights: an independent second writing."""
+    logits = logits.reshape(-1, logits.shape[-1]).astype(np.float64)
+    truth = truth.ravel()
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    right = p[np.arange(truth.size), truth]
+    shared = np.bincount(truth, right)
+    predicted, true = p.sum(0), np.bincount(truth)
+    dice = (2 * shared / (predicted + true)).mean()
+    tversky = (shared / (0.3 * predicted + 0.7 * true)).mean()
+    cross_entropy = -np.log(right)
+    return {
+        "dice": 1 - dice,
+        "dice_cross_entropy": 1 - dice + cross_entropy.mean(),
+        "tversky": 1 - tversky,
+        "cross_entropy": cross_entropy.mean(),
+        "focal": ((1 - right) ** 2 * cross_entropy).mean(),
+        "top_k_cross_entropy": np.sort(cross_entropy)[-round(0.1 * truth.size) :].mean(),
+    }[name]
+
+
+@pytest.fixture(scope="module")
+def large():
+    """One patch of 128^3 with a rare class, and its logits, of which many are nearly certain."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((1, 128, 128, 128)) < 0.001).astype(np.uint8)
+    logits = rng.normal(0, 3, (*truth.shape, 2)).astype(np.float32)
+    return truth, logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("dtype", "accuracy"),
+    [(tf.float16, 1e-3), (tf.bfloat16, 1e-3), (tf.float32, 1e-4)],
+    ids=["float16", "bfloat16", "float32"],
+)
+def test_sums_at_128_cubed_are_those_of_float64(large, name, dtype, accuracy):
+    """Of the very logits that the network gave, however few digits they have."""
+    truth, logits = large
+    rounded = tf.cast(logits, dtype)
+    loss = LOSSES[name]()
     with tf.GradientTape() as tape:
-        loss = SoftDiceLoss()(TRUTH, logits)
-    gradient = tape.gradient(loss, logits).numpy()[0, 0, 0]
-    assert (np.sign(gradient) == [[-1, 1], [-1, 1], [1, -1], [1, -1]]).all()
+        tape.watch(rounded)
+        value = loss(truth, rounded)
+    expected = float64_loss(name, truth, tf.cast(rounded, tf.float32).numpy())
+    assert float(value) == pytest.approx(expected, rel=accuracy)
+    assert np.isfinite(tf.cast(tape.gradient(value, rounded), tf.float32)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_is_that_of_monai(case):
+    table = json.loads(TABLE.read_text())
+    truth, logits = make_case()
+    name, settings = CASES[case]
+    value = float(LOSSES[name](**settings)(truth, logits))
+    assert value == pytest.approx(table["values"][case], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_monai_still_gives_these_values():
+    pytest.importorskip("monai", reason="MONAI is not installed: pip install -e '.[bench]'")
+    from monai_losses import values_of_monai
+
+    assert values_of_monai() == pytest.approx(json.loads(TABLE.read_text())["values"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_configuration_names_each_loss(name):
+    assert type(build_loss(LossConfig(name=name))) is LOSSES[name]
+
+
+def test_settings_reach_the_loss():
+    settings = {"class_weights": (1.0, 2.0), "ignore_label": 255}
+    overlap = {**settings, "per": "sample", "background": False}
+    cases = [
+        ("tversky", {**overlap, "alpha": 0.1, "beta": 0.9}),
+        ("dice_cross_entropy", overlap),
+        ("focal", {**settings, "gamma": 1.5}),
+        ("top_k_cross_entropy", {**settings, "share": 0.2}),
+    ]
+    for name, values in cases:
+        config = build_loss(LossConfig(name=name, **values)).get_config()
+        for key, value in values.items():
+            assert config[key] == (list(value) if isinstance(value, tuple) else value)
 
 
 @pytest.mark.parametrize(
-    "thing",
+    ("settings", "message"),
     [
-        SoftDiceLoss("square", name="other"),
-        DiceCrossEntropyLoss("simple"),
-        OrganDice(3, name="other"),
+        ({"gamma": 1.0}, "loss.gamma must be left alone where loss.name is dice, got 1.0"),
+        ({"name": "focal", "per": "sample"}, "loss.per must be left alone where .* is focal"),
+        (
+            {"name": "focal", "class_weights": "square"},
+            "loss.class_weights must be uniform or numbers where loss.name is focal, got square",
+        ),
     ],
-    ids=["dice", "dice_cross_entropy", "metric"],
 )
-def test_survives_serialisation(thing):
-    module = keras.losses if isinstance(thing, keras.losses.Loss) else keras.metrics
-    again = module.deserialize(module.serialize(thing))
-    assert type(again) is type(thing)
-    assert again.get_config() == thing.get_config()
+def test_setting_that_the_loss_does_not_have_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LossConfig(**settings)
 
 
-def test_metric_pools_voxels_over_batches():
-    # Organ 1: batch one has 1 voxel, found; batch two has 3, of which 1 is found and 1 invented.
-    # Together 2 * 2 / (4 + 3); the mean of the batches' Dice (1 and 0.4) would be another.
-    metric = OrganDice(2)
-    metric.update_state(np.array([[[[1, 0, 0, 0, 0]]]]), certain([[[[1, 0, 0, 0, 0]]]], 2))
-    assert float(metric.result()) == pytest.approx(1)
-    metric.update_state(np.array([[[[1, 1, 1, 0, 0]]]]), certain([[[[1, 0, 0, 1, 0]]]], 2))
-    assert float(metric.result()) == pytest.approx(4 / 7)
-    metric.reset_state()
-    metric.update_state(np.array([[[[1, 1, 1, 0, 0]]]]), certain([[[[1, 0, 0, 1, 0]]]], 2))
-    assert float(metric.result()) == pytest.approx(2 / 5)
-
-
-def test_metric_leaves_out_background_and_organs_never_seen():
-    metric = OrganDice(4)
-    assert metric.result() == 0
-    # Organ 1 half found (2 * 1 / (2 + 1)), organ 2 only invented (0), organ 3 nowhere.
-    metric.update_state(np.array([[[[0, 0, 1, 1]]]]), certain([[[[0, 2, 1, 0]]]], 4))
-    np.testing.assert_allclose(metric.per_class(), [2 * 1 / 4, 2 / 3, 0, np.nan])
-    assert float(metric.result()) == pytest.approx((2 / 3 + 0) / 2)
-
-
-def test_metric_counts_beyond_float32():
-    metric = OrganDice(2)
-    metric.sizes.assign([2**25, 2**25])
-    metric.update_state(np.array([[[[0, 1]]]]), certain([[[[0, 1]]]], 2))
-    np.testing.assert_array_equal(metric.sizes.numpy(), [2**25 + 2, 2**25 + 2])
-
-
-def test_metric_refuses_weights():
-    with pytest.raises(ValueError, match="no sample_weight"):
-        OrganDice(2).update_state(TRUTH, certain(TRUTH, 2), sample_weight=np.ones(1))
+@pytest.mark.parametrize("name", LOSSES)
+def test_survives_serialisation(name):
+    loss = LOSSES[name]([1.0, 2.0], ignore_label=255, name="other")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()

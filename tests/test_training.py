@@ -81,8 +81,10 @@ def test_folder_tells_what_ran(finished, dataset):
 
 def test_history_has_validation_where_there_was_one(finished):
     rows = history_rows(finished.run_dir)
-    columns = ["epoch", "loss", "dice", "val_dice", "val_dice_liver", "val_dice_spleen"]
-    assert list(rows[0]) == columns
+    scores = ["dice", "dice_liver", "dice_spleen"]
+    assert list(rows[0]) == ["epoch", "loss", *scores, *(f"val_{score}" for score in scores)]
+    organs = np.array([[float(row[score]) for score in scores[1:]] for row in rows])
+    assert [float(row["dice"]) for row in rows] == pytest.approx(np.nanmean(organs, axis=1))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [bool(row["val_dice"]) for row in rows] == [False, True, True]
     validated = [float(row["val_dice"]) for row in rows[1:]]
@@ -274,7 +276,7 @@ def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, weigh
     """A process each, since TensorFlow fixes its devices once."""
     settings = {
         "model.norm": "sync_batch",
-        "training.class_weights": weights,
+        "loss.class_weights": weights,
         "training.steps_per_epoch": 5,
     }
     losses = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,19 +15,28 @@ class OrganDice(keras.metrics.Metric):
 
     It streams: intersections and sizes are summed over batches and replicas, and the Dice is of the
     sums, not a mean of the batches'. The background is counted but not in the mean, nor is an organ
-    that neither truth nor prediction has shown.
+    that neither truth nor prediction has shown: its Dice is NaN.
 
     Args:
-        num_classes: Classes, background included.
-        name: Of the metric.
+        class_names: Of all classes, background first.
+        ignore_label: The class index of voxels that count nowhere.
+        name: Of the mean in the logs; an organ's is `<name>_<organ>`.
         dtype: Of the counts; float32 counts up to 2^24 voxels only, eight patches of 128^3.
     """
 
-    def __init__(self, num_classes: int, name: str = "dice", dtype: str = "float64") -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        ignore_label: int | None = None,
+        name: str = "dice",
+        dtype: str = "float64",
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.num_classes = num_classes
+        self.class_names = list(class_names)
+        self.ignore_label = ignore_label
         # Keras 3 would make them float32 whatever the metric is.
-        counts = {"shape": (num_classes,), "initializer": "zeros", "dtype": dtype}
+        counts = {"shape": (len(self.class_names),), "initializer": "zeros", "dtype": dtype}
         self.shared = self.add_weight(name="shared", **counts)
         self.sizes = self.add_weight(name="sizes", **counts)
 
@@ -44,33 +54,47 @@ class OrganDice(keras.metrics.Metric):
             raise ValueError("OrganDice counts voxels and takes no sample_weight")
         truth = tf.reshape(tf.cast(y_true, tf.int32), [-1])
         predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
-        right = tf.cast(tf.equal(truth, predicted), self.shared.dtype)
-        self.shared.assign_add(self._count(truth, weights=right))
+        nowhere = len(self.class_names)  # a class that is not counted
+        if self.ignore_label is not None:
+            counts = tf.not_equal(truth, self.ignore_label)
+            truth, predicted = (tf.where(counts, v, nowhere) for v in (truth, predicted))
+        self.shared.assign_add(self._count(tf.where(tf.equal(truth, predicted), truth, nowhere)))
         self.sizes.assign_add(self._count(truth) + self._count(predicted))
 
     def per_class(self) -> tf.Tensor:
         """Dice of each class (classes,); NaN for a class that was never seen."""
         return 2 * tf.convert_to_tensor(self.shared) / tf.convert_to_tensor(self.sizes)
 
-    def result(self) -> tf.Tensor:
-        """Mean Dice over the organs seen, 0 if there was none."""
+    def result(self) -> dict[str, tf.Tensor]:
+        """Dice by name in the logs: the mean over the organs seen, 0 if none was, then each."""
         organs = self.per_class()[1:]
         seen = tf.logical_not(tf.math.is_nan(organs))
         total = tf.reduce_sum(tf.where(seen, organs, tf.zeros_like(organs)))
-        return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(seen, self.shared.dtype)))
+        mean = tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(seen, organs.dtype)))
+        return dict(zip(self.columns, [mean, *tf.unstack(organs)], strict=True))
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys of `result`."""
+        return [self.name, *(f"{self.name}_{organ}" for organ in self.class_names[1:])]
 
     def reset_state(self) -> None:
         """Forgets all batches."""
         for variable in (self.shared, self.sizes):
-            variable.assign(tf.zeros([self.num_classes], self.shared.dtype))
+            variable.assign(tf.zeros([len(self.class_names)], self.shared.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {**super().get_config(), "num_classes": self.num_classes}
+        return {
+            **super().get_config(),
+            "class_names": self.class_names,
+            "ignore_label": self.ignore_label,
+        }
 
-    def _count(self, classes: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
-        """Voxels of each class (classes,), each as often as its weight says."""
-        counts = tf.math.bincount(
-            classes, weights=weights, minlength=self.num_classes, maxlength=self.num_classes
+    def _count(self, classes: tf.Tensor) -> tf.Tensor:
+        """Voxels of each class (classes,); those of no class are left out."""
+        # Not tf.math.bincount, which does not compile: it looks for the largest class.
+        counts = tf.raw_ops.DenseBincount(
+            input=classes, size=len(self.class_names), weights=tf.constant([], tf.int64)
         )
         return tf.cast(counts, self.shared.dtype)

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -22,7 +23,7 @@ from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import DiceCrossEntropyLoss, OrganDice, SoftDiceLoss, build_fcn, geometry
+from fcnseg.models import OrganDice, build_fcn, build_loss, geometry
 from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
 from fcnseg.run_folder import (
     BEST_MODEL_FILE,
@@ -82,7 +83,7 @@ def train(
     keras.utils.set_random_seed(config.training.seed)
     strategy = make_strategy()
     with strategy.scope():
-        model = build_compiled(config, num_classes=info.num_classes)
+        model = build_compiled(config, class_names=info.class_names)
     model_info = make_model_info(config, info)
     segmenter = make_segmenter(model, model_info)
     patches = make_training_dataset(
@@ -125,7 +126,8 @@ def _fit(
     best: KeepBest,
 ) -> dict[str, list[float]]:
     """Trains; returns the history."""
-    history_file = HistoryFile(folder / HISTORY_FILE, ["loss", "dice", *validation.columns])
+    dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
+    history_file = HistoryFile(folder / HISTORY_FILE, ["loss", *dices, *validation.columns])
     history: dict[str, list[float]] = model.fit(
         patches,
         epochs=config.training.epochs,
@@ -165,18 +167,17 @@ def make_strategy() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in cpus], reduction)
 
 
-def build_compiled(config: Config, *, num_classes: int) -> keras.Model:
+def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model:
     """Builds the network with its optimizer, loss and metric, in the current strategy's scope."""
     settings = config.training
-    model = build_fcn(config.model, num_classes=num_classes, precision=settings.precision)
+    model = build_fcn(config.model, num_classes=len(class_names), precision=settings.precision)
     optimizer = keras.optimizers.Adam(_learning_rate(settings))
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    losses = {"dice": SoftDiceLoss, "dice_cross_entropy": DiceCrossEntropyLoss}
     model.compile(
         optimizer=optimizer,
-        loss=losses[settings.loss](settings.class_weights),
-        metrics=[OrganDice(num_classes)],
+        loss=build_loss(config.loss),
+        metrics=[OrganDice(class_names, ignore_label=config.loss.ignore_label)],
         jit_compile=False,  # on CPU a compiled step takes ten times as long
     )
     return model

@@ -1,0 +1,75 @@
+"""A loss at each resolution of the decoder, in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def level_weights(levels: int, weights: Sequence[float] = ()) -> list[float]:
+    """The weight of each output's loss, with sum 1.
+
+    Args:
+        levels: Number of outputs, full resolution first.
+        weights: In which proportion; by default each is half of the one before, as in nnU-Net
+            (Isensee et al. 2021).
+
+    Returns:
+        One weight an output.
+
+    Raises:
+        ValueError: If there is not one weight an output.
+    """
+    weights = weights or [0.5**level for level in range(levels)]
+    if len(weights) != levels or not sum(weights) > 0:
+        raise ValueError(
+            f"level_weights must be one number an output, not all 0,"
+            f" got {list(weights)} for {levels} outputs"
+        )
+    return [weight / sum(weights) for weight in weights]
+
+
+def shrink_label(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The label (batch, z, y, x) on the grid of logits: the voxel nearest to each centre."""
+    for axis in (1, 2, 3):
+        length, size = tf.shape(label)[axis], tf.shape(logits)[axis]
+        # The centre of voxel i, (i + 1/2) length / size, in whole numbers.
+        places = (2 * tf.range(size) + 1) * length // (2 * size)
+        label = tf.gather(label, places, axis=axis)
+    return tf.ensure_shape(label, logits.shape[:-1])
+
+
+@keras.saving.register_keras_serializable(package="fcnseg")
+class DeeplySupervised(keras.Model):
+    """A network with several outputs, full resolution first, of which each has its loss.
+
+    Lee et al. 2015 (arXiv 1409.5185): what is supervised nearby learns sooner. In `fit` each output
+    meets the one label, shrunk to its own grid, and metrics see the first output alone. Compile it
+    with one loss an output:
+
+        model.compile(loss=[loss] * levels, loss_weights=level_weights(levels), metrics=...)
+
+    What predicts is the first output: `keras.Model(model.input, model.outputs[0])`.
+    """
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> tf.Tensor:
+        """The weighted sum of the outputs' losses, for one label (batch, z, y, x)."""
+        labels = [shrink_label(y, logits) for logits in y_pred]
+        return super().compute_loss(x, labels, y_pred, sample_weight, **kwargs)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """The logs, metrics of the first output among them."""
+        logs: dict[str, Any] = super().compute_metrics(x, y, y_pred[0], sample_weight)
+        return logs

@@ -1,0 +1,45 @@
+"""Soft Dice and cross-entropy together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fcnseg.models.losses.cross_entropy import CrossEntropyLoss
+from fcnseg.models.losses.overlap import OverlapWeights
+from fcnseg.models.losses.soft_dice import SoftDiceLoss
+
+
+@keras.saving.register_keras_serializable(package="fcnseg")
+class DiceCrossEntropyLoss(SoftDiceLoss):
+    """`SoftDiceLoss` plus `CrossEntropyLoss`.
+
+    Dice alone has next to no gradient for an organ that the network gives up early, as a small one
+    may be; the cross-entropy has. nnU-Net (Isensee et al. 2021) and the group's later network (the
+    MONAI bundle `multi_organ_segmentation`) train with this sum.
+
+    Args:
+        class_weights: `uniform`, `simple` or `square`, of the Dice alone, while voxels count alike
+            in the cross-entropy; or a number for each class, of both.
+        name: Of the loss.
+        **kwargs: `per` and `background`, of the Dice alone, and `ignore_label` of `OverlapLoss`; as
+            of every Keras loss.
+    """
+
+    def __init__(
+        self,
+        class_weights: OverlapWeights = "uniform",
+        name: str = "dice_cross_entropy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(class_weights, name=name, **kwargs)
+        self._cross_entropy = CrossEntropyLoss(
+            "uniform" if isinstance(class_weights, str) else class_weights,
+            ignore_label=self.ignore_label,
+        )
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """The loss (batch,); shapes as in `OverlapLoss`."""
+        return super().call(y_true, y_pred) + self._cross_entropy.call(y_true, y_pred)

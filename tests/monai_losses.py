@@ -1,0 +1,106 @@
+"""Values of MONAI's and PyTorch's losses, to compare ours with.
+
+In an environment with monai, `python tests/monai_losses.py` writes the table anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+TABLE = Path(__file__).parent / "monai_losses.json"
+CLASSES = 4
+WEIGHTS = [1.0, 2.0, 3.0, 0.5]
+
+# Name -> our loss and its settings, for what `values_of_monai` gives under the same name.
+CASES = {
+    "dice": ("dice", {}),
+    "dice, per sample": ("dice", {"per": "sample"}),
+    "dice, organs alone": ("dice", {"background": False}),
+    "dice, weighed": ("dice", {"class_weights": WEIGHTS}),
+    "dice, ignoring": ("dice", {"ignore_label": 2}),
+    "dice and cross-entropy": ("dice_cross_entropy", {}),
+    "dice and cross-entropy, per sample, organs alone": (
+        "dice_cross_entropy",
+        {"per": "sample", "background": False},
+    ),
+    "tversky": ("tversky", {"alpha": 0.3, "beta": 0.7}),
+    "tversky, organs alone": ("tversky", {"alpha": 0.6, "beta": 0.2, "background": False}),
+    "cross-entropy": ("cross_entropy", {}),
+    "cross-entropy, weighed": ("cross_entropy", {"class_weights": WEIGHTS}),
+    "cross-entropy, weighed, ignoring": (
+        "cross_entropy",
+        {"class_weights": WEIGHTS, "ignore_label": 2},
+    ),
+    "focal": ("focal", {"gamma": 2.0}),
+    "focal, weighed": ("focal", {"gamma": 1.5, "class_weights": WEIGHTS}),
+    "top-k cross-entropy": ("top_k_cross_entropy", {"share": 0.1}),
+}
+
+
+def make_case() -> tuple[np.ndarray, np.ndarray]:
+    """Class indices (2, 5, 6, 7) and logits (2, 5, 6, 7, 4)."""
+    rng = np.random.default_rng(2018)
+    truth = rng.integers(0, CLASSES, (2, 5, 6, 7))
+    return truth, rng.normal(0, 2, (*truth.shape, CLASSES)).astype(np.float32)
+
+
+def values_of_monai() -> dict[str, float]:
+    """MONAI's value in each case, without the smoothing that ours do not have."""
+    import torch
+    from monai import losses
+
+    truth, logits = make_case()
+    y = torch.tensor(truth)
+    x = torch.moveaxis(torch.tensor(logits), -1, 1)
+    weights = torch.tensor(WEIGHTS)
+    # MONAI takes the mean over classes of what is weighed, ours a weighted mean.
+    share = CLASSES / weights.sum()
+    options = {"softmax": True, "to_onehot_y": True, "smooth_nr": 0.0, "smooth_dr": 1e-12}
+    batch, organs = {"batch": True}, {"include_background": False}
+    cross_entropy = torch.nn.functional.cross_entropy
+    # What is ignored is cut out before MONAI sees it; three classes are left of four columns.
+    rest = y != 2
+    kept_x = x.movedim(1, -1)[rest].T[None, :, None, None]
+    kept_y = y[rest][None, None, None]
+    dice_of_rest = losses.DiceLoss(**options, **batch, reduction="none")(kept_x, kept_y[:, None])
+    voxels = cross_entropy(x, y, reduction="none").flatten(1)
+    focal = {"use_softmax": True, "to_onehot_y": True}
+    values = {
+        "dice": losses.DiceLoss(**options, **batch)(x, y[:, None]),
+        "dice, per sample": losses.DiceLoss(**options)(x, y[:, None]),
+        "dice, organs alone": losses.DiceLoss(**options, **batch, **organs)(x, y[:, None]),
+        "dice, weighed": share * losses.DiceLoss(**options, **batch, weight=weights)(x, y[:, None]),
+        "dice, ignoring": dice_of_rest.flatten()[[0, 1, 3]].mean(),
+        "dice and cross-entropy": losses.DiceCELoss(**options, **batch)(x, y[:, None]),
+        "dice and cross-entropy, per sample, organs alone": (
+            # Its cross-entropy would leave the background out as well.
+            losses.DiceLoss(**options, **organs)(x, y[:, None]) + cross_entropy(x, y)
+        ),
+        "tversky": losses.TverskyLoss(**options, **batch, alpha=0.3, beta=0.7)(x, y[:, None]),
+        "tversky, organs alone": losses.TverskyLoss(
+            **options, **batch, **organs, alpha=0.6, beta=0.2
+        )(x, y[:, None]),
+        "cross-entropy": cross_entropy(x, y),
+        "cross-entropy, weighed": cross_entropy(x, y, weight=weights),
+        "cross-entropy, weighed, ignoring": cross_entropy(x, y, weight=weights, ignore_index=2),
+        # Its mean is also over the classes that are not the voxel's own, where it is 0.
+        "focal": CLASSES * losses.FocalLoss(**focal, gamma=2.0)(x, y[:, None]),
+        "focal, weighed": (
+            (CLASSES * y.numel() / weights[y].sum())
+            * losses.FocalLoss(**focal, gamma=1.5, weight=WEIGHTS)(x, y[:, None])
+        ),
+        "top-k cross-entropy": voxels.topk(round(0.1 * voxels.shape[1])).values.mean(),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    import monai
+    import torch
+
+    versions = {"monai": monai.__version__, "torch": torch.__version__}
+    content = {"versions": versions, "values": values_of_monai()}
+    TABLE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
