@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fcnseg.errors import ConfigError
 from fcnseg.models import CrossEntropyLoss, DeeplySupervised, OrganDice, SoftDiceLoss, level_weights
 from fcnseg.models.deep_supervision import shrink_label
 
@@ -19,7 +20,7 @@ def test_each_level_has_half_of_the_one_before():
 def test_given_weights_are_proportions():
     assert level_weights(2, (3, 1)) == [0.75, 0.25]
     for weights in ((1, 1, 1), (0, 0)):
-        with pytest.raises(ValueError, match="level_weights must be one number an output"):
+        with pytest.raises(ConfigError, match="level_weights must be one number an output"):
             level_weights(2, weights)
 
 

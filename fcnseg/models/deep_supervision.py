@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from fcnseg.errors import ConfigError
+
 
 def level_weights(levels: int, weights: Sequence[float] = ()) -> list[float]:
     """The weight of each output's loss, with sum 1.
@@ -21,11 +23,11 @@ def level_weights(levels: int, weights: Sequence[float] = ()) -> list[float]:
         One weight an output.
 
     Raises:
-        ValueError: If there is not one weight an output.
+        ConfigError: If there is not one weight an output.
     """
     weights = weights or [0.5**level for level in range(levels)]
     if len(weights) != levels or not sum(weights) > 0:
-        raise ValueError(
+        raise ConfigError(
             f"level_weights must be one number an output, not all 0,"
             f" got {list(weights)} for {levels} outputs"
         )

@@ -23,7 +23,7 @@ from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import OrganDice, build_fcn, build_loss, geometry
+from fcnseg.models import OrganDice, build_fcn, build_loss, geometry, level_weights
 from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
 from fcnseg.run_folder import (
     BEST_MODEL_FILE,
@@ -174,9 +174,13 @@ def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model
     optimizer = keras.optimizers.Adam(_learning_rate(settings))
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    loss = build_loss(config.loss)
+    levels = len(model.outputs)
+    weights = level_weights(levels, config.loss.level_weights)
     model.compile(
         optimizer=optimizer,
-        loss=build_loss(config.loss),
+        loss=loss if levels == 1 else [loss] * levels,
+        loss_weights=None if levels == 1 else weights,
         metrics=[OrganDice(class_names, ignore_label=config.loss.ignore_label)],
         jit_compile=False,  # on CPU a compiled step takes ten times as long
     )
