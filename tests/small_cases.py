@@ -9,9 +9,10 @@ import numpy as np
 from fcnseg.volumes import Volume, write_volume
 
 LABEL_MAP = "classes:\n  background: [0]\n  liver: [5]\n  spleen: [1, 2]\n"
-# Left, posterior, superior with a shift, 2 mm slices: every axis has a turn or a spacing to get
-# wrong.
-AFFINE = np.array([[-1.0, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 2, -7], [0, 0, 0, 1]])
+# Left, posterior, superior with a shift: every axis has a turn or a spacing to get wrong. As coarse
+# as a CT may be, so that a few voxels are as wide as a patient.
+AFFINE = np.array([[-5.0, 0, 0, 200], [0, -7.5, 0, 150], [0, 0, 10, -35], [0, 0, 0, 1]])
+SPACING_MM = (10.0, 7.5, 5.0)
 
 
 def write_case(folder: Path, case_id: str, *, seed: int, shape=(12, 14, 16)) -> None:

@@ -30,7 +30,7 @@ def command(cases: Path, output: Path, **flags) -> ConvertCt:
         cases=str(cases),
         label_map=str(cases.with_name("label_map.yaml")),
         output=str(output),
-        **{"spacing_mm": (2.0, 1.5, 1.5), "test_fraction": 0.3, **flags},
+        **{"spacing_mm": (10.0, 7.5, 7.5), "test_fraction": 0.3, **flags},
     )
 
 
@@ -60,7 +60,7 @@ def test_each_case_arrives_once_in_the_split_of_its_patient(cases, tmp_path):
     assert len(patients) == 3
     assert all(len(splits) == 1 for splits in patients.values())
     assert info.class_names == ("background", "liver", "spleen")
-    assert info.spacing_mm == (2.0, 1.5, 1.5)
+    assert info.spacing_mm == (10.0, 7.5, 7.5)
 
 
 def test_the_manifest_describes_the_files(cases, tmp_path):
@@ -82,7 +82,7 @@ def test_the_manifest_describes_the_files(cases, tmp_path):
 
 
 # One case a shard, so that workers have something to share.
-FINE = {"spacing_mm": (0.3, 0.3, 0.3), "shard_mib": 1}
+FINE = {"spacing_mm": (1.5, 1.5, 1.5), "shard_mib": 1}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_folders_give_the_same_records_as_a_list(cases, tmp_path):
         labels=f"{cases.parent}/labels",
         label_map=f"{cases.parent}/label_map.yaml",
         output=f"{tmp_path}/folders",
-        spacing_mm=(2.0, 1.5, 1.5),
+        spacing_mm=(10.0, 7.5, 7.5),
         test_fraction=0.3,
     ).run()
     assert contents(tmp_path / "list") == contents(tmp_path / "folders")
@@ -185,12 +185,12 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(cases, tmp_path,
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
 
-    command(cases, tmp_path / "out", spacing_mm=(4.0, 4.0, 4.0)).run()
+    command(cases, tmp_path / "out", spacing_mm=(20.0, 20.0, 20.0)).run()
     assert "is complete already" in caplog.text
     assert contents(tmp_path / "out") == before | {"notes.txt": b"mine"}
 
-    command(cases, tmp_path / "out", spacing_mm=(4.0, 4.0, 4.0), overwrite=True).run()
-    assert read_dataset_info(tmp_path / "out").spacing_mm == (4.0, 4.0, 4.0)
+    command(cases, tmp_path / "out", spacing_mm=(20.0, 20.0, 20.0), overwrite=True).run()
+    assert read_dataset_info(tmp_path / "out").spacing_mm == (20.0, 20.0, 20.0)
     assert (tmp_path / "out" / "notes.txt").exists()
 
 

@@ -42,8 +42,9 @@ def test_many_unlisted_ids_are_counted_not_listed():
 def test_unlisted_ids_become_background_if_the_map_says_so():
     label_map = LabelMap.from_mapping({"classes": CLASSES, "unlisted": "background"})
     assert label_map.apply(np.array([[[7, 5, 70000]]])).tolist() == [[[0, 3, 0]]]
-    with pytest.raises(LabelError, match=r"-1 \(1 voxels\)"):
+    with pytest.raises(LabelError, match=r"not be negative, got -1 \(1 voxels\)") as caught:
         label_map.apply(np.array([[[-1, 5, 0]]]))
+    assert caught.value.code == "label_negative"
 
 
 def test_more_classes_than_uint8_holds():
@@ -54,8 +55,24 @@ def test_more_classes_than_uint8_holds():
 
 
 def test_mapping_round_trip():
-    label_map = LabelMap.from_mapping({"classes": CLASSES, "unlisted": "background"})
+    classes = CLASSES | {"kidney": [2, "kidney_left", "kidney_right"], "colon": []}
+    label_map = LabelMap.from_mapping({"classes": classes, "unlisted": "background"})
     assert LabelMap.from_mapping(label_map.to_mapping()) == label_map
+
+
+def test_ids_and_masks_may_make_a_class(tmp_path):
+    classes = CLASSES | {"kidney": [2, "kidney_left", "kidney_right"], "colon": []}
+    label_map = LabelMap.read(write(tmp_path / "map.yaml", {"classes": classes}))
+    assert label_map.apply(np.array([[[2, 5, 0]]])).tolist() == [[[4, 3, 0]]]
+    # A class for which no mask is named is made of the mask with its own name.
+    assert label_map.masks == (
+        ("artery", 1),
+        ("vein", 2),
+        ("liver", 3),
+        ("kidney_left", 4),
+        ("kidney_right", 4),
+        ("colon", 5),
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +83,13 @@ def test_mapping_round_trip():
         ({"classes": {"liver": [1], "background": [0]}}, "begin with background"),
         ({"classes": {"background": [0]}}, "2 to 65535"),
         ({"classes": {"background": [0], "a": [1], "b": [1]}}, r"one class, got \[1\]"),
-        ({"classes": {"background": [0], "a": ["x"]}}, r"classes\.a\.0"),
+        ({"classes": {"background": [0], "a": [[1]]}}, r"classes\.a\.0"),
+        (
+            {"classes": {"background": [0], "a": ["x"], "b": ["x"]}},
+            r"mask .* one class, got \['x'\]",
+        ),
+        ({"classes": {"background": [0], "a": ["b"], "b": [1]}}, r"mask .* one class, got \['b'\]"),
+        ({"classes": {"background": ["air"], "a": [1]}}, r"no mask holds, got \['air'\]"),
         ({"classes": {"background": [0], "a": [-4]}}, "not be negative, got -4"),
         ({"classes": CLASSES, "unlisted": "ignore"}, "unlisted"),
     ],

@@ -39,8 +39,6 @@ class CheckOptions:
             )
         if self.max_case_voxels < 1:
             raise InputError(f"max_case_voxels must be positive, got {self.max_case_voxels}")
-        unknown = sorted(set(self.accept) - ACCEPTABLE)
+        unknown = sorted(set(self.accept).difference(ACCEPTABLE))
         if unknown:
-            raise InputError(
-                f"accept must be of {', '.join(sorted(ACCEPTABLE))}, got {', '.join(unknown)}"
-            )
+            raise InputError(f"accept must be of {', '.join(ACCEPTABLE)}, got {', '.join(unknown)}")

@@ -61,6 +61,17 @@ def exists(path: str) -> bool:
         raise InputError(f"cannot look for {path}: {one_line(error)}") from error
 
 
+def is_folder(path: str) -> bool:
+    """Whether there is a folder of this name, or in an object store anything below it.
+
+    Raises:
+        InputError: If no file system opens paths of this scheme.
+    """
+    if is_local(path):
+        return Path(path).is_dir()
+    return not exists(path) and bool(list_folder(path))
+
+
 def read_text(path: str) -> str:
     """The content of a UTF-8 file.
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
-from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
-from fcnseg.errors import GeometryError, LabelError
+from fcnseg.conversion.labels import LabelReader, find_in_counts
+from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
+from fcnseg.conversion.rejects import CODES, CaseError, CaseWarning, opened
+from fcnseg.errors import GeometryError
 from fcnseg.records import Record
 from fcnseg.volumes import (
+    Finding,
     Geometry,
     LabelMap,
     Volume,
-    check_same_grid,
     read_ct,
     read_geometry,
-    read_label,
     resample_image,
     resample_label,
     to_canonical,
@@ -79,9 +81,9 @@ class Preprocessing:
         with opened(case.image, header_only=True) as path:
             image = read_geometry(path)
         self._check_size(image, case.image)
+        self._judge(find_in_geometry(image), case, case.image)
         if case.label is not None:
-            with opened(case.label, header_only=True) as path:
-                self._check_match(image, read_geometry(path), case.label)
+            self._labels.inspect(case.label, image)
         return image
 
     def convert(self, case: Case) -> Converted:
@@ -90,17 +92,20 @@ class Preprocessing:
         Raises:
             CaseError: If a file is unreadable or implausible, or its label map does not fit.
         """
-        with opened(case.image) as path:
-            source = read_ct(path)
+        source, warnings = self._read_image(case)
         image = resample_image(to_canonical(source), self.spacing_mm)
         label = None
         counts = np.zeros((1, self.label_map.num_classes), dtype=np.int64)
         coordinates, drawn = np.empty((0, 3), dtype=np.int32), counts[0]
         if case.label is not None:
-            classes = self._read_classes(case.label, on_grid_of=source)
-            label = resample_label(to_canonical(classes), self.spacing_mm).array
+            classes, findings = self._labels.read(case.label, source.geometry)
+            # The image's affine: float noise must not turn the two to different orientations.
+            on_grid = to_canonical(source.with_array(classes))
+            label = resample_label(on_grid, self.spacing_mm).array
             counts = count_classes(label, num_classes=self.label_map.num_classes)
             coordinates, drawn = draw_coordinates(label, counts, case_id=case.case_id)
+            findings += find_in_counts(counts.sum(axis=0))
+            warnings += self._judge(findings, case, case.label)
         record = Record(
             case_id=case.case_id,
             patient_id=case.patient_id,
@@ -114,17 +119,40 @@ class Preprocessing:
             foreground_coordinates=coordinates,
             foreground_counts=drawn,
         )
-        return Converted(record)
+        return Converted(record, tuple(warnings))
 
-    def _read_classes(self, file: str, *, on_grid_of: Volume) -> Volume:
-        with opened(file) as path:
-            label = read_label(path)
-        try:
-            classes = self.label_map.apply(label.array)
-        except LabelError as error:
-            raise CaseError("label_ids_unknown", str(error), file=file) from error
-        # The image's affine: float noise must not turn the two to different orientations.
-        return on_grid_of.with_array(classes)
+    @property
+    def _labels(self) -> LabelReader:
+        return LabelReader(self.label_map, self.checks)
+
+    def _read_image(self, case: Case) -> tuple[Volume, list[CaseWarning]]:
+        """The image in HU, without padding, and what is odd about it."""
+        with opened(case.image) as path:
+            source = read_ct(path)
+        findings = [
+            *source.findings,
+            *find_in_geometry(source.geometry),
+            *find_in_hu(source.array),
+        ]
+        if any(finding.code == "padding" for finding in findings):
+            source = without_padding(source)
+        return source, self._judge(findings, case, case.image)
+
+    def _judge(self, findings: Iterable[Finding], case: Case, file: str) -> list[CaseWarning]:
+        """Rejects the case for the first finding that is not to be let through, or warns of all."""
+        findings = list(dict.fromkeys(findings))
+        rejecting = [
+            finding
+            for finding in findings
+            if finding.code in CODES and finding.code not in self.checks.accept
+        ]
+        if rejecting:
+            first, *others = rejecting
+            detail = "; ".join(f"{other.reason} [{other.code}]" for other in others)
+            raise CaseError(first.code, first.reason, file=file, detail=detail)
+        return [
+            CaseWarning(case.case_id, finding.code, finding.reason, file) for finding in findings
+        ]
 
     def _check_size(self, image: Geometry, file: str) -> None:
         if math.prod(image.shape) > self.checks.max_case_voxels:
@@ -134,10 +162,3 @@ class Preprocessing:
                 f" {math.prod(image.shape)}: {image.shape} (z, y, x)",
                 file=file,
             )
-
-    def _check_match(self, image: Geometry, label: Geometry, file: str) -> None:
-        try:
-            check_same_grid(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
-        except GeometryError as error:
-            code = "shape_mismatch" if image.shape != label.shape else "grid_mismatch"
-            raise CaseError(code, str(error), file=file) from error

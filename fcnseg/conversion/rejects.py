@@ -14,28 +14,60 @@ from fcnseg.errors import FcnsegError, GeometryError, LabelError, one_line
 
 CODES = {
     "file_missing": "there is no such file",
-    "unreadable": "the file is not a whole volume of finite numbers in a known format",
+    "unreadable": "the file is not a whole volume of its format",
     "unknown_format": "the name of the file is of no format that is read",
     "missing_extra": "the format needs a package that is not installed; `reason` says which extra",
     "not_scalar": "the voxels are colours or vectors",
     "bad_geometry": "the file holds not one three-dimensional volume",
     "bad_affine": "the affine is singular, or holds NaN or infinity",
     "qform_sform_disagree": "a NIfTI header puts the volume in two places",
+    "not_finite": "a voxel is NaN or infinite",
     "too_large": "the volume has more voxels than max_case_voxels allows",
+    "spacing_implausible": "voxels are smaller or larger than those of any CT",
+    "field_of_view_implausible": "the volume is smaller or larger than any CT",
+    "sheared_grid": "the axes of the volume do not stand at right angles",
+    "constant_image": "all voxels are the same",
+    "scaled_image": "values span less than the noise of a CT: scaled to 0..1 or alike",
+    "windowed_image": "values are those of an 8-bit picture",
+    "missing_rescale": "nothing is as low as air and fat: the rescale intercept was left out",
+    "no_tissue": "nothing is as high as tissue",
     "shape_mismatch": "image and label differ in shape",
     "grid_mismatch": "image and label differ in spacing, origin or direction",
     "segments_overlap": "the label keeps overlapping segments, which make no label map",
     "label_not_integral": "the label holds fractions",
+    "label_negative": "the label holds negative ids",
     "label_ids_unknown": "the label holds ids that the label map does not list",
+    "label_empty": "the label shows no organ of the label map",
+    "masks_missing": "a folder of masks lacks one that the label map names",
+    "mask_ambiguous": "a folder of masks has two files of one name",
+    "mask_not_binary": "a mask holds several values other than 0",
     "unexpected_error": "something else failed; `detail` says where",
 }
 """What each code in the rejects file means."""
 
-WARNINGS: dict[str, str] = {}
+WARNINGS = {
+    "padding": "what lies outside the field of view was far below air, and is air now",
+    "thick_slices": "slices are far apart",
+    "oblique": "the grid is turned in the patient; it is not turned back",
+    "not_axial": "slices are sagittal or coronal",
+    "label_moved": "the label lies elsewhere, and was taken to lie where the image lies",
+    "label_resampled": "the label lies on another grid, and was brought to the image's",
+    "masks_overlap": "masks overlap; the later class of the label map took the voxels",
+}
 """What each code in the warnings means; the case is converted all the same."""
 
-ACCEPTABLE: frozenset[str] = frozenset()
-"""Codes of what is implausible, not impossible: the user may accept them."""
+ACCEPTABLE = (
+    "spacing_implausible",
+    "field_of_view_implausible",
+    "sheared_grid",
+    "constant_image",
+    "scaled_image",
+    "windowed_image",
+    "missing_rescale",
+    "no_tissue",
+    "label_empty",
+)
+"""Codes of what is implausible, not impossible: a user may accept it."""
 
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",

@@ -1,9 +1,10 @@
-"""Label maps: which ids of a label file make which class."""
+"""Label maps: which ids of a label file, or which binary masks, make which class."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +24,16 @@ _MOST_CLASSES = 65535  # what uint16 counts, less one number that stands for no 
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
-    """Classes in order, each with the ids that make it; the class index is the place in the order.
+    """Classes in order, each with what makes it; the class index is the place in the order.
 
     Attributes:
-        classes: Ids by class name; the first class is the background.
+        classes: What makes a class, by its name: ids, for labels that are one file, and names of
+            masks, for labels that are a folder of binary files. A class for which no mask is named
+            is made of the mask with its own name. The first class is the background.
         unlisted: What an id that no class names becomes: `background`, or `reject`, an error.
     """
 
-    classes: dict[str, tuple[int, ...]]
+    classes: dict[str, tuple[int | str, ...]]
     unlisted: Literal["background", "reject"] = "reject"
 
     def __post_init__(self) -> None:
@@ -38,10 +41,13 @@ class LabelMap:
             raise LabelError(f"classes must begin with {BACKGROUND}, got {list(self.classes)}")
         if not 2 <= len(self.classes) <= _MOST_CLASSES:
             raise LabelError(f"classes must be 2 to {_MOST_CLASSES}, got {len(self.classes)}")
-        ids = [number for numbers in self.classes.values() for number in numbers]
-        twice = sorted({number for number in ids if ids.count(number) > 1})
-        if twice:
-            raise LabelError(f"an id must belong to one class, got {twice} in several")
+        ids = [number for number, _ in self._ids()]
+        _check_once("an id", ids)
+        _check_once("a mask", [name for name, _ in self.masks])
+        if any(isinstance(part, str) for part in self.classes[BACKGROUND]):
+            raise LabelError(
+                f"{BACKGROUND} is what no mask holds, got {list(self.classes[BACKGROUND])}"
+            )
         if min(ids, default=0) < 0:
             raise LabelError(f"ids must not be negative, got {min(ids)}")
 
@@ -49,7 +55,8 @@ class LabelMap:
     def read(cls, path: str | os.PathLike[str]) -> LabelMap:
         """Reads a label map from YAML.
 
-        The file has `classes`, names in order each with a list of ids, and optionally `unlisted`.
+        The file has `classes`, names in order each with a list of ids and names of masks, and
+        optionally `unlisted`.
 
         Raises:
             LabelError: If the file is missing, is not of this form, or breaks a rule.
@@ -89,13 +96,36 @@ class LabelMap:
         return tuple(self.classes)
 
     @property
+    def masks(self) -> tuple[tuple[str, int], ...]:
+        """Names of binary masks, each with the index of the class it makes, in order.
+
+        >>> LabelMap({"background": (), "liver": (5,), "vein": ("cava", "portal")}).masks
+        (('liver', 1), ('cava', 2), ('portal', 2))
+        """
+        return tuple(
+            (mask, index)
+            for index, (name, parts) in enumerate(self.classes.items())
+            for mask in [part for part in parts if isinstance(part, str)] or [name]
+            if index > 0
+        )
+
+    def _ids(self) -> list[tuple[int, int]]:
+        """Ids, each with the index of the class it makes."""
+        return [
+            (part, index)
+            for index, parts in enumerate(self.classes.values())
+            for part in parts
+            if not isinstance(part, str)
+        ]
+
+    @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return len(self.classes)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
-        classes = {name: list(numbers) for name, numbers in self.classes.items()}
+        classes = {name: list(parts) for name, parts in self.classes.items()}
         return {"unlisted": self.unlisted, "classes": classes}
 
     @property
@@ -117,28 +147,42 @@ class LabelMap:
 
         Raises:
             LabelError: If an id is negative, or of no class while `unlisted` is `reject`; each
-                such id is named with its number of voxels.
+                such id is named with its number of voxels. Its code is `label_negative` or
+                `label_ids_unknown`.
         """
         rows, ids = _table_rows(label)
         unlisted = self.num_classes  # the first number that is no class
         table = np.full(len(ids), 0 if self.unlisted == "background" else unlisted, self.dtype)
-        by_id = {number: index for index, of in enumerate(self.classes.values()) for number in of}
+        by_id = dict(self._ids())
         for row, number in enumerate(ids):
             table[row] = by_id.get(int(number), unlisted if number < 0 else table[row])
         classes = table[rows]
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
-            ids, counts = np.unique(label[wrong], return_counts=True)
-            found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
-            raise LabelError(
-                f"label ids must be listed in the label map, got {told(found, most=_MOST_TOLD)}"
-                f"{of_case(case_id)}"
-            )
+            raise _unlisted_ids(label[wrong], case_id)
         return classes
 
 
 def label_dtype(num_classes: int) -> np.dtype[np.uint8 | np.uint16]:
     """Type of the class indices of so many classes: uint8, or uint16 above 255."""
     return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
+
+
+def _check_once(what: str, parts: list[Any]) -> None:
+    twice = sorted(part for part, count in Counter(parts).items() if count > 1)
+    if twice:
+        raise LabelError(f"{what} must belong to one class, got {twice} in several")
+
+
+def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> LabelError:
+    """The error that names ids with their numbers of voxels."""
+    ids, counts = np.unique(values, return_counts=True)
+    found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
+    rule, code = "be listed in the label map", "label_ids_unknown"
+    if ids[0] < 0:
+        rule, code = "not be negative", "label_negative"
+    return LabelError(
+        f"label ids must {rule}, got {told(found, most=_MOST_TOLD)}{of_case(case_id)}", code=code
+    )
 
 
 def _table_rows(

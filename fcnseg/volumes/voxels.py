@@ -68,5 +68,7 @@ def _values(
         slab = slice(start, start + _SLAB)
         values = stored[slab].astype(exact) * exact(slope) + exact(inter)
         if not np.isfinite(values).all():
-            raise InputError(f"voxels must be finite, got NaN or infinity in {what}")
+            raise InputError(
+                f"voxels must be finite, got NaN or infinity in {what}", code="not_finite"
+            )
         yield slab, values

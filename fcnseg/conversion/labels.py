@@ -1,0 +1,208 @@
+"""The label of a case on the grid of its image: one file of ids, or a folder of binary masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.conversion import files
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.errors import GeometryError, LabelError, told
+from fcnseg.volumes import (
+    Finding,
+    Geometry,
+    LabelMap,
+    Volume,
+    case_id_of,
+    check_same_grid,
+    read_geometry,
+    read_label,
+)
+from fcnseg.volumes.regridding import nearest_on_grid
+
+Classes = npt.NDArray[np.uint8 | np.uint16]
+_MOST_TOLD = 10  # pairs of classes in one warning
+
+
+def find_in_counts(counts: npt.NDArray[np.int64]) -> list[Finding]:
+    """Finds whether a label shows nothing.
+
+    Args:
+        counts: Voxels of each class (K,), background first.
+    """
+    if counts[1:].any():
+        return []
+    reason = f"a label must show an organ, but all of its {counts[0]} voxels are background"
+    return [Finding("label_empty", reason)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelReader:
+    """Reads labels as classes.
+
+    Attributes:
+        label_map: Makes classes of ids, or of masks.
+        checks: What is done about another grid than the image's.
+    """
+
+    label_map: LabelMap
+    checks: CheckOptions
+
+    def inspect(self, label: str, image: Geometry) -> None:
+        """Checks the headers of a label against the image.
+
+        Args:
+            label: Path of a label volume, or of a folder of masks.
+            image: The grid of the image.
+
+        Raises:
+            CaseError: If a file is missing or unreadable, or lies on another grid and this is not
+                allowed.
+        """
+        for file in [file for file, _ in self._masks(label)] or [label]:
+            with opened(file, header_only=True) as path:
+                geometry = read_geometry(path)
+            self._mismatch(geometry, image, file)
+
+    def read(self, label: str, image: Geometry) -> tuple[Classes, list[Finding]]:
+        """Reads a label.
+
+        Args:
+            label: Path of a label volume, or of a folder of masks.
+            image: The grid of the image.
+
+        Returns:
+            Class indices (z, y, x) on the grid of the image, and what is odd about the label.
+
+        Raises:
+            CaseError: If a file is unreadable, its values are no label, or it lies on another grid
+                and this is not allowed.
+        """
+        masks = self._masks(label)
+        if masks:
+            return self._merge(masks, image)
+        with opened(label) as path:
+            volume = read_label(path)
+            classes = volume.with_array(self.label_map.apply(volume.array))
+        array, finding = self._on_grid(classes, image, label)
+        return array, [*volume.findings, *finding]
+
+    def _masks(self, label: str) -> list[tuple[str, int]]:
+        """Paths of the masks in a folder, each with the class it makes; none if it is a file."""
+        if not files.is_folder(label):
+            return []
+        found = _volumes_in(label)
+        missing = [name for name, _ in self.label_map.masks if name not in found]
+        if missing:
+            raise CaseError(
+                "masks_missing",
+                f"a folder of masks must hold a file for each mask that the label map names, an"
+                f" empty one where there is no such organ: no {told(missing)} in {label}",
+                file=label,
+            )
+        return [(found[name], index) for name, index in self.label_map.masks]
+
+    def _merge(
+        self, masks: list[tuple[str, int]], image: Geometry
+    ) -> tuple[Classes, list[Finding]]:
+        """Reads one mask after the other; where two meet, the later class takes the voxel."""
+        classes = np.zeros(image.shape, dtype=self.label_map.dtype)
+        taken = np.zeros((self.label_map.num_classes,) * 2, dtype=np.int64)  # (later, earlier)
+        findings: list[Finding] = []
+        for file, index in masks:
+            mask, finding = self._read_mask(file, image)
+            taken[index] += np.bincount(classes[mask], minlength=len(taken))
+            classes[mask] = index
+            findings += finding
+        return classes, [*findings, *self._overlaps(taken)]
+
+    def _read_mask(self, file: str, image: Geometry) -> tuple[npt.NDArray[np.bool_], list[Finding]]:
+        with opened(file) as path:
+            volume = read_label(path)
+            mask = volume.with_array(_binary(volume.array, file))
+        array, finding = self._on_grid(mask, image, file)
+        return array, [*volume.findings, *finding]
+
+    def _overlaps(self, taken: npt.NDArray[np.int64]) -> Iterator[Finding]:
+        """What each class took of earlier ones, if anything."""
+        names = self.label_map.class_names
+        pairs = [
+            f"{names[earlier]} to {names[later]} {taken[later, earlier]}"
+            for later, earlier in np.argwhere(taken)
+            if 0 < earlier != later
+        ]
+        if pairs:
+            yield Finding(
+                "masks_overlap",
+                f"masks overlap, and the later class of the label map takes the voxels: from"
+                f" {told(pairs, most=_MOST_TOLD)} voxels",
+            )
+
+    def _on_grid(
+        self, label: Volume, image: Geometry, file: str
+    ) -> tuple[npt.NDArray, list[Finding]]:
+        """The label's array on the grid of the image, and what was done to bring it there."""
+        mismatch = self._mismatch(label.geometry, image, file)
+        if mismatch is None:
+            return label.array, []
+        if self.checks.on_mismatch == "trust_image":
+            return label.array, [Finding("label_moved", f"taken as the image lies: {mismatch}")]
+        on_grid = nearest_on_grid(label, image)
+        return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
+
+    def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
+        """What differs, if anything does and it is allowed."""
+        try:
+            check_same_grid(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
+        except GeometryError as error:
+            same_shape = image.shape == label.shape
+            allowed = self.checks.on_mismatch
+            if allowed == "resample_label" or (allowed == "trust_image" and same_shape):
+                return str(error)
+            code = "grid_mismatch" if same_shape else "shape_mismatch"
+            raise CaseError(code, str(error), file=file) from error
+        return None
+
+
+def _volumes_in(folder: str) -> dict[str, str]:
+    """Paths of the files right in a folder by their names without suffix.
+
+    Raises:
+        CaseError: If two files have one name.
+    """
+    root = files.join(folder, "")
+    found: dict[str, str] = {}
+    for path in files.list_folder(folder):
+        name = path.removeprefix(root)
+        if "/" in name:
+            continue
+        other = found.setdefault(case_id_of(name), path)
+        if other != path:
+            raise CaseError(
+                "mask_ambiguous",
+                f"a mask must be one file, got {other.removeprefix(root)} and {name} in {folder}",
+                file=folder,
+            )
+    return found
+
+
+def _binary(mask: npt.NDArray[np.integer], file: str) -> npt.NDArray[np.bool_]:
+    """Where a mask holds its one value that is not 0.
+
+    Raises:
+        LabelError: If it holds more values.
+    """
+    inside = mask != 0
+    low, high = (int(mask.min()), int(mask.max()))
+    if low < 0 or (high > 1 and np.count_nonzero(mask == high) != np.count_nonzero(inside)):
+        values = np.unique(mask)
+        raise LabelError(
+            f"a mask must hold 0 and one other value, got {told(values.tolist(), most=_MOST_TOLD)}"
+            f" in {file}",
+            code="mask_not_binary",
+        )
+    return inside
