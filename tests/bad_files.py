@@ -171,8 +171,8 @@ BAD_FILES = {
     ".mhd without its data": BadFile("file_missing", "no such file: ct.raw", mhd_without_data),
     ".hdr without its data": BadFile("unreadable", "not a (whole|read)", pair_without_data),
     "Analyze": BadFile("unreadable", "not a NIfTI volume", analyze),
-    "NaN .nii.gz": BadFile("unreadable", "must be finite", nifti_of(NAN)),
-    "NaN .nrrd": BadFile("unreadable", "must be finite", itk_of("ct.nrrd", NAN)),
+    "NaN .nii.gz": BadFile("not_finite", "must be finite", nifti_of(NAN)),
+    "NaN .nrrd": BadFile("not_finite", "must be finite", itk_of("ct.nrrd", NAN)),
     "RGB .nii.gz": BadFile("not_scalar", "must be numbers", nifti_of(np.zeros(SHAPE, RGB))),
     "RGB .nrrd": BadFile(
         "not_scalar",
