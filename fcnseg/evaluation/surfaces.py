@@ -3,8 +3,8 @@
 What an element is, how large it is, and what the percentile, the mean and the surface Dice of its
 distances are, is kept from DeepMind's `surface-distance` (Nikolov et al. 2021,
 https://arxiv.org/abs/1809.04430). Only the search for the nearest element is done here, with the
-same result: it asks scipy for the place of the nearest element alone and measures from the
-elements, where the package fills the whole box with distances of which few are needed.
+same result: a tree of the elements is asked for each of the others, where the package fills the
+whole box with distances of which few are needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy.spatial import KDTree
 
 from fcnseg.errors import require_extra
 from fcnseg.volumes.volume import Triple
@@ -30,12 +30,12 @@ class Surface:
     """The surface of an organ, an element at each voxel corner where inside and outside meet.
 
     Attributes:
-        corners: (z + 1, y + 1, x + 1) of the organ's box: True where there is an element.
-        areas_mm2: Area of each element, in the order of `corners`.
+        corners: Index (z, y, x) of the voxel corner of each element (n, 3).
+        areas_mm2: Area of each element (n,).
         spacing: Millimetres (z, y, x).
     """
 
-    corners: Voxels
+    corners: npt.NDArray[np.intp]
     areas_mm2: npt.NDArray[np.float64]
     spacing: Triple
 
@@ -43,19 +43,33 @@ class Surface:
     def of(cls, voxels: Voxels, spacing: Triple) -> Surface:
         """Finds the surface of the True voxels (z, y, x); what lies beyond the box is outside."""
         tables = require_extra("surface_distance.lookup_tables", "evaluation")
-        padded = np.pad(voxels, ((0, 1),) * 3).view(np.uint8)
-        codes = ndimage.correlate(padded, tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL, mode="constant")
-        corners = (codes != 0) & (codes != _ALL_INSIDE)
+        codes = _corner_codes(voxels)
+        corners = np.nonzero((codes != 0) & (codes != _ALL_INSIDE))
         areas = tables.create_table_neighbour_code_to_surface_area(spacing)
-        return cls(corners, areas[codes[corners]], spacing)
+        return cls(np.stack(corners, axis=1), areas[codes[corners]], spacing)
 
     def distances_to(self, other: Surface) -> npt.NDArray[np.float64]:
         """Millimetres from each element to the nearest of another surface in the same box."""
-        nearest = ndimage.distance_transform_edt(
-            ~other.corners, sampling=self.spacing, return_distances=False, return_indices=True
-        )
-        steps = nearest[:, self.corners] - np.array(np.nonzero(self.corners))
-        return np.sqrt(np.sum(np.square(steps * np.reshape(self.spacing, (3, 1))), axis=0))
+        # Nodes cut at the middle of their box are made in half the time, and where one organ lies
+        # far inside another the search takes a tenth of what it takes in a balanced tree.
+        tree = KDTree(other.corners * other.spacing, balanced_tree=False, compact_nodes=False)
+        nearest = tree.query(self.corners * self.spacing)[1]
+        # Of whole steps, as the package has them: rounding must not move what lies just within a
+        # tolerance beyond it.
+        steps = self.corners - other.corners[nearest]
+        distances: npt.NDArray[np.float64] = np.sqrt(np.sum((steps * self.spacing) ** 2, axis=1))
+        return distances
+
+
+def _corner_codes(voxels: Voxels) -> npt.NDArray[np.uint8]:
+    """Which of the eight voxels about each corner are True, (z + 1, y + 1, x + 1).
+
+    The bits are those of surface-distance's `ENCODE_NEIGHBOURHOOD_3D_KERNEL`.
+    """
+    codes = np.pad(voxels, 1).view(np.uint8)
+    codes = codes[:, :, :-1] << np.uint8(1) | codes[:, :, 1:]
+    codes = codes[:, :-1] << np.uint8(2) | codes[:, 1:]
+    return codes[:-1] << np.uint8(4) | codes[1:]
 
 
 def surface_scores(
