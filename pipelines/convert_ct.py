@@ -23,8 +23,9 @@ from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, cases_from_folders, read_cases_csv
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
+from fcnseg.conversion.shards import SizedCase
 from fcnseg.conversion.splits import check_fractions
-from fcnseg.conversion.transforms import FinishDataset, InspectCases, PlanShards, WriteShards
+from fcnseg.conversion.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo
 from fcnseg.volumes import LabelMap
@@ -144,12 +145,17 @@ class ConvertCt:
             )
         )
         written = (
-            inspected.cases
+            inspected
+            | "Sound" >> Only(SizedCase)
             | "Plan" >> PlanShards(shard_bytes=self.shard_mib * 2**20, seed=seed)
             | "Write" >> WriteShards(preprocessing, output=output)
         )
-        rejects = (inspected.rejects, written.rejects) | "Rejects" >> beam.Flatten()
-        _ = (written.shards, rejects) | FinishDataset(preprocessing, output=output, seed=seed)
+        rejected = inspected | "Rejected" >> Only(Reject)
+        _ = (
+            (rejected, written)
+            | "Outcomes" >> beam.Flatten()
+            | FinishDataset(preprocessing, output=output, seed=seed)
+        )
 
     def make_room(self, output: str) -> bool:
         """Sees to it that the output folder can be written to.

@@ -1,10 +1,15 @@
-"""The Beam transforms of the conversion: small, pure, harmless when run twice."""
+"""The Beam transforms of the conversion: small, pure, harmless when run twice.
+
+They keep to what every engine does alike: a step has one output, whose elements tell by their type
+what they are, and no step has a side input. (Dask's runner sends what one of several outputs gets to
+all of them, and computes whatever leads to a side input once more in each worker that reads it.)
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -29,9 +34,6 @@ from fcnseg.records import (
     encode_chunks,
 )
 
-REJECTS = "rejects"
-"""Tag of the output that carries rejects; the main output carries what is good."""
-
 
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
@@ -43,8 +45,33 @@ class WrittenShard:
     class_histogram: tuple[int, ...]
 
 
+class Only(beam.PTransform):
+    """Elements of one type."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def expand(self, elements: Any) -> Any:
+        """Adds the transform to the graph."""
+        return elements | beam.Filter(lambda element: isinstance(element, self.kind))
+
+
+class Gather(beam.PTransform):
+    """All elements to one list of them, in any order; no list where there is no element."""
+
+    def expand(self, elements: Any) -> Any:
+        """Adds the transform to the graph."""
+        return (
+            elements
+            | "Key" >> beam.WithKeys(0)
+            | "Group" >> beam.GroupByKey()
+            | "List" >> beam.MapTuple(lambda _, group: list(group))
+        )
+
+
 class InspectCases(beam.PTransform):
-    """Cases to `SizedCase`s whose headers are sound, and rejects."""
+    """`Case`s to `SizedCase`s whose headers are sound, and `Reject`s."""
 
     def __init__(
         self,
@@ -65,15 +92,14 @@ class InspectCases(beam.PTransform):
 
     def expand(self, cases: Any) -> Any:
         """Adds the transform to the graph."""
-        return cases | beam.FlatMap(self._inspect).with_outputs(REJECTS, main="cases")
+        return cases | beam.Map(self._inspect)
 
-    def _inspect(self, case: Case) -> Iterator[Any]:
+    def _inspect(self, case: Case) -> SizedCase | Reject:
         try:
             size = self.preprocessing.record_bytes(self.preprocessing.inspect(case))
-            yield SizedCase(case, case.split or self.split_of(case.patient_id), size)
+            return SizedCase(case, case.split or self.split_of(case.patient_id), size)
         except Exception as error:  # whatever one case does, the others go on
-            reject = Reject.of(error, case_id=case.case_id, stage="inspect")
-            yield beam.pvalue.TaggedOutput(REJECTS, reject)
+            return Reject.of(error, case_id=case.case_id, stage="inspect")
 
 
 class PlanShards(beam.PTransform):
@@ -87,14 +113,15 @@ class PlanShards(beam.PTransform):
         """Adds the transform to the graph."""
         return (
             cases
-            | "Gather" >> beam.combiners.ToList()
-            | "Plan" >> beam.FlatMap(self.plan)
-            | "Spread" >> beam.Reshuffle()
+            | "Gather" >> Gather()
+            | "Plan" >> beam.FlatMap(lambda cases: enumerate(self.plan(cases)))
+            | "Spread" >> beam.GroupByKey()  # a Reshuffle leaves all with one worker of Dask's
+            | "Shard" >> beam.FlatMapTuple(lambda _, shards: shards)
         )
 
 
 class WriteShards(beam.PTransform):
-    """`Shard`s to `WrittenShard`s, and rejects; the unit of work is a shard, of memory a case."""
+    """`Shard`s to `WrittenShard`s and `Reject`s; the unit of work is a shard, of memory a case."""
 
     def __init__(self, preprocessing: Preprocessing, *, output: str) -> None:
         super().__init__()
@@ -103,9 +130,9 @@ class WriteShards(beam.PTransform):
 
     def expand(self, shards: Any) -> Any:
         """Adds the transform to the graph."""
-        return shards | beam.FlatMap(self._write).with_outputs(REJECTS, main="shards")
+        return shards | beam.FlatMap(self._write)
 
-    def _write(self, shard: Shard) -> Iterator[Any]:
+    def _write(self, shard: Shard) -> Iterator[WrittenShard | Reject]:
         case_ids, rejects = [], []
         histogram = np.zeros(self.preprocessing.label_map.num_classes, dtype=np.int64)
         with files.written_whole(self.output, shard.name) as file:
@@ -119,7 +146,7 @@ class WriteShards(beam.PTransform):
                     histogram += outcome
         info = ShardInfo(shard.name, writer.records, writer.bytes, writer.crc32c)
         yield WrittenShard(shard.split, info, tuple(case_ids), tuple(histogram.tolist()))
-        yield from (beam.pvalue.TaggedOutput(REJECTS, reject) for reject in rejects)
+        yield from rejects
 
     def _write_case(self, case: Case, writer: TFRecordWriter) -> npt.NDArray[np.int64] | Reject:
         """Writes a case and returns its class histogram; its volumes are gone when this returns."""
@@ -132,7 +159,7 @@ class WriteShards(beam.PTransform):
 
 
 class FinishDataset(beam.PTransform):
-    """`WrittenShard`s and rejects to the files that make a folder a dataset.
+    """`WrittenShard`s and `Reject`s to the files that make a folder a dataset.
 
     The marker `COMPLETED` comes last, and not at all if no case is good.
     """
@@ -143,16 +170,13 @@ class FinishDataset(beam.PTransform):
         self.output = output
         self.seed = seed
 
-    def expand(self, shards_and_rejects: tuple[Any, Any]) -> Any:
+    def expand(self, outcomes: Any) -> Any:
         """Adds the transform to the graph."""
-        shards, rejects = shards_and_rejects
-        return (
-            shards
-            | "GatherShards" >> beam.combiners.ToList()
-            | "Finish" >> beam.Map(self._finish, beam.pvalue.AsIter(rejects))
-        )
+        return outcomes | "Gather" >> Gather() | "Finish" >> beam.Map(self._finish)
 
-    def _finish(self, shards: list[WrittenShard], rejects: Iterable[Reject]) -> None:
+    def _finish(self, outcomes: list[WrittenShard | Reject]) -> None:
+        shards = [outcome for outcome in outcomes if isinstance(outcome, WrittenShard)]
+        rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
         lines = "".join(f"{reject.to_json()}\n" for reject in sorted(rejects))
         self._write(REJECTS_FILE, lines)
         if any(shard.case_ids for shard in shards):
