@@ -163,6 +163,8 @@ def write_bad_volume(path, kind):
         path.write_bytes(path.read_bytes()[:600])
     elif kind == "broken gzip":
         path.write_bytes(gzip.compress(b"0" * 1000)[:-20])
+    elif kind == "wrong suffix":
+        path.touch()
     elif kind == "not nifti":
         path.write_bytes(b"hello")
     elif kind == "four-dimensional":

@@ -33,6 +33,16 @@ CODES = {
     "no_tissue": "nothing is as high as tissue",
     "shape_mismatch": "image and label differ in shape",
     "grid_mismatch": "image and label differ in spacing, origin or direction",
+    "dicom_no_series": "the folder holds no DICOM, or not the series that was asked for",
+    "dicom_not_ct": "the DICOM images are of another modality than CT",
+    "dicom_localizer": "the DICOM series is of localizers alone",
+    "dicom_mixed_sizes": "the slices differ in rows, columns or pixel spacing",
+    "dicom_mixed_orientations": "the slices lie in different directions",
+    "dicom_duplicate_slice": "two slices have one position",
+    "dicom_missing_slice": "a slice is missing between two others",
+    "dicom_uneven_slices": "the slices are unevenly spaced",
+    "dicom_gantry_tilt": "the slices are shifted against each other, as by a tilted gantry",
+    "dicom_not_seg": "the DICOM label is not one segmentation object",
     "segments_overlap": "the label keeps overlapping segments, which make no label map",
     "label_not_integral": "the label holds fractions",
     "label_negative": "the label holds negative ids",
@@ -53,6 +63,8 @@ WARNINGS = {
     "label_moved": "the label lies elsewhere, and was taken to lie where the image lies",
     "label_resampled": "the label lies on another grid, and was brought to the image's",
     "masks_overlap": "masks overlap; the later class of the label map took the voxels",
+    "dicom_series_chosen": "the folder holds several CT series, of which the largest was taken",
+    "dicom_localizers_left_out": "the DICOM series holds localizers, which were left out",
 }
 """What each code in the warnings means; the case is converted all the same."""
 

@@ -4,6 +4,7 @@ Axis order is (z, y, x) everywhere; this package is the only place where it turn
 TensorFlow nor Beam.
 """
 
+from fcnseg.volumes.dicom import Series, list_series
 from fcnseg.volumes.files import case_id_of, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
 from fcnseg.volumes.nifti import write_mask, write_volume
@@ -17,10 +18,12 @@ __all__ = [
     "Finding",
     "Geometry",
     "LabelMap",
+    "Series",
     "Volume",
     "case_id_of",
     "check_same_grid",
     "from_canonical",
+    "list_series",
     "list_volumes",
     "pair_by_name",
     "read_ct",

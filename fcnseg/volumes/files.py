@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
+from fcnseg.volumes.dicom_headers import holds_dicom
 from fcnseg.volumes.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
@@ -27,7 +28,9 @@ def case_id_of(path: str | os.PathLike[str]) -> str:
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The volumes in a folder by case id, sorted; hidden files and other suffixes are passed over.
+    """The volumes in a folder by case id, sorted: files of a known suffix, and folders of DICOM.
+
+    What is hidden and what is neither are passed over.
 
     Raises:
         InputError: If the folder is missing or holds no volume, or two files are one case.
@@ -47,7 +50,9 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
             )
         volumes[case_id] = path
     if not volumes:
-        raise InputError(f"no volume ({', '.join(SUFFIXES)}) in folder {root}")
+        raise InputError(
+            f"no volume ({', '.join(SUFFIXES)} or a folder of DICOM files) in folder {root}"
+        )
     return volumes
 
 
@@ -73,5 +78,8 @@ def pair_by_name(
 
 
 def _is_volume(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return not hidden and path.name.endswith(SUFFIXES) and not path.name.endswith(_DATA_OF_PAIR)
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return holds_dicom(path)
+    return path.name.endswith(SUFFIXES) and not path.name.endswith(_DATA_OF_PAIR)

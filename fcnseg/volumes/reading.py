@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from fcnseg.errors import InputError
-from fcnseg.volumes import nifti, simpleitk
+from fcnseg.volumes import dicom, dicom_headers, dicom_seg, nifti, simpleitk
 from fcnseg.volumes.volume import Geometry, Volume, of_case
 
 PathLike = str | os.PathLike[str]
@@ -16,19 +17,28 @@ PathLike = str | os.PathLike[str]
 _READERS: dict[str, ModuleType] = {
     **dict.fromkeys((*nifti.NIFTI_SUFFIXES, *nifti.PAIR_SUFFIXES), nifti),
     **dict.fromkeys(simpleitk.SUFFIXES, simpleitk),
+    dicom_headers.SUFFIX: dicom,
 }
-"""Which module reads files of each suffix; each has the same three functions."""
+"""Which module reads files of each suffix; by functions of the same names."""
 
 SUFFIXES = tuple(_READERS)
 """How the names of volumes end."""
 
 
-def read_geometry(path: PathLike, *, case_id: str | None = None) -> Geometry:
+def read_geometry(
+    path: PathLike,
+    *,
+    case_id: str | None = None,
+    series_uid: str | None = None,
+    like: Geometry | None = None,
+) -> Geometry:
     """Reads the grid of a volume from its header alone.
 
     Args:
         path: A volume in any format that `read_ct` or `read_label` take.
         case_id: Named in errors.
+        series_uid: As of `read_ct`.
+        like: As of `read_label`.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format.
@@ -36,19 +46,24 @@ def read_geometry(path: PathLike, *, case_id: str | None = None) -> Geometry:
     """
     with _naming(case_id):
         name = os.fspath(path)
-        return _reader_of(name).read_geometry(name)
+        reader = _reader_of(name, series_uid)
+        if reader is dicom:
+            return dicom.read_geometry(name, series_uid=series_uid, like=like)
+        return reader.read_geometry(name)
 
 
-def read_ct(path: PathLike, *, case_id: str | None = None) -> Volume:
+def read_ct(path: PathLike, *, case_id: str | None = None, series_uid: str | None = None) -> Volume:
     """Reads a CT volume.
 
     Args:
-        path: A NIfTI, NRRD or MetaImage file.
+        path: A NIfTI, NRRD or MetaImage file, a folder of DICOM slices, or a multi-frame DICOM
+            file.
         case_id: Named in errors.
+        series_uid: Which DICOM series of a folder to read; by default that with the most slices.
 
     Returns:
         HU (z, y, x) as int16: rescaled as the header says, rounded, and clipped to what int16
-        holds.
+        holds. `findings` tells which series was taken, if there were several.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format, or holds NaN or
@@ -57,18 +72,26 @@ def read_ct(path: PathLike, *, case_id: str | None = None) -> Volume:
     """
     with _naming(case_id):
         name = os.fspath(path)
-        return _reader_of(name).read_ct(name)
+        reader = _reader_of(name, series_uid)
+        if reader is dicom:
+            return dicom.read_ct(name, series_uid=series_uid)
+        return reader.read_ct(name)
 
 
-def read_label(path: PathLike, *, case_id: str | None = None) -> Volume:
+def read_label(
+    path: PathLike, *, case_id: str | None = None, like: Geometry | None = None
+) -> Volume:
     """Reads a label volume.
 
     Args:
-        path: A NIfTI, NRRD (also `.seg.nrrd`) or MetaImage file.
+        path: A NIfTI, NRRD (also `.seg.nrrd`) or MetaImage file, or a DICOM segmentation object.
         case_id: Named in errors.
+        like: Grid of the image. A DICOM segmentation, which leaves out empty slices, is completed
+            to it if it is a part of it; labels of other formats are complete.
 
     Returns:
-        Ids (z, y, x) in the file's own integer type; integral floats become int32.
+        Ids (z, y, x) in the file's own integer type; integral floats become int32. Of a DICOM
+        segmentation they are its segment numbers.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format.
@@ -77,17 +100,26 @@ def read_label(path: PathLike, *, case_id: str | None = None) -> Volume:
     """
     with _naming(case_id):
         name = os.fspath(path)
-        return _reader_of(name).read_label(name)
+        reader = _reader_of(name)
+        if reader is dicom:
+            return dicom_seg.read_label(name, like=like)
+        return reader.read_label(name)
 
 
-def _reader_of(path: str) -> ModuleType:
+def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
+    if not os.path.exists(path):
+        raise InputError(f"no such file: {path}", code="file_missing")
     suffix = next((suffix for suffix in _READERS if path.endswith(suffix)), None)
+    is_dicom = Path(path).is_dir() or suffix == dicom_headers.SUFFIX
+    if is_dicom or (suffix is None and dicom_headers.is_dicom(path)):
+        return dicom
     if suffix is None:
         raise InputError(
-            f"a volume must be a {', '.join(_READERS)} file, got {path}", code="unknown_format"
+            f"a volume must be a {', '.join(_READERS)} file or a folder of DICOM files, got {path}",
+            code="unknown_format",
         )
-    if not os.path.isfile(path):
-        raise InputError(f"no such file: {path}", code="file_missing")
+    if series_uid is not None:
+        raise InputError(f"series_uid is for DICOM alone, got {series_uid!r} for {path}")
     return _READERS[suffix]
 
 

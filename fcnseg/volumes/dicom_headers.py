@@ -1,0 +1,174 @@
+"""Headers of DICOM files, and the slices that they tell of."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcnseg.errors import GeometryError, InputError, one_line, require_extra
+from fcnseg.volumes.slices import Slice
+
+SUFFIX = ".dcm"
+
+_MAGIC = slice(128, 132)  # where a DICOM file says DICM
+_DIRECTORY = "DICOMDIR"  # an index of files, no image
+_CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
+)
+_LOCALIZER = "LOCALIZER"
+
+# Where a multi-frame object keeps what a single slice has at its top.
+_GROUP_OF = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "FrameType": "CTImageFrameTypeSequence",
+}
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether a file says that it is DICOM."""
+    with open(path, "rb") as file:
+        return file.read(_MAGIC.stop)[_MAGIC] == b"DICM"
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a file in a folder, or in a folder in it, says that it is DICOM."""
+    return any(file.is_file() and is_dicom(file) for file in folder.rglob("*"))
+
+
+def read_headers(path: str) -> list[Any]:
+    """The headers in a file, or of all DICOM files in a folder and the folders in it, by name.
+
+    Files that are not DICOM are passed over, unless they are empty or called `.dcm`.
+
+    Raises:
+        InputError: If a file is not whole, or there is none.
+    """
+    root = Path(path)
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    headers = [_read_header(file) for file in files if _counts(file)]
+    if not headers:
+        raise InputError(f"no DICOM files in {path}", code="dicom_no_series")
+    return headers
+
+
+def slices_of(header: Any) -> tuple[list[Slice], int]:
+    """The slices of one image, and how many frames of it are localizers.
+
+    Raises:
+        InputError: If it is a colour image.
+        GeometryError: If it does not tell where a slice lies.
+    """
+    frames = range(int(header.NumberOfFrames)) if "NumberOfFrames" in header else [None]
+    kept = [frame for frame in frames if not _is_localizer(header, frame)]
+    try:
+        return [_slice(header, frame) for frame in kept], len(frames) - len(kept)
+    except InputError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"not a readable DICOM file: {header.filename}: {one_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leaves out pydicom's warnings of values that break a rule and do no harm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _counts(file: Path) -> bool:
+    if not file.is_file() or file.name.startswith(".") or file.name == _DIRECTORY:
+        return False
+    return file.suffix.lower() == SUFFIX or file.stat().st_size == 0 or is_dicom(file)
+
+
+def _read_header(file: Path) -> Any:
+    pydicom = require_extra("pydicom", "dicom")
+    with quiet():
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        except Exception as error:  # pydicom raises of many kinds for broken bytes
+            raise InputError(f"not a readable DICOM file: {file}: {one_line(error)}") from error
+    kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
+    if kind is None or (kind in _CT_CLASSES and "Rows" not in header):
+        raise InputError(f"not a whole DICOM file: {file}: its header ends early")
+    return header
+
+
+def _value(header: Any, frame: int | None, keyword: str) -> Any:
+    """A value of one frame: its own, else what all frames share, else the object's."""
+    groups = []
+    if frame is not None:
+        groups += list(header.get("PerFrameFunctionalGroupsSequence", ()))[frame : frame + 1]
+        groups += list(header.get("SharedFunctionalGroupsSequence", ()))[:1]
+    for group in groups:
+        for item in list(group.get(_GROUP_OF[keyword], ()))[:1]:
+            if keyword in item:
+                return item.get(keyword)
+    return header.get(keyword)
+
+
+def _is_localizer(header: Any, frame: int | None) -> bool:
+    kinds = _value(header, frame, "FrameType") or header.get("ImageType") or ()
+    return _LOCALIZER in kinds
+
+
+def _slice(header: Any, frame: int | None) -> Slice:
+    file = Path(header.filename)
+    if header.get("SamplesPerPixel", 1) != 1 or "PALETTE" in header.PhotometricInterpretation:
+        raise InputError(f"voxels must be single numbers, got colours in {file}", code="not_scalar")
+    place = {
+        keyword: _numbers(_value(header, frame, keyword), count, keyword, file)
+        for keyword, count in (
+            ("ImagePositionPatient", 3),
+            ("ImageOrientationPatient", 6),
+            ("PixelSpacing", 2),
+        )
+    }
+    slope, inter = (_value(header, frame, f"Rescale{part}") for part in ("Slope", "Intercept"))
+    across, down, height = place["ImagePositionPatient"]
+    row_step, column_step = place["PixelSpacing"]
+    return Slice(
+        file=file,
+        frame=frame,
+        size=(int(header.Rows), int(header.Columns)),
+        pixel_spacing=(row_step, column_step),
+        orientation=place["ImageOrientationPatient"],
+        position=(across, down, height),
+        slope=1.0 if slope is None else float(slope),
+        inter=0.0 if inter is None else float(inter),
+        padding=_padding(header),
+    )
+
+
+def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, ...]:
+    numbers = () if value is None else tuple(float(number) for number in value)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise GeometryError(
+            f"a slice must tell {keyword} in {count} numbers, got {list(numbers)} in {file}"
+        )
+    return numbers
+
+
+def _padding(header: Any) -> tuple[int, int] | None:
+    if header.get("PixelPaddingValue") is None:
+        return None
+    ends = [int(header.PixelPaddingValue), int(header.get("PixelPaddingRangeLimit") or 0)]
+    if header.get("PixelRepresentation") == 1:  # some write a negative value as an unsigned one
+        ends = [end - 2**16 if end >= 2**15 else end for end in ends]
+    if header.get("PixelPaddingRangeLimit") is None:
+        ends[1] = ends[0]
+    return min(ends), max(ends)

@@ -1,0 +1,123 @@
+"""DICOM segmentation objects as labels, read by highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
+from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
+from fcnseg.volumes.dicom_headers import quiet, read_headers
+from fcnseg.volumes.volume import Geometry, Shape, Volume
+
+# The classes Segmentation Storage and Label Map Segmentation Storage.
+_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
+
+
+def segmentations(headers: Iterable[Any]) -> list[Any]:
+    """The headers of segmentation objects among others."""
+    return [header for header in headers if header.get("SOPClassUID") in _CLASSES]
+
+
+def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
+    """The grid that encloses all frames, or that of the image of which it is a part."""
+    with quiet():
+        found = _open(path, lazily=True).get_volume_geometry()
+    if found is None:
+        raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
+    affine, _ = _affine(found, path)
+    return _completed(Geometry(found.spatial_shape, affine), like)[0]
+
+
+def read_label(path: str, *, like: Geometry | None = None) -> Volume:
+    """Ids (z, y, x): the segment numbers, and 0 where no segment is."""
+    segmentation = _open(path)
+    with quiet():
+        try:
+            found = segmentation.get_volume(combine_segments=True)
+        except Exception as error:  # highdicom raises of many kinds
+            raise _refusal(error, path) from error
+    affine, upwards = _affine(found, path)
+    ids = found.array if upwards else found.array[::-1]
+    geometry, start = _completed(Geometry(ids.shape, affine), like)
+    return Volume(_placed(ids, geometry.shape, start), geometry.affine)
+
+
+def _open(path: str, *, lazily: bool = False) -> Any:
+    """The one segmentation object in a file or folder."""
+    headers = read_headers(path)
+    found = segmentations(headers)
+    if len(found) != 1:
+        kinds = sorted({str(header.get("Modality", "none")) for header in headers})
+        raise InputError(
+            f"a DICOM label must be one segmentation object (SEG), got {len(found)} of them among"
+            f" {', '.join(kinds)} in {path}",
+            code="dicom_not_seg",
+        )
+    segread = require_extra("highdicom.seg", "dicom").segread
+    with quiet():
+        try:
+            return segread(found[0].filename, lazy_frame_retrieval=lazily)
+        except Exception as error:  # highdicom raises of many kinds for broken objects
+            raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
+
+
+def _refusal(error: Exception, path: str) -> InputError:
+    reason = one_line(error)
+    if "overlap" in reason.lower():
+        return LabelError(
+            f"segments must not overlap, as a voxel has one class: {reason} in {path}",
+            code="segments_overlap",
+        )
+    if "fractional" in reason.lower():
+        return LabelError(f"labels must be integral, got fractions: {reason} in {path}")
+    return InputError(f"not a whole segmentation: {path}: {reason}")
+
+
+def _affine(found: Any, path: str) -> tuple[Affine, bool]:
+    """The affine of slices that go along their normal, and whether they do so in the object."""
+    slice_step, row_step, column_step = found.affine[:3, :3].T
+    origin = found.affine[:3, 3]
+    upwards = bool(np.cross(column_step, row_step) @ slice_step > 0)
+    if not upwards:
+        origin = origin + slice_step * (found.spatial_shape[0] - 1)
+        slice_step = -slice_step
+    steps = np.column_stack([column_step, row_step, slice_step])
+    return check_affine(affine_from_lps(origin, steps), what=path), upwards
+
+
+def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, tuple[int, int, int]]:
+    """The grid of the whole as the part tells it, and where the part begins in it.
+
+    A grid that is no part of the whole stays as it is.
+    """
+    nowhere = (0, 0, 0)
+    if whole is None:
+        return part, nowhere
+    start = np.rint((np.linalg.inv(whole.affine) @ part.affine)[:3, 3])
+    shift = np.eye(4)
+    shift[:3, 3] = start
+    z, y, x = (int(index) for index in start[::-1])
+    ends = np.add((z, y, x), part.shape)
+    distance = Geometry(part.shape, whole.affine @ shift).corners_mm() - part.corners_mm()
+    if (
+        min(z, y, x) < 0
+        or (ends > whole.shape).any()
+        or np.abs(distance).max() > _PART_TOLERANCE_MM
+    ):
+        return part, nowhere
+    return Geometry(whole.shape, part.affine @ np.linalg.inv(shift)), (z, y, x)
+
+
+def _placed(part: npt.NDArray[Any], shape: Shape, start: tuple[int, int, int]) -> npt.NDArray[Any]:
+    if part.shape == shape:
+        return part
+    whole = np.zeros(shape, dtype=part.dtype)
+    whole[
+        tuple(slice(low, low + length) for low, length in zip(start, part.shape, strict=True))
+    ] = part
+    return whole

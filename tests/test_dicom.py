@@ -1,0 +1,451 @@
+"""DICOM: geometry from positions, HU from each slice's own rescale, and no slice out of place."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import gdcm
+import numpy as np
+import pytest
+from bad_dicom import BAD_DICOM
+from dicom_series import (
+    ORIGIN,
+    SPACING,
+    make_enhanced,
+    make_slices,
+    stored_voxels,
+    write,
+)
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
+from pydicom.sr.codedict import codes
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from fcnseg.conversion.rejects import CODES, WARNINGS, CaseError, opened
+from fcnseg.errors import GeometryError, InputError, LabelError
+from fcnseg.volumes import (
+    AIR_HU,
+    case_id_of,
+    check_same_grid,
+    list_series,
+    list_volumes,
+    read_ct,
+    read_geometry,
+    read_label,
+    to_canonical,
+    write_mask,
+)
+
+# Where rows, columns and the stack go: all 24 right-handed ways, as slices have them.
+SIGNED_AXES = [
+    np.eye(3)[list(order)] * np.array(signs)[:, np.newaxis]
+    for order in permutations(range(3))
+    for signs in product((1, -1), repeat=3)
+]
+SIGNED_AXES = [axes for axes in SIGNED_AXES if np.linalg.det(axes) > 0]
+
+
+def tilt(degrees):
+    """A rotation about the patient's x axis, as of a head that is not straight."""
+    angle = np.deg2rad(degrees)
+    return np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_series_is_a_volume(tmp_path, suffix):
+    """Whatever the order of the file names, and with positions, not the thickness, as the step."""
+    series = write(make_slices(), tmp_path / "case_7", suffix=suffix)
+    (series / "LICENSE").write_text("passed over")
+    (series / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    volume = read_ct(series)
+    np.testing.assert_array_equal(volume.array, stored_voxels())
+    assert volume.array.dtype == np.int16
+    assert volume.spacing == pytest.approx(SPACING)
+    assert volume.orientation == "LPS"
+    np.testing.assert_allclose(volume.affine[:3, 3], np.multiply(ORIGIN, (-1, -1, 1)))
+    check_same_grid(volume, read_geometry(series))
+    assert volume.findings == ()
+    assert case_id_of(f"{series}/") == "case_7"
+    assert list(list_volumes(tmp_path)) == ["case_7"]
+
+
+@pytest.mark.parametrize("degrees", [0, 17])
+def test_every_voxel_lies_where_its_slice_says(tmp_path, degrees):
+    """The formula of the standard (C.7.6.2.1.1), for slices in any direction, and back again."""
+    for number, axes in enumerate(SIGNED_AXES):
+        slices = make_slices(stored_voxels((3, 4, 5)), axes=axes @ tilt(degrees))
+        volume = read_ct(write(slices, tmp_path / f"series_{number}"))
+        for made in slices:
+            across, down = np.reshape(made.ImageOrientationPatient, (2, 3)).astype(float)
+            row_step, column_step = made.PixelSpacing
+            z = int(made.InstanceNumber) - 1
+            for y, x in ((0, 0), (3, 0), (0, 4), (2, 1)):
+                lps = np.array(made.ImagePositionPatient, float)
+                lps += across * column_step * x + down * row_step * y
+                np.testing.assert_allclose(
+                    (volume.affine @ (x, y, z, 1))[:3], lps * (-1, -1, 1), atol=1e-3
+                )
+        np.testing.assert_array_equal(volume.array, stored_voxels((3, 4, 5)))
+        assert to_canonical(volume).orientation == "RAS"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "stored", "slope", "inter", "expected"),
+    [
+        (np.uint16, 12, [0, 1024, 4095], 1, -1024, [-1024, 0, 3071]),
+        (np.int16, 16, [-1024, 0, 3071], 1, 0, [-1024, 0, 3071]),
+        (np.int16, 16, [-2, 0, 3], 2.5, 1, [-4, 1, 8]),  # 8.5 rounds to even
+        (np.uint16, 16, [0, 1024, 65535], 1, -1024, [-1024, 0, 32767]),
+    ],
+)
+def test_stored_numbers_become_hu(tmp_path, dtype, bits, stored, slope, inter, expected):
+    slices = make_slices(np.array([stored] * 2, dtype).reshape(2, 1, 3), bits=bits)
+    for made in slices:
+        made.RescaleSlope, made.RescaleIntercept = slope, inter
+    volume = read_ct(write(slices, tmp_path / "series"))
+    assert volume.array.dtype == np.int16
+    assert volume.array[1].ravel().tolist() == expected
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    slices = make_slices(np.full((3, 2, 2), 100, np.int16))
+    slices[1].RescaleSlope, slices[1].RescaleIntercept = 2, -50
+    volume = read_ct(write(slices, tmp_path / "series"))
+    assert volume.array[:, 0, 0].tolist() == [100, 150, 100]
+
+
+def test_bits_above_those_stored_are_no_part_of_a_value(tmp_path):
+    """Old scanners kept overlays there."""
+    stored = np.array([0, 1024, 4095] * 2, np.uint16).reshape(2, 1, 3)
+    slices = make_slices(stored | 0x3000, bits=12)
+    assert (read_ct(write(slices, tmp_path / "series")).array == stored).all()
+
+
+@pytest.mark.parametrize(
+    ("padding", "limit", "expected"),
+    [
+        (-2000, None, [AIR_HU, -1500, 0, 40]),
+        (-2000, -1500, [AIR_HU, AIR_HU, 0, 40]),
+        (63536, None, [AIR_HU, -1500, 0, 40]),  # -2000 written as an unsigned number
+        (0, None, [-2000, -1500, 0, 40]),  # water too: taken for an error of the header
+        (None, None, [-2000, -1500, 0, 40]),
+    ],
+)
+def test_padding_is_air(tmp_path, padding, limit, expected):
+    slices = make_slices(np.array([-2000, -1500, 0, 40] * 2, np.int16).reshape(2, 2, 2))
+    for made in slices:
+        if padding is not None:
+            made.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
+        if limit is not None:
+            made.add_new("PixelPaddingRangeLimit", "SS", limit)
+    assert read_ct(write(slices, tmp_path / "series")).array[0].ravel().tolist() == expected
+
+
+def jpeg_lossless(source, target):
+    """pydicom does not write this one; GDCM does."""
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(target))
+    assert writer.Write()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless, "JPEG lossless"], ids=str
+)
+def test_compressed_slices_read_the_same(tmp_path, syntax, dtype):
+    stored = (stored_voxels((3, 32, 40)) - (1000 if dtype == np.int16 else 0)).astype(dtype)
+    slices = make_slices(stored)
+    if syntax == "JPEG lossless":
+        plain = write(slices, tmp_path / "plain")
+        (tmp_path / "series").mkdir()
+        for file in plain.iterdir():
+            jpeg_lossless(file, tmp_path / "series" / file.name)
+    else:
+        for made in slices:
+            made.compress(syntax, generate_instance_uid=False)
+        write(slices, tmp_path / "series")
+    np.testing.assert_array_equal(read_ct(tmp_path / "series").array, stored)
+
+
+def test_steps_that_the_scanner_rounded_are_even(tmp_path):
+    """0.625 mm written to a tenth: 0.6, 0.7, 0.6 ..."""
+    slices = make_slices(stored_voxels((9, 2, 2)))
+    for z, made in enumerate(slices):
+        made.ImagePositionPatient = [*ORIGIN[:2], round(ORIGIN[2] + 0.625 * z, 1)]
+    assert read_geometry(write(slices, tmp_path / "series")).spacing[0] == pytest.approx(0.625)
+
+
+def test_the_largest_series_is_taken_and_the_others_are_told(tmp_path):
+    write(make_slices(stored_voxels((3, 4, 4)), series_uid="1.2.3.8"), tmp_path / "case/thick")
+    write(make_slices(), tmp_path / "case/thin")
+    write(
+        make_slices(stored_voxels((9, 4, 4)), modality="MR", series_uid="1.2.9"), tmp_path / "case"
+    )
+    volume = read_ct(tmp_path / "case")
+    assert volume.shape == (5, 6, 7)
+    (finding,) = volume.findings
+    assert finding.code == "dicom_series_chosen"
+    assert finding.code in WARNINGS
+    assert finding.reason == (
+        "took series 1.2.3.5 ('Series 5', 5 slices), left series 1.2.3.8 ('Series 8', 3 slices)"
+    )
+    assert [(one.uid, len(one.slices)) for one in list_series(tmp_path / "case")] == [
+        ("1.2.3.5", 5),
+        ("1.2.3.8", 3),
+    ]
+
+
+def test_a_series_can_be_asked_for(tmp_path):
+    write(make_slices(stored_voxels((3, 4, 4)), series_uid="1.2.3.8"), tmp_path / "case")
+    write(make_slices(), tmp_path / "case")
+    assert read_ct(tmp_path / "case", series_uid="1.2.3.8").shape == (3, 4, 4)
+    assert read_geometry(tmp_path / "case", series_uid="1.2.3.8").shape == (3, 4, 4)
+    with pytest.raises(InputError, match=r"no series 1\.2\.4 .* has series 1\.2\.3\.5") as caught:
+        read_ct(tmp_path / "case", series_uid="1.2.4")
+    assert caught.value.code == "dicom_no_series"
+    (tmp_path / "ct.nii").touch()
+    with pytest.raises(InputError, match="series_uid is for DICOM alone"):
+        read_ct(tmp_path / "ct.nii", series_uid="1.2.4")
+
+
+def test_localizers_are_left_out_and_told(tmp_path):
+    scout = make_slices(stored_voxels((1, 30, 40)))[0]
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    scout.SOPInstanceUID = "1.2.3.5.99"
+    volume = read_ct(write([*make_slices(), scout], tmp_path / "series"))
+    np.testing.assert_array_equal(volume.array, stored_voxels())
+    (finding,) = volume.findings
+    assert (finding.code, finding.reason[:18]) == (
+        "dicom_localizers_left_out",
+        "left 1 localizers ",
+    )
+    assert finding.code in WARNINGS
+
+
+@pytest.mark.parametrize("order", [(), (4, 2, 0, 1, 3)])
+@pytest.mark.parametrize("name", ["ct.dcm", "ct"])
+def test_a_multi_frame_object_is_a_volume(tmp_path, order, name):
+    """Frames in any order, each with a rescale of its own: HU are 10 z less than stored."""
+    make_enhanced(order=order).save_as(tmp_path / name, enforce_file_format=True)
+    volume = read_ct(tmp_path / name)
+    expected = stored_voxels() - 10 * np.arange(5).reshape(5, 1, 1)
+    np.testing.assert_array_equal(volume.array, expected)
+    check_same_grid(volume, read_ct(write(make_slices(), tmp_path / "series")))
+    check_same_grid(volume, read_geometry(tmp_path / name))
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless], ids=str)
+def test_a_compressed_multi_frame_object_reads_the_same(tmp_path, syntax):
+    stored = stored_voxels((5, 32, 40))
+    plain, packed = (make_enhanced(stored, order=(4, 2, 0, 1, 3)) for _ in range(2))
+    packed.compress(syntax, generate_instance_uid=False)
+    for name, made in (("plain.dcm", plain), ("packed.dcm", packed)):
+        made.save_as(tmp_path / name, enforce_file_format=True)
+    np.testing.assert_array_equal(
+        read_ct(tmp_path / "packed.dcm").array, read_ct(tmp_path / "plain.dcm").array
+    )
+
+
+@pytest.mark.parametrize("name", BAD_DICOM)
+def test_what_is_no_ct_volume_is_refused_by_name_and_code(tmp_path, name):
+    bad = BAD_DICOM[name]
+    path = bad.write(tmp_path)
+    with pytest.raises(InputError, match=bad.reason) as caught:
+        read_ct(path, case_id="liver_017")
+    assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("(case liver_017)")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CaseError) as rejected, opened(str(path)) as local:
+        read_ct(local)
+    assert rejected.value.code == bad.code
+    assert rejected.value.code in CODES
+
+
+GEOMETRY_TOLD_BY_HEADERS = [name for name, bad in BAD_DICOM.items() if not name.startswith("cut")]
+
+
+@pytest.mark.parametrize("name", GEOMETRY_TOLD_BY_HEADERS)
+def test_the_headers_alone_tell(tmp_path, name):
+    with pytest.raises(InputError, match=BAD_DICOM[name].reason):
+        read_geometry(BAD_DICOM[name].write(tmp_path))
+
+
+# -- segmentation objects
+
+
+def describe(number, label):
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=codes.SCT.Organ,
+        segmented_property_type=codes.SCT.Liver,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name="made", version="1", family=codes.DCM.ArtificialIntelligence
+        ),
+    )
+
+
+def write_segmentation(path, slices, mask, *, kind=SegmentationTypeValues.BINARY):
+    """Segments by highdicom, which leaves out slices where there is none."""
+    for made in slices:
+        made.PatientName, made.PatientBirthDate, made.PatientSex = "A^B", "", ""
+        made.StudyDate, made.StudyTime, made.StudyID = "20200101", "000000", "1"
+        made.AccessionNumber, made.ReferringPhysicianName, made.SeriesNumber = "1", "", 1
+    count = mask.shape[-1] if mask.ndim == 4 else int(mask.max())
+    Segmentation(
+        source_images=slices,
+        pixel_array=mask,
+        segmentation_type=kind,
+        segment_descriptions=[describe(number + 1, f"organ {number}") for number in range(count)],
+        series_instance_uid="1.2.3.77",
+        series_number=2,
+        sop_instance_uid="1.2.3.77.1",
+        instance_number=1,
+        manufacturer="made",
+        manufacturer_model_name="made",
+        software_versions="1",
+        device_serial_number="1",
+    ).save_as(path)
+    return path
+
+
+def segments():
+    """Two organs on the middle slices; the first and the last are empty."""
+    mask = np.zeros((5, 6, 7), np.uint8)
+    mask[1:3, 1:3, 2:5] = 1
+    mask[3, 4, 0:2] = 2
+    return mask
+
+
+def test_a_segmentation_is_completed_to_the_grid_of_its_image(tmp_path):
+    slices = make_slices()
+    image = read_ct(write(slices, tmp_path / "image"))
+    path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
+    assert read_label(path).shape == (3, 6, 7)
+    assert read_geometry(path).shape == (3, 6, 7)
+    label = read_label(path, like=image.geometry)
+    np.testing.assert_array_equal(label.array, segments())
+    check_same_grid(image, label)
+    check_same_grid(image, read_geometry(path, like=image.geometry))
+
+
+def test_a_segmentation_of_another_grid_stays_as_it_is(tmp_path):
+    slices = make_slices()
+    path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
+    for made in slices:
+        made.ImagePositionPatient = np.add(made.ImagePositionPatient, (0.35, 0, 0)).tolist()
+    image = read_geometry(write(slices, tmp_path / "image"))
+    with pytest.raises(GeometryError, match=r"got \(5, 6, 7\) and \(3, 6, 7\)"):
+        check_same_grid(image, read_label(path, like=image))
+
+
+def test_a_segmentation_in_a_folder_is_a_label(tmp_path):
+    (tmp_path / "seg").mkdir()
+    write_segmentation(tmp_path / "seg/label", make_slices(), segments())
+    assert np.unique(read_label(tmp_path / "seg").array).tolist() == [0, 1, 2]
+    assert read_geometry(tmp_path / "seg").shape == (3, 6, 7)
+
+
+def test_overlapping_segments_are_refused(tmp_path):
+    mask = np.zeros((5, 6, 7, 2), np.uint8)
+    mask[1:4, 2:4, 2:4] = 1
+    path = write_segmentation(tmp_path / "seg.dcm", make_slices(), mask)
+    with pytest.raises(LabelError, match="must not overlap") as caught:
+        read_label(path)
+    assert caught.value.code == "segments_overlap"
+
+
+def test_fractional_segments_are_refused(tmp_path):
+    mask = segments().astype(np.float32).clip(0, 0.5)
+    mask[0, 0, 0] = 1
+    kind = SegmentationTypeValues.FRACTIONAL
+    path = write_segmentation(tmp_path / "seg.dcm", make_slices(), mask, kind=kind)
+    with pytest.raises(LabelError, match="labels must be integral"):
+        read_label(path)
+
+
+def test_images_are_no_label(tmp_path):
+    series = write(make_slices(), tmp_path / "series")
+    with pytest.raises(InputError, match="must be one segmentation object.* 0 of them") as caught:
+        read_label(series)
+    assert caught.value.code == "dicom_not_seg"
+
+
+# -- real scans
+
+
+@pytest.mark.real_data
+def test_real_series_and_its_labels_of_three_formats(real_data):
+    folder = real_data / "ct_3slice_dicom"
+    image = read_ct(folder / "ct")
+    assert image.shape == (3, 512, 512)
+    assert image.spacing == pytest.approx((1, 0.810547, 0.810547))  # SliceThickness says 1.25
+    assert image.array.min() == AIR_HU, "the padding of -2000 is air"
+    labels = {}
+    for name in ("liver_seg.nrrd", "liver_spine_gapped_seg.nrrd", "liver.dcm"):
+        label = labels[name] = read_label(folder / name, like=image.geometry)
+        check_same_grid(image, label)
+        check_same_grid(image, read_geometry(folder / name))
+        assert 20 < image.array[label.array == 1].mean() < 80, "unenhanced liver"
+    gapped = labels["liver_spine_gapped_seg.nrrd"].array
+    assert np.unique(gapped).tolist() == [0, 1, 5]
+    assert image.array[gapped == 5].mean() > 200, "bone"
+    np.testing.assert_array_equal(labels["liver.dcm"].array, labels["liver_seg.nrrd"].array)
+
+
+@pytest.mark.real_data
+def test_real_multi_frame_reads_as_its_series(real_data):
+    folder = real_data / "enhanced_multiframe_ct"
+    series, frames = read_ct(folder / "image"), read_ct(folder / "multiframe/mf.dcm")
+    np.testing.assert_array_equal(frames.array, series.array)
+    np.testing.assert_array_equal(frames.affine, series.affine)
+    check_same_grid(series, read_label(folder / "nrrd/label.nrrd"))
+
+
+@pytest.mark.real_data
+def test_a_mask_of_a_real_series_lies_on_its_grid(real_data, tmp_path):
+    image = read_ct(real_data / "ct_3slice_dicom/ct")
+    write_mask((image.array > 100).astype(np.uint8), tmp_path / "mask.nii.gz", like=image)
+    mask = read_label(tmp_path / "mask.nii.gz")
+    check_same_grid(image, mask, tolerance_mm=1e-3)
+    np.testing.assert_array_equal(mask.array, image.array > 100)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("folder", "code", "reason"),
+    [
+        ("dicom_gantry_tilt", "dicom_gantry_tilt", "gantry tilt of 14.0 degrees"),
+        ("dicom_missing_slice", "dicom_missing_slice", "IM-0001-0009-0001.dcm at 28.11 mm"),
+        (
+            "dicom_hole",
+            "dicom_missing_slice",
+            "161 must have been here: 7106 at -99.48 mm and 7136",
+        ),
+    ],
+)
+def test_real_series_with_faults_are_refused_by_name(real_data, folder, code, reason):
+    for read in (read_geometry, read_ct):
+        with pytest.raises(GeometryError, match=reason) as caught:
+            read(real_data / folder)
+        assert caught.value.code == code
