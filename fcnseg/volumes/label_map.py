@@ -15,6 +15,7 @@ import pydantic
 import yaml
 
 from fcnseg.errors import LabelError, first_finding, one_line, told
+from fcnseg.volumes.lookup import look_up, table_rows
 from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
@@ -150,13 +151,13 @@ class LabelMap:
                 such id is named with its number of voxels. Its code is `label_negative` or
                 `label_ids_unknown`.
         """
-        rows, ids = _table_rows(label)
+        rows, ids = table_rows(label)
         unlisted = self.num_classes  # the first number that is no class
         table = np.full(len(ids), 0 if self.unlisted == "background" else unlisted, self.dtype)
         by_id = dict(self._ids())
         for row, number in enumerate(ids):
             table[row] = by_id.get(int(number), unlisted if number < 0 else table[row])
-        classes = table[rows]
+        classes = look_up(table, rows)
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
             raise _unlisted_ids(label[wrong], case_id)
         return classes
@@ -183,13 +184,3 @@ def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> Label
     return LabelError(
         f"label ids must {rule}, got {told(found, most=_MOST_TOLD)}{of_case(case_id)}", code=code
     )
-
-
-def _table_rows(
-    label: npt.NDArray[np.integer],
-) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-    """Rows of a small table, and the id of each row, such that `ids[rows]` is the label."""
-    if label.min() >= 0 and label.max() <= np.iinfo(np.uint16).max:
-        return label, np.arange(int(label.max()) + 1)
-    ids, rows = np.unique(label, return_inverse=True)
-    return rows.reshape(label.shape), ids

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.affine import Affine, check_affine
+from fcnseg.volumes.file_voxels import NOT_WHOLE, FileVoxels
 from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
@@ -20,7 +22,12 @@ from fcnseg.whole_file import written_whole
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PAIR_SUFFIXES = (".hdr", ".img")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
-_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError)
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *NOT_WHOLE,
+    ValueError,
+    nib.spatialimages.HeaderDataError,
+    nib.filebasedimages.ImageFileError,
+)
 
 # A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
 _FORMS_TOLERANCE_MM = 0.5
@@ -37,19 +44,22 @@ def read_geometry(path: str) -> Geometry:
 def read_ct(path: str) -> Volume:
     """HU (z, y, x) as int16, with the header."""
     image = _load(path)
-    stored, slope, inter = _stored_array(image, path)
-    if stored.dtype != np.int16 or (slope, inter) != (1, 0):
-        stored = to_int16(stored, slope, inter, what=path)
-    return Volume(stored, _affine(image, path), image.header)
+    voxels, slope, inter = _file_voxels(image, path)
+    is_hu = voxels.dtype.newbyteorder("=") == np.int16 and (slope, inter) == (1, 0)
+    with _reading_voxels(path):
+        hu = voxels.read() if is_hu else to_int16(voxels, slope, inter, what=path)
+    return Volume(hu, _affine(image, path), image.header)
 
 
 def read_label(path: str) -> Volume:
-    """Ids (z, y, x) in the file's own integer type, with the header; floats become int32."""
+    """Ids (z, y, x), with the header: of the file's own type or the smallest that holds them."""
     image = _load(path)
-    stored, slope, inter = _stored_array(image, path)
-    if stored.dtype.kind == "f" or (slope, inter) != (1, 0):
-        stored = to_integral(stored, slope, inter, what=path)
-    return Volume(stored, _affine(image, path), image.header)
+    voxels, slope, inter = _file_voxels(image, path)
+    is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
+    is_ids = is_short and (slope, inter) == (1, 0)
+    with _reading_voxels(path):
+        ids = voxels.read() if is_ids else to_integral(voxels, slope, inter, what=path)
+    return Volume(ids, _affine(image, path), image.header)
 
 
 def write_volume(volume: Volume, path: PathLike) -> None:
@@ -99,7 +109,7 @@ def write_mask(mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume) -
 def _load(path: str) -> nib.Nifti1Pair:
     try:
         image = nib.load(path)
-    except (*_UNREADABLE, nib.filebasedimages.ImageFileError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"not a NIfTI volume: {path}")
@@ -142,19 +152,22 @@ def _check_forms_agree(image: nib.Nifti1Pair, path: str) -> None:
         )
 
 
-def _stored_array(image: nib.Nifti1Pair, path: str) -> tuple[npt.NDArray[Any], float, float]:
-    """The array (z, y, x) as stored, with slope and intercept that make its values."""
-    _, height, width = _shape(image, path)
+def _file_voxels(image: nib.Nifti1Pair, path: str) -> tuple[FileVoxels, float, float]:
+    """Where the voxels are, with the slope and the intercept that make their values."""
     proxy: Any = image.dataobj
+    if proxy.dtype.kind not in "iuf":
+        raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
+    file = proxy.file_like  # of a pair, the other one
+    voxels = FileVoxels(file, int(proxy.offset), _shape(image, path), proxy.dtype)
+    return voxels, float(proxy.slope), float(proxy.inter)
+
+
+@contextlib.contextmanager
+def _reading_voxels(path: str) -> Iterator[None]:
     try:
-        stored = proxy.get_unscaled()
-    except _UNREADABLE as error:
+        yield
+    except NOT_WHOLE as error:
         raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
-    if stored.dtype.kind not in "iuf":
-        raise InputError(f"voxels must be numbers, got {stored.dtype} in {path}", code="not_scalar")
-    array = stored.reshape(width, height, -1, order="F").T  # a view of the file's own memory
-    native = array.dtype.newbyteorder("=")
-    return array.astype(native, copy=False), float(proxy.slope), float(proxy.inter)
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:

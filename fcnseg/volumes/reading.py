@@ -90,13 +90,14 @@ def read_label(
             to it if it is a part of it; labels of other formats are complete.
 
     Returns:
-        Ids (z, y, x) in the file's own integer type; integral floats become int32. Of a DICOM
-        segmentation they are its segment numbers.
+        Ids (z, y, x) in an integer type: the file's own, or where that is longer than two bytes or
+        no integer, the smallest that holds them. Of a DICOM segmentation
+        they are its segment numbers.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format.
         GeometryError: If it holds no single three-dimensional volume.
-        LabelError: If a value is not integral, or segments overlap.
+        LabelError: If a value is not integral or not of 32 bits, or segments overlap.
     """
     with _naming(case_id):
         name = os.fspath(path)

@@ -106,14 +106,17 @@ def resample_image(volume: Volume, spacing: Triple) -> Volume:
         for n_in, n_out, step in zip(volume.shape, shape, steps, strict=True)
     )
     hu = np.empty(shape, dtype=np.int16)
+    plane = np.empty(volume.shape[1:], np.float32)
     for start in range(0, shape[0], _SLAB):
         rows = along_z[start : start + _SLAB]
         first, last = rows.indices.min(), rows.indices.max() + 1
         planes = np.empty((last - first, shape[2] * shape[1]), np.float32)  # (z, x * y)
-        for plane, old in zip(planes, volume.array[first:last], strict=True):
-            plane[:] = (along_x @ (along_y @ old.astype(np.float32)).T).ravel()
-        slab = (rows[:, first:last] @ planes).reshape(-1, shape[2], shape[1])  # (z, x, y)
-        hu[start : start + _SLAB] = np.rint(slab).transpose(0, 2, 1)
+        for resampled, old in zip(planes, volume.array[first:last], strict=True):
+            plane[:] = old
+            resampled[:] = (along_x @ (along_y @ plane).T).ravel()
+        slab = rows[:, first:last] @ planes
+        np.rint(slab, out=slab)
+        hu[start : start + _SLAB] = slab.reshape(-1, shape[2], shape[1]).transpose(0, 2, 1)
     return Volume(hu, _resampled_affine(volume, shape, steps))
 
 
@@ -134,11 +137,14 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
     if steps is None:
         return volume
     shape = resampled_shape(volume.shape, volume.spacing, spacing)
-    picks = [
+    in_z, in_y, in_x = (
         np.floor(_numpy_positions(n_in, n_out, step) + 0.5).astype(np.intp)  # halves go up
         for n_in, n_out, step in zip(volume.shape, shape, steps, strict=True)
-    ]
-    return Volume(volume.array[np.ix_(*picks)], _resampled_affine(volume, shape, steps))
+    )
+    ids = np.empty(shape, volume.array.dtype)
+    for plane, z in zip(ids, in_z, strict=True):
+        plane[:] = volume.array[z][in_y][:, in_x]
+    return Volume(ids, _resampled_affine(volume, shape, steps))
 
 
 def _steps(volume: Volume, spacing: Triple) -> Triple | None:

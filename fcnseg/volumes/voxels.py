@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import InputError, LabelError
+from fcnseg.volumes.file_voxels import FileVoxels
 
 _SLAB = 16  # slices converted at once: bounds the float32 copy to a few MB
 
+Stored = npt.NDArray[Any] | FileVoxels
+"""Numbers (z, y, x) in memory, or in a file that is then read slab by slab and never held whole."""
 
-def to_int16(
-    stored: npt.NDArray[Any], slope: float, inter: float, *, what: str
-) -> npt.NDArray[np.int16]:
+
+def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.NDArray[np.int16]:
     """HU of stored voxels: rescaled, rounded, and clipped to what int16 holds.
 
     Args:
@@ -35,9 +37,9 @@ def to_int16(
 
 
 def to_integral(
-    stored: npt.NDArray[Any], slope: float, inter: float, *, what: str
-) -> npt.NDArray[np.int32]:
-    """Ids of stored voxels that are floats or have a scale.
+    stored: Stored, slope: float, inter: float, *, what: str
+) -> npt.NDArray[np.signedinteger]:
+    """Ids of stored voxels that are floats, have a scale, or are longer than ids need to be.
 
     Args:
         stored: Voxels (z, y, x) of any numeric type.
@@ -45,30 +47,55 @@ def to_integral(
         inter: Value of the stored zero.
         what: The file, for errors.
 
+    Returns:
+        The ids in the smallest of int8, int16 and int32 that holds them all.
+
     Raises:
         InputError: If a value is NaN or infinite.
-        LabelError: If a value is not integral.
+        LabelError: If a value is not integral, or not of 32 bits.
     """
-    ids = np.empty(stored.shape, dtype=np.int32)
+    ids: npt.NDArray[np.signedinteger] = np.empty(stored.shape, dtype=np.int8)
     for slab, values in _values(stored, slope, inter, what):
         rounded = np.rint(values)
         if not np.array_equal(rounded, values):
             odd = values[rounded != values].flat[0]
             raise LabelError(f"labels must be integral, got {odd} in {what}")
+        ids = _that_holds(ids, float(rounded.min()), float(rounded.max()), what)
         ids[slab] = rounded
     return ids
 
 
+def _that_holds(
+    ids: npt.NDArray[np.signedinteger], low: float, high: float, what: str
+) -> npt.NDArray[np.signedinteger]:
+    """The array itself, or a copy of a wider type if it must be."""
+    for dtype in (ids.dtype, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return ids.astype(np.promote_types(ids.dtype, dtype), copy=False)
+    raise LabelError(f"labels must have at most 32 bits, got {low:g} to {high:g} in {what}")
+
+
 def _values(
-    stored: npt.NDArray[Any], slope: float, inter: float, what: str
+    stored: Stored, slope: float, inter: float, what: str
 ) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
     """Slabs of values: float32, or float64 where float32 would not hold the stored integers."""
     exact: Any = np.float64 if stored.dtype.itemsize > 2 else np.float32
-    for start in range(0, len(stored), _SLAB):
-        slab = slice(start, start + _SLAB)
-        values = stored[slab].astype(exact) * exact(slope) + exact(inter)
+    start = 0
+    for numbers in _slabs(stored):
+        values = numbers.astype(exact)
+        values *= exact(slope)
+        values += exact(inter)
         if not np.isfinite(values).all():
             raise InputError(
                 f"voxels must be finite, got NaN or infinity in {what}", code="not_finite"
             )
-        yield slab, values
+        yield slice(start, start + len(values)), values
+        start += len(values)
+
+
+def _slabs(stored: Stored) -> Iterator[npt.NDArray[Any]]:
+    if isinstance(stored, FileVoxels):
+        yield from stored.slabs()
+        return
+    for start in range(0, len(stored), _SLAB):
+        yield stored[start : start + _SLAB]
