@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 import tyro
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    PipelineOptions,
-    StandardOptions,
-    WorkerOptions,
-)
-from apache_beam.portability.api import beam_provision_api_pb2
-from apache_beam.runners.portability.fn_api_runner import fn_runner
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.io.filesystems import FileSystems
 
+from fcnseg import __version__
 from fcnseg.command import program_name, run_or_exit
 from fcnseg.conversion import files
-from fcnseg.conversion.cases import Case, cases_from_folders, read_cases_csv
+from fcnseg.conversion.case_lists import (
+    cases_of_dataset_json,
+    cases_of_folders,
+    cases_of_totalsegmentator,
+    read_cases_csv,
+)
+from fcnseg.conversion.cases import CaseList
+from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.output import Output, job_text
 from fcnseg.conversion.preprocessing import Preprocessing
+from fcnseg.conversion.progress import shown
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import SizedCase
 from fcnseg.conversion.splits import check_fractions
 from fcnseg.conversion.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
-from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo
+from fcnseg.conversion.writing import ShardWriter
+from fcnseg.errors import InputError
+from fcnseg.records import SCHEMA_VERSION
 from fcnseg.volumes import LabelMap
+from pipelines.report import report_dataset, report_validation
+from pipelines.runners import beam_options, local_runner
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +58,19 @@ class ConvertCt:
     output: str
     """Folder for records, dataset_info.json, rejects.jsonl and, last, COMPLETED."""
     cases: str | None = None
-    """CSV file: case_id,image,label[,patient_id][,split]; its paths are relative to its folder."""
+    """CSV file: case_id,image,label[,patient_id][,split][,series_uid]; its paths are relative to
+    its folder. An image may be a folder of DICOM files."""
     images: str | None = None
     """Folder of CT volumes, instead of --cases; nnU-Net's suffix _0000 is understood."""
     labels: str | None = None
     """Folder of label volumes with the names of the images."""
+    dataset: str | None = None
+    """dataset.json of the Medical Segmentation Decathlon or of nnU-Net, instead of --cases."""
+    totalsegmentator: str | None = None
+    """Folder of TotalSegmentator's dataset, instead of --cases: SUBJECT/ct.nii.gz and
+    SUBJECT/segmentations/NAME.nii.gz; the splits in meta.csv hold."""
+    images_only: bool = False
+    """The cases have no labels, or theirs are not wanted."""
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)  # TotalSegmentator's full resolution
     """Z Y X of the records: every case is resampled to it."""
     validation_fraction: float = 0.2
@@ -63,12 +79,27 @@ class ConvertCt:
     """Share of patients for testing."""
     split_seed: int = 0
     """Another seed makes other splits."""
+    geometry_tolerance_mm: float = CheckOptions.geometry_tolerance_mm
+    """How far a corner of the label may lie from the image's."""
+    on_mismatch: OnMismatch = CheckOptions.on_mismatch
+    """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
+    where a label of the same shape takes the image's place."""
+    max_case_voxels: int = CheckOptions.max_case_voxels
+    """A larger image is rejected by its header, before it is read."""
+    accept: tuple[str, ...] = ()
+    """Codes of implausible things that are to be warnings and not rejects."""
     shard_mib: int = 128
     """Size of a file of records, about: the unit of work and of shuffling."""
+    max_record_mib: int = 512
+    """A larger case is divided over several records: protobuf ends at 2048."""
     max_reject_fraction: float = 0.0
     """Share of cases that may be rejected before the exit status says so."""
+    validate_only: bool = False
+    """Check everything, write nothing but the report: rejects.jsonl and warnings.jsonl."""
     overwrite: bool = False
     """Delete what an earlier run left in the output folder."""
+    resume: bool = False
+    """Go on with the same job where it was interrupted: only missing shards are made."""
 
     def run(self, beam_args: Sequence[str] = ()) -> None:
         """Runs the job and waits for it.
@@ -82,20 +113,29 @@ class ConvertCt:
                 than allowed.
         """
         self.check()
-        output = files.absolute(self.output)
-        cases = self.list_cases()
-        with files.local_copy(self.label_map) as path:
-            preprocessing = Preprocessing(LabelMap.read(path), self.spacing_mm)
         options = beam_options(beam_args)
-        if not self.make_room(output):
-            logger.info(f"{output} is complete already; --overwrite makes it anew")
+        FileSystems.set_options(options)  # the workers' are set by Beam
+        preprocessing = self.preprocessing()
+        cases = self.list_cases(preprocessing.label_map)
+        output = Output(
+            files.absolute(self.output),
+            job_text(self.job(cases, preprocessing)),
+            validate_only=self.validate_only,
+        )
+        if not output.prepare(overwrite=self.overwrite, resume=self.resume):
+            logger.info(f"{output.folder} is complete already; --overwrite makes it anew")
             return
         try:
-            with beam.Pipeline(runner=local_runner(options), options=options) as pipeline:
+            with (
+                shown(output, cases=len(cases), rejected=len(cases.rejects)),
+                beam.Pipeline(runner=local_runner(options), options=options) as pipeline,
+            ):
                 self.build(pipeline, cases, preprocessing, output=output)
         finally:
-            files.delete_temporary(output)
-        report(output, cases=len(cases), max_reject_fraction=self.max_reject_fraction)
+            output.delete_temporary()
+        output.tidy()
+        report = report_validation if self.validate_only else report_dataset
+        report(output.folder, cases=len(cases), max_reject_fraction=self.max_reject_fraction)
 
     def check(self) -> None:
         """Checks the flags that need no file.
@@ -103,39 +143,80 @@ class ConvertCt:
         Raises:
             InputError: If one is out of range, or two do not go together.
         """
-        if (self.cases is None) == (self.images is None and self.labels is None):
-            raise InputError("cases come from --cases or from --images and --labels, one of both")
-        if (self.images is None) != (self.labels is None):
+        sources = (self.cases, self.images or self.labels, self.dataset, self.totalsegmentator)
+        if sum(source is not None for source in sources) != 1:
+            raise InputError(
+                "cases come from --cases, from --images and --labels, from --dataset or from "
+                "--totalsegmentator, one of them"
+            )
+        if self.images_only and self.labels is not None:
+            raise InputError("--images_only and --labels exclude each other")
+        if not self.images_only and (self.images is None) != (self.labels is None):
             raise InputError("--images and --labels go together")
         check_fractions(
             validation_fraction=self.validation_fraction, test_fraction=self.test_fraction
         )
-        if self.shard_mib <= 0:
-            raise InputError(f"shard_mib must be positive, got {self.shard_mib}")
+        for name in ("shard_mib", "max_record_mib"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.max_reject_fraction <= 1:
             raise InputError(
                 f"max_reject_fraction must be from 0 to 1, got {self.max_reject_fraction}"
             )
+        if self.overwrite and (self.resume or self.validate_only):
+            raise InputError("--overwrite goes with neither --resume nor --validate_only")
 
-    def list_cases(self) -> list[Case]:
+    def preprocessing(self) -> Preprocessing:
+        """What is done to every case alike."""
+        checks = CheckOptions(
+            geometry_tolerance_mm=self.geometry_tolerance_mm,
+            on_mismatch=self.on_mismatch,
+            max_case_voxels=self.max_case_voxels,
+            accept=self.accept,
+        )
+        with files.local_copy(self.label_map) as path:
+            return Preprocessing(LabelMap.read(path), self.spacing_mm, checks)
+
+    def list_cases(self, label_map: LabelMap) -> CaseList:
         """The cases that the flags name."""
+        labelled = not self.images_only
         if self.cases is not None:
-            return read_cases_csv(self.cases)
-        return cases_from_folders(str(self.images), str(self.labels))
+            return read_cases_csv(self.cases, labelled=labelled)
+        if self.dataset is not None:
+            return cases_of_dataset_json(self.dataset, label_map, labelled=labelled)
+        if self.totalsegmentator is not None:
+            return cases_of_totalsegmentator(self.totalsegmentator, labelled=labelled)
+        return cases_of_folders(str(self.images), self.labels)
+
+    def job(self, cases: CaseList, preprocessing: Preprocessing) -> dict[str, Any]:
+        """What decides the bytes of the output: two runs of one job make the same files."""
+        rows = dataclasses.astuple(cases)
+        settings = dataclasses.asdict(preprocessing)
+        settings["label_map"] = list(preprocessing.label_map.to_mapping()["classes"].items())
+        names = ["validation_fraction", "test_fraction", "split_seed", "shard_mib"]
+        names += ["max_record_mib", "images_only", "validate_only"]
+        return {
+            "fcnseg": __version__,
+            "schema": SCHEMA_VERSION,
+            "cases": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            **settings,
+            "unlisted": preprocessing.label_map.unlisted,
+            **{name: getattr(self, name) for name in names},
+        }
 
     def build(
         self,
         pipeline: beam.Pipeline,
-        cases: list[Case],
+        cases: CaseList,
         preprocessing: Preprocessing,
         *,
-        output: str,
+        output: Output,
     ) -> None:
         """Adds the graph of the job to a pipeline."""
         seed = self.split_seed
         inspected = (
             pipeline
-            | "Cases" >> beam.Create(cases)
+            | "Cases" >> beam.Create(cases.cases)
             | "Inspect"
             >> InspectCases(
                 preprocessing,
@@ -147,100 +228,17 @@ class ConvertCt:
         written = (
             inspected
             | "Sound" >> Only(SizedCase)
-            | "Plan" >> PlanShards(shard_bytes=self.shard_mib * 2**20, seed=seed)
-            | "Write" >> WriteShards(preprocessing, output=output)
+            | "Plan" >> PlanShards(output, shard_bytes=self.shard_mib * 2**20, seed=seed)
+            | "Write"
+            >> WriteShards(ShardWriter(preprocessing, output, self.max_record_mib * 2**20))
         )
         rejected = inspected | "Rejected" >> Only(Reject)
+        listed_wrong = pipeline | "Listed wrong" >> beam.Create(cases.rejects)
         _ = (
-            (rejected, written)
+            (listed_wrong, rejected, written)
             | "Outcomes" >> beam.Flatten()
-            | FinishDataset(preprocessing, output=output, seed=seed)
+            | FinishDataset(preprocessing, output, seed=seed, labelled=not self.images_only)
         )
-
-    def make_room(self, output: str) -> bool:
-        """Sees to it that the output folder can be written to.
-
-        Returns:
-            False if a finished dataset is there already and is to stay.
-
-        Raises:
-            DatasetError: If something else is there.
-        """
-        found = files.list_folder(output)  # COMPLETED sorts before, and is deleted before, shards
-        if not self.overwrite and files.join(output, COMPLETED_FILE) in found:
-            return False
-        if found and not self.overwrite:
-            raise DatasetError(
-                f"output must be empty or a finished dataset, got {output} with {len(found)} files:"
-                " --overwrite deletes what an earlier run left there"
-            )
-        files.delete([path for path in found if _is_ours(path, output)])
-        return True
-
-
-def _is_ours(path: str, output: str) -> bool:
-    """Whether a file in the output folder is one that this job writes."""
-    name = path.removeprefix(files.join(output, ""))
-    ours = (COMPLETED_FILE, INFO_FILE, REJECTS_FILE)
-    return name in ours or name.startswith(f"{files.TEMPORARY}/") or name.endswith(".tfrecord")
-
-
-def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
-    """Reads the flags that are not our own.
-
-    Raises:
-        InputError: If one is unknown to Beam too; a named runner may know more, so it decides.
-    """
-    options = PipelineOptions(list(beam_args))
-    if options.view_as(StandardOptions).runner is None:
-        parsers: list = []
-        PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
-        unknown = parsers[0].parse_known_args(beam_args)[1]
-        if unknown:
-            raise InputError(f"unknown flag: {' '.join(unknown)} (--help lists the known ones)")
-    return options
-
-
-def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
-    """The runner of this machine, in one process or several; None if the user names another.
-
-    Beam's own choice, `DirectRunner`, first fetches the runner Prism from the network.
-    """
-    if options.view_as(StandardOptions).runner is not None:
-        return None
-    direct = options.view_as(DirectOptions)
-    if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"  # in memory only one would work
-    worker = options.view_as(WorkerOptions)
-    worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "ERROR"
-    # As DirectRunner does without Prism: the flags reach the workers, as file systems need.
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))
-
-
-def report(output: str, *, cases: int, max_reject_fraction: float) -> None:
-    """Tells what became of the cases.
-
-    Raises:
-        DatasetError: If none is good, or more are rejected than allowed.
-    """
-    rejects_file = files.join(output, REJECTS_FILE)
-    rejects = [Reject.from_json(line) for line in files.read_text(rejects_file).splitlines()]
-    if len(rejects) < cases:
-        info = DatasetInfo.from_json(files.read_text(files.join(output, INFO_FILE)))
-        for split, content in info.splits.items():
-            size = sum(shard.bytes for shard in content.shards) / 1e6
-            logger.info(
-                f"{split}: cases {content.cases}, shards {len(content.shards)}, {size:.1f} MB"
-            )
-        logger.info(f"records are in {output}")
-    if not rejects:
-        return
-    told = f"rejected {len(rejects)} of {cases} cases, see {rejects_file}; first: {rejects[0]}"
-    if len(rejects) == cases or len(rejects) > max_reject_fraction * cases:
-        raise DatasetError(told)
-    logger.warning(told)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

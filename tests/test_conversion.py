@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_cases import AFFINE, LABEL_MAP, SPACING_MM, write_case
 
-from fcnseg.conversion.cases import Case, cases_from_folders, check_cases, read_cases_csv
+from fcnseg.conversion.cases import Case
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.preprocessing import Preprocessing
@@ -21,78 +21,6 @@ from fcnseg.errors import InputError
 from fcnseg.records import encode_record
 from fcnseg.records.schema import MOST_COORDINATES
 from fcnseg.volumes import LabelMap, Volume, read_ct, to_canonical, write_volume
-
-# -- lists of cases
-
-
-def write_csv(folder, text):
-    path = folder / "cases.csv"
-    path.write_text(text)
-    return str(path)
-
-
-def test_csv_paths_are_relative_to_the_folder_of_the_file(tmp_path):
-    path = write_csv(
-        tmp_path,
-        "label,case_id,image,patient_id,split\n"
-        "l/b.nii.gz,b,/data/b.nii.gz,Müller,test\n"
-        "gs://bucket/a.nii,a,images/a.nii,,\n",
-    )
-    assert read_cases_csv(path) == [
-        Case("a", f"{tmp_path}/images/a.nii", "gs://bucket/a.nii", "a", None),
-        Case("b", "/data/b.nii.gz", f"{tmp_path}/l/b.nii.gz", "Müller", "test"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "columns of .*cases.csv must be case_id, image, label.*got none"),
-        ("case_id,image\na,b\n", "got case_id, image"),
-        ("case_id,image,label,mask\na,b,c,d\n", "got case_id, image, label, mask"),
-        ("case_id,image,label\n", "no cases in .*cases.csv"),
-        ("case_id,image,label\na,,c\n", "line 2 is not a case: image is empty"),
-        ("case_id,image,label\na,b\n", "line 2 is not a case: label is empty"),
-        ("case_id,image,label\na,b,c,d\n", "line 2 is not a case: it has not one value for each"),
-        ("case_id,image,label,split\na,b,c,training\n", "train, validation, test, got 'training'"),
-        ("case_id,image,label\na,b,c\na,d,e\n", "unique in .*cases.csv, got a twice"),
-        ('case_id,image,label\na,b,"c\n', "is not CSV after line 1: unexpected end"),
-        (
-            "case_id,image,label,patient_id,split\na,b,c,p,train\nd,e,f,p,test\n",
-            r"one split, got p in test and train .*\(case d\)",
-        ),
-    ],
-)
-def test_a_bad_csv_is_refused_by_line(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        read_cases_csv(write_csv(tmp_path, text))
-
-
-def test_a_missing_csv_is_named(tmp_path):
-    with pytest.raises(InputError, match=f"no such file: {tmp_path}/none.csv"):
-        read_cases_csv(f"{tmp_path}/none.csv")
-
-
-def test_a_csv_that_is_not_text_is_named(tmp_path):
-    (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot read .*cases.csv"):
-        read_cases_csv(f"{tmp_path}/cases.csv")
-
-
-def test_a_named_split_holds_for_all_cases_of_the_patient():
-    cases = [Case("a", "", "", "p"), Case("b", "", "", "p", "test"), Case("c", "", "", "q")]
-    splits = {case.case_id: case.split for case in check_cases(cases, source="a list")}
-    assert splits == {"a": "test", "b": "test", "c": None}
-
-
-def test_folders_are_paired_by_name(tmp_path):
-    write_case(tmp_path, "a", seed=0)
-    image = tmp_path / "images" / "a.nii.gz"
-    image.rename(image.with_name("a_0000.nii.gz"))
-    assert cases_from_folders(f"{tmp_path}/images", f"{tmp_path}/labels") == [
-        Case("a", f"{tmp_path}/images/a_0000.nii.gz", f"{tmp_path}/labels/a.nii.gz", "a")
-    ]
-
 
 # -- splits
 

@@ -5,17 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from object_store import ObjectStore
 from small_cases import write_case, write_cases
 
+from fcnseg.conversion.output import Output
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import SPLITS, read_dataset_info, read_tfrecord
+from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord
 from fcnseg.records.decoding import decode_record
 from fcnseg.volumes import read_ct
-from pipelines.convert_ct import ConvertCt, local_runner, main
+from pipelines.convert_ct import ConvertCt, main
+from pipelines.runners import local_runner
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,6 +179,138 @@ def test_without_a_good_case_there_is_no_dataset(cases, tmp_path):
     assert len((tmp_path / "out" / "rejects.jsonl").read_text().splitlines()) == 6
 
 
+def test_a_wrong_place_in_the_list_rejects_a_case_and_the_rest_goes_on(cases, tmp_path):
+    with cases.open("a") as file:
+        file.write("case_00,images/case_01.nii.gz,labels/case_01.nii.gz,p0\n")
+    with pytest.raises(DatasetError, match=r"rejected 2 of 7 cases.*first:.*\[duplicate_case\]"):
+        command(cases, tmp_path / "out").run()
+    lines = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in lines] == ["list", "list"]
+    assert sum(split.cases for split in read_dataset_info(tmp_path / "out").splits.values()) == 5
+
+
+def test_a_list_of_nothing_good_makes_no_dataset(cases, tmp_path):
+    rows = cases.read_text().splitlines()[:2]
+    cases.write_text("\n".join([*rows, rows[1]]))
+    with pytest.raises(DatasetError, match="rejected 2 of 2 cases"):
+        command(cases, tmp_path / "out").run()
+    assert contents(tmp_path / "out").keys() == {"rejects.jsonl"}
+
+
+# -- validation alone
+
+
+def test_validation_writes_the_report_and_nothing_else(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    spoil(cases, "case_02")
+    with pytest.raises(DatasetError, match="rejected 1 of 6 cases"):
+        command(cases, tmp_path / "report", validate_only=True).run()
+    assert "checked 6 cases: 5 good, warnings" in caplog.text
+    report = contents(tmp_path / "report")
+    assert report.keys() == {"rejects.jsonl", "warnings.jsonl"}
+    with pytest.raises(DatasetError, match="rejected 1 of 6 cases"):
+        command(cases, tmp_path / "out").run()
+    assert contents(tmp_path / "out")["rejects.jsonl"] == report["rejects.jsonl"]
+
+    # The report is made anew, and gives way to a conversion.
+    write_case(cases.parent, "case_02", seed=2, shape=(14, 14, 16))
+    command(cases, tmp_path / "report", validate_only=True).run()
+    assert contents(tmp_path / "report")["rejects.jsonl"] == b""
+    command(cases, tmp_path / "report").run()
+    assert read_dataset_info(tmp_path / "report").splits["train"].cases > 0
+
+
+def test_a_dataset_is_not_replaced_by_a_report(cases, tmp_path):
+    command(cases, tmp_path / "out").run()
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="output must be empty"):
+        command(cases, tmp_path / "out", validate_only=True).run()
+    assert contents(tmp_path / "out") == before
+
+
+# -- what is in the records
+
+
+def records_in(folder: Path) -> dict[str, Record]:
+    return {
+        record.case_id: record
+        for split in read_dataset_info(folder).splits.values()
+        for shard in split.shards
+        for record in read_cases(folder / shard.name)
+    }
+
+
+def test_a_large_case_takes_several_records_and_reads_as_if_it_took_one(cases, tmp_path):
+    command(cases, tmp_path / "whole", **FINE).run()
+    command(cases, tmp_path / "divided", **FINE, max_record_mib=1).run()
+    whole, divided = (read_dataset_info(tmp_path / name) for name in ("whole", "divided"))
+    sizes = {name: 3 * record.image.size for name, record in records_in(tmp_path / "whole").items()}
+    large = {name for name, size in sizes.items() if size > 2**20}
+    assert 0 < len(large) < 6
+    assert {name for split in divided.splits.values() for name in split.divided} == large
+    assert not any(split.divided for split in whole.splits.values())
+    assert divided.fingerprint == whole.fingerprint
+    joined = records_in(tmp_path / "divided")
+    for name, record in records_in(tmp_path / "whole").items():
+        np.testing.assert_array_equal(joined[name].image, record.image)
+        np.testing.assert_array_equal(joined[name].label, record.label)
+
+
+def test_images_alone_become_records_without_labels(cases, tmp_path):
+    (cases.parent / "labels" / "case_04.nii.gz").unlink()  # it is not looked at
+    command(cases, tmp_path / "out", images_only=True).run()
+    info = read_dataset_info(tmp_path / "out")
+    assert not info.labelled
+    assert sum(split.cases for split in info.splits.values()) == 6
+    (record, *_) = read_cases(tmp_path / "out" / info.splits["train"].shards[0].name)
+    assert record.label is None
+    assert info.fingerprint.foreground_hu is None
+
+
+def test_the_fingerprint_tells_of_files_and_records(cases, tmp_path):
+    command(cases, tmp_path / "out").run()
+    info = read_dataset_info(tmp_path / "out")
+    found = info.fingerprint
+    records = records_in(tmp_path / "out").values()
+    assert found.hu.voxels == sum(record.image.size for record in records)
+    hu = np.concatenate([record.image.ravel() for record in records])
+    assert found.hu.mean == pytest.approx(hu.mean(dtype=float))
+    assert [case.case_id for case in found.cases] == [f"case_{n:02d}" for n in range(6)]
+    assert found.orientations == {"LPS": 6}
+    assert [item.voxels for item in found.classes] == list(
+        sum(np.array(split.class_histogram) for split in info.splits.values())
+    )
+
+
+# -- what Beam counts
+
+
+def test_beam_counts_cases_rejects_bytes_and_time_of_each_stage(cases, tmp_path):
+    spoil(cases, "case_02")
+    (cases.parent / "labels" / "case_04.nii.gz").unlink()
+    job = command(cases, tmp_path / "out")
+    pipeline = beam.Pipeline(runner=local_runner(PipelineOptions([])))
+    preprocessing = job.preprocessing()
+    listed = job.list_cases(preprocessing.label_map)
+    job.build(pipeline, listed, preprocessing, output=Output(str(tmp_path / "out"), "{}"))
+    metrics = pipeline.run().metrics().query()
+    counted = {counter.key.metric.name: counter.committed for counter in metrics["counters"]}
+    info = read_dataset_info(tmp_path / "out")
+    shards = [shard for split in info.splits.values() for shard in split.shards]
+    assert counted == {
+        "inspect_cases": 6,
+        "inspect_rejects": 1,
+        "inspect_rejects_file_missing": 1,
+        "convert_cases": 5,
+        "convert_rejects": 1,
+        "convert_rejects_unreadable": 1,
+        "convert_bytes": sum(shard.bytes for shard in shards),
+    }
+    spread = {item.key.metric.name: item.committed for item in metrics["distributions"]}
+    assert spread["inspect_milliseconds"].count == 6
+    assert spread["convert_milliseconds"].count == 5
+
+
 # -- the output folder
 
 
@@ -224,7 +359,9 @@ main({argv(cases, tmp_path / "out")})
     )
     assert result.returncode != 0
     assert "File too large" in result.stderr
-    assert contents(tmp_path / "out") == {}
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in left) == ["job.json", "plan.json"]  # what --resume needs
+    assert {path.parent.name for path in left} == {".state"}
 
 
 # -- flags
@@ -241,7 +378,7 @@ def argv(cases: Path, output: Path, *more: str) -> list[str]:
         (["--spacing_mn", "1", "1", "1"], "unknown flag: --spacing_mn 1 1 1"),
         (["--spacing_mm", "1", "1", "1", "1"], "unknown flag: 1"),
         (["--spacing_mm", "1", "0", "1"], "three positive numbers in mm, got (1.0, 0.0, 1.0)"),
-        (["--images", "images"], "--cases or from --images and --labels, one of both"),
+        (["--images", "images"], "or from --totalsegmentator, one of them"),
         (["--validation_fraction", "1"], "must be below 1, got 1.0 and 0.0"),
         (["--shard_mib", "0"], "shard_mib must be positive, got 0"),
         (["--max_reject_fraction", "7"], "max_reject_fraction must be from 0 to 1, got 7.0"),
@@ -283,7 +420,7 @@ main({argv(cases, tmp_path / "out")})
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[-1].startswith("records are in ")
-    assert len(result.stderr.splitlines()) == 4  # nothing of Beam's
+    assert len(result.stderr.splitlines()) == 3 + 1 + 1  # splits, warnings; nothing of Beam's
     assert sum(s.cases for s in read_dataset_info(tmp_path / "out").splits.values()) == 6
 
 

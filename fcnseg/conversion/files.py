@@ -104,21 +104,40 @@ def list_folder(folder: str) -> list[str]:
     return sorted(metadata.path for metadata in found.metadata_list)
 
 
+def children(folder: str) -> dict[str, bool]:
+    """Names of what is in a folder, each with whether it is a folder itself.
+
+    Raises:
+        InputError: If there is no such folder, or no file system opens paths of this scheme.
+    """
+    if is_local(folder):
+        if not Path(folder).is_dir():
+            raise InputError(f"no such folder: {folder}")
+        return {path.name: path.is_dir() for path in Path(folder).iterdir()}
+    root = join(folder, "")
+    inner = [path.removeprefix(root).split("/", 1) for path in list_folder(folder)]
+    if not inner:
+        raise InputError(f"no such folder: {folder}")
+    return {name: bool(below) for name, *below in inner}
+
+
 def delete(paths: list[str]) -> None:
     """Deletes files, in this order."""
     for path in paths:
         if is_local(path):
             Path(path).unlink()
         else:
-            FileSystems.delete([glob.escape(path)])
+            # S3 takes a path as it is, the others for a pattern.
+            literal = FileSystems.get_scheme(path) == "s3"
+            FileSystems.delete([path if literal else glob.escape(path)])
 
 
-def delete_temporary(folder: str) -> None:
-    """Deletes what attempts that ended early left in an output folder."""
-    temporary = join(folder, TEMPORARY)
-    delete(list_folder(temporary))
-    if is_local(temporary) and exists(temporary):
-        Path(temporary).rmdir()
+def delete_folder(folder: str) -> None:
+    """Deletes a folder and all in it, if it is there."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        delete(list_folder(folder))
 
 
 @contextlib.contextmanager

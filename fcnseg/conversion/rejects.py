@@ -51,6 +51,8 @@ CODES = {
     "masks_missing": "a folder of masks lacks one that the label map names",
     "mask_ambiguous": "a folder of masks has two files of one name",
     "mask_not_binary": "a mask holds several values other than 0",
+    "duplicate_case": "the list has several cases of this id",
+    "patient_in_two_splits": "the list has cases of this patient in several splits",
     "unexpected_error": "something else failed; `detail` says where",
 }
 """What each code in the rejects file means."""
@@ -110,7 +112,7 @@ class Reject:
 
     Attributes:
         case_id: Name of the case.
-        stage: `inspect` (headers) or `convert` (voxels).
+        stage: `list` (of cases), `inspect` (headers) or `convert` (voxels).
         code: One of `CODES`, for programs.
         reason: One line for people.
         file: The file to blame; empty if it is not known.

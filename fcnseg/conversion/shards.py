@@ -23,12 +23,13 @@ class SizedCase:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file to write: the cases in it, in their order."""
+    """One file to write: the cases in it, in their order, and about how many bytes it takes."""
 
     split: str
     index: int
     count: int
     cases: tuple[Case, ...]
+    bytes: int
 
     @property
     def name(self) -> str:
@@ -72,7 +73,11 @@ def _plan_split(split: str, cases: list[SizedCase], shard_bytes: int, seed: int)
     contents: list[list[Case]] = [[] for _ in range(count)]
     for sized in shuffled:
         contents[shard_of[sized.case.case_id]].append(sized.case)
-    return [Shard(split, index, count, tuple(cases)) for index, cases in enumerate(contents)]
+    size_of = {index: size for size, index in fill}
+    return [
+        Shard(split, index, count, tuple(cases), size_of[index])
+        for index, cases in enumerate(contents)
+    ]
 
 
 def _place(case_id: str, seed: int) -> tuple[float, str]:

@@ -77,9 +77,17 @@ def pair_by_name(
     return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]
 
 
+def is_volume_name(name: str) -> bool:
+    """Whether a file of this name is taken for a volume.
+
+    >>> is_volume_name("liver_017.nii.gz"), is_volume_name(".hidden.nii.gz")
+    (True, False)
+    """
+    hidden = name.startswith(".")
+    return not hidden and name.endswith(SUFFIXES) and not name.endswith(_DATA_OF_PAIR)
+
+
 def _is_volume(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
     if path.is_dir():
-        return holds_dicom(path)
-    return path.name.endswith(SUFFIXES) and not path.name.endswith(_DATA_OF_PAIR)
+        return not path.name.startswith(".") and holds_dicom(path)
+    return is_volume_name(path.name)

@@ -1,0 +1,67 @@
+"""Cases from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+
+from fcnseg.conversion import files
+from fcnseg.conversion.cases import Case, CaseList, check_cases
+from fcnseg.errors import InputError
+from fcnseg.records import SPLITS
+
+REQUIRED_COLUMNS = ("case_id", "image", "label")
+OPTIONAL_COLUMNS = ("patient_id", "split", "series_uid")
+
+
+def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
+    """Reads cases from a CSV file.
+
+    Its columns are case_id, image, label[, patient_id][, split][, series_uid].
+
+    Args:
+        path: The file; the paths in it are relative to its folder. Where no patient is named, each
+            case is a patient of its own.
+        labelled: Whether cases have labels; if not, the column `label` need not be there, and is
+            not looked at.
+
+    Raises:
+        InputError: If the file is missing or a row breaks a rule; the row is named.
+    """
+    content = files.read_text(path)
+    rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    required = [name for name in REQUIRED_COLUMNS if labelled or name != "label"]
+    columns = rows.fieldnames or ()
+    missing = [name for name in required if name not in columns]
+    unknown = [name for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    if missing or unknown:
+        raise InputError(
+            f"columns of {path} must be {', '.join(required)} and optionally "
+            f"{', '.join(OPTIONAL_COLUMNS)}, got {', '.join(columns) or 'none'}"
+        )
+    folder = files.parent(path)
+    try:
+        cases = [_case_of(row, required, folder, f"{path} line {rows.line_num}") for row in rows]
+    except csv.Error as error:
+        raise InputError(f"{path} is not CSV after line {rows.line_num}: {error}") from error
+    return check_cases(cases, source=path)
+
+
+def _case_of(row: Mapping[str, str | None], required: list[str], folder: str, place: str) -> Case:
+    values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+    empty = [name for name in required if not values[name]]
+    if empty or None in row.values() or len(values) < len(row):
+        what = f"{empty[0]} is empty" if empty else "it has not one value for each column"
+        raise InputError(f"{place} is not a case: {what}")
+    split = values.get("split") or None
+    if split is not None and split not in SPLITS:
+        raise InputError(f"{place}: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    return Case(
+        case_id=values["case_id"],
+        image=files.resolve(values["image"], folder),
+        label=files.resolve(values["label"], folder) if "label" in required else None,
+        patient_id=values.get("patient_id") or values["case_id"],
+        split=split,
+        series_uid=values.get("series_uid") or None,
+    )

@@ -1,0 +1,140 @@
+"""Cases from a `dataset.json`: of the Medical Segmentation Decathlon, and of nnU-Net v1 and v2."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pydantic
+
+from fcnseg.conversion import files
+from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
+from fcnseg.conversion.cases import Case, CaseList, check_cases
+from fcnseg.errors import InputError, first_finding, told
+from fcnseg.volumes import LabelMap, case_id_of
+
+logger = logging.getLogger(__name__)
+
+
+class _Pair(pydantic.BaseModel):
+    image: str
+    label: str
+
+
+class _Files(pydantic.BaseModel):
+    images: list[str]
+    label: str | None = None
+
+
+class _DatasetJson(pydantic.BaseModel):
+    """What the three forms have; the channels are `modality` but in nnU-Net v2."""
+
+    channels: dict[str, str] = pydantic.Field(
+        validation_alias=pydantic.AliasChoices("channel_names", "modality")
+    )
+    labels: dict[str, Any]
+    training: list[_Pair] | None = None  # the Decathlon and nnU-Net v1
+    test: list[Any] = []
+    dataset: dict[str, _Files] | None = None  # nnU-Net v2, where images are not in imagesTr
+    number: int | None = pydantic.Field(None, validation_alias="numTraining")
+
+    def ids_by_name(self) -> dict[str, list[int]]:
+        """Ids of each label: nnU-Net v2 has {name: id or ids}, the others {id: name}."""
+        if all(key.isdecimal() for key in self.labels):
+            return {str(name): [int(key)] for key, name in self.labels.items()}
+        return {
+            name: list(map(int, ids if isinstance(ids, list) else [ids]))
+            for name, ids in self.labels.items()
+        }
+
+    def pairs(self, *, labelled: bool) -> list[tuple[str, str | None]]:
+        """Images and labels that are listed; those without label only where none is wanted."""
+        if self.dataset is not None:
+            return [(of.images[0], of.label) for of in self.dataset.values()]
+        listed: list[tuple[str, str | None]] = [(of.image, of.label) for of in self.training or ()]
+        return listed if labelled else listed + [(str(image), None) for image in self.test]
+
+
+def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = True) -> CaseList:
+    """Lists the training cases of a dataset; each is a patient of its own.
+
+    Args:
+        path: Of `dataset.json`; what it names lies in its folder.
+        label_map: Must agree with the names and ids in the file.
+        labelled: Whether labels are wanted; if not, the cases that have none are listed too.
+
+    Raises:
+        InputError: If the file is of another form, its images are not CT alone, or its labels and
+            the label map contradict each other.
+    """
+    try:
+        content = _DatasetJson.model_validate_json(files.read_text(path))
+        ids_by_name = content.ids_by_name()
+    except pydantic.ValidationError as error:
+        raise InputError(f"{path} is no dataset.json: {first_finding(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"labels of {path} must be names and ids: {error}") from error
+    channels = list(content.channels.values())
+    if [name.casefold() for name in channels] != ["ct"]:
+        raise InputError(f"images must have one channel, CT, got {told(channels)} in {path}")
+    if labelled:
+        _check_label_map(label_map, ids_by_name, path)
+    listed = _list_cases(content, path, labelled=labelled)
+    if labelled and content.number not in (None, len(listed)):
+        logger.warning(f"{path} tells of {content.number} training cases, but has {len(listed)}")
+    return listed
+
+
+def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str) -> None:
+    """Whether the label map lists all ids, and means the same where it says the same."""
+    classes = {
+        name: {part for part in parts if isinstance(part, int)}
+        for name, parts in label_map.classes.items()
+    }
+    listed = {number for ids in classes.values() for number in ids}
+    lacking = sorted(
+        {(number, name) for name, ids in named.items() for number in ids if number not in listed}
+    )
+    if lacking and label_map.unlisted == "reject":
+        raise InputError(
+            f"the label map must list each id of {path} or say `unlisted: background`, it lacks "
+            f"{told([f'{number} ({name})' for number, name in lacking])}"
+        )
+    ids_of = {name.casefold(): set(ids) for name, ids in named.items()}
+    for name, ids in classes.items():
+        meant = ids_of.get(name.casefold(), set())
+        if ids and meant and not ids & meant:
+            raise InputError(
+                f"the label map and {path} must mean the same by {name}, got the ids "
+                f"{sorted(ids)} and {sorted(meant)}"
+            )
+
+
+def _list_cases(content: _DatasetJson, path: str, *, labelled: bool) -> CaseList:
+    folder = files.parent(path)
+    if content.dataset is None and content.training is None:
+        images, labels = files.join(folder, "imagesTr"), files.join(folder, "labelsTr")
+        return cases_of_folders(images, labels if labelled else None)
+    pairs = [
+        (files.resolve(image.removeprefix("./"), folder), label and label.removeprefix("./"))
+        for image, label in content.pairs(labelled=labelled)
+    ]
+    there = {parent: volumes_in(parent) for parent in {files.parent(image) for image, _ in pairs}}
+    return check_cases(
+        [
+            Case(
+                case_id=case_id_of(image),
+                image=_as_it_is_called(image, there[files.parent(image)]),
+                label=files.resolve(label, folder) if label and labelled else None,
+                patient_id=case_id_of(image),
+            )
+            for image, label in pairs
+        ],
+        source=path,
+    )
+
+
+def _as_it_is_called(image: str, there: dict[str, list[str]]) -> str:
+    """The path of a listed image: nnU-Net v1 lists `liver_1.nii.gz` for `liver_1_0000.nii.gz`."""
+    found = there.get(case_id_of(image), [])
+    return found[0] if len(found) == 1 else image

@@ -1,0 +1,71 @@
+"""What the terminal says when a job is done, and whether the command fails."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from fcnseg.conversion import files
+from fcnseg.conversion.output import WARNINGS_FILE
+from fcnseg.conversion.rejects import Reject
+from fcnseg.errors import DatasetError
+from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
+
+logger = logging.getLogger(__name__)
+
+
+def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> None:
+    """Tells what became of the cases.
+
+    Args:
+        folder: The output.
+        cases: How many were listed.
+        max_reject_fraction: Share of them that may be rejected.
+
+    Raises:
+        DatasetError: If none is good, or more are rejected than allowed.
+    """
+    rejects = _rejects(folder)
+    if len(rejects) < cases:
+        info = DatasetInfo.from_json(files.read_text(files.join(folder, INFO_FILE)))
+        for split, content in info.splits.items():
+            size = sum(shard.bytes for shard in content.shards) / 1e6
+            logger.info(
+                f"{split}: cases {content.cases}, shards {len(content.shards)}, {size:.1f} MB"
+            )
+        if info.fingerprint and info.fingerprint.warnings:
+            logger.info(f"warnings, see {INFO_FILE}: {_counts(info.fingerprint.warnings)}")
+        logger.info(f"records are in {folder}")
+    _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
+
+
+def report_validation(folder: str, *, cases: int, max_reject_fraction: float) -> None:
+    """Tells what was found, where nothing but the report was written; as `report_dataset`."""
+    rejects = _rejects(folder)
+    warnings = len(files.read_text(files.join(folder, WARNINGS_FILE)).splitlines())
+    logger.info(f"checked {cases} cases: {cases - len(rejects)} good, warnings {warnings}")
+    logger.info(f"the report is in {folder}")
+    _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
+
+
+def _rejects(folder: str) -> list[Reject]:
+    lines = files.read_text(files.join(folder, REJECTS_FILE)).splitlines()
+    return [Reject.from_json(line) for line in lines]
+
+
+def _judge(rejects: list[Reject], folder: str, *, cases: int, max_reject_fraction: float) -> None:
+    """The first reject is the last line, as it is the one to look at."""
+    if not rejects:
+        return
+    if len(rejects) > 1:
+        codes = Counter(reject.code for reject in rejects)
+        logger.warning(f"rejects by code: {_counts(dict(codes.most_common()))}")
+    path = files.join(folder, REJECTS_FILE)
+    told = f"rejected {len(rejects)} of {cases} cases, see {path}; first: {rejects[0]}"
+    if len(rejects) == cases or len(rejects) > max_reject_fraction * cases:
+        raise DatasetError(told)
+    logger.warning(told)
+
+
+def _counts(by_code: dict[str, int]) -> str:
+    return ", ".join(f"{code} {count}" for code, count in by_code.items())

@@ -1,0 +1,52 @@
+"""Which Beam runner a job runs on, by the flags that are Beam's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+from fcnseg.errors import InputError
+
+
+def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
+    """Reads the flags that are not our own.
+
+    Raises:
+        InputError: If one is unknown to Beam too; a named runner may know more, so it decides.
+    """
+    options = PipelineOptions(list(beam_args))
+    if options.view_as(StandardOptions).runner is None:
+        parsers: list = []
+        PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+        unknown = parsers[0].parse_known_args(beam_args)[1]
+        if unknown:
+            raise InputError(f"unknown flag: {' '.join(unknown)} (--help lists the known ones)")
+    return options
+
+
+def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
+    """The runner of this machine, in one process or several; None if the user names another.
+
+    Beam's own choice, `DirectRunner`, first fetches the runner Prism from the network.
+    """
+    if options.view_as(StandardOptions).runner is not None:
+        return None
+    direct = options.view_as(DirectOptions)
+    if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
+        direct.direct_running_mode = "multi_processing"  # in memory only one would work
+    worker = options.view_as(WorkerOptions)
+    worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "ERROR"
+    # As DirectRunner does without Prism: the flags reach the workers, as file systems need.
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))

@@ -1,0 +1,351 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from object_store import ObjectStore
+
+from fcnseg.conversion.case_lists import (
+    cases_of_dataset_json,
+    cases_of_folders,
+    cases_of_totalsegmentator,
+    read_cases_csv,
+)
+from fcnseg.conversion.cases import Case, check_cases
+from fcnseg.errors import InputError
+from fcnseg.volumes import LabelMap
+
+
+def write(root: Path, *names: str, text: str = "") -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def told(cases) -> list[tuple[str, str, str | None]]:
+    return [(case.case_id, Path(case.image).name, case.label) for case in cases.cases]
+
+
+def rejected(cases) -> list[tuple[str, str]]:
+    assert {reject.stage for reject in cases.rejects} <= {"list"}
+    return [(reject.case_id, reject.code) for reject in cases.rejects]
+
+
+# -- CSV
+
+
+def write_csv(folder, text):
+    path = folder / "cases.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_csv_paths_are_relative_to_the_folder_of_the_file(tmp_path):
+    path = write_csv(
+        tmp_path,
+        "label,case_id,image,patient_id,split,series_uid\n"
+        "l/b.nii.gz,b,/data/dicom,Müller,test,1.2.3\n"
+        "gs://bucket/a.nii,a,images/a.nii,,,\n",
+    )
+    assert read_cases_csv(path).cases == (
+        Case("a", f"{tmp_path}/images/a.nii", "gs://bucket/a.nii", "a", None),
+        Case("b", "/data/dicom", f"{tmp_path}/l/b.nii.gz", "Müller", "test", "1.2.3"),
+    )
+
+
+@pytest.mark.parametrize("text", ["case_id,image\na,b\n", "case_id,image,label\na,b,\n"])
+def test_csv_without_labels(tmp_path, text):
+    (case,) = read_cases_csv(write_csv(tmp_path, text), labelled=False).cases
+    assert case == Case("a", f"{tmp_path}/b", None, "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "columns of .*cases.csv must be case_id, image, label.*got none"),
+        ("case_id,image\na,b\n", "got case_id, image"),
+        ("case_id,image,label,mask\na,b,c,d\n", "got case_id, image, label, mask"),
+        ("case_id,image,label\n", "no cases in .*cases.csv"),
+        ("case_id,image,label\na,,c\n", "line 2 is not a case: image is empty"),
+        ("case_id,image,label\na,b\n", "line 2 is not a case: label is empty"),
+        ("case_id,image,label\na,b,c,d\n", "line 2 is not a case: it has not one value for each"),
+        ("case_id,image,label,split\na,b,c,training\n", "train, validation, test, got 'training'"),
+        ('case_id,image,label\na,b,"c\n', "is not CSV after line 1: unexpected end"),
+    ],
+)
+def test_a_bad_csv_is_refused_by_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_cases_csv(write_csv(tmp_path, text))
+
+
+def test_a_missing_csv_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"no such file: {tmp_path}/none.csv"):
+        read_cases_csv(f"{tmp_path}/none.csv")
+
+
+def test_a_csv_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot read .*cases.csv"):
+        read_cases_csv(f"{tmp_path}/cases.csv")
+
+
+# -- what concerns several cases
+
+
+def test_cases_of_one_id_are_rejected_and_the_rest_goes_on(tmp_path):
+    text = "case_id,image,label\na,1,c\nb,2,e\na,3,f\n"
+    found = read_cases_csv(write_csv(tmp_path, text))
+    assert [case.case_id for case in found.cases] == ["b"]
+    assert rejected(found) == [("a", "duplicate_case")] * 2
+    assert {Path(reject.file).name for reject in found.rejects} == {"1", "3"}
+    assert "got a 2 times in " in found.rejects[0].reason
+    assert len(found) == 3
+
+
+def test_a_patient_in_two_splits_is_rejected_and_the_rest_goes_on():
+    cases = [
+        Case("a", "1", "", "p", "train"),
+        Case("b", "2", "", "p", "test"),
+        Case("c", "3", "", "p"),
+        Case("d", "4", "", "q", "test"),
+    ]
+    found = check_cases(cases, source="a list")
+    assert [case.case_id for case in found.cases] == ["d"]
+    assert rejected(found) == [(name, "patient_in_two_splits") for name in "abc"]
+    assert "got p in test and train in a list" in found.rejects[0].reason
+
+
+def test_a_named_split_holds_for_all_cases_of_the_patient():
+    cases = [Case("a", "", "", "p"), Case("b", "", "", "p", "test"), Case("c", "", "", "q")]
+    splits = {case.case_id: case.split for case in check_cases(cases, source="a list").cases}
+    assert splits == {"a": "test", "b": "test", "c": None}
+
+
+# -- folders
+
+
+def test_folders_are_paired_by_name(tmp_path):
+    write(
+        tmp_path, "images/a_0000.nii.gz", "images/d/0001.dcm", "images/notes.txt", "images/.b.nii"
+    )
+    write(tmp_path, "labels/a.nii.gz", "labels/d.seg.nrrd")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert found.cases == (
+        Case("a", f"{tmp_path}/images/a_0000.nii.gz", f"{tmp_path}/labels/a.nii.gz", "a"),
+        Case("d", f"{tmp_path}/images/d", f"{tmp_path}/labels/d.seg.nrrd", "d"),
+    )
+    assert not found.rejects
+
+
+def test_what_has_no_partner_is_rejected(tmp_path):
+    write(tmp_path, "images/a.nii.gz", "images/b.nii.gz", "labels/b.nii.gz", "labels/c.nii.gz")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert told(found) == [("b", "b.nii.gz", f"{tmp_path}/labels/b.nii.gz")]
+    assert rejected(found) == [("a", "file_missing"), ("c", "file_missing")]
+    assert "no label in " in found.rejects[0].reason
+    assert "no image in " in found.rejects[1].reason
+
+
+def test_two_files_of_one_name_are_two_cases_of_one_id(tmp_path):
+    write(tmp_path, "images/a.nii", "images/a.nii.gz", "labels/a.nii.gz")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert rejected(found) == [("a", "duplicate_case")] * 2
+
+
+def test_images_alone(tmp_path):
+    write(tmp_path, "images/a.nii.gz")
+    assert told(cases_of_folders(f"{tmp_path}/images", None)) == [("a", "a.nii.gz", None)]
+
+
+def test_a_folder_without_volumes_is_named(tmp_path):
+    write(tmp_path, "images/readme.txt", "labels/a.nii.gz")
+    with pytest.raises(InputError, match=f"no volume in folder {tmp_path}/images"):
+        cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    with pytest.raises(InputError, match=f"no such folder: {tmp_path}/nowhere"):
+        cases_of_folders(f"{tmp_path}/nowhere", f"{tmp_path}/labels")
+
+
+# -- dataset.json
+
+LABELS = {"background": 0, "liver": 1, "spleen": 2}
+LABEL_MAP = LabelMap({"background": (0,), "liver": (1,), "spleen": (2,)})
+MSD = {
+    "name": "Liver",
+    "tensorImageSize": "3D",
+    "modality": {"0": "CT"},
+    "labels": {str(number): name for name, number in LABELS.items()},
+    "numTraining": 2,
+    "training": [
+        {"image": f"./imagesTr/liver_{n}.nii.gz", "label": f"./labelsTr/liver_{n}.nii.gz"}
+        for n in (0, 1)
+    ],
+    "test": ["./imagesTs/liver_9.nii.gz"],
+}
+V2 = {
+    "channel_names": {"0": "CT"},
+    "labels": LABELS,
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+}
+V2_ELSEWHERE = V2 | {
+    "dataset": {
+        f"liver_{n}": {"images": [f"ct/liver_{n}.nii.gz"], "label": f"./seg/liver_{n}.nii.gz"}
+        for n in (0, 1)
+    }
+}
+# Each: dataset.json, the suffix of its images and its folders of images and labels.
+FORMS = {
+    "decathlon": (MSD, "", "imagesTr", "labelsTr"),
+    "nnU-Net v1": (MSD, "_0000", "imagesTr", "labelsTr"),
+    "nnU-Net v2": (V2, "_0000", "imagesTr", "labelsTr"),
+    "nnU-Net v2 elsewhere": (V2_ELSEWHERE, "", "ct", "seg"),
+}
+
+
+def write_dataset_json(root: Path, content: dict, suffix="", images="imagesTr", labels="labelsTr"):
+    for n in (0, 1):
+        write(root, f"{images}/liver_{n}{suffix}.nii.gz", f"{labels}/liver_{n}.nii.gz")
+    write(root, f"imagesTs/liver_9{suffix}.nii.gz")
+    write(root, "dataset.json", text=json.dumps(content))
+    return f"{root}/dataset.json"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_dataset_json_lists_its_training_cases(tmp_path, caplog, form):
+    content, suffix, images, labels = FORMS[form]
+    path = write_dataset_json(tmp_path, content, suffix, images, labels)
+    found = cases_of_dataset_json(path, LABEL_MAP)
+    assert found.cases == tuple(
+        Case(
+            f"liver_{n}",
+            f"{tmp_path}/{images}/liver_{n}{suffix}.nii.gz",
+            f"{tmp_path}/{labels}/liver_{n}.nii.gz",
+            f"liver_{n}",
+        )
+        for n in (0, 1)
+    )
+    assert not found.rejects
+    assert not caplog.text
+    unlabelled = cases_of_dataset_json(path, LABEL_MAP, labelled=False)
+    extra = ["liver_9"] * (content is MSD)
+    assert [case.case_id for case in unlabelled.cases] == ["liver_0", "liver_1", *extra]
+    assert {case.label for case in unlabelled.cases} == {None}
+
+
+def test_an_image_that_is_not_there_stays_in_the_list(tmp_path):
+    """Its header cannot be read later on: so it is rejected there as any other missing file."""
+    path = write_dataset_json(tmp_path, MSD)
+    (tmp_path / "imagesTr/liver_1.nii.gz").unlink()
+    found = cases_of_dataset_json(path, LABEL_MAP)
+    assert [Path(case.image).name for case in found.cases] == ["liver_0.nii.gz", "liver_1.nii.gz"]
+
+
+def test_fewer_cases_than_promised_are_told(tmp_path, caplog):
+    path = write_dataset_json(tmp_path, V2 | {"numTraining": 3}, "_0000")
+    assert len(cases_of_dataset_json(path, LABEL_MAP)) == 2
+    assert "tells of 3 training cases, but has 2" in caplog.text
+
+
+def renamed(**labels):
+    return V2 | {"labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"labels": {}}, "is no dataset.json: channel_names: Field required"),
+        ({"modality": {"0": "CT"}}, "is no dataset.json: labels: Field required"),
+        (MSD | {"training": ["a.nii.gz"]}, "is no dataset.json: training.0"),
+        (MSD | {"modality": {"0": "CT", "1": "PET"}}, "one channel, CT, got CT, PET"),
+        (V2 | {"channel_names": {"0": "T1"}}, "one channel, CT, got T1"),
+        (renamed(background=0, liver="x"), "labels of .*dataset.json must be names and ids"),
+        (renamed(background=0, liver=1, spleen=2, tumour=3), r"it lacks 3 \(tumour\)"),
+        (renamed(background=0, all=[1, 2, 7]), r"it lacks 7 \(all\)"),
+        (renamed(background=0, Spleen=1, Liver=2), r"by liver, got the ids \[1\] and \[2\]"),
+    ],
+)
+def test_a_dataset_json_that_does_not_fit_is_refused(tmp_path, content, message):
+    path = write_dataset_json(tmp_path, content, "_0000")
+    with pytest.raises(InputError, match=message):
+        cases_of_dataset_json(path, LABEL_MAP)
+
+
+def test_ids_that_are_to_be_background_need_not_be_listed(tmp_path):
+    path = write_dataset_json(tmp_path, renamed(background=0, liver=1, tumour=3), "_0000")
+    label_map = LabelMap(LABEL_MAP.classes, unlisted="background")
+    assert len(cases_of_dataset_json(path, label_map)) == 2
+
+
+def test_regions_of_several_ids_may_be_classes_of_their_own(tmp_path):
+    path = write_dataset_json(tmp_path, renamed(background=0, liver=[1, 2], tumour=2), "_0000")
+    label_map = LabelMap({"background": (0,), "liver": (1,), "lesion": (2,)})
+    assert len(cases_of_dataset_json(path, label_map)) == 2
+
+
+# -- TotalSegmentator
+
+
+def write_subjects(root: Path) -> str:
+    for subject in ("s0000", "s0001", "s0002"):
+        write(root, f"{subject}/ct.nii.gz", f"{subject}/segmentations/liver.nii.gz")
+    write(root, ".cache/ct.nii.gz", "readme.txt")
+    return str(root)
+
+
+def test_a_folder_a_subject(tmp_path):
+    root = write_subjects(tmp_path / "data")
+    found = cases_of_totalsegmentator(root)
+    assert found.cases == tuple(
+        Case(name, f"{root}/{name}/ct.nii.gz", f"{root}/{name}/segmentations", name)
+        for name in ("s0000", "s0001", "s0002")
+    )
+    alone = cases_of_totalsegmentator(root, labelled=False)
+    assert [case.label for case in alone.cases] == [None] * 3
+
+
+def test_the_splits_of_its_meta_csv_hold(tmp_path):
+    root = write_subjects(tmp_path)
+    write(tmp_path, "meta.csv", text="\ufeffimage_id;age;split\ns0000;50;train\ns0001;60;val\n")
+    splits = [case.split for case in cases_of_totalsegmentator(root).cases]
+    assert splits == ["train", "validation", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id;split\ns0000;dev\n", "must be train, val or test, got 'dev'"),
+        ("image_id,split\ns0000,val\n", "must have a column image_id, got image_id,split"),
+        ("", "must have a column image_id, got none"),
+    ],
+)
+def test_a_meta_csv_of_another_form_is_refused(tmp_path, text, message):
+    root = write_subjects(tmp_path)
+    write(tmp_path, "meta.csv", text=text)
+    with pytest.raises(InputError, match=message):
+        cases_of_totalsegmentator(root)
+
+
+# -- in an object store
+
+
+def test_each_layout_is_listed_in_an_object_store_too(tmp_path):
+    write_subjects(tmp_path / "ts")
+    write_dataset_json(tmp_path / "v2", V2, "_0000")
+    lists = {}
+    try:
+        ObjectStore.objects = {
+            f"shelf://scans/{path.relative_to(tmp_path)}": path.read_bytes()
+            for path in tmp_path.rglob("*")
+            if path.is_file()
+        }
+        for root in (str(tmp_path), "shelf://scans"):
+            found = [
+                cases_of_totalsegmentator(f"{root}/ts"),
+                cases_of_dataset_json(f"{root}/v2/dataset.json", LABEL_MAP),
+                cases_of_folders(f"{root}/v2/imagesTr", f"{root}/v2/labelsTr"),
+            ]
+            lists[root] = repr(found).replace(root, "ROOT")
+            shutil.rmtree(tmp_path, ignore_errors=True)  # nothing local is left
+    finally:
+        ObjectStore.objects = {}
+    assert lists[str(tmp_path)] == lists["shelf://scans"]
