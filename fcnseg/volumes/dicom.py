@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import InputError, one_line, require_extra, told
 from fcnseg.volumes import dicom_seg
-from fcnseg.volumes.dicom_headers import quiet, read_headers, slices_of
+from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
 from fcnseg.volumes.slices import Slice, stack
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume
 from fcnseg.volumes.voxels import to_int16
@@ -31,12 +31,14 @@ class Series:
         description: Its SeriesDescription.
         slices: Its slices in any order, localizers left out.
         localizers: How many localizers were left out.
+        problem: Why an image of it is no slice, if one is none.
     """
 
     uid: str
     description: str
     slices: tuple[Slice, ...]
     localizers: int
+    problem: InputError | None = None
 
     def __str__(self) -> str:
         return f"series {self.uid} ({self.description!r}, {len(self.slices)} slices)"
@@ -46,7 +48,7 @@ def list_series(path: str) -> list[Series]:
     """The CT series in a folder or file, the one with the most slices first.
 
     Raises:
-        InputError: If there is no CT, or a file of it is unreadable or holds no slice.
+        InputError: If there is no CT, or a file is unreadable.
     """
     return _list_series(read_headers(path), path)
 
@@ -56,7 +58,7 @@ def read_geometry(
 ) -> Geometry:
     """The grid of a CT series, or of a segmentation where there is no CT, from headers alone."""
     headers = read_headers(path)
-    if dicom_seg.segmentations(headers) and not any(map(_is_ct, headers)):
+    if dicom_seg.segmentations(headers) and not any(header.is_ct for header in headers):
         return dicom_seg.read_geometry(path, like=like)
     series, _ = _choose(_list_series(headers, path), path, series_uid)
     return stack(series.slices, what=f"{series} of {path}")[1]
@@ -77,31 +79,29 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
     return Volume(hu, geometry.affine, findings=findings)
 
 
-def _is_ct(header: Any) -> bool:
-    return header.get("Modality") == "CT" and "Rows" in header
-
-
-def _list_series(headers: Sequence[Any], path: str) -> list[Series]:
-    by_uid: dict[str, list[Any]] = defaultdict(list)
-    for header in filter(_is_ct, headers):
-        by_uid[str(header.get("SeriesInstanceUID", ""))].append(header)
+def _list_series(headers: Sequence[Header], path: str) -> list[Series]:
+    by_uid: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        if header.is_ct:
+            by_uid[header.series_uid].append(header)
     if not by_uid:
-        modalities = sorted({str(header.get("Modality", "none")) for header in headers})
         raise InputError(
-            f"DICOM must be CT, got modality {', '.join(modalities)} in {path}",
+            f"DICOM must be CT, got modality {', '.join(sorted({one.modality for one in headers}))}"
+            f" in {path}",
             code="dicom_not_ct",
         )
     series = [_series(uid, images) for uid, images in by_uid.items()]
     return sorted(series, key=lambda one: (-len(one.slices), one.uid))
 
 
-def _series(uid: str, images: Sequence[Any]) -> Series:
-    slices, localizers = [], 0
-    for image in images:
-        found, left_out = slices_of(image)
-        slices += found
-        localizers += left_out
-    return Series(uid, str(images[0].get("SeriesDescription", "")), tuple(slices), localizers)
+def _series(uid: str, images: Sequence[Header]) -> Series:
+    return Series(
+        uid=uid,
+        description=images[0].description,
+        slices=tuple(one for image in images for one in image.slices),
+        localizers=sum(image.localizers for image in images),
+        problem=next((image.problem for image in images if image.problem), None),
+    )
 
 
 def _choose(
@@ -113,6 +113,8 @@ def _choose(
         raise InputError(
             f"no series {series_uid} in {path}, which has {told(found)}", code="dicom_no_series"
         )
+    if chosen.problem is not None:
+        raise chosen.problem
     if not chosen.slices:
         raise InputError(
             f"a series must have slices, but all {chosen.localizers} images of {chosen} are"
@@ -136,7 +138,7 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     indices = [one.frame or 0 for one in slices]
     with quiet():
         try:
-            yield from iter_pixels(file, indices=indices)
+            yield from iter_pixels(file, indices=indices, decoding_plugin=slices[0].decoder)
         except Exception as error:  # decoders raise of many kinds for broken bytes
             raise InputError(f"not a whole volume: {file}: {one_line(error)}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ _CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
 _LOCALIZER = "LOCALIZER"
+# Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
+_DECODERS = {"1.2.840.10008.1.2.5": "pydicom"}
 
 # Where a multi-frame object keeps what a single slice has at its top.
 _GROUP_OF = {
@@ -33,6 +36,38 @@ _GROUP_OF = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "FrameType": "CTImageFrameTypeSequence",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a DICOM file tells before its pixels.
+
+    Attributes:
+        file: The file.
+        kind: Its SOPClassUID.
+        modality: Such as `CT`.
+        series_uid: Its SeriesInstanceUID.
+        description: Its SeriesDescription.
+        is_image: Whether pixels follow.
+        slices: Of a CT image, those that are no localizers.
+        localizers: How many were left out.
+        problem: Why a CT image has no slices.
+    """
+
+    file: Path
+    kind: str
+    modality: str
+    series_uid: str
+    description: str
+    is_image: bool
+    slices: tuple[Slice, ...] = ()
+    localizers: int = 0
+    problem: InputError | None = None
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether it is an image of a CT scanner."""
+        return self.is_image and self.modality == "CT"
 
 
 def is_dicom(path: str | Path) -> bool:
@@ -46,7 +81,7 @@ def holds_dicom(folder: Path) -> bool:
     return any(file.is_file() and is_dicom(file) for file in folder.rglob("*"))
 
 
-def read_headers(path: str) -> list[Any]:
+def read_headers(path: str) -> list[Header]:
     """The headers in a file, or of all DICOM files in a folder and the folders in it, by name.
 
     Files that are not DICOM are passed over, unless they are empty or called `.dcm`.
@@ -60,25 +95,6 @@ def read_headers(path: str) -> list[Any]:
     if not headers:
         raise InputError(f"no DICOM files in {path}", code="dicom_no_series")
     return headers
-
-
-def slices_of(header: Any) -> tuple[list[Slice], int]:
-    """The slices of one image, and how many frames of it are localizers.
-
-    Raises:
-        InputError: If it is a colour image.
-        GeometryError: If it does not tell where a slice lies.
-    """
-    frames = range(int(header.NumberOfFrames)) if "NumberOfFrames" in header else [None]
-    kept = [frame for frame in frames if not _is_localizer(header, frame)]
-    try:
-        return [_slice(header, frame) for frame in kept], len(frames) - len(kept)
-    except InputError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"not a readable DICOM file: {header.filename}: {one_line(error)}"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -95,62 +111,83 @@ def _counts(file: Path) -> bool:
     return file.suffix.lower() == SUFFIX or file.stat().st_size == 0 or is_dicom(file)
 
 
-def _read_header(file: Path) -> Any:
+def _read_header(file: Path) -> Header:
     pydicom = require_extra("pydicom", "dicom")
-    with quiet():
+    with quiet():  # values are parsed when they are asked for, so until the end
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
+            return _header(pydicom.dcmread(file, stop_before_pixels=True), file)
+        except InputError:
+            raise
         except Exception as error:  # pydicom raises of many kinds for broken bytes
             raise InputError(f"not a readable DICOM file: {file}: {one_line(error)}") from error
-    kind = header.file_meta.get("MediaStorageSOPClassUID", header.get("SOPClassUID"))
-    if kind is None or (kind in _CT_CLASSES and "Rows" not in header):
+
+
+def _header(dataset: Any, file: Path) -> Header:
+    kind = dataset.file_meta.get("MediaStorageSOPClassUID", dataset.get("SOPClassUID"))
+    if kind is None or (kind in _CT_CLASSES and "Rows" not in dataset):
         raise InputError(f"not a whole DICOM file: {file}: its header ends early")
-    return header
+    header = Header(
+        file=file,
+        kind=str(kind),
+        modality=str(dataset.get("Modality", "none")),
+        series_uid=str(dataset.get("SeriesInstanceUID", "")),
+        description=str(dataset.get("SeriesDescription", "")),
+        is_image="Rows" in dataset,
+    )
+    if not header.is_ct:
+        return header
+    frames = range(int(dataset.NumberOfFrames)) if "NumberOfFrames" in dataset else [None]
+    kept = [frame for frame in frames if not _is_localizer(dataset, frame)]
+    try:
+        slices = tuple(_slice(dataset, frame, file) for frame in kept)
+    except InputError as error:
+        return dataclasses.replace(header, problem=error)
+    return dataclasses.replace(header, slices=slices, localizers=len(frames) - len(kept))
 
 
-def _value(header: Any, frame: int | None, keyword: str) -> Any:
+def _value(dataset: Any, frame: int | None, keyword: str) -> Any:
     """A value of one frame: its own, else what all frames share, else the object's."""
     groups = []
     if frame is not None:
-        groups += list(header.get("PerFrameFunctionalGroupsSequence", ()))[frame : frame + 1]
-        groups += list(header.get("SharedFunctionalGroupsSequence", ()))[:1]
+        groups += list(dataset.get("PerFrameFunctionalGroupsSequence", ()))[frame : frame + 1]
+        groups += list(dataset.get("SharedFunctionalGroupsSequence", ()))[:1]
     for group in groups:
         for item in list(group.get(_GROUP_OF[keyword], ()))[:1]:
             if keyword in item:
                 return item.get(keyword)
-    return header.get(keyword)
+    return dataset.get(keyword)
 
 
-def _is_localizer(header: Any, frame: int | None) -> bool:
-    kinds = _value(header, frame, "FrameType") or header.get("ImageType") or ()
+def _is_localizer(dataset: Any, frame: int | None) -> bool:
+    kinds = _value(dataset, frame, "FrameType") or dataset.get("ImageType") or ()
     return _LOCALIZER in kinds
 
 
-def _slice(header: Any, frame: int | None) -> Slice:
-    file = Path(header.filename)
-    if header.get("SamplesPerPixel", 1) != 1 or "PALETTE" in header.PhotometricInterpretation:
+def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
+    if dataset.get("SamplesPerPixel", 1) != 1 or "PALETTE" in dataset.PhotometricInterpretation:
         raise InputError(f"voxels must be single numbers, got colours in {file}", code="not_scalar")
     place = {
-        keyword: _numbers(_value(header, frame, keyword), count, keyword, file)
+        keyword: _numbers(_value(dataset, frame, keyword), count, keyword, file)
         for keyword, count in (
             ("ImagePositionPatient", 3),
             ("ImageOrientationPatient", 6),
             ("PixelSpacing", 2),
         )
     }
-    slope, inter = (_value(header, frame, f"Rescale{part}") for part in ("Slope", "Intercept"))
+    slope, inter = (_value(dataset, frame, f"Rescale{part}") for part in ("Slope", "Intercept"))
     across, down, height = place["ImagePositionPatient"]
     row_step, column_step = place["PixelSpacing"]
     return Slice(
         file=file,
         frame=frame,
-        size=(int(header.Rows), int(header.Columns)),
+        size=(int(dataset.Rows), int(dataset.Columns)),
         pixel_spacing=(row_step, column_step),
         orientation=place["ImageOrientationPatient"],
         position=(across, down, height),
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
-        padding=_padding(header),
+        padding=_padding(dataset),
+        decoder=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""),
     )
 
 
@@ -163,12 +200,12 @@ def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, .
     return numbers
 
 
-def _padding(header: Any) -> tuple[int, int] | None:
-    if header.get("PixelPaddingValue") is None:
+def _padding(dataset: Any) -> tuple[int, int] | None:
+    if dataset.get("PixelPaddingValue") is None:
         return None
-    ends = [int(header.PixelPaddingValue), int(header.get("PixelPaddingRangeLimit") or 0)]
-    if header.get("PixelRepresentation") == 1:  # some write a negative value as an unsigned one
+    ends = [int(dataset.PixelPaddingValue), int(dataset.get("PixelPaddingRangeLimit") or 0)]
+    if dataset.get("PixelRepresentation") == 1:  # some write a negative value as an unsigned one
         ends = [end - 2**16 if end >= 2**15 else end for end in ends]
-    if header.get("PixelPaddingRangeLimit") is None:
+    if dataset.get("PixelPaddingRangeLimit") is None:
         ends[1] = ends[0]
     return min(ends), max(ends)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
-from fcnseg.volumes.dicom_headers import quiet, read_headers
+from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
 from fcnseg.volumes.volume import Geometry, Shape, Volume
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
@@ -18,9 +18,9 @@ _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
 
 
-def segmentations(headers: Iterable[Any]) -> list[Any]:
+def segmentations(headers: Iterable[Header]) -> list[Header]:
     """The headers of segmentation objects among others."""
-    return [header for header in headers if header.get("SOPClassUID") in _CLASSES]
+    return [header for header in headers if header.kind in _CLASSES]
 
 
 def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
@@ -52,7 +52,7 @@ def _open(path: str, *, lazily: bool = False) -> Any:
     headers = read_headers(path)
     found = segmentations(headers)
     if len(found) != 1:
-        kinds = sorted({str(header.get("Modality", "none")) for header in headers})
+        kinds = sorted({header.modality for header in headers})
         raise InputError(
             f"a DICOM label must be one segmentation object (SEG), got {len(found)} of them among"
             f" {', '.join(kinds)} in {path}",
@@ -61,7 +61,7 @@ def _open(path: str, *, lazily: bool = False) -> Any:
     segread = require_extra("highdicom.seg", "dicom").segread
     with quiet():
         try:
-            return segread(found[0].filename, lazy_frame_retrieval=lazily)
+            return segread(found[0].file, lazy_frame_retrieval=lazily)
         except Exception as error:  # highdicom raises of many kinds for broken objects
             raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
 

@@ -37,6 +37,7 @@ class Slice:
         slope: HU of one step of the stored number.
         inter: HU of the stored zero.
         padding: Least and greatest stored number that mean no tissue, or None.
+        decoder: Which of pydicom's decoders is to be taken; empty for any.
     """
 
     file: Path
@@ -48,6 +49,7 @@ class Slice:
     slope: float = 1.0
     inter: float = 0.0
     padding: tuple[int, int] | None = None
+    decoder: str = ""
 
     def __str__(self) -> str:
         return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
