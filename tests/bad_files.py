@@ -72,6 +72,21 @@ def cut(name, *, compressed=False, keep=None):
     return write
 
 
+def flipped(name):
+    """A packed file in which a bit is another: only the checksum tells."""
+
+    def write(folder):
+        path = write_itk(
+            folder / name, np.random.default_rng(0).integers(0, 99, SHAPE), compressed=True
+        )
+        content = bytearray(path.read_bytes())
+        content[-200] ^= 1
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
 def junk(name, content=b"hello"):
     def write(folder):
         (folder / name).write_bytes(content)
@@ -158,7 +173,10 @@ BAD_FILES = {
     "cut gzip .nrrd": BadFile("unreadable", "not a whole vol", cut("ct.nrrd", compressed=True)),
     "cut header .nrrd": BadFile("unreadable", "not a readable vol", cut("ct.nrrd", keep=60)),
     "cut .mha": BadFile("unreadable", "1340 of 1440 bytes of data", cut("ct.mha")),
-    "cut packed .mha": BadFile("unreadable", "bytes of data", cut("ct.mha", compressed=True)),
+    "cut packed .mha": BadFile("unreadable", "packed data end", cut("ct.mha", compressed=True)),
+    "flipped bit .mha": BadFile("unreadable", "not a whole volume", flipped("ct.mha")),
+    "flipped bit .nrrd": BadFile("unreadable", "not a whole volume", flipped("ct.nrrd")),
+    "flipped bit .nii.gz": BadFile("unreadable", "not a whole volume", flipped("ct.nii.gz")),
     "cut header .mha": BadFile("unreadable", "has no DimSize", cut("ct.mha", keep=60)),
     "huge .mha": BadFile(
         "unreadable",
@@ -166,7 +184,9 @@ BAD_FILES = {
         itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 100000 9000 8"),
     ),
     "odd size .mha": BadFile(
-        "unreadable", "whole numbers", itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 10 9 z")
+        "unreadable",
+        "invalid literal",
+        itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 10 9 z"),
     ),
     ".mhd without its data": BadFile("file_missing", "no such file: ct.raw", mhd_without_data),
     ".hdr without its data": BadFile("unreadable", "not a (whole|read)", pair_without_data),

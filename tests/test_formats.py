@@ -116,6 +116,8 @@ def test_labels_keep_their_integers_and_fractions_are_refused(tmp_path, suffix):
     write_itk(path, np.full(SHAPE, 300, np.uint16))
     assert read_label(path).array.dtype == np.uint16
     write_itk(path, np.full(SHAPE, 7, np.float32))
+    assert read_label(path).array.dtype == np.int8
+    write_itk(path, np.full(SHAPE, 70000, np.int64))
     assert read_label(path).array.dtype == np.int32
     write_itk(path, np.full(SHAPE, 3.5, np.float32))
     with pytest.raises(LabelError, match=r"integral, got 3\.5 .*\(case c1\)"):

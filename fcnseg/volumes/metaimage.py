@@ -1,11 +1,13 @@
-"""Whether a MetaImage file is whole: of a cut one its library speaks on the terminal alone."""
+"""Whether a MetaImage file is whole: of a broken one its library speaks on the terminal alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
+from fcnseg.volumes.packed import ZLIB, check_unpacks
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -24,25 +26,59 @@ _BYTES = {  # of MetaImage's element types
 }
 
 
-def check_whole(path: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """Where the voxels are, and how many bytes the header promises of them."""
+
+    file: Path
+    start: int
+    packed: bool
+    promised: int
+
+
+def check_header(path: str) -> None:
     """Checks that the header is whole and that as much data follows as it promises.
 
     Raises:
         InputError: If not, or if the file with the data is missing.
     """
+    data = _find_data(path)
+    present = data.file.stat().st_size - data.start
+    if not data.packed and present < data.promised:
+        raise InputError(f"not a whole volume: {path}: {present} of {data.promised} bytes of data")
+
+
+def check_packed(path: str) -> None:
+    """Checks that packed data unpack to what the header promises, and to their checksum.
+
+    Raises:
+        InputError: If not.
+    """
+    data = _find_data(path)
+    if data.packed:
+        check_unpacks(data.file, data.start, wrapping=ZLIB, promised=data.promised, what=path)
+
+
+def _find_data(path: str) -> _Data:
     header, length = _read_header(Path(path))
-    data = header["ElementDataFile"]
-    if data == "LOCAL":
-        present = Path(path).stat().st_size - length
-    elif (Path(path).parent / data).is_file():
-        present = (Path(path).parent / data).stat().st_size
-    else:
+    name = header["ElementDataFile"]
+    is_local = name == "LOCAL"
+    file = Path(path) if is_local else Path(path).parent / name
+    if not file.is_file():
         raise InputError(
-            f"no such file: {data}, which {path} names for its data", code="file_missing"
+            f"no such file: {name}, which {path} names for its data", code="file_missing"
         )
-    promised = _promised_bytes(header, path)
-    if present < promised:
-        raise InputError(f"not a whole volume: {path}: {present} of {promised} bytes of data")
+    try:
+        voxels = math.prod(int(number) for number in header["DimSize"].split())
+        channels = int(header.get("ElementNumberOfChannels", 1))
+    except ValueError as error:
+        raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
+    return _Data(
+        file=file,
+        start=length if is_local else 0,
+        packed=header.get("CompressedData", "").lower() == "true",
+        promised=voxels * channels * _BYTES.get(header["ElementType"], 0),
+    )
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], int]:
@@ -63,16 +99,3 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     if missing:
         raise InputError(f"not a readable volume: {path}: its header has no {', '.join(missing)}")
     return header, length
-
-
-def _promised_bytes(header: dict[str, str], path: str) -> int:
-    if header.get("CompressedData", "").lower() == "true":
-        return int(header.get("CompressedDataSize", 0))
-    try:
-        voxels = math.prod(int(length) for length in header["DimSize"].split())
-    except ValueError as error:
-        raise InputError(
-            f"not a readable volume: {path}: DimSize must be whole numbers, got {header['DimSize']}"
-        ) from error
-    channels = int(header.get("ElementNumberOfChannels", 1))
-    return voxels * channels * _BYTES.get(header["ElementType"], 0)

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
-from fcnseg.volumes import metaimage
+from fcnseg.volumes import metaimage, nrrd
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 
-SUFFIXES = (".nrrd", ".nhdr", *metaimage.SUFFIXES)
+SUFFIXES = (*nrrd.SUFFIXES, *metaimage.SUFFIXES)
 
 
 def read_geometry(path: str) -> Geometry:
@@ -33,10 +33,11 @@ def read_ct(path: str) -> Volume:
 
 
 def read_label(path: str) -> Volume:
-    """Ids (z, y, x) in the file's own integer type; integral floats become int32."""
+    """Ids (z, y, x): of the file's own type or the smallest that holds them."""
     reader = _header(path)
     stored = _stored(reader, path)
-    ids = to_integral(stored, 1, 0, what=path) if stored.dtype.kind == "f" else stored
+    is_short = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2
+    ids = stored if is_short else to_integral(stored, 1, 0, what=path)
     return Volume(ids, _affine(reader, path))
 
 
@@ -45,7 +46,7 @@ def _header(path: str) -> Any:
     sitk = require_extra("SimpleITK", "dicom")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is raised
     if path.endswith(metaimage.SUFFIXES):
-        metaimage.check_whole(path)
+        metaimage.check_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(path)
     try:
@@ -83,6 +84,7 @@ def _affine(reader: Any, path: str) -> Affine:
 
 
 def _stored(reader: Any, path: str) -> npt.NDArray[Any]:
+    (metaimage if path.endswith(metaimage.SUFFIXES) else nrrd).check_packed(path)
     _affine(reader, path)  # SimpleITK itself would say less clearly what is wrong with it
     sitk = require_extra("SimpleITK", "dicom")
     try:
