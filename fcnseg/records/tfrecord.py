@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import BinaryIO
 import google_crc32c
 
 from fcnseg.errors import DatasetError
+from fcnseg.records.array_bytes import Chunk
 
 # A frame is: length uint64, masked CRC-32C of the length uint32, data, masked CRC-32C of the data
 # uint32, all little-endian (tensorflow/core/lib/io/record_writer.h).
@@ -40,15 +40,23 @@ class TFRecordWriter:
         """CRC-32C of all bytes written, in hexadecimal."""
         return f"{self._crc:08x}"
 
-    def write(self, *chunks: bytes) -> None:
+    def write(self, *chunks: Chunk) -> None:
         """Adds one record, given whole or in chunks."""
         length = _LENGTH.pack(sum(map(len, chunks)))
-        content_crc = functools.reduce(google_crc32c.extend, chunks, 0)
-        for part in (length, _masked(google_crc32c.value(length)), *chunks, _masked(content_crc)):
-            self._file.write(part)
-            self._crc = google_crc32c.extend(self._crc, part)
-            self.bytes += len(part)
+        self._write(length)
+        self._write(_masked(google_crc32c.value(length)))
+        content_crc = 0
+        for chunk in chunks:
+            for piece in (chunk,) if isinstance(chunk, bytes) else chunk:
+                self._write(piece)
+                content_crc = google_crc32c.extend(content_crc, piece)
+        self._write(_masked(content_crc))
         self.records += 1
+
+    def _write(self, piece: bytes) -> None:
+        self._file.write(piece)
+        self._crc = google_crc32c.extend(self._crc, piece)
+        self.bytes += len(piece)
 
 
 def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:

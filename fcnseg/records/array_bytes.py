@@ -1,0 +1,36 @@
+"""The bytes of an array, never all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+
+_PIECE = 2**20  # bytes made at once: few enough for the processor's cache
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayBytes:
+    """The bytes of an array in C order, made a few slices at a time when they are iterated over.
+
+    Attributes:
+        array: Of one axis or more, little-endian.
+    """
+
+    array: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        """Number of bytes."""
+        return self.array.nbytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Gives the bytes piece by piece."""
+        slices = max(1, _PIECE * len(self.array) // max(1, self.array.nbytes))
+        for start in range(0, len(self.array), slices):
+            yield self.array[start : start + slices].tobytes()
+
+
+Chunk = bytes | ArrayBytes
+"""A part of a record, ready or to be made when it is written."""
