@@ -28,10 +28,22 @@ class ModelConfig:
 
     filters: Annotated[tuple[PositiveInt, ...], pydantic.Field(min_length=2)] = (16, 32, 64)
     """Channels that leave each level of the encoder; their number is the depth."""
+    kernels: tuple[Size, ...] = ()
+    """Voxels (z, y, x) of the convolutions of each level, all odd; by default 3 3 3 everywhere."""
+    strides: tuple[Size, ...] = ()
+    """Steps (z, y, x) from each level down to the next; by default 2 2 2 everywhere."""
+    residual_blocks: tuple[PositiveInt, ...] = ()
+    """Residual blocks of each level of the encoder, of two convolutions each, after one convolution
+    at the top; by default none, but two plain convolutions a level."""
+    decoder_convolutions: PositiveInt = 2
+    """Convolutions of each level of the decoder."""
     widen: Literal["first", "last"] = "first"
     """Which convolution of an encoder level widens; `last`: the first one has half the channels."""
     skip: Literal["sum", "concat"] = "sum"
     """How a skip connection meets the decoder."""
+    upsampling: Literal["transposed", "linear"] = "transposed"
+    """How the decoder goes up: by transposed convolutions, or 1x1x1 ones and linear interpolation.
+    """
     padding: Literal["same", "valid"] = "same"
     """`valid`: no convolution pads, so the output is smaller than the input."""
     norm: Literal["batch", "sync_batch", "instance", "group", "none"] = "batch"
@@ -40,6 +52,15 @@ class ModelConfig:
     """Activation after each normalisation."""
     dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     """Share of channels dropped at the lowest level while training."""
+    l2: NonNegativeFloat = 0.0
+    """Weight, in the loss, of the sum of squares of all kernels."""
+    deep_supervision: NonNegativeInt = 0
+    """Levels below the full resolution that give logits of their own while training."""
+    pyramid: PositiveInt = 1
+    """Networks in a row, each at twice the resolution of the one before, whose prediction it sees.
+    """
+    coarse_input: bool = False
+    """Whether the input has a second channel: a coarse prediction, 0 to 1, on the same grid."""
     hu_window: tuple[float, float] = (-200.0, 300.0)
     """HU that become 0 and 1 in the network's first layer; what lies beyond is clipped."""
 
@@ -47,6 +68,43 @@ class ModelConfig:
         low, high = self.hu_window
         if not low < high:
             raise ValueError(f"hu_window must be (low, high) with low < high, got {self.hu_window}")
+        _check_levels(self)
+        if self.padding == "valid":
+            _check_without_padding(self)
+
+    @property
+    def depth(self) -> int:
+        """Levels of the network."""
+        return len(self.filters)
+
+
+def _check_levels(model: ModelConfig) -> None:
+    """Sees to it that what is given for each level is given for each."""
+    lengths = {"kernels": model.depth, "strides": model.depth - 1, "residual_blocks": model.depth}
+    for name, length in lengths.items():
+        if len(getattr(model, name)) not in (0, length):
+            raise ValueError(
+                f"{name} must have {length} entries for {model.depth} levels, or none,"
+                f" got {getattr(model, name)}"
+            )
+    if any(size % 2 == 0 for kernel in model.kernels for size in kernel):
+        raise ValueError(f"kernels must be odd along each axis, got {model.kernels}")
+    if model.residual_blocks and model.widen == "last":
+        raise ValueError("widen must be first where there are residual_blocks, got last")
+    if model.deep_supervision > model.depth - 2:
+        raise ValueError(
+            f"deep_supervision must be at most {model.depth - 2}, the levels of the decoder below"
+            f" the top, got {model.deep_supervision}"
+        )
+
+
+def _check_without_padding(model: ModelConfig) -> None:
+    """Refuses what needs an output of the input's size."""
+    for name in ("residual_blocks", "deep_supervision"):
+        if getattr(model, name):
+            raise ValueError(f"padding must be same where there is {name}, got valid")
+    if model.pyramid > 1:
+        raise ValueError(f"padding must be same where pyramid is {model.pyramid}, got valid")
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, TrainingConfig
+from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, Size, TrainingConfig
+
+
+def _fcn(filters: tuple[int, ...], blocks: tuple[int, ...], *, patch: Size) -> Config:
+    """A network with a residual encoder."""
+    z, y, x = patch
+    return Config(
+        model=ModelConfig(
+            filters=filters,
+            residual_blocks=blocks,
+            decoder_convolutions=1,
+            skip="concat",
+            norm="instance",
+            activation="leaky_relu",
+            deep_supervision=len(filters) - 2,
+        ),
+        patches=PatchConfig(size=patch, batch_size=2),
+        training=TrainingConfig(epochs=200, steps_per_epoch=250),
+        inference=InferenceConfig(overlap=(z // 2, y // 2, x // 2)),
+    )
+
 
 PRESETS: dict[str, Config] = {
     # Roth et al. 2018 (arXiv 1803.08691): 3D FCN with encoder, decoder, skip connections and
@@ -24,6 +44,21 @@ PRESETS: dict[str, Config] = {
         patches=PatchConfig(size=(116, 132, 132), batch_size=1),
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(0, 0, 0)),
+    ),
+    # Residual encoders as in nnU-Net (Isensee et al. 2024, arXiv 2404.09556: stem, blocks a level,
+    # one convolution a decoder level, instance norm, leaky ReLU, a loss at each decoder level), in
+    # three sizes of our own; `python -m fcnseg.model_summary` shows what each takes.
+    "fcn_s": _fcn((16, 32, 64, 128), (1, 2, 3, 4), patch=(64, 64, 64)),
+    "fcn_m": _fcn((32, 64, 128, 256), (1, 3, 4, 6), patch=(96, 96, 96)),
+    "fcn_l": _fcn((32, 64, 128, 256, 320), (1, 3, 4, 6, 6), patch=(128, 128, 128)),
+    # Coarse to fine in one network, as arXiv 1806.02237: the prediction at half the resolution is
+    # up-sampled and joins the input at full resolution, with a Dice loss at both, trained end to
+    # end. The two networks are roth2018's; channels, depth and patch are our own choice.
+    "pyramid": Config(
+        model=ModelConfig(filters=(32, 64, 128), skip="sum", norm="sync_batch", pyramid=2),
+        patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        training=TrainingConfig(epochs=200, steps_per_epoch=250),
+        inference=InferenceConfig(overlap=(32, 48, 48)),
     ),
     # Learns the phantoms of fcnseg.phantom at 4 mm in two to three minutes on two cores: validation
     # Dice 0.86 after 500 steps. A step size of 5e-3 reached 0.70, and 1e-3 0.56 after half of them.

@@ -22,6 +22,7 @@ FORBIDDEN = {
     "fcnseg/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/records/encoding.py": TENSORFLOW,
+    "fcnseg/architecture": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/config.py": TENSORFLOW,
     "fcnseg/presets.py": TENSORFLOW,
     "fcnseg": JOBS | {"keras_tuner"},
@@ -66,6 +67,7 @@ def test_arrows_point_one_way(place):
 
 LIGHT = [
     "fcnseg",
+    "fcnseg.architecture",
     "fcnseg.volumes",
     "fcnseg.conversion",
     "fcnseg.records",
@@ -73,6 +75,7 @@ LIGHT = [
     "fcnseg.client",
     "fcnseg.phantom",
     "fcnseg.config",
+    "fcnseg.model_summary",
     "fcnseg.presets",
 ]
 

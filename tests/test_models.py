@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+from fcnseg.architecture import geometry
 from fcnseg.config import ModelConfig
 from fcnseg.errors import ModelError
-from fcnseg.models import HUWindow, build_fcn, geometry
+from fcnseg.models import HUWindow, build_fcn, full_resolution
 from fcnseg.presets import PRESETS
 
 SMALL = ModelConfig(filters=(4, 8, 16))
@@ -30,19 +31,43 @@ VARIANTS = {
             "activation": ["leaky_relu"],
             "dropout": [0.5],
             "hu_window": [(-1000.0, 500.0)],
+            "kernels": [((1, 3, 3), (3, 3, 3), (3, 1, 5))],
+            "strides": [((1, 2, 2), (2, 2, 3))],
+            "residual_blocks": [(1, 2, 2)],
+            "decoder_convolutions": [1],
+            "upsampling": ["linear"],
+            "l2": [1e-3],
+            "deep_supervision": [1],
+            "pyramid": [2],
+            "coarse_input": [True],
         }.items()
         for value in values
     },
     "cicek, small": dataclasses.replace(CICEK, filters=(4, 8, 16)),
+    "fcn_s, small": dataclasses.replace(
+        PRESETS["fcn_s"].model, filters=(4, 8, 12), residual_blocks=(1, 1, 2), deep_supervision=1
+    ),
+    "valid, thick slices": dataclasses.replace(
+        SMALL,
+        padding="valid",
+        kernels=((1, 3, 3), (1, 3, 3), (3, 3, 3)),
+        strides=((1, 2, 2), (2, 2, 2)),
+        decoder_convolutions=1,
+    ),
 }
 
 
-def make_hu(size, seed=0):
-    return np.random.default_rng(seed).integers(-1000, 1000, (2, *size, 1)).astype(np.float32)
+def make_hu(size, *, channels=1, seed=0):
+    hu = np.random.default_rng(seed).integers(-1000, 1000, (2, *size, channels))
+    return hu.astype(np.float32)
 
 
 def input_size(config):
     return {"same": (8, 16, 24), "valid": (44, 48, 52)}[config.padding]
+
+
+def make_input(config):
+    return make_hu(input_size(config), channels=2 if config.coarse_input else 1)
 
 
 def test_table_of_variants_is_complete():
@@ -60,7 +85,7 @@ def test_variant_survives_a_file(tmp_path, name):
     config = VARIANTS[name]
     keras.utils.set_random_seed(1)
     model = build_fcn(config, num_classes=3)
-    hu = make_hu(input_size(config))
+    hu = make_input(config)
     logits = model(hu, training=False).numpy()
     assert logits.shape == (2, *geometry.output_shape(config, hu.shape[1:4]), 3)
     assert logits.dtype == np.float32
@@ -139,6 +164,8 @@ def test_arithmetic_agrees_with_keras(depth, padding):
     [
         (SMALL, (12, 10, 12), "input's y must fit .* 3 levels, got 10 voxels; .*fit: 8 and 12"),
         (SMALL, (12, 12, 3), "input's x .* got 3 voxels; nearest that fit: 4$"),
+        (VARIANTS["pyramid=2"], (16, 8, 12), "input's z must|input's x .* 12 voxels; .*: 8 and 16"),
+        (VARIANTS["strides=((1, 2, 2), (2, 2, 3))"], (2, 4, 9), "x .* 9 voxels; .*fit: 6 and 12$"),
         (CICEK, (116, 132, 131), "input's x .* got 131 voxels; nearest that fit: 124 and 132"),
     ],
 )
@@ -147,6 +174,69 @@ def test_size_that_does_not_fit_is_refused(config, size, message):
         geometry.output_shape(config, size)
     with pytest.raises(ModelError, match=message):
         build_fcn(config, num_classes=2, input_shape=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("default", [(1, 1, 1)]),
+        ("deep_supervision=1", [(1, 1, 1), (2, 2, 2)]),
+        ("fcn_s, small", [(1, 1, 1), (2, 2, 2)]),
+        ("pyramid=2", [(1, 1, 1), (2, 2, 2)]),
+        ("all at once", [(1, 1, 1), (1, 2, 2), (2, 2, 2), (4, 4, 4)]),
+    ],
+)
+def test_training_sees_the_logits_of_coarser_levels(name, strides):
+    together = dataclasses.replace(
+        SMALL, strides=((1, 2, 2), (2, 2, 2)), deep_supervision=1, pyramid=3
+    )
+    config = {**VARIANTS, "all at once": together}[name]
+    assert list(geometry.supervision_strides(config)) == strides
+    model = build_fcn(config, num_classes=3, supervised=True)
+    hu = make_hu((16, 16, 16))
+    outputs = model(hu, training=False)
+    full, *coarser = outputs if len(strides) > 1 else [outputs]
+    sizes = [tuple(each.shape[1:4]) for each in (full, *coarser)]
+    assert sizes == [tuple(16 // step for step in stride) for stride in strides]
+    network = full_resolution(model)
+    np.testing.assert_array_equal(network(hu, training=False), full)
+    plain = build_fcn(config, num_classes=3)
+    assert [w.shape for w in network.weights] == [w.shape for w in plain.weights]
+
+
+def test_window_leaves_the_coarse_prediction_as_it_is():
+    model = build_fcn(VARIANTS["coarse_input=True"], num_classes=2)
+    hu = make_hu((4, 4, 4), channels=2)
+    seen = model.get_layer("hu_window")(hu)
+    np.testing.assert_array_equal(seen[..., 1], hu[..., 1])
+    np.testing.assert_array_equal(seen[..., :1], HUWindow(*SMALL.hu_window)(hu[..., :1]))
+
+
+def test_l2_adds_the_squares_of_all_kernels():
+    model = build_fcn(VARIANTS["l2=0.001"], num_classes=2)
+    kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    squares = sum(float(np.square(kernel).sum()) for kernel in kernels)
+    assert len(kernels) == 13
+    assert float(sum(model.losses)) == pytest.approx(1e-3 * squares, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kernels": ((3, 3, 3),)}, "kernels must have 3 entries for 3 levels, or none, got"),
+        ({"strides": ((2, 2, 2),)}, "strides must have 2 entries for 3 levels, or none, got"),
+        ({"kernels": ((3, 3, 2),) * 3}, "kernels must be odd along each axis, got"),
+        ({"residual_blocks": (1, 1)}, "residual_blocks must have 3 entries"),
+        ({"residual_blocks": (1, 1, 1), "widen": "last"}, "widen must be first where"),
+        ({"deep_supervision": 2}, "deep_supervision must be at most 1, .*, got 2"),
+        ({"residual_blocks": (1, 1, 1), "padding": "valid"}, "padding must be same where"),
+        ({"deep_supervision": 1, "padding": "valid"}, "padding must be same where"),
+        ({"pyramid": 2, "padding": "valid"}, "padding must be same where pyramid is 2"),
+    ],
+)
+def test_levels_that_do_not_fit_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **changes)
 
 
 def test_window_maps_hu_and_clips():

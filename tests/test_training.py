@@ -207,15 +207,29 @@ def test_unfinished_run_is_refused(dataset, tmp_path, monkeypatch):
         read_run(tmp_path / "run")
 
 
+def test_losses_at_coarser_levels_stay_out_of_the_network_that_is_kept(dataset, tmp_path):
+    changes = {"deep_supervision": 1, "pyramid": 2, "filters": [4, 8, 8]}
+    changes["strides"] = [[1, 2, 2], [2, 1, 1]]
+    config = override(CONFIG, {f"model.{key}": value for key, value in changes.items()})
+    config = override(config, {"training.epochs": 1, "training.validate_every": 1})
+    result = train(config, dataset, tmp_path / "run")
+    network, info = load_run(tmp_path / "run")
+    assert network.output_shape[-1] == info.num_classes
+    validation = list(make_volume_dataset(dataset, "validation"))
+    segmenter = make_segmenter(network, info)
+    masks = [segmenter.segment_model_grid(record["image"]).numpy() for record in validation]
+    assert [mask.shape for mask in masks] == [tuple(r["image"].shape) for r in validation]
+    assert result.best_epoch == 1
+
+
 def test_network_that_cannot_be_saved_leaves_the_last_best(tmp_path):
     class Unsaveable:
         def save(self, path):
             path.write_bytes(b"half a")
             raise OSError("no space left on device")
 
-    keep = KeepBest(tmp_path / "best.keras")
+    keep = KeepBest(tmp_path / "best.keras", Unsaveable())
     (tmp_path / "best.keras").write_bytes(b"whole")
-    keep.set_model(Unsaveable())
     with pytest.raises(OSError, match="no space"):
         keep.on_epoch_end(0, {"val_dice": 0.5})
     assert (tmp_path / "best.keras").read_bytes() == b"whole"

@@ -45,7 +45,7 @@ def make_training_dataset(
         split: Whose cases are read.
         num_replicas: A batch is `config.batch_size` patches for each of them.
         label_size: Voxels (z, y, x) of the label, where the network gives only the middle of its
-            input (`geometry.output_shape`); by default the whole patch.
+            input (`output_shape`); by default the whole patch.
 
     Returns:
         A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x).

@@ -1,9 +1,8 @@
 """The network, its losses and its metrics."""
 
 from fcnseg.models.deep_supervision import DeeplySupervised, level_weights
-from fcnseg.models.fcn import build_fcn
-from fcnseg.models.geometry import output_shape
-from fcnseg.models.layers import HUWindow
+from fcnseg.models.fcn import build_fcn, full_resolution
+from fcnseg.models.hu_window import HUWindow
 from fcnseg.models.losses import (
     CrossEntropyLoss,
     DiceCrossEntropyLoss,
@@ -27,6 +26,6 @@ __all__ = [
     "TverskyLoss",
     "build_fcn",
     "build_loss",
+    "full_resolution",
     "level_weights",
-    "output_shape",
 ]

@@ -73,9 +73,16 @@ class KeepBest(keras.callbacks.Callback):
         best_epoch: Its epoch, from 1.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, network: keras.Model) -> None:
+        """Makes the callback.
+
+        Args:
+            path: The file.
+            network: The part of the model in training that predicts.
+        """
         super().__init__()
         self.path = path
+        self.network = network
         self.best_dice = -math.inf
         self.best_epoch = 0
 
@@ -85,7 +92,7 @@ class KeepBest(keras.callbacks.Callback):
         if not dice > self.best_dice:  # nor if this epoch was not validated
             return
         with written_whole(self.path) as unfinished:
-            self.model.save(unfinished)
+            self.network.save(unfinished)
         self.best_dice, self.best_epoch = dice, epoch + 1
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg import __version__
+from fcnseg.architecture import output_shape
 from fcnseg.config import Config, TrainingConfig, write_config
 from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import OrganDice, build_fcn, build_loss, geometry, level_weights
+from fcnseg.models import OrganDice, build_fcn, build_loss, full_resolution, level_weights
 from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
 from fcnseg.run_folder import (
     BEST_MODEL_FILE,
@@ -78,14 +79,15 @@ def train(
     """
     started = datetime.datetime.now(datetime.timezone.utc)
     info = check_dataset(data)
-    label_size = geometry.output_shape(config.model, config.patches.size)
+    label_size = output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir)
     keras.utils.set_random_seed(config.training.seed)
     strategy = make_strategy()
     with strategy.scope():
         model = build_compiled(config, class_names=info.class_names)
     model_info = make_model_info(config, info)
-    segmenter = make_segmenter(model, model_info)
+    network = full_resolution(model)
+    segmenter = make_segmenter(network, model_info)
     patches = make_training_dataset(
         data,
         config.patches,
@@ -95,14 +97,14 @@ def train(
     )
     volumes = make_volume_dataset(data, "validation")
     validation = Validation(segmenter, volumes, every=config.training.validate_every)
-    best = KeepBest(folder / BEST_MODEL_FILE)
+    best = KeepBest(folder / BEST_MODEL_FILE, network)
     write_config(config, folder / CONFIG_FILE)
     (folder / MODEL_INFO_FILE).write_text(model_info.to_json(), encoding="utf-8")
     history = _fit(model, patches, config, folder, validation, best)
     manifest = RunManifest(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
-        parameters=sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        parameters=sum(math.prod(weight.shape) for weight in network.trainable_weights),
         versions=_versions(),
         devices=tuple(strategy.extended.worker_devices),
         data=str(data),
@@ -170,7 +172,12 @@ def make_strategy() -> tf.distribute.Strategy:
 def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model:
     """Builds the network with its optimizer, loss and metric, in the current strategy's scope."""
     settings = config.training
-    model = build_fcn(config.model, num_classes=len(class_names), precision=settings.precision)
+    model = build_fcn(
+        config.model,
+        num_classes=len(class_names),
+        precision=settings.precision,
+        supervised=True,
+    )
     optimizer = keras.optimizers.Adam(_learning_rate(settings))
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)

@@ -1,4 +1,4 @@
-"""The layers that Keras does not have."""
+"""The window on HU, the first layer of every network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ class HUWindow(keras.layers.Layer):
     Args:
         low: HU that becomes 0.
         high: HU that becomes 1.
+        only_first: Whether only the first channel is HU; the others pass as they are.
         **kwargs: As of every Keras layer, `dtype` among them.
     """
 
-    def __init__(self, low: float, high: float, **kwargs: Any) -> None:
+    def __init__(self, low: float, high: float, *, only_first: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.low = low
         self.high = high
+        self.only_first = only_first
 
     def call(self, hu: tf.Tensor) -> tf.Tensor:
-        """Windows HU of any shape."""
+        """Windows HU of any shape, channels last where `only_first`."""
+        if self.only_first:
+            return tf.concat([self._windowed(hu[..., :1]), hu[..., 1:]], axis=-1)
+        return self._windowed(hu)
+
+    def _windowed(self, hu: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value((hu - self.low) / (self.high - self.low), 0, 1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {**super().get_config(), "low": self.low, "high": self.high}
+        own = {"low": self.low, "high": self.high, "only_first": self.only_first}
+        return {**super().get_config(), **own}

@@ -1,0 +1,37 @@
+"""The levels of a network: what its configuration says of each, defaults filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from fcnseg.config import ModelConfig
+from fcnseg.volumes.volume import Shape
+
+PLAIN_CONVOLUTIONS = 2  # of an encoder level without residual blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One level, from the top (0), at the resolution of the input, to the lowest.
+
+    Attributes:
+        filters: Channels that leave it.
+        kernel: Voxels (z, y, x) of its convolutions.
+        stride: Steps (z, y, x) from the level above.
+        residual_blocks: Of its encoder; 0 for two plain convolutions.
+    """
+
+    filters: int
+    kernel: Shape
+    stride: Shape
+    residual_blocks: int
+
+
+def levels_of(config: ModelConfig) -> tuple[Level, ...]:
+    """The levels, from the top down."""
+    depth = config.depth
+    kernels = config.kernels or ((3, 3, 3),) * depth
+    strides = ((1, 1, 1), *(config.strides or ((2, 2, 2),) * (depth - 1)))
+    blocks = config.residual_blocks or (0,) * depth
+    columns = zip(config.filters, kernels, strides, blocks, strict=True)
+    return tuple(Level(*row) for row in columns)

@@ -1,0 +1,120 @@
+"""Strides and kernels for the spacing of the data, so that thick slices are not mixed too early.
+
+The rules are nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner), written
+anew: an axis is halved as long as enough voxels are left and its spacing is less than twice the
+finest that can still be halved; its kernel is 1 until its spacing has come as near to the finest of
+all, and 3 from then on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from fcnseg.config import ModelConfig
+from fcnseg.errors import ConfigError
+from fcnseg.volumes.volume import Shape
+
+Spacing = tuple[float, float, float]  # (z, y, x), mm
+
+_SMALLEST = 4  # voxels left along an axis at the lowest level; nnU-Net
+_NEAR = 2.0  # spacings that differ by less than this factor count as alike; nnU-Net
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What spacing and patch ask of a network.
+
+    Attributes:
+        strides: Steps (z, y, x) from each level down to the next.
+        kernels: Voxels (z, y, x) of the convolutions of each level, so one more than strides.
+    """
+
+    strides: tuple[Shape, ...]
+    kernels: tuple[Shape, ...]
+
+
+def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) -> Plan:
+    """Plans strides and kernels.
+
+    Args:
+        spacing: (z, y, x) of the records, mm.
+        patch_size: Voxels (z, y, x).
+        max_levels: Most levels of the network.
+
+    Returns:
+        The plan, of as many levels as the patch has room for.
+
+    Raises:
+        ConfigError: If the patch is too small for two levels.
+
+    >>> plan = plan_strides((5.0, 0.8, 0.8), (24, 192, 192))
+    >>> plan.strides
+    ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))
+    >>> plan.kernels[:3]
+    ((1, 3, 3), (1, 3, 3), (3, 3, 3))
+    """
+    steps = list(itertools.islice(_steps(spacing, patch_size), max_levels - 1))
+    if not steps:
+        raise ConfigError(
+            f"patches.size must have room for two levels, at least {2 * _SMALLEST} voxels along the"
+            f" finer axes, got {patch_size} at {spacing} mm"
+        )
+    strides, kernels = zip(*steps, strict=True)
+    return Plan(tuple(strides), (*kernels, (3, 3, 3)))
+
+
+def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> ModelConfig:
+    """The same network with strides and kernels for a spacing, and no deeper than fits the patch.
+
+    Args:
+        model: The network; its depth is the most that is planned.
+        spacing: (z, y, x) of the records, mm.
+        patch_size: Voxels (z, y, x).
+
+    Raises:
+        ConfigError: If the patch is too small for two levels.
+    """
+    plan = plan_strides(spacing, patch_size, max_levels=model.depth)
+    depth = len(plan.kernels)
+    return dataclasses.replace(
+        model,
+        filters=model.filters[:depth],
+        residual_blocks=model.residual_blocks[:depth],
+        deep_supervision=min(model.deep_supervision, depth - 2),
+        strides=plan.strides,
+        kernels=plan.kernels,
+    )
+
+
+def _steps(spacing: Spacing, size: Shape) -> Iterator[tuple[Shape, Shape]]:
+    """Stride below, and kernel of, each level but the lowest, from the top down."""
+    spacings, sizes, kernel = list(spacing), list(size), [1, 1, 1]
+    while axes := _axes_to_halve(spacings, sizes):
+        finest = min(spacings)
+        kernel = [
+            3 if each == 3 or mm < _NEAR * finest else 1
+            for each, mm in zip(kernel, spacings, strict=True)
+        ]
+        stride = [2 if axis in axes else 1 for axis in range(3)]
+        yield _shape(stride), _shape(kernel)
+        spacings = [mm * step for mm, step in zip(spacings, stride, strict=True)]
+        sizes = [math.ceil(length / step) for length, step in zip(sizes, stride, strict=True)]
+
+
+def _axes_to_halve(spacings: list[float], sizes: list[int]) -> list[int]:
+    """Axes with voxels enough whose spacing is near to the finest such axis's."""
+    roomy = [axis for axis, length in enumerate(sizes) if length >= 2 * _SMALLEST]
+    if not roomy:
+        return []
+    finest = min(spacings[axis] for axis in roomy)
+    near = [axis for axis in roomy if spacings[axis] < _NEAR * finest]
+    is_worth_it = len(near) > 1 or sizes[near[0]] >= 3 * _SMALLEST
+    return near if is_worth_it else []
+
+
+def _shape(values: list[int]) -> Shape:
+    z, y, x = values
+    return z, y, x

@@ -1,0 +1,323 @@
+"""What a network costs, known before it is built: arithmetic on its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fcnseg.architecture.assembly import assemble
+from fcnseg.architecture.geometry import output_shape
+from fcnseg.config import ModelConfig
+from fcnseg.volumes.volume import Shape
+
+# What training holds besides the activations: each weight, its gradient, Adam's two moments.
+_COPIES_OF_WEIGHTS = 4
+# Logits, probabilities and one-hot truth, their products and gradients: float32 in every precision.
+_COPIES_OF_LOGITS = 6
+# While gradients flow back: that of a layer's output, that of its input, and a kernel's workspace.
+_COPIES_OF_LARGEST = 3
+_FLOAT32 = 4  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """One layer.
+
+    Attributes:
+        name: As in the network.
+        size: Voxels (z, y, x) of its output.
+        channels: Of its output.
+        parameters: Trainable ones.
+        macs: Multiply-adds for one patch.
+        receptive_field: Voxels (z, y, x) of the input that one voxel of its output depends on, on
+            average.
+    """
+
+    name: str
+    size: Shape
+    channels: int
+    parameters: int
+    macs: int
+    receptive_field: Shape
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        """As it is printed."""
+        counts = (f"{self.channels}", f"{self.parameters:,}", _si(self.macs))
+        return (self.name, _size(self.size), *counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """What a network costs.
+
+    Attributes:
+        layers: From the input to the logits, convolutions and poolings alone.
+        patch_size: Voxels (z, y, x) of the input.
+        output_size: Voxels (z, y, x) of the logits.
+        batch_size: Patches in a step.
+        parameters: Trainable ones.
+        macs: Multiply-adds for one patch, without those of normalisation and activation.
+        receptive_field: Voxels (z, y, x) of the input that a voxel of the logits depends on, where
+            no border is near; the mean, as it differs by a few from voxel to voxel.
+        training_bytes: Memory that a training step with Adam takes, estimated.
+    """
+
+    layers: tuple[LayerCost, ...]
+    patch_size: Shape
+    output_size: Shape
+    batch_size: int
+    parameters: int
+    macs: int
+    receptive_field: Shape
+    training_bytes: int
+
+    def __str__(self) -> str:
+        """A table, and the sums below it."""
+        rows = [("layer", "voxels out", "channels", "parameters", "multiply-adds")]
+        rows += [each.row() for each in self.layers]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for name, *numbers in rows:
+            aligned = map(str.rjust, numbers, widths[1:])
+            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
+        return "\n".join([*lines, "", *self._sums()])
+
+    def _sums(self) -> list[str]:
+        memory = f"{self.training_bytes / 2**30:.2f} GiB"
+        return [
+            f"input            {_size(self.patch_size)} voxels (z, y, x)",
+            f"logits           {_size(self.output_size)} voxels",
+            f"parameters       {self.parameters:,}",
+            f"multiply-adds    {_si(self.macs)} a patch",
+            f"receptive field  {_size(self.receptive_field)} voxels",
+            f"training memory  about {memory} with {self.batch_size} patches a step",
+        ]
+
+
+def model_summary(
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    patch_size: Shape,
+    batch_size: int = 1,
+    precision: str = "float32",
+) -> ModelSummary:
+    """Counts what a network costs, without building it.
+
+    Args:
+        config: The network.
+        num_classes: Classes, background included.
+        patch_size: Voxels (z, y, x) of the input.
+        batch_size: Patches in a training step.
+        precision: Keras's policy of training, which memory depends on.
+
+    Raises:
+        ModelError: If the patch does not fit the network; the nearest sizes that do are named.
+
+    >>> from fcnseg.presets import PRESETS
+    >>> cicek = PRESETS["unet3d_cicek"].model
+    >>> model_summary(cicek, num_classes=8, patch_size=(116, 132, 132)).parameters
+    19072712
+    """
+    output_size = output_shape(config, patch_size)
+    counters = []
+    for supervised in (False, True):
+        counter = _Counter(config)
+        hu = _Flow(patch_size, 2 if config.coarse_input else 1)
+        logits, *_ = assemble(config, counter, hu, num_classes=num_classes, supervised=supervised)
+        counters.append(counter)
+    network, training = counters
+    return ModelSummary(
+        layers=tuple(network.layers),
+        patch_size=patch_size,
+        output_size=output_size,
+        batch_size=batch_size,
+        parameters=sum(each.parameters for each in network.layers),
+        macs=sum(each.macs for each in network.layers),
+        receptive_field=logits.field,
+        training_bytes=training.bytes(batch_size, precision),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flow:
+    """What flows through a network: sizes instead of numbers.
+
+    Attributes:
+        size: Voxels (z, y, x).
+        channels: Of each voxel.
+        field: Voxels (z, y, x) of the input that a voxel depends on.
+        step: Voxels (z, y, x) of the input from one voxel to the next.
+    """
+
+    size: Shape
+    channels: int
+    field: Shape = (1, 1, 1)
+    step: Shape = (1, 1, 1)
+
+    @property
+    def values(self) -> int:
+        """Numbers in it, for one patch."""
+        return math.prod(self.size) * self.channels
+
+    def seen_by(self, kernel: Shape, stride: Shape) -> _Flow:
+        """After a kernel that pads and moves on by a stride."""
+        field = (f + (k - 1) * s for f, k, s in zip(self.field, kernel, self.step, strict=True))
+        size = (-(-n // s) for n, s in zip(self.size, stride, strict=True))
+        return dataclasses.replace(
+            self, size=_shape(size), field=_shape(field), step=_product(self.step, stride)
+        )
+
+    def enlarged(self, stride: Shape) -> _Flow:
+        """After each voxel became a block."""
+        step = (s // k for s, k in zip(self.step, stride, strict=True))
+        return dataclasses.replace(self, size=_product(self.size, stride), step=_shape(step))
+
+
+class _Counter:
+    """Counts instead of computing; see `fcnseg.architecture.assembly.Parts`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.layers: list[LayerCost] = []
+        self.kept = 0  # numbers of one patch that the way back needs
+        self.kept_float32 = 0
+        self.largest = 0
+
+    def bytes(self, batch_size: int, precision: str) -> int:
+        """Memory of a training step."""
+        width = _FLOAT32 if precision == "float32" else 2
+        weights = sum(each.parameters for each in self.layers)
+        activations = self.kept + _COPIES_OF_LARGEST * self.largest
+        a_patch = width * activations + _FLOAT32 * self.kept_float32
+        cast = 0 if width == _FLOAT32 else width * weights
+        return batch_size * a_patch + _COPIES_OF_WEIGHTS * _FLOAT32 * weights + cast
+
+    def window(self, hu: _Flow) -> _Flow:
+        """Costs the windowed image."""
+        return self._keep(hu)
+
+    def convolution(
+        self, x: _Flow, *, filters: int, kernel: Shape, stride: Shape, use_bias: bool, name: str
+    ) -> _Flow:
+        """Each voxel out is a product of a kernel and the voxels it covers."""
+        out = dataclasses.replace(x.seen_by(kernel, stride), channels=filters)
+        if self.config.padding == "valid":
+            out = dataclasses.replace(
+                out, size=_shape(n - k + 1 for n, k in zip(x.size, kernel, strict=True))
+            )
+        taps = math.prod(kernel) * x.channels
+        has_bias = use_bias or self.config.norm == "none"
+        self._add(name, out, (taps + has_bias) * filters, math.prod(out.size) * taps * filters)
+        return self._keep(out) if self.config.norm != "none" else out
+
+    def normalization(self, x: _Flow, *, name: str) -> _Flow:
+        """A scale and a shift a channel."""
+        if self.config.norm != "none":
+            self._add(name, x, 2 * x.channels, 0)
+        if self.config.norm in ("instance", "group"):  # several kernels, of which two keep theirs
+            self._keep(x)
+        return x
+
+    def activation(self, x: _Flow, *, name: str) -> _Flow:
+        """The way back needs what ReLU gives, and what leaky ReLU takes and gives."""
+        del name
+        if self.config.activation == "leaky_relu":
+            self._keep(x)
+        return self._keep(x)
+
+    def pool(self, x: _Flow, *, stride: Shape, mean: bool, name: str) -> _Flow:
+        """No product worth counting."""
+        del mean
+        out = x.seen_by(stride, stride)
+        self._add(name, out, 0, 0)
+        return self._keep(out)
+
+    def transposed_convolution(self, x: _Flow, *, filters: int, stride: Shape, name: str) -> _Flow:
+        """Each voxel in is multiplied by the whole kernel."""
+        out = dataclasses.replace(x.enlarged(stride), channels=filters)
+        taps = math.prod(stride) * x.channels
+        bias = filters if self.config.norm == "none" else 0
+        self._add(name, out, taps * filters + bias, math.prod(x.size) * taps * filters)
+        return self._keep(out)
+
+    def linear_upsampling(self, x: _Flow, *, stride: Shape, name: str) -> _Flow:
+        """Two neighbours make each new voxel."""
+        del name
+        field = (f + (s if k > 1 else 0) for f, s, k in zip(x.field, x.step, stride, strict=True))
+        return self._keep(dataclasses.replace(x.enlarged(stride), field=_shape(field)))
+
+    def crop(self, x: _Flow, *, crop: Shape, name: str) -> _Flow:
+        """A copy."""
+        del name
+        size = (n - 2 * c for n, c in zip(x.size, crop, strict=True))
+        return dataclasses.replace(x, size=_shape(size))
+
+    def add(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
+        """The sum is kept, where a convolution takes it."""
+        del name
+        return self._keep(_joined(tensors, tensors[0].channels))
+
+    def concatenate(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
+        """A copy of all, which the convolution after it needs."""
+        del name
+        return self._keep(_joined(tensors, sum(each.channels for each in tensors)))
+
+    def dropout(self, x: _Flow, *, name: str) -> _Flow:
+        """A copy."""
+        del name
+        return self._keep(x)
+
+    def softmax(self, x: _Flow, *, name: str) -> _Flow:
+        """A copy."""
+        del name
+        return self._keep(x)
+
+    def head(self, x: _Flow, *, filters: int, name: str) -> _Flow:
+        """A 1x1x1 convolution with a bias, and what the loss makes of it."""
+        out = dataclasses.replace(x, channels=filters)
+        self._add(name, out, (x.channels + 1) * filters, x.values * filters)
+        self.kept_float32 += _COPIES_OF_LOGITS * out.values
+        return out
+
+    def channels(self, x: _Flow) -> int:
+        """Channels of what flows."""
+        return x.channels
+
+    def _keep(self, x: _Flow) -> _Flow:
+        self.kept += x.values
+        self.largest = max(self.largest, x.values)
+        return x
+
+    def _add(self, name: str, out: _Flow, parameters: int, macs: int) -> None:
+        cost = LayerCost(name, out.size, out.channels, parameters, macs, out.field)
+        self.layers.append(cost)
+
+
+def _joined(tensors: Sequence[_Flow], channels: int) -> _Flow:
+    first = tensors[-1]
+    field = (max(sizes) for sizes in zip(*(each.field for each in tensors), strict=True))
+    return dataclasses.replace(first, channels=channels, field=_shape(field))
+
+
+def _product(first: Shape, second: Shape) -> Shape:
+    return _shape(a * b for a, b in zip(first, second, strict=True))
+
+
+def _shape(values: Any) -> Shape:
+    z, y, x = values
+    return z, y, x
+
+
+def _size(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _si(number: int) -> str:
+    """A large number in words: 1.25 G."""
+    for power, sign in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.3g} {sign}"
+    return str(number)

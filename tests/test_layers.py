@@ -1,0 +1,118 @@
+"""The layers that are there for speed give what Keras's plain ones give, from the same weights."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fcnseg.models.normalization import BatchNormalization
+from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
+
+SHAPE = (2, 3, 4, 5, 6)  # (batch, z, y, x, channels)
+
+
+def make_values(shape=SHAPE, *, seed=0):
+    return np.random.default_rng(seed).normal(3, 2, shape).astype(np.float32)
+
+
+def run(layer, values, *, training):
+    """Output, and gradients of a loss of it, on the input and the trainable weights."""
+    with tf.GradientTape() as tape:
+        inputs = tf.convert_to_tensor(values)
+        tape.watch(inputs)
+        outputs = layer(inputs, training=training)
+        loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 3)
+    weights = [tf.convert_to_tensor(w) for w in layer.weights]
+    gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+    return [np.asarray(each) for each in (tf.cast(outputs, tf.float32), *gradients, *weights)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("synchronized", [True, False])
+def test_batch_normalization_is_that_of_keras(training, synchronized):
+    """Outputs, gradients and moving averages."""
+    options = {"momentum": 0.9, "synchronized": synchronized}
+    plain, fused = keras.layers.BatchNormalization(**options), BatchNormalization(**options)
+    for layer in (plain, fused):
+        layer.build(SHAPE)
+        layer.set_weights([make_values((6,), seed=seed) ** 2 for seed in range(4)])
+    values = make_values()
+    for ours, theirs in zip(
+        run(fused, values, training=training), run(plain, values, training=training), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-2)
+    np.testing.assert_allclose(fused.get_weights()[2], plain.get_weights()[2], rtol=1e-5)
+    np.testing.assert_allclose(fused.get_weights()[3], plain.get_weights()[3], rtol=1e-5)
+
+
+def test_frozen_batch_normalization_stays_as_it_is():
+    layer = BatchNormalization()
+    layer.build(SHAPE)
+    layer.trainable = False
+    before = layer.get_weights()
+    outputs = layer(make_values(), training=True)
+    np.testing.assert_allclose(outputs, layer(make_values(), training=False))
+    for now, then in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (1, 2, 3), (1, 1, 1)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_block_convolution_is_the_transposed_convolution_of_keras(stride, use_bias):
+    """Outputs and gradients."""
+    bias = keras.initializers.RandomNormal(seed=1)
+    options = {"strides": stride, "use_bias": use_bias, "bias_initializer": bias}
+    plain = keras.layers.Conv3DTranspose(7, stride, **options)
+    ours = BlockConvolutionTranspose(7, stride, **options)
+    for layer in (plain, ours):
+        layer.build(SHAPE)
+    ours.set_weights(plain.get_weights())
+    values = make_values()
+    assert tuple(ours.compute_output_shape(SHAPE)) == tuple(plain.compute_output_shape(SHAPE))
+    for mine, theirs in zip(
+        run(ours, values, training=True), run(plain, values, training=True), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_block_convolution_refuses_blocks_that_overlap():
+    with pytest.raises(ValueError, match="strides must equal kernel_size"):
+        BlockConvolutionTranspose(4, 3, strides=2)
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 3), (4, 1, 1)])
+def test_linear_upsampling_is_interpolation_between_centres(stride):
+    values = make_values()
+    expected = values
+    for axis, step in enumerate(stride, start=1):
+        length = values.shape[axis]
+        old = np.arange(length) + 0.5
+        new = (np.arange(length * step) + 0.5) / step
+        interpolate = functools.partial(np.interp, new, old)
+        expected = np.apply_along_axis(interpolate, axis, expected)
+    layer = LinearUpsampling(stride)
+    np.testing.assert_allclose(layer(values), expected, rtol=1e-5, atol=1e-5)
+    assert layer.compute_output_shape(SHAPE) == expected.shape
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
+@pytest.mark.parametrize("layer", [BatchNormalization, BlockConvolutionTranspose, LinearUpsampling])
+def test_half_precision_comes_close(layer, dtype):
+    options = {
+        BatchNormalization: {},
+        BlockConvolutionTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
+        LinearUpsampling: {"stride": (2, 2, 2)},
+    }[layer]
+    full, half = layer(**options), layer(**options, dtype=dtype)
+    for each in (full, half):
+        each.build(SHAPE)
+    half.set_weights(full.get_weights())
+    outputs = half(make_values(), training=True)
+    assert outputs.dtype == half.compute_dtype
+    np.testing.assert_allclose(
+        tf.cast(outputs, tf.float32), full(make_values(), training=True), atol=0.1
+    )
