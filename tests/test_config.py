@@ -39,7 +39,7 @@ def test_left_out_keys_keep_their_defaults():
     ("mapping", "message"),
     [
         ({"modle": {}}, "unknown section 'modle'; known: model, patches"),
-        ({"model": {"filter": 3}}, "unknown key 'filter' in model; known: filters, widen"),
+        ({"model": {"filter": 3}}, "unknown key 'filter' in model; known: filters, kernels"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate: .*greater than 0, got -1"),
         ({"model": {"hu_window": [3, 1]}}, r"hu_window must be .*low < high, got \(3.0, 1.0\)"),
         ({"model": {"skip": "add"}}, "model.skip: .*'sum' or 'concat', got 'add'"),
