@@ -77,6 +77,19 @@ def test_a_volume_reads_alike_from_every_format(tmp_path, suffix):
     assert list(list_volumes(tmp_path)) == ["case"]
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_the_beginning_of_a_file_tells_its_grid(tmp_path, suffix):
+    """Of a file on an object store no more is copied to inspect it."""
+    path = tmp_path / f"case{suffix}"
+    rng = np.random.default_rng(0)
+    write_any(path, rng.integers(-1000, 1000, (20, 30, 40)).astype(np.int16))
+    whole = read_geometry(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    check_same_grid(read_geometry(path), whole)
+    with pytest.raises(InputError, match="not a whole volume"):
+        read_ct(path)
+
+
 @pytest.mark.parametrize("degrees", [0, 17])
 @pytest.mark.parametrize("suffix", ITK_SUFFIXES)
 def test_every_voxel_lies_where_itk_puts_it(tmp_path, suffix, degrees):

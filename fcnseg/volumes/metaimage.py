@@ -37,19 +37,16 @@ class _Data:
 
 
 def check_header(path: str) -> None:
-    """Checks that the header is whole and that as much data follows as it promises.
+    """Checks that the header is whole, and that the file with the data is there.
 
     Raises:
-        InputError: If not, or if the file with the data is missing.
+        InputError: If not.
     """
-    data = _find_data(path)
-    present = data.file.stat().st_size - data.start
-    if not data.packed and present < data.promised:
-        raise InputError(f"not a whole volume: {path}: {present} of {data.promised} bytes of data")
+    _find_data(path)
 
 
-def check_packed(path: str) -> None:
-    """Checks that packed data unpack to what the header promises, and to their checksum.
+def check_data(path: str) -> None:
+    """Checks that there are as many data as the header promises, packed ones to their checksum.
 
     Raises:
         InputError: If not.
@@ -57,6 +54,10 @@ def check_packed(path: str) -> None:
     data = _find_data(path)
     if data.packed:
         check_unpacks(data.file, data.start, wrapping=ZLIB, promised=data.promised, what=path)
+        return
+    present = data.file.stat().st_size - data.start
+    if present < data.promised:
+        raise InputError(f"not a whole volume: {path}: {present} of {data.promised} bytes of data")
 
 
 def _find_data(path: str) -> _Data:

@@ -11,7 +11,7 @@ SUFFIXES = (".nrrd", ".nhdr")
 _DATA_FILE = (b"data file", b"datafile")
 
 
-def check_packed(path: str) -> None:
+def check_data(path: str) -> None:
     """Checks that gzipped data unpack to their checksum.
 
     Raises:

@@ -84,7 +84,7 @@ def _affine(reader: Any, path: str) -> Affine:
 
 
 def _stored(reader: Any, path: str) -> npt.NDArray[Any]:
-    (metaimage if path.endswith(metaimage.SUFFIXES) else nrrd).check_packed(path)
+    (metaimage if path.endswith(metaimage.SUFFIXES) else nrrd).check_data(path)
     _affine(reader, path)  # SimpleITK itself would say less clearly what is wrong with it
     sitk = require_extra("SimpleITK", "dicom")
     try:
