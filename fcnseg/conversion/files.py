@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from fcnseg.conversion import s3
 from fcnseg.errors import InputError, one_line
+
+s3.mend()  # every worker that opens a file imports this module
 
 TEMPORARY = ".tmp"
 """Folder inside an output folder for files that are not whole yet."""
 
+_COPIES_AT_ONCE = 8  # of the many small files of a DICOM series
+# The voxels of these lie in other files of the same name.
+_HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
 _AS_IT_IS = CompressionTypes.UNCOMPRESSED  # else Beam unpacks whatever is called .gz
 
 
@@ -142,28 +150,30 @@ def delete_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
-    """The file itself if it is local, else a copy that is deleted afterwards.
+    """The file or folder itself if it is local, else a copy that is deleted afterwards.
 
     Args:
-        path: The file.
-        head: Copy no more than this many bytes.
+        path: The file or folder.
+        head: Copy no more than this many bytes of a file.
 
     Yields:
-        A local path with the same file name.
+        A local path with the same name.
 
     Raises:
-        InputError: If the file is not local and cannot be read.
+        InputError: If it is not local and is missing or cannot be read.
     """
     if is_local(path):
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
-        copy = Path(folder) / FileSystems.split(path)[1]
+        root, name = FileSystems.split(path.rstrip("/"))
+        paths = _files_of(path)
         try:
-            _copy(path, copy, head)
+            with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
+                list(pool.map(lambda each: _copy(each, root, Path(folder), head), paths))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {one_line(error)}") from error
-        yield copy
+        yield Path(folder) / name
 
 
 @contextlib.contextmanager
@@ -185,7 +195,27 @@ def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
     FileSystems.rename([temporary], [join(folder, name)])
 
 
-def _copy(path: str, target: Path, head: int | None) -> None:
+def _files_of(path: str) -> list[str]:
+    """A file and what belongs to it, or all that is in a folder.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if exists(path):
+        stem, suffix = os.path.splitext(path)
+        if suffix not in _HEADERS_ALONE:
+            return [path]
+        return [other for other in list_folder(parent(path)) if other.startswith(f"{stem}.")]
+    found = list_folder(path)
+    if not found:
+        raise InputError(f"no such file: {path}", code="file_missing")
+    return found
+
+
+def _copy(path: str, root: str, folder: Path, head: int | None) -> None:
+    """Copies a file to the place in a local folder that it has below a root."""
+    target = folder / path.removeprefix(join(root, ""))
+    target.parent.mkdir(parents=True, exist_ok=True)
     with FileSystems.open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
         if head is None:
             shutil.copyfileobj(source, copy)

@@ -111,6 +111,7 @@ class Output:
         found = files.list_folder(self.folder)  # .state and COMPLETED come before shards
         finished = files.join(self.folder, COMPLETED_FILE) in found
         if finished and not overwrite and not self.validate_only:
+            self.tidy()  # the run that finished it may have been killed before it could
             return False
         if overwrite:
             files.delete([path for path in found if self._is_ours(path)])
@@ -175,7 +176,8 @@ class Output:
         files.delete([path for path in found if _is_shard(path) and path not in kept])
 
     def tidy(self) -> None:
-        """Deletes the state, when the output is finished."""
+        """Deletes what only a job at work needs, when the output is finished."""
+        self.delete_temporary()
         files.delete_folder(self.state)
 
     def delete_temporary(self) -> None:

@@ -79,7 +79,7 @@ class Preprocessing:
                 label do not match.
         """
         with opened(case.image, header_only=True) as path:
-            image = read_geometry(path)
+            image = read_geometry(path, series_uid=case.series_uid)
         self._check_size(image, case.image)
         self._judge(find_in_geometry(image), case, case.image)
         if case.label is not None:
@@ -128,7 +128,7 @@ class Preprocessing:
     def _read_image(self, case: Case) -> tuple[Volume, list[CaseWarning]]:
         """The image in HU, without padding, and what is odd about it."""
         with opened(case.image) as path:
-            source = read_ct(path)
+            source = read_ct(path, series_uid=case.series_uid)
         findings = [
             *source.findings,
             *find_in_geometry(source.geometry),

@@ -180,8 +180,8 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     """A local path to read a case's volume from.
 
     Args:
-        path: The volume, on any file system.
-        header_only: The header is all that is wanted, so no more of a remote file is copied.
+        path: The volume, a file or a folder, on any file system.
+        header_only: Headers are all that is wanted, so no more of remote files is copied.
 
     Yields:
         A local path.
@@ -191,7 +191,7 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     """
     local = Path(path)
     try:
-        if not files.exists(path):
+        if files.is_local(path) and not local.exists():
             raise CaseError("file_missing", f"no such file: {path}", file=path)
         with files.local_copy(path, head=_HEAD if header_only else None) as local:
             yield local
