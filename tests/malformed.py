@@ -11,7 +11,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from bad_dicom import BAD_DICOM
 from bad_files import BAD_FILES, RGB
+from dicom_series import make_slices
+from dicom_series import write as write_series
 from small_cases import AFFINE, write_case
 
 from fcnseg.volumes import Volume, write_volume
@@ -114,7 +117,7 @@ def from_table(name: str, part: str) -> Spoil:
     def spoil(files: Files) -> None:
         folder = files.image.parent.parent / "bad"
         folder.mkdir()
-        setattr(files, part, BAD_FILES[name].write(folder))
+        setattr(files, part, BAD[name].write(folder))
 
     return spoil
 
@@ -139,6 +142,12 @@ def overlapping(files: Files) -> None:
     twin.CopyInformation(picture)
     files.image = files.image.with_name("image.nrrd")
     sitk.WriteImage(twin, str(files.image))
+
+
+def series_as_label(files: Files) -> None:
+    """The CT once more in the place of its DICOM segmentation."""
+    slices = make_slices(CT, spacing=(10, 7.5, 5))
+    files.image = files.label = write_series(slices, files.image.parent / "series")
 
 
 def masks(**arrays) -> Spoil:
@@ -389,6 +398,9 @@ OF_CASES = {
     "label cut in its header": Malformed(
         "inspect", "unreadable", "not a readable volume", "label", cut("label", 0.1)
     ),
+    "a DICOM series as label": Malformed(
+        "convert", "dicom_not_seg", "one segmentation object", "label", series_as_label
+    ),
     # -- folders of masks
     "a mask is missing": Malformed(
         "inspect", "masks_missing", "no spleen in", "label", masks(liver=LIVER)
@@ -422,6 +434,8 @@ OF_CASES = {
     ),
 }
 
+BAD = BAD_FILES | {f"DICOM: {name}": bad for name, bad in BAD_DICOM.items()}
+
 # The field of view of these is refused before their voxels are read; OF_CASES has the like.
 ONLY_THE_VOXELS_TELL = {
     "cut .nii",
@@ -432,6 +446,8 @@ ONLY_THE_VOXELS_TELL = {
     "NaN .nrrd",
     "RGB .nii.gz",
     ".hdr without its data",
+    "DICOM: cut in the pixels",
+    "DICOM: cut before the pixels",
 }
 
 MALFORMED = (
@@ -444,7 +460,7 @@ MALFORMED = (
             "image",
             from_table(name, "image"),
         )
-        for name, bad in BAD_FILES.items()
+        for name, bad in BAD.items()
         if name not in ONLY_THE_VOXELS_TELL
     }
     | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
@@ -20,8 +21,9 @@ def convert(folder, spoils, **flags):
     files = {
         name: make_files(folder / name.replace(" ", "_"), spoil) for name, spoil in spoils.items()
     }
-    rows = [f"{name},{of.image},{of.label}" for name, of in files.items()]
-    (folder / "cases.csv").write_text("\n".join(["case_id,image,label", *rows]))
+    with open(folder / "cases.csv", "w", newline="") as file:
+        rows = [(name, of.image, of.label) for name, of in files.items()]
+        csv.writer(file).writerows([("case_id", "image", "label"), *rows])
     (folder / "label_map.yaml").write_text(LABEL_MAP)
     command = ConvertCt(
         cases=f"{folder}/cases.csv",

@@ -22,9 +22,11 @@ from fcnseg.volumes import (
     read_geometry,
     read_label,
 )
+from fcnseg.volumes.reading import SUFFIXES
 from fcnseg.volumes.regridding import nearest_on_grid
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
+_MASK_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".dcm", ".img"))
 _MOST_TOLD = 10  # pairs of classes in one warning
 
 
@@ -65,7 +67,7 @@ class LabelReader:
         """
         for file in [file for file, _ in self._masks(label)] or [label]:
             with opened(file, header_only=True) as path:
-                geometry = read_geometry(path)
+                geometry = read_geometry(path, like=image)
             self._mismatch(geometry, image, file)
 
     def read(self, label: str, image: Geometry) -> tuple[Classes, list[Finding]]:
@@ -86,16 +88,19 @@ class LabelReader:
         if masks:
             return self._merge(masks, image)
         with opened(label) as path:
-            volume = read_label(path)
+            volume = read_label(path, like=image)
             classes = volume.with_array(self.label_map.apply(volume.array))
         array, finding = self._on_grid(classes, image, label)
         return array, [*volume.findings, *finding]
 
     def _masks(self, label: str) -> list[tuple[str, int]]:
-        """Paths of the masks in a folder, each with the class it makes; none if it is a file."""
+        """Paths of masks, each with the class it makes; none if the label is one volume."""
         if not files.is_folder(label):
             return []
-        found = _volumes_in(label)
+        inside = files.list_folder(label)
+        found = _masks_among(inside, label)
+        if inside and not found:
+            return []  # what else is a folder is a DICOM segmentation
         missing = [name for name, _ in self.label_map.masks if name not in found]
         if missing:
             raise CaseError(
@@ -168,17 +173,17 @@ class LabelReader:
         return None
 
 
-def _volumes_in(folder: str) -> dict[str, str]:
-    """Paths of the files right in a folder by their names without suffix.
+def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
+    """Paths of the volumes right in a folder by their names without suffix, DICOM left out.
 
     Raises:
         CaseError: If two files have one name.
     """
     root = files.join(folder, "")
     found: dict[str, str] = {}
-    for path in files.list_folder(folder):
+    for path in paths:
         name = path.removeprefix(root)
-        if "/" in name:
+        if "/" in name or not name.endswith(_MASK_SUFFIXES):
             continue
         other = found.setdefault(case_id_of(name), path)
         if other != path:
