@@ -47,6 +47,7 @@ class Malformed:
         reason: Pattern that the reason matches.
         blamed: Which of the files it is, as `Files.named` names them.
         spoil: Changes the files of a good case.
+        rows: How the case is listed: for each time, columns that have other values.
     """
 
     stage: str
@@ -54,6 +55,7 @@ class Malformed:
     reason: str
     blamed: str
     spoil: Spoil
+    rows: tuple[dict[str, str], ...] = ({},)
 
 
 def make_files(folder: Path, spoil: Spoil) -> Files:
@@ -62,6 +64,10 @@ def make_files(folder: Path, spoil: Spoil) -> Files:
     files = Files(folder / "images/case.nii.gz", folder / "labels/case.nii.gz")
     spoil(files)
     return files
+
+
+def no_spoil(files: Files) -> None:
+    """The files are good."""
 
 
 def image(array, affine=AFFINE) -> Spoil:
@@ -130,6 +136,13 @@ def enlarge(files: Files) -> None:
         path.write_bytes(gzip.compress(bytes(header)))
 
 
+def as_nrrd(files: Files) -> None:
+    picture = sitk.GetImageFromArray(CT)
+    picture.SetSpacing((5, 7.5, 10))
+    files.image = files.image.with_name("image.nrrd")
+    sitk.WriteImage(picture, str(files.image))
+
+
 def overlapping(files: Files) -> None:
     """3D Slicer's segments in two layers."""
     picture = sitk.GetImageFromArray(np.zeros((*SHAPE, 2), np.uint8), isVector=True)
@@ -138,10 +151,7 @@ def overlapping(files: Files) -> None:
     picture.SetMetaData("Segment1_Layer", "1")
     files.label = files.label.with_name("label.seg.nrrd")
     sitk.WriteImage(picture, str(files.label))
-    twin = sitk.GetImageFromArray(CT)
-    twin.CopyInformation(picture)
-    files.image = files.image.with_name("image.nrrd")
-    sitk.WriteImage(twin, str(files.image))
+    as_nrrd(files)
 
 
 def series_as_label(files: Files) -> None:
@@ -199,6 +209,21 @@ PADDED = np.where(LIVER == 1, np.int16(-3024), CT)
 """HU in which a fifth is the value that some scanners write outside of the circle."""
 
 OF_CASES = {
+    # -- the list
+    "listed twice": Malformed(
+        "list", "duplicate_case", "got listed twice 2 times", "image", no_spoil, ({}, {})
+    ),
+    "in two splits": Malformed(
+        "list",
+        "patient_in_two_splits",
+        "got p in test and train",
+        "image",
+        no_spoil,
+        (
+            {"patient_id": "p", "split": "train"},
+            {"patient_id": "p", "split": "test", "case_id": "in two splits again"},
+        ),
+    ),
     # -- the grid
     "header in metres": Malformed(
         "inspect",
@@ -483,7 +508,7 @@ MALFORMED = (
 
 # Each: what is odd, and the codes of the warnings that it must have beside `thick_slices`.
 ODD: dict[str, tuple[Spoil, set[str]]] = {
-    "nothing odd": (lambda files: None, set()),
+    "nothing odd": (no_spoil, set()),
     "one volume in four dimensions": (plain_image(CT.T[..., None]), set()),
     "NIfTI-2": (plain_image(CT.T, kind=nib.Nifti2Image), set()),
     "unsigned with an intercept": (
@@ -506,8 +531,20 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
         set(),
     ),
     "padding": (image(PADDED), {"padding"}),
+    "coronal slices": (
+        both(CT, np.array([[-5.0, 0, 0, 40], [0, 0, 10, 0], [0, 6, 0, 0], [0, 0, 0, 1]])),
+        {"not_axial"},
+    ),
     "oblique": (
         both(CT, turned(x=0.4)),
         {"oblique"},
     ),
+}
+
+# Sound files where a package, or memory, is lacking.
+UNLUCKY = {
+    "no package": Malformed(
+        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", as_nrrd
+    ),
+    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", enlarge),
 }

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
+import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
-from malformed import MALFORMED, ODD, make_files
+from malformed import MALFORMED, ODD, UNLUCKY, Files, Malformed, make_files, no_spoil
 from small_cases import LABEL_MAP
 
-from fcnseg.conversion.rejects import CODES
+from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS
 from fcnseg.errors import DatasetError
 from fcnseg.records import read_dataset_info
 from pipelines.convert_ct import ConvertCt
 
+COLUMNS = ("case_id", "image", "label", "patient_id", "split")
 
-def convert(folder, spoils, **flags):
-    """Converts cases; returns their files, the rejects by case, and the ids that arrive."""
-    files = {
-        name: make_files(folder / name.replace(" ", "_"), spoil) for name, spoil in spoils.items()
-    }
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a list of cases: their files, their rejects, the others' warnings."""
+
+    files: dict[str, Files]
+    rejects: dict[str, list[dict[str, str]]]
+    warnings: dict[str, set[str]]
+
+
+def convert(folder: Path, malformed: dict[str, Malformed], odd, **flags) -> Outcome:
+    """Converts malformed and odd cases of one list."""
+    spoils = {name: case.spoil for name, case in malformed.items()} | odd
+    files = {name: make_files(folder / re.sub(r"\W", "_", name), spoils[name]) for name in spoils}
     with open(folder / "cases.csv", "w", newline="") as file:
-        rows = [(name, of.image, of.label) for name, of in files.items()]
-        csv.writer(file).writerows([("case_id", "image", "label"), *rows])
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for name, of in files.items():
+            for row in malformed[name].rows if name in malformed else ({},):
+                writer.writerow({"case_id": name, "image": of.image, "label": of.label} | row)
     (folder / "label_map.yaml").write_text(LABEL_MAP)
     command = ConvertCt(
         cases=f"{folder}/cases.csv",
@@ -34,41 +51,89 @@ def convert(folder, spoils, **flags):
     )
     with pytest.raises(DatasetError, match=r"rejected \d+ of \d+ cases"):
         command.run()
-    lines = (folder / "out" / "rejects.jsonl").read_text().splitlines()
-    rejects = {reject["case_id"]: reject for reject in map(json.loads, lines)}
-    assert len(rejects) == len(lines)
-    splits = read_dataset_info(folder / "out").splits.values()
-    return files, rejects, {case_id for split in splits for case_id in split.case_ids}
+    return outcome(folder / "out", files)
+
+
+def outcome(folder: Path, files: dict[str, Files]) -> Outcome:
+    rejects = defaultdict(list)
+    for reject in map(json.loads, (folder / "rejects.jsonl").read_text().splitlines()):
+        rejects[reject["case_id"].removesuffix(" again")].append(reject)
+    cases = read_dataset_info(folder).fingerprint.cases
+    return Outcome(
+        files, rejects, {case.case_id: {odd.code for odd in case.warnings} for case in cases}
+    )
+
+
+def check_rejects(name: str, wanted: Malformed, found: Outcome) -> None:
+    rejects = found.rejects[name]
+    assert len(rejects) == len(wanted.rows)
+    for reject in rejects:
+        assert (reject["code"], reject["stage"]) == (wanted.code, wanted.stage), reject["reason"]
+        assert re.search(wanted.reason, reject["reason"])
+        assert "\n" not in reject["reason"]
+        file = found.files[name].named(wanted.blamed) if wanted.blamed else ""
+        assert reject["file"] == str(file)
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     """What becomes of all malformed and all odd cases in one run."""
-    spoils = {name: case.spoil for name, case in MALFORMED.items()}
-    return convert(tmp_path_factory.mktemp("cases"), spoils | {n: s for n, (s, _) in ODD.items()})
+    odd = {name: spoil for name, (spoil, _) in ODD.items()}
+    return convert(tmp_path_factory.mktemp("cases"), MALFORMED, odd)
 
 
 def test_at_least_so_many_ways_to_be_malformed_are_known():
-    assert len(MALFORMED) >= 60
+    assert len(MALFORMED) >= 100
 
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_case_is_rejected_with_its_code(converted, name):
-    files, rejects, arrived = converted
-    wanted, found = MALFORMED[name], rejects[name]
-    assert (found["code"], found["stage"]) == (wanted.code, wanted.stage), found["reason"]
-    assert re.search(wanted.reason, found["reason"])
-    assert "\n" not in found["reason"]
-    assert found["file"] == str(files[name].named(wanted.blamed))
-    assert name not in arrived
+    check_rejects(name, MALFORMED[name], converted)
 
 
 def test_the_good_cases_beside_them_arrive(converted):
-    _, rejects, arrived = converted
-    assert arrived == ODD.keys()
-    assert rejects.keys() == MALFORMED.keys()
+    assert converted.warnings.keys() == ODD.keys()
+    assert converted.rejects.keys() == MALFORMED.keys()
 
 
-def test_every_code_is_the_outcome_of_a_malformed_case():
-    elsewhere = {"missing_extra", "unexpected_error"}  # below
-    assert {case.code for case in MALFORMED.values()} | elsewhere == CODES.keys()
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_is_told_with_the_case(converted, name):
+    _, codes = ODD[name]
+    assert converted.warnings[name] == codes | {"thick_slices"}
+
+
+def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    large = {"max_case_voxels": 2**62, "accept": ("field_of_view_implausible",)}
+    found = convert(tmp_path, UNLUCKY, {"good": no_spoil}, **large)
+    for name, wanted in UNLUCKY.items():
+        check_rejects(name, wanted, found)
+    assert found.rejects.keys() == UNLUCKY.keys()
+    assert found.warnings.keys() == {"good"}
+
+
+def test_every_code_is_the_outcome_of_a_case():
+    cases = [*MALFORMED.values(), *UNLUCKY.values()]
+    assert {case.code for case in cases} == CODES.keys()
+    odd = set.union(*(codes for _, codes in ODD.values()))
+    # Of a reader's or of another grid's warnings tell test_dicom.py and test_labels.py.
+    elsewhere = {code for code in WARNINGS if code.startswith(("dicom_", "label_"))}
+    assert odd | elsewhere | {"thick_slices"} == WARNINGS.keys()
+
+
+# -- what the user accepts
+
+
+def test_what_is_accepted_arrives_with_a_warning(tmp_path):
+    accepted = {name: case for name, case in MALFORMED.items() if case.code in ACCEPTABLE}
+    assert {case.code for case in accepted.values()} == set(ACCEPTABLE)
+    rejected = {"cut": MALFORMED["image cut"]}
+    found = convert(
+        tmp_path,
+        rejected,
+        {name: case.spoil for name, case in accepted.items()},
+        accept=ACCEPTABLE,
+    )
+    assert found.rejects.keys() == rejected.keys()
+    for name, case in accepted.items():
+        assert case.code in found.warnings[name]

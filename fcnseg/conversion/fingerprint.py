@@ -70,7 +70,7 @@ class HuCounts:
     def from_mapping(cls, mapping: Mapping[str, Sequence[int]]) -> HuCounts:
         """Makes counts of what `to_mapping` gives."""
         counts = np.zeros((2, _VALUES), np.int64)
-        places = np.array(mapping["hu"]) - _LOWEST
+        places = np.array(mapping["hu"], np.int64) - _LOWEST  # no case of a shard may be good
         counts[:, places] = mapping["everywhere"], mapping["foreground"]
         return cls(*counts)
 
