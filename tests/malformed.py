@@ -467,6 +467,7 @@ ONLY_THE_VOXELS_TELL = {
     "cut .nii.gz",
     "cut .nrrd",
     "cut gzip .nrrd",
+    "cut packed .mha",
     "NaN .nii.gz",
     "NaN .nrrd",
     "RGB .nii.gz",
