@@ -42,7 +42,7 @@ class Malformed:
     """What is wrong, and the reject it must have.
 
     Attributes:
-        stage: Where it is found: `inspect` where the header tells.
+        stage: Where it is found: `list`, `inspect` where the header tells, or `convert`.
         code: Of the reject.
         reason: Pattern that the reason matches.
         blamed: Which of the files it is, as `Files.named` names them.
@@ -115,6 +115,10 @@ def cut(part: str, share: float) -> Spoil:
         path.write_bytes(content[: int(share * len(content))])
 
     return spoil
+
+
+def image_for_label(files: Files) -> None:
+    files.label = files.image
 
 
 def from_table(name: str, part: str) -> Spoil:
@@ -461,51 +465,25 @@ OF_CASES = {
 
 BAD = BAD_FILES | {f"DICOM: {name}": bad for name, bad in BAD_DICOM.items()}
 
-# The field of view of these is refused before their voxels are read; OF_CASES has the like.
-ONLY_THE_VOXELS_TELL = {
-    "cut .nii",
-    "cut .nii.gz",
-    "cut .nrrd",
-    "cut gzip .nrrd",
-    "cut packed .mha",
-    "NaN .nii.gz",
-    "NaN .nrrd",
-    "RGB .nii.gz",
-    ".hdr without its data",
-    "DICOM: cut in the pixels",
-    "DICOM: cut before the pixels",
+# What no reader takes, in the place of image and label: it is the reader's to say how early it can
+# be told. Their fields of view are too small.
+UNREADABLE = {
+    f"image: {name}": Malformed(
+        "inspect or convert",
+        bad.code,
+        bad.reason,
+        "image",
+        in_turn(from_table(name, "image"), image_for_label),
+    )
+    for name, bad in BAD.items()
 }
 
-MALFORMED = (
-    OF_CASES
-    | {
-        f"image: {name}": Malformed(
-            "convert" if name in ONLY_THE_VOXELS_TELL else "inspect",
-            bad.code,
-            bad.reason,
-            "image",
-            from_table(name, "image"),
-        )
-        for name, bad in BAD.items()
-        if name not in ONLY_THE_VOXELS_TELL
-    }
-    | {
-        f"label: {name}": Malformed(
-            "inspect",
-            BAD_FILES[name].code,
-            BAD_FILES[name].reason,
-            "label",
-            from_table(name, "label"),
-        )
-        for name in (
-            "nothing there",
-            "a picture",
-            "junk .nii.gz",
-            "4D .nii.gz",
-            "zero step .nii.gz",
-        )
-    }
-)
+MALFORMED = OF_CASES | {
+    f"label: {name}": Malformed(
+        "inspect", BAD[name].code, BAD[name].reason, "label", from_table(name, "label")
+    )
+    for name in ("nothing there", "a picture", "junk .nii.gz", "4D .nii.gz", "zero step .nii.gz")
+}
 
 # Each: what is odd, and the codes of the warnings that it must have beside `thick_slices`.
 ODD: dict[str, tuple[Spoil, set[str]]] = {
