@@ -135,6 +135,7 @@ def test_bits_above_those_stored_are_no_part_of_a_value(tmp_path):
         (-2000, -1500, [AIR_HU, AIR_HU, 0, 40]),
         (63536, None, [AIR_HU, -1500, 0, 40]),  # -2000 written as an unsigned number
         (0, None, [-2000, -1500, 0, 40]),  # water too: taken for an error of the header
+        (-2000, 4000, [-2000, -1500, 0, 40]),
         (None, None, [-2000, -1500, 0, 40]),
     ],
 )
@@ -248,7 +249,9 @@ def test_broken_rle_refuses_its_case_alone(tmp_path):
 def test_a_series_can_be_asked_for(tmp_path):
     write(make_slices(stored_voxels((3, 4, 4)), series_uid="1.2.3.8"), tmp_path / "case")
     write(make_slices(), tmp_path / "case")
-    assert read_ct(tmp_path / "case", series_uid="1.2.3.8").shape == (3, 4, 4)
+    volume = read_ct(tmp_path / "case", series_uid="1.2.3.8")
+    assert volume.shape == (3, 4, 4)
+    assert volume.findings == ()
     assert read_geometry(tmp_path / "case", series_uid="1.2.3.8").shape == (3, 4, 4)
     with pytest.raises(InputError, match=r"no series 1\.2\.4 .* has series 1\.2\.3\.5") as caught:
         read_ct(tmp_path / "case", series_uid="1.2.4")

@@ -123,7 +123,7 @@ def _choose(
         )
     findings = []
     others = [one for one in found if one is not chosen]
-    if others:
+    if others and series_uid is None:
         reason = f"took {chosen}, left {told(others)}"
         findings.append(Finding("dicom_series_chosen", reason))
     if chosen.localizers:
@@ -148,14 +148,13 @@ def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
         hu = stored
     else:
         hu = to_int16(stored[np.newaxis], one.slope, one.inter, what=str(one.file))[0]
-    if one.padding is None or _is_tissue(one):
+    if one.padding is None or _may_be_tissue(one.padding, one):
         return hu
     low, high = one.padding
     return np.where((stored >= low) & (stored <= high), np.int16(AIR_HU), hu)
 
 
-def _is_tissue(one: Slice) -> bool:
-    """Whether tissue may have the padding value: headers err, and a hole in an organ is worse."""
-    assert one.padding is not None
-    hu = [value * one.slope + one.inter for value in one.padding]
-    return any(_TISSUE_HU[0] < value < _TISSUE_HU[1] for value in hu)
+def _may_be_tissue(padding: tuple[int, int], one: Slice) -> bool:
+    """Whether tissue may have a padding value: headers err, and a hole in an organ is worse."""
+    low, high = sorted(value * one.slope + one.inter for value in padding)
+    return low < _TISSUE_HU[1] and high > _TISSUE_HU[0]
