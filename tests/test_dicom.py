@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import permutations, product
 
-import gdcm
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk
 from bad_dicom import BAD_DICOM
 from dicom_series import (
     ORIGIN,
@@ -23,6 +24,7 @@ from highdicom.seg import (
     SegmentationTypeValues,
     SegmentDescription,
 )
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.sr.codedict import codes
 from pydicom.uid import JPEGLSLossless, RLELossless
 
@@ -149,44 +151,34 @@ def test_padding_is_air(tmp_path, padding, limit, expected):
     assert read_ct(write(slices, tmp_path / "series")).array[0].ravel().tolist() == expected
 
 
-GDCM_SYNTAXES = {
-    "JPEG lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    "JPEG 2000": gdcm.TransferSyntax.JPEG2000Lossless,
-}
+ITK_SYNTAXES = {"JPEG lossless": "JPEG", "JPEG 2000": "JPEG2000"}  # and ITK's names
 
 
-def compress_by_gdcm(source, target, syntax):
+def compress_by_itk(made, syntax, scratch):
     """What pydicom alone does not write."""
-    reader, change, writer = (
-        gdcm.ImageReader(),
-        gdcm.ImageChangeTransferSyntax(),
-        gdcm.ImageWriter(),
-    )
-    reader.SetFileName(str(source))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(GDCM_SYNTAXES[syntax]))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(target))
-    assert writer.Write()
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(scratch))
+    writer.SetUseCompression(True)
+    writer.SetCompressor(ITK_SYNTAXES[syntax])
+    writer.Execute(sitk.GetImageFromArray(made.pixel_array[np.newaxis]))
+    written = pydicom.dcmread(scratch)
+    assert syntax.lower() in written.file_meta.TransferSyntaxUID.name.lower()
+    made.file_meta.TransferSyntaxUID = written.file_meta.TransferSyntaxUID
+    made["PixelData"] = written["PixelData"]
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, *GDCM_SYNTAXES], ids=str)
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, *ITK_SYNTAXES], ids=str)
 def test_compressed_slices_read_the_same(tmp_path, syntax, dtype):
     stored = (stored_voxels((3, 32, 40)) - (1000 if dtype == np.int16 else 0)).astype(dtype)
     slices = make_slices(stored)
-    if syntax in GDCM_SYNTAXES:
-        plain = write(slices, tmp_path / "plain")
-        (tmp_path / "series").mkdir()
-        for file in plain.iterdir():
-            compress_by_gdcm(file, tmp_path / "series" / file.name, syntax)
-    else:
-        for made in slices:
+    for made in slices:
+        if syntax in ITK_SYNTAXES:
+            compress_by_itk(made, syntax, tmp_path / "scratch.dcm")
+        else:
             made.compress(syntax, generate_instance_uid=False)
-        write(slices, tmp_path / "series")
+    write(slices, tmp_path / "series")
     np.testing.assert_array_equal(read_ct(tmp_path / "series").array, stored)
 
 
@@ -243,6 +235,18 @@ def test_broken_rle_refuses_its_case_alone(tmp_path):
         content[at] = rng.integers(256)
     (series / "IM010_5.dcm").write_bytes(content)
     with pytest.raises(InputError, match="not a whole volume: .*IM010_5.dcm"):
+        read_ct(series)
+
+
+def test_cut_jpeg_is_refused(tmp_path):
+    """Of which libjpeg would make up the rest."""
+    slices = make_slices(stored_voxels((3, 32, 40)))
+    for made in slices:
+        compress_by_itk(made, "JPEG lossless", tmp_path / "scratch.dcm")
+    frame = get_frame(slices[1].PixelData, 0, number_of_frames=1)
+    slices[1].PixelData = encapsulate([frame[:-50]])
+    series = write(slices, tmp_path / "series")
+    with pytest.raises(InputError, match="IM010_5.dcm: .* stream ends early"):
         read_ct(series)
 
 
