@@ -35,8 +35,9 @@ from fcnseg.conversion.writing import ShardWriter
 from fcnseg.errors import InputError
 from fcnseg.records import SCHEMA_VERSION
 from fcnseg.volumes import LabelMap
+from pipelines.engines import engine
 from pipelines.report import report_dataset, report_validation
-from pipelines.runners import beam_options, local_runner
+from pipelines.runners import beam_options
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,9 @@ class ConvertCt:
             return
         try:
             with (
+                engine(options) as runner,
                 shown(output, cases=len(cases), rejected=len(cases.rejects)),
-                beam.Pipeline(runner=local_runner(options), options=options) as pipeline,
+                beam.Pipeline(runner=runner, options=options) as pipeline,
             ):
                 self.build(pipeline, cases, preprocessing, output=output)
         finally:

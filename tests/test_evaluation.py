@@ -20,7 +20,8 @@ from fcnseg.evaluation import (
     score_organs,
     write_picture,
 )
-from fcnseg.evaluation.pictures import VIEWS, middle_of, worst_place
+from fcnseg.evaluation.pictures import worst_place
+from fcnseg.evaluation.slices import VIEWS, middle_of
 from fcnseg.volumes import LabelMap, Volume, from_canonical, to_canonical, write_volume
 
 NAMES = ("background", "liver", "spleen", "pancreas")

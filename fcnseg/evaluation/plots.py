@@ -14,6 +14,7 @@ from fcnseg.evaluation.palette import organ_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Values = Mapping[str, Mapping[str, float]]  # by organ, by case id
 
@@ -31,23 +32,28 @@ def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = Fals
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    matplotlib = require_extra("matplotlib", "evaluation")
     organs = list(panels[0][1])
+    figure = require_extra("matplotlib.figure", "evaluation").Figure(
+        figsize=(3.1 * len(panels) + 1, 0.42 * len(organs) + 1), layout="constrained"
+    )
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (metric, values) in zip(all_axes, panels, strict=True):
+        _draw(axes, metric, list(values.values()))
+        if zero_line or metric.best == "zero":
+            axes.axvline(0, color="#5b6b7b", linewidth=0.8, zorder=0)
+        elif metric.best == "low":
+            axes.set_xlim(left=0)
+    all_axes[0].set_yticks(range(len(organs)), organs)
+    all_axes[0].invert_yaxis()
+    return svg_of(figure)
+
+
+def svg_of(figure: Figure) -> str:
+    """A figure as an `<svg>` element, the same for the same figure."""
+    stream = io.StringIO()
     # Text stays text, and ids come from the content: the page is searchable and repeatable.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}):
-        figure = require_extra("matplotlib.figure", "evaluation").Figure(
-            figsize=(3.1 * len(panels) + 1, 0.42 * len(organs) + 1), layout="constrained"
-        )
-        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (metric, values) in zip(all_axes, panels, strict=True):
-            _draw(axes, metric, list(values.values()))
-            if zero_line or metric.best == "zero":
-                axes.axvline(0, color="#5b6b7b", linewidth=0.8, zorder=0)
-            elif metric.best == "low":
-                axes.set_xlim(left=0)
-        all_axes[0].set_yticks(range(len(organs)), organs)
-        all_axes[0].invert_yaxis()
-        stream = io.StringIO()
+    looks = {"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}
+    with require_extra("matplotlib", "evaluation").rc_context(looks):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]

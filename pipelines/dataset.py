@@ -1,0 +1,91 @@
+"""A converted dataset as its files tell it: manifest, rejects, and cases of its records."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+
+from fcnseg.conversion.rejects import Reject
+from fcnseg.errors import DatasetError, InputError, told
+from fcnseg.records import REJECTS_FILE, DatasetInfo, Record, read_cases, read_dataset_info
+from fcnseg.records.fingerprint import Fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A finished dataset on this machine.
+
+    Attributes:
+        folder: Of the records.
+        info: The manifest.
+        fingerprint: What the data are like.
+        rejects: Cases that were not converted.
+    """
+
+    folder: Path
+    info: DatasetInfo
+    fingerprint: Fingerprint
+    rejects: tuple[Reject, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Dataset:
+        """Reads all but the records.
+
+        Raises:
+            DatasetError: If the folder is no finished dataset, or tells nothing of its data.
+        """
+        info = read_dataset_info(folder)
+        if info.fingerprint is None:
+            raise DatasetError(f"{folder} has no fingerprint: convert the cases again")
+        lines = (folder / REJECTS_FILE).read_text(encoding="utf-8").splitlines()
+        return cls(folder, info, info.fingerprint, tuple(map(Reject.from_json, lines)))
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Names of the classes but the background; none where the cases have no labels."""
+        return self.info.class_names[1:] if self.info.labelled else ()
+
+    @property
+    def ml_per_voxel(self) -> float:
+        """Volume of a voxel of the records."""
+        return math.prod(self.info.spacing_mm) / 1000
+
+    def read_spread(self, count: int) -> Iterator[Record]:
+        """Yields some cases from evenly spaced places in all files; all if there are fewer."""
+        shards = [shard for split in self.info.splits.values() for shard in split.shards]
+        total = sum(shard.cases for shard in shards)
+        places = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+        first = 0
+        for shard in shards:
+            here = [place - first for place in places if first <= place < first + shard.cases]
+            first += shard.cases
+            if here:
+                cases = itertools.islice(read_cases(self.folder / shard.name), here[-1] + 1)
+                yield from (case for place, case in enumerate(cases) if place in here)
+
+    def read_named(self, case_ids: Sequence[str]) -> Iterator[Record]:
+        """Gives cases by their ids, read from the files of their splits until all are found.
+
+        Raises:
+            InputError: If a case is not in the dataset.
+        """
+        known = {case.case_id for case in self.fingerprint.cases}
+        if unknown := sorted(set(case_ids) - known):
+            raise InputError(f"cases must be in {self.folder}, got {told(unknown)}")
+        return self._read_named(frozenset(case_ids))
+
+    def _read_named(self, case_ids: Set[str]) -> Iterator[Record]:
+        for split in self.info.splits.values():
+            missing = set(split.case_ids) & case_ids
+            for shard in split.shards:
+                if not missing:
+                    break
+                for case in read_cases(self.folder / shard.name):
+                    if case.case_id in missing:
+                        missing.remove(case.case_id)
+                        yield case

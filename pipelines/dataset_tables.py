@@ -1,0 +1,158 @@
+"""What the manifest of a dataset tells, as tables: the same for the terminal and for the page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.table import Table as RichTable
+
+from fcnseg.conversion.rejects import CODES, WARNINGS, Reject
+from fcnseg.records.fingerprint import Fingerprint, HuStatistics, Quantiles
+from pipelines.dataset import Dataset
+
+WORDY = ("meaning", "first case")
+"""Headings of columns of text."""
+
+_SPREAD = ("min", "5 %", "median", "95 %", "max")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table in plain text; its first column names the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def for_terminal(self) -> RichTable:
+        """The table as rich prints it."""
+        table = RichTable(title=self.title, title_justify="left", title_style="bold")
+        for index, heading in enumerate(self.header):
+            wordy = index == 0 or heading in WORDY
+            table.add_column(heading, justify="left" if wordy else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def tables_of(dataset: Dataset) -> list[Table]:
+    """All tables but that of the cases; those of rejects and warnings only where there are any."""
+    fingerprint = dataset.fingerprint
+    tables = [splits_table(dataset), grid_table(fingerprint), hu_table(fingerprint)]
+    if dataset.organs:
+        tables.append(class_table(fingerprint))
+    if dataset.rejects:
+        tables.append(reject_table(dataset.rejects))
+    if fingerprint.warnings:
+        tables.append(warning_table(fingerprint))
+    return tables
+
+
+def splits_table(dataset: Dataset) -> Table:
+    """A row for each split."""
+    rows = []
+    for name, split in dataset.info.splits.items():
+        megabytes = sum(shard.bytes for shard in split.shards) / 1e6
+        rows.append((name, str(split.cases), str(len(split.shards)), f"{megabytes:,.1f}"))
+    return Table("Splits", ("split", "cases", "files", "MB"), tuple(rows))
+
+
+def grid_table(fingerprint: Fingerprint) -> Table:
+    """How the grids of the files are spread."""
+    sides = ("z", "y", "x")
+    spacings, sizes = fingerprint.source_spacing_mm, fingerprint.source_shape
+    rows = [
+        *(
+            (f"spacing {s} (mm)", *_spread(q, "{:.2f}"))
+            for s, q in zip(sides, spacings, strict=True)
+        ),
+        *((f"size {s} (voxels)", *_spread(q, "{:.0f}")) for s, q in zip(sides, sizes, strict=True)),
+    ]
+    return Table("Files: spacing and size", ("of the cases", *_SPREAD), tuple(rows))
+
+
+def hu_table(fingerprint: Fingerprint) -> Table:
+    """HU of all voxels, and of the organs'."""
+    header = ("HU", "mean", "deviation", "min", "0.5 %", "5 %", "median", "95 %", "99.5 %", "max")
+    rows = [("all voxels", *_hu(fingerprint.hu))]
+    if fingerprint.foreground_hu is not None:
+        rows.append(("organs", *_hu(fingerprint.foreground_hu)))
+    return Table("HU", header, tuple(rows))
+
+
+def class_table(fingerprint: Fingerprint) -> Table:
+    """How often and how large each organ is."""
+    header = ("class", "cases", "occurrence", "voxels", *(f"{name} (ml)" for name in _SPREAD))
+    rows = []
+    for organ in fingerprint.classes[1:]:
+        volumes = ("-",) * len(_SPREAD)
+        if organ.volume_ml is not None:
+            volumes = _spread(organ.volume_ml, "{:,.1f}")
+        occurrence = f"{organ.cases / len(fingerprint.cases):.0%}"
+        rows.append((organ.name, str(organ.cases), occurrence, f"{organ.voxels:,}", *volumes))
+    return Table("Classes", header, tuple(rows))
+
+
+def reject_table(rejects: Sequence[Reject]) -> Table:
+    """How many cases were rejected for each reason."""
+    counts = Counter(reject.code for reject in rejects)
+    first = {reject.code: reject.case_id for reject in reversed(rejects)}
+    rows = [
+        (code, str(count), CODES.get(code, ""), first[code]) for code, count in counts.most_common()
+    ]
+    return Table("Rejected cases", ("code", "cases", "meaning", "first case"), tuple(rows))
+
+
+def warning_table(fingerprint: Fingerprint) -> Table:
+    """How many converted cases have each warning."""
+    first = {
+        oddity.code: case.case_id
+        for case in reversed(fingerprint.cases)
+        for oddity in case.warnings
+    }
+    counts = Counter(fingerprint.warnings).most_common()
+    rows = [(code, str(count), WARNINGS.get(code, ""), first[code]) for code, count in counts]
+    return Table("Warnings", ("code", "cases", "meaning", "first case"), tuple(rows))
+
+
+def case_table(dataset: Dataset) -> Table:
+    """A row for each case."""
+    organs = dataset.organs
+    header = (
+        "case",
+        "split",
+        "orientation",
+        "spacing (mm)",
+        "size",
+        *(f"{o} (ml)" for o in organs),
+    )
+    rows = [
+        (
+            case.case_id,
+            case.split,
+            case.orientation,
+            " x ".join(f"{step:.2f}" for step in case.source_spacing_mm),
+            " x ".join(map(str, case.source_shape)),
+            *(
+                f"{voxels * dataset.ml_per_voxel:,.1f}"
+                for voxels in case.class_voxels[1 : len(organs) + 1]
+            ),
+            ", ".join(oddity.code for oddity in case.warnings),
+        )
+        for case in dataset.fingerprint.cases
+    ]
+    return Table("Cases", (*header, "warnings"), tuple(rows))
+
+
+def _spread(quantiles: Quantiles, form: str) -> tuple[str, ...]:
+    told = (quantiles.minimum, quantiles.p05, quantiles.median, quantiles.p95, quantiles.maximum)
+    return tuple(map(form.format, told))
+
+
+def _hu(statistics: HuStatistics) -> tuple[str, ...]:
+    spread = statistics.quantiles
+    values = (spread.minimum, spread.p00_5, spread.p05, spread.median, spread.p95, spread.p99_5)
+    told = (statistics.mean, statistics.deviation, *values, spread.maximum)
+    return tuple(f"{value:,.0f}" for value in told)

@@ -1,0 +1,73 @@
+"""What an engine needs while a job runs on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from fcnseg.errors import require_extra
+from pipelines.runners import local_runner
+
+_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam knows no short name for it
+# Shards are dealt out to them by chance, so some get several: a few for each worker keep all busy.
+_PARTITIONS = 16
+
+
+@contextlib.contextmanager
+def engine(options: PipelineOptions) -> Iterator[beam.runners.PipelineRunner | None]:
+    """Makes ready the engine that the flags name.
+
+    Args:
+        options: The flags; what the engine lacks is filled in.
+
+    Yields:
+        The runner, or None where Beam is to make it from the flags.
+
+    Raises:
+        MissingExtraError: If Dask is asked for and not installed.
+    """
+    standard = options.view_as(StandardOptions)
+    if standard.runner in ("DaskRunner", "dask", _DASK):
+        standard.runner = _DASK
+        with _dask(options):
+            yield None
+    else:
+        yield local_runner(options)
+
+
+@contextlib.contextmanager
+def _dask(options: PipelineOptions) -> Iterator[None]:
+    """Dask's flags, and a cluster on this machine unless they name another."""
+    dask, distributed = require_extra("dask", "dask"), require_extra("distributed", "dask")
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of each connection
+    logging.getLogger("apache_beam.runners.dask").setLevel(logging.ERROR)
+    flags = options.view_as(
+        require_extra("apache_beam.runners.dask.dask_runner", "dask").DaskOptions
+    )
+    if flags.npartitions is None and flags.partition_size is None:
+        flags.npartitions = _PARTITIONS
+    with contextlib.ExitStack() as stack:
+        if flags.address is None and flags.scheduler_file is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fcnseg-dask-"))
+            stack.enter_context(dask.config.set(temporary_directory=folder))
+            cluster = stack.enter_context(
+                distributed.LocalCluster(
+                    threads_per_worker=1,  # reading and resampling hold Python's lock
+                    dashboard_address=None,
+                )
+            )
+            flags.address = cluster.scheduler_address
+        stack.callback(_close_clients, distributed)
+        yield
+
+
+def _close_clients(distributed: ModuleType) -> None:
+    """Closes the client that Beam's runner leaves open."""
+    with contextlib.suppress(ValueError):  # there is none where the job ended early
+        distributed.default_client().close()

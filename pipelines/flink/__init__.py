@@ -1,0 +1,1 @@
+"""Starts what a conversion on Apache Flink needs: `python -m pipelines.flink --help`."""

@@ -1,0 +1,97 @@
+"""Runs the conversion on Apache Flink: job server, cluster and Python workers by one command."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from fcnseg.command import program_name, run_or_exit
+from fcnseg.errors import InputError
+from pipelines import convert_ct
+from pipelines.worker_pool import worker_pool
+
+# Where `mvn dependency:get` puts what it fetches.
+_MAVEN = Path("~/.m2/repository/org/apache/beam").expanduser()
+
+
+@dataclasses.dataclass(frozen=True)
+class Flink:
+    """Runs `python -m pipelines.convert_ct` on Apache Flink.
+
+    Every other flag goes to that command. Beam's job server is started and, unless there is a
+    cluster already, one inside it; and a pool of Python workers on this machine.
+    """
+
+    jar: Path | None = None
+    """Beam's job server for Flink; without it the one that Maven has fetched is taken, else Beam
+    fetches its own from Maven Central."""
+    flink_version: str = "1.20"
+    """Of the job server, and of the cluster if it is another's."""
+    master: str = "[local]"
+    """host:port of a Flink cluster, whose task managers must reach the workers on this machine."""
+    parallelism: int = 2
+    """How many shards are written at a time, each by a Python process."""
+    log: Path | None = None
+    """File that takes what the Python workers say."""
+
+    def run(self, convert_args: Sequence[str] = ()) -> None:
+        """Runs the conversion and waits for it.
+
+        Raises:
+            InputError: If Java or the jar is missing, or whatever the conversion raises.
+        """
+        if shutil.which("java") is None:
+            raise InputError("Flink needs Java 11 or 17, and there is no command java")
+        if self.jar is not None and not self.jar.is_file():
+            raise InputError(f"jar must be Beam's job server for Flink, got no file: {self.jar}")
+        with worker_pool(log=self.log) as workers:
+            convert_ct.main([*convert_args, *self.beam_args(workers)])
+
+    def beam_args(self, workers: str) -> list[str]:
+        """The flags that tell Beam all of this.
+
+        Args:
+            workers: Address of the pool of workers.
+        """
+        jar = self.jar or fetched_jar(self.flink_version)
+        return [
+            "--runner=FlinkRunner",
+            f"--flink_version={self.flink_version}",
+            f"--flink_master={self.master}",
+            *([] if jar is None else [f"--flink_job_server_jar={jar}"]),
+            f"--parallelism={self.parallelism}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config={workers}",
+        ]
+
+
+def fetched_jar(flink_version: str, *, repository: Path = _MAVEN) -> Path | None:
+    """The job server that Maven has fetched, the newest if there are several."""
+    folder = repository / f"beam-runners-flink-{flink_version}-job-server"
+    jars = sorted(folder.glob("*/*.jar"), key=lambda jar: [*map(int, jar.parent.name.split("."))])
+    return jars[-1] if jars else None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+
+    def work() -> None:
+        command, convert_args = tyro.cli(
+            Flink,
+            prog=program_name(),
+            args=argv,
+            use_underscores=True,
+            return_unknown_args=True,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        command.run(convert_args)
+
+    run_or_exit(work)
+
+
+if __name__ == "__main__":
+    main()

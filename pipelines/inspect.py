@@ -1,0 +1,73 @@
+"""Shows what a converted dataset is like: tables on the terminal, and a page with pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from fcnseg.command import run_command
+from fcnseg.errors import InputError, require_extra
+from fcnseg.records import Record
+from fcnseg.whole_file import write_whole
+from pipelines.dataset import Dataset
+from pipelines.dataset_page import dataset_html
+from pipelines.dataset_tables import tables_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Shows what a dataset of `python -m pipelines.convert_ct` is like.
+
+    Prints its fingerprint as tables, and writes one page with histograms and with pictures of some
+    cases, on which one sees at a glance whether scans and labels are right.
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional]
+    """Folder of records on this machine."""
+    output: Path | None = None
+    """The page; inspect.html beside the records if it is not given."""
+    cases: tuple[str, ...] = ("6",)
+    """How many cases to draw, from all over the dataset, or the ids of those to draw."""
+
+    def run(self) -> None:
+        """Prints the tables and writes the page.
+
+        Raises:
+            DatasetError: If the folder is no finished dataset.
+            InputError: If a case is not in it, or the page has no folder to go to.
+        """
+        require_extra("matplotlib", "evaluation")
+        dataset = Dataset.read(self.directory)
+        output = self.output or self.directory / "inspect.html"
+        if not output.parent.is_dir():
+            raise InputError(f"output must be in a folder that is there, got {output}")
+        cases = self.drawn(dataset)
+        console = Console()
+        for table in tables_of(dataset):
+            console.print(table.for_terminal())
+        write_whole(output, dataset_html(dataset, cases))
+        logger.info(f"page with pictures: {output}")
+
+    def drawn(self, dataset: Dataset) -> Iterator[Record]:
+        """The cases to draw."""
+        known = {case.case_id for case in dataset.fingerprint.cases}
+        if len(self.cases) == 1 and self.cases[0].isdecimal() and self.cases[0] not in known:
+            return dataset.read_spread(int(self.cases[0]))
+        return dataset.read_named(self.cases)
+
+
+def main() -> None:
+    """The command line."""
+    run_command(Inspect)
+
+
+if __name__ == "__main__":
+    main()
