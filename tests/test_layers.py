@@ -10,6 +10,10 @@ import pytest
 import tensorflow as tf
 
 from fcnseg.models.normalization import BatchNormalization
+from fcnseg.models.normalized_convolution import (
+    NormalizedConvolution,
+    NormalizedConvolutionTranspose,
+)
 from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
 
 SHAPE = (2, 3, 4, 5, 6)  # (batch, z, y, x, channels)
@@ -47,6 +51,44 @@ def test_batch_normalization_is_that_of_keras(training, synchronized):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-2)
     np.testing.assert_allclose(fused.get_weights()[2], plain.get_weights()[2], rtol=1e-5)
     np.testing.assert_allclose(fused.get_weights()[3], plain.get_weights()[3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("nonlinearity", ["relu", "leaky_relu", None])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "kernel"),
+    [
+        (NormalizedConvolution, keras.layers.Conv3D, {"kernel_size": 3, "padding": "same"}),
+        (NormalizedConvolution, keras.layers.Conv3D, {"kernel_size": (1, 3, 1), "strides": 2}),
+        (
+            NormalizedConvolutionTranspose,
+            keras.layers.Conv3DTranspose,
+            {"kernel_size": (1, 2, 2), "strides": (1, 2, 2)},
+        ),
+    ],
+)
+def test_one_layer_is_convolution_normalization_and_activation(
+    training, nonlinearity, ours, theirs, kernel
+):
+    """Outputs, gradients on input and weights, and moving averages."""
+    options = {"filters": 7, "use_bias": kernel["kernel_size"] == 3, **kernel}
+    fused = ours(**options, momentum=0.9, nonlinearity=nonlinearity)
+    fused.build(SHAPE)
+    fused.set_weights(
+        [make_values(weight.shape, seed=seed) ** 2 / 9 for seed, weight in enumerate(fused.weights)]
+    )
+    layers = [theirs(**options), keras.layers.BatchNormalization(momentum=0.9)]
+    if nonlinearity:
+        layers.append(keras.layers.ReLU(negative_slope=0.01 * (nonlinearity == "leaky_relu")))
+    plain = keras.Sequential([keras.Input(SHAPE[1:]), *layers])
+    plain.set_weights(fused.get_weights())
+    values = make_values()
+    assert tuple(fused.compute_output_shape(SHAPE))[1:] == plain.output_shape[1:]
+    for mine, reference in zip(
+        run(fused, values, training=training), run(plain, values, training=training), strict=True
+    ):
+        largest = np.abs(reference).max()
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-4 * largest + 1e-3)
 
 
 def test_frozen_batch_normalization_stays_as_it_is():
@@ -100,10 +142,22 @@ def test_linear_upsampling_is_interpolation_between_centres(stride):
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
-@pytest.mark.parametrize("layer", [BatchNormalization, BlockConvolutionTranspose, LinearUpsampling])
-def test_half_precision_comes_close(layer, dtype):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        BatchNormalization,
+        NormalizedConvolution,
+        NormalizedConvolutionTranspose,
+        BlockConvolutionTranspose,
+        LinearUpsampling,
+    ],
+)
+def test_half_precision_comes_close(layer, dtype, training):
     options = {
         BatchNormalization: {},
+        NormalizedConvolution: {"filters": 4, "kernel_size": 3, "nonlinearity": "relu"},
+        NormalizedConvolutionTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
         BlockConvolutionTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
         LinearUpsampling: {"stride": (2, 2, 2)},
     }[layer]
@@ -111,8 +165,8 @@ def test_half_precision_comes_close(layer, dtype):
     for each in (full, half):
         each.build(SHAPE)
     half.set_weights(full.get_weights())
-    outputs = half(make_values(), training=True)
+    outputs = half(make_values(), training=training)
     assert outputs.dtype == half.compute_dtype
     np.testing.assert_allclose(
-        tf.cast(outputs, tf.float32), full(make_values(), training=True), atol=0.1
+        tf.cast(outputs, tf.float32), full(make_values(), training=training), atol=0.1
     )

@@ -43,10 +43,10 @@ def test_counts_are_those_of_the_built_network(name):
     assert summary.macs == sum(macs_of(layer) for layer in model.layers)
     built = {layer.name: layer for layer in model.layers}
     for each in summary.layers:
-        assert (*each.size, each.channels) == tuple(built[each.name].output.shape[1:])
-        assert each.parameters == sum(
-            math.prod(weight.shape) for weight in built[each.name].trainable_weights
-        )
+        layers = [built[name] for name in (each.name, f"{each.name}_norm") if name in built]
+        assert (*each.size, each.channels) == tuple(layers[0].output.shape[1:])
+        weights = [weight for layer in layers for weight in layer.trainable_weights]
+        assert each.parameters == sum(math.prod(weight.shape) for weight in weights)
 
 
 def macs_of(layer):

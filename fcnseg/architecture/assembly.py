@@ -29,12 +29,20 @@ class Parts(Protocol[T]):
         """HU to 0..1."""
 
     def convolution(
-        self, x: T, *, filters: int, kernel: Shape, stride: Shape, use_bias: bool, name: str
+        self,
+        x: T,
+        *,
+        filters: int,
+        kernel: Shape,
+        stride: Shape,
+        use_bias: bool,
+        activate: bool,
+        name: str,
     ) -> T:
-        """A convolution; it has a bias also where nothing normalises."""
+        """A convolution, the configured normalisation and, if asked, activation.
 
-    def normalization(self, x: T, *, name: str) -> T:
-        """The configured normalisation, if any."""
+        It has a bias also where nothing normalises.
+        """
 
     def activation(self, x: T, *, name: str) -> T:
         """The configured activation."""
@@ -43,7 +51,7 @@ class Parts(Protocol[T]):
         """The maximum, or mean, of each block."""
 
     def transposed_convolution(self, x: T, *, filters: int, stride: Shape, name: str) -> T:
-        """Each voxel becomes a block of the stride's size."""
+        """Each voxel becomes a block of the stride's size; then normalisation and activation."""
 
     def linear_upsampling(self, x: T, *, stride: Shape, name: str) -> T:
         """Linear interpolation to a stride times the voxels."""
@@ -205,12 +213,16 @@ class _Network(Generic[T]):
 
     def _up(self, x: T, filters: int, *, stride: Shape, name: str) -> T:
         if self.config.upsampling == "transposed":
-            x = self.parts.transposed_convolution(x, filters=filters, stride=stride, name=name)
-            return self._finished(x, name=name)
+            return self.parts.transposed_convolution(x, filters=filters, stride=stride, name=name)
         x = self.parts.convolution(
-            x, filters=filters, kernel=_ONE, stride=_ONE, use_bias=False, name=name
+            x,
+            filters=filters,
+            kernel=_ONE,
+            stride=_ONE,
+            use_bias=False,
+            activate=True,
+            name=name,
         )
-        x = self._finished(x, name=name)
         return self.parts.linear_upsampling(x, stride=stride, name=f"{name}_linear")
 
     def _convolution(
@@ -224,23 +236,24 @@ class _Network(Generic[T]):
         use_bias: bool = False,
     ) -> T:
         """A convolution with normalisation and activation."""
-        x = self.parts.convolution(
+        return self.parts.convolution(
             x,
             filters=filters or level.filters,
             kernel=level.kernel,
             stride=stride,
             use_bias=use_bias,
+            activate=True,
             name=name,
         )
-        return self._finished(x, name=name)
 
     def _unactivated(self, x: T, level: Level, *, kernel: Shape, stride: Shape, name: str) -> T:
-        x = self.parts.convolution(
-            x, filters=level.filters, kernel=kernel, stride=stride, use_bias=False, name=name
+        """A convolution with normalisation alone."""
+        return self.parts.convolution(
+            x,
+            filters=level.filters,
+            kernel=kernel,
+            stride=stride,
+            use_bias=False,
+            activate=False,
+            name=name,
         )
-        return self.parts.normalization(x, name=f"{name}_norm")
-
-    def _finished(self, x: T, *, name: str) -> T:
-        """What a convolution gave, normalised and activated."""
-        x = self.parts.normalization(x, name=f"{name}_norm")
-        return self.parts.activation(x, name=f"{name}_act")

@@ -200,7 +200,15 @@ class _Counter:
         return self._keep(hu)
 
     def convolution(
-        self, x: _Flow, *, filters: int, kernel: Shape, stride: Shape, use_bias: bool, name: str
+        self,
+        x: _Flow,
+        *,
+        filters: int,
+        kernel: Shape,
+        stride: Shape,
+        use_bias: bool,
+        activate: bool,
+        name: str,
     ) -> _Flow:
         """Each voxel out is a product of a kernel and the voxels it covers."""
         out = dataclasses.replace(x.seen_by(kernel, stride), channels=filters)
@@ -208,18 +216,22 @@ class _Counter:
             out = dataclasses.replace(
                 out, size=_shape(n - k + 1 for n, k in zip(x.size, kernel, strict=True))
             )
-        taps = math.prod(kernel) * x.channels
-        has_bias = use_bias or self.config.norm == "none"
-        self._add(name, out, (taps + has_bias) * filters, math.prod(out.size) * taps * filters)
-        return self._keep(out) if self.config.norm != "none" else out
+        weights = math.prod(kernel) * x.channels * filters
+        macs = math.prod(out.size) * weights
+        return self._finished(name, out, weights, macs, use_bias=use_bias, activate=activate)
 
-    def normalization(self, x: _Flow, *, name: str) -> _Flow:
-        """A scale and a shift a channel."""
-        if self.config.norm != "none":
-            self._add(name, x, 2 * x.channels, 0)
-        if self.config.norm in ("instance", "group"):  # several kernels, of which two keep theirs
-            self._keep(x)
-        return x
+    def _finished(
+        self, name: str, out: _Flow, weights: int, macs: int, *, use_bias: bool, activate: bool
+    ) -> _Flow:
+        """With bias, or scale and shift, of each channel, and what the way back needs."""
+        norm = self.config.norm
+        is_plain = norm == "none"
+        own = (0 if is_plain else 2) + (is_plain or use_bias)
+        self._add(name, out, weights + own * out.channels, macs)
+        # What the normalisation takes; of several kernels in a row two keep theirs.
+        for _ in range({"none": 0, "instance": 2, "group": 2}.get(norm, 1)):
+            self._keep(out)
+        return self.activation(out, name=name) if activate else out
 
     def activation(self, x: _Flow, *, name: str) -> _Flow:
         """The way back needs what ReLU gives, and what leaky ReLU takes and gives."""
@@ -238,10 +250,9 @@ class _Counter:
     def transposed_convolution(self, x: _Flow, *, filters: int, stride: Shape, name: str) -> _Flow:
         """Each voxel in is multiplied by the whole kernel."""
         out = dataclasses.replace(x.enlarged(stride), channels=filters)
-        taps = math.prod(stride) * x.channels
-        bias = filters if self.config.norm == "none" else 0
-        self._add(name, out, taps * filters + bias, math.prod(x.size) * taps * filters)
-        return self._keep(out)
+        weights = math.prod(stride) * x.channels * filters
+        macs = math.prod(x.size) * weights
+        return self._finished(name, out, weights, macs, use_bias=False, activate=True)
 
     def linear_upsampling(self, x: _Flow, *, stride: Shape, name: str) -> _Flow:
         """Two neighbours make each new voxel."""

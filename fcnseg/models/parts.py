@@ -10,8 +10,12 @@ from typing import Any
 import keras
 
 from fcnseg.config import ModelConfig
+from fcnseg.models.activation import LEAK
 from fcnseg.models.hu_window import HUWindow
-from fcnseg.models.normalization import BatchNormalization
+from fcnseg.models.normalized_convolution import (
+    NormalizedConvolution,
+    NormalizedConvolutionTranspose,
+)
 from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
 from fcnseg.volumes.volume import Shape
 
@@ -21,7 +25,6 @@ Tensor = Any
 # What PyTorch and nnU-Net use. Keras's own 0.99 needs some 500 steps to forget where it started.
 _BATCH_NORM_MOMENTUM = 0.9
 _GROUPS = 8  # of group normalisation, or as many as divide the channels
-_LEAK = 0.01  # nnU-Net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,43 +43,34 @@ class KerasParts:
         return layer(hu)
 
     def convolution(
-        self, x: Tensor, *, filters: int, kernel: Shape, stride: Shape, use_bias: bool, name: str
+        self,
+        x: Tensor,
+        *,
+        filters: int,
+        kernel: Shape,
+        stride: Shape,
+        use_bias: bool,
+        activate: bool,
+        name: str,
     ) -> Tensor:
-        """A convolution."""
-        return keras.layers.Conv3D(
-            filters,
-            kernel,
-            strides=stride,
-            padding=self.config.padding,
-            use_bias=use_bias or self.config.norm == "none",
-            kernel_initializer="he_normal",
+        """A convolution, normalisation and activation."""
+        options = {
+            "filters": filters,
+            "kernel_size": kernel,
+            "strides": stride,
+            "padding": self.config.padding,
+            "use_bias": use_bias or self.config.norm == "none",
+            "kernel_initializer": "he_normal",
             **self._options(name, kernel=True),
-        )(x)
-
-    def normalization(self, x: Tensor, *, name: str) -> Tensor:
-        """The layer that `config.norm` names."""
-        layer = self._normalization(x.shape[-1], **self._options(name))
-        return x if layer is None else layer(x)
-
-    def _normalization(self, channels: int, **options: Any) -> keras.layers.Layer | None:
-        match self.config.norm:
-            case "batch" | "sync_batch" as norm:
-                is_synchronized = norm == "sync_batch"
-                return BatchNormalization(
-                    momentum=_BATCH_NORM_MOMENTUM, synchronized=is_synchronized, **options
-                )
-            case "instance":
-                return keras.layers.GroupNormalization(groups=-1, **options)
-            case "group":
-                groups = math.gcd(channels, _GROUPS)
-                return keras.layers.GroupNormalization(groups=groups, **options)
-            case _:
-                return None
+        }
+        if self._normalizes_by_batch:
+            return NormalizedConvolution(**options, **self._batch_norm(activate=activate))(x)
+        return self._finished(keras.layers.Conv3D(**options)(x), activate=activate, name=name)
 
     def activation(self, x: Tensor, *, name: str) -> Tensor:
         """The layer that `config.activation` names."""
         if self.config.activation == "leaky_relu":
-            return keras.layers.LeakyReLU(_LEAK, **self._options(name))(x)
+            return keras.layers.LeakyReLU(LEAK, **self._options(name))(x)
         return keras.layers.ReLU(**self._options(name))(x)
 
     def pool(self, x: Tensor, *, stride: Shape, mean: bool, name: str) -> Tensor:
@@ -87,18 +81,21 @@ class KerasParts:
     def transposed_convolution(
         self, x: Tensor, *, filters: int, stride: Shape, name: str
     ) -> Tensor:
-        """Each voxel becomes a block of the stride's size."""
+        """Each voxel becomes a block of the stride's size; then normalisation and activation."""
         # Each output voxel sees one tap of the kernel: He's variance is 2 over the channels that
         # come in, where Keras would take 2 over all taps of those that go out.
         scale = 2 * math.prod(stride) * filters / x.shape[-1]
-        return BlockConvolutionTranspose(
-            filters,
-            stride,
-            strides=stride,
-            use_bias=self.config.norm == "none",
-            kernel_initializer=keras.initializers.VarianceScaling(scale, mode="fan_in"),
+        options = {
+            "filters": filters,
+            "kernel_size": stride,
+            "strides": stride,
+            "use_bias": self.config.norm == "none",
+            "kernel_initializer": keras.initializers.VarianceScaling(scale, mode="fan_in"),
             **self._options(name, kernel=True),
-        )(x)
+        }
+        if self._normalizes_by_batch:
+            return NormalizedConvolutionTranspose(**options, **self._batch_norm(activate=True))(x)
+        return self._finished(BlockConvolutionTranspose(**options)(x), activate=True, name=name)
 
     def linear_upsampling(self, x: Tensor, *, stride: Shape, name: str) -> Tensor:
         """Linear interpolation."""
@@ -139,3 +136,23 @@ class KerasParts:
         if kernel and self.config.l2:
             options["kernel_regularizer"] = keras.regularizers.L2(self.config.l2)
         return options
+
+    def _finished(self, x: Tensor, *, activate: bool, name: str) -> Tensor:
+        """What a convolution gave, normalised by sample, if at all, and activated."""
+        if self.config.norm != "none":
+            is_instance = self.config.norm == "instance"
+            groups = -1 if is_instance else math.gcd(x.shape[-1], _GROUPS)
+            options = self._options(f"{name}_norm")
+            x = keras.layers.GroupNormalization(groups=groups, **options)(x)
+        return self.activation(x, name=f"{name}_act") if activate else x
+
+    @property
+    def _normalizes_by_batch(self) -> bool:
+        return self.config.norm in ("batch", "sync_batch")
+
+    def _batch_norm(self, *, activate: bool) -> dict[str, Any]:
+        return {
+            "momentum": _BATCH_NORM_MOMENTUM,
+            "synchronized": self.config.norm == "sync_batch",
+            "nonlinearity": self.config.activation if activate else None,
+        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,18 +29,8 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """From (batch, z, y, x, channels) to stride times the voxels and `filters` channels."""
-        channels, shape = inputs.shape[-1], tf.shape(inputs)
-        down, across, along = self.kernel_size
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
-        # (kz, ky, kx, out, in) to (in, kz * ky * kx * out)
-        kernel = tf.reshape(kernel, [math.prod(self.kernel_size) * self.filters, channels])
-        blocks = tf.matmul(tf.reshape(inputs, [-1, channels]), kernel, transpose_b=True)
-        # A row of a block is whole already: its x and channels lie side by side.
-        rows = along * self.filters
-        blocks = tf.reshape(blocks, [shape[0], shape[1], shape[2], shape[3], down, across, rows])
-        blocks = tf.transpose(blocks, [0, 1, 4, 2, 5, 3, 6])
-        size = [shape[1] * down, shape[2] * across, shape[3] * along]
-        outputs = tf.reshape(blocks, [shape[0], *size, self.filters])
+        outputs = block_convolution_transpose(inputs, kernel)
         if self.use_bias:
             outputs += tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
@@ -49,6 +38,30 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """The sizes times the strides."""
         return (*_times(input_shape, self.strides), self.filters)
+
+
+def block_convolution_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A transposed convolution whose stride is its kernel's size.
+
+    Args:
+        inputs: (batch, z, y, x, channels).
+        kernel: (block z, block y, block x, filters, channels), of the same type.
+
+    Returns:
+        (batch, z, y, x, filters), with a block for each voxel.
+    """
+    shape, (down, across, along, filters, channels) = tf.shape(inputs), kernel.shape
+    taps = tf.reshape(kernel, [down * across * along * filters, channels])
+    blocks = tf.matmul(tf.reshape(inputs, [-1, channels]), taps, transpose_b=True)
+    # A row of a block is whole already: its x and channels lie side by side.
+    blocks = tf.reshape(
+        blocks, [shape[0], shape[1], shape[2], shape[3], down, across, along * filters]
+    )
+    blocks = tf.transpose(blocks, [0, 1, 4, 2, 5, 3, 6])
+    size = [shape[1] * down, shape[2] * across, shape[3] * along]
+    outputs = tf.reshape(blocks, [shape[0], *size, filters])
+    outputs.set_shape((*_times(inputs.shape, (down, across, along)), filters))
+    return outputs
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")

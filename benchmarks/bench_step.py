@@ -1,0 +1,253 @@
+"""Time of a training step and of inference, against the same network in PyTorch.
+
+The network: four levels of 32 to 256 channels, two 3x3x3 convolutions each with batch norm and
+ReLU, summation skips, transposed convolutions, 8 classes; patches of 64^3, two a step; soft Dice,
+Adam.
+PyTorch runs it in its best memory format on a CPU, channels last. Each contender lives in a process
+of its own and they take turns, one step at a time, so that a busy machine is unfair to none. Prints
+one JSON line of medians in seconds and of fcnseg's part of PyTorch's time.
+
+    python benchmarks/bench_step.py --peer_python path/to/venv/bin/python
+
+where that Python has PyTorch (`pip install torch`); without the flag it is looked for in this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+FILTERS = (32, 64, 128, 256)
+CLASSES = 8
+PRECISIONS = ("float32", "bfloat16")
+Step = Callable[[], float]  # does it once, and returns a number that depends on all of it
+
+
+def make_batch(size: int, batch: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    hu = rng.normal(0, 200, (batch, size, size, size, 1)).astype(np.float32)
+    return hu, rng.integers(0, CLASSES, (batch, size, size, size)).astype(np.uint8)
+
+
+def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
+    """Steps of fcnseg as it is by default, and the number of parameters."""
+    import tensorflow as tf
+
+    from fcnseg.config import Config, ModelConfig, TrainingConfig
+    from fcnseg.training.training import build_compiled
+
+    policy: Any = "float32" if precision == "float32" else f"mixed_{precision}"
+    config = Config(model=ModelConfig(filters=FILTERS), training=TrainingConfig(precision=policy))
+    model = build_compiled(config, class_names=[str(index) for index in range(CLASSES)])
+    hu, label = map(tf.constant, make_batch(size, batch))
+    data = iter(tf.data.Dataset.from_tensors((hu, label)).repeat())
+    train = model.make_train_function()
+    network = tf.function(lambda hu: model(hu, training=False))
+    return {
+        "train": lambda: float(train(data)["loss"]),
+        "infer": lambda: float(network(hu)[0, 0, 0, 0, 0]),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    }
+
+
+def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
+    """Steps of PyTorch, channels last, and the number of parameters."""
+    import torch
+
+    network = pytorch_network().to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    hu, label = make_batch(size, batch)
+    inputs = torch.from_numpy(hu).movedim(-1, 1)  # of channels-last memory already
+    truth = torch.nn.functional.one_hot(torch.from_numpy(label).long(), CLASSES).movedim(-1, 1)
+    truth = truth.float().contiguous(memory_format=torch.channels_last_3d)
+    mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    voxels = (0, 2, 3, 4)
+
+    def train() -> float:
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        with mixed:
+            logits = network(inputs)
+        probabilities = torch.softmax(logits.float(), dim=1)
+        shared = (probabilities * truth).sum(voxels)
+        dice = 2 * shared / (probabilities.sum(voxels) + truth.sum(voxels))
+        loss = 1 - dice.mean()
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    def infer() -> float:
+        network.eval()
+        with torch.inference_mode(), mixed:
+            return float(network(inputs)[0, 0, 0, 0, 0])
+
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return {"train": train, "infer": infer, "parameters": parameters}
+
+
+def pytorch_network() -> Any:
+    """The same layers in the same order."""
+    import torch
+    from torch import nn
+
+    def normalized(convolution: Any) -> Any:
+        norm = nn.BatchNorm3d(convolution.out_channels)
+        return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))
+
+    def pair(before: int, filters: int, *, bias: bool = False) -> Any:
+        first = nn.Conv3d(before, filters, 3, padding=1, bias=bias)
+        second = nn.Conv3d(filters, filters, 3, padding=1, bias=False)
+        return nn.Sequential(normalized(first), normalized(second))
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.ModuleList(
+                pair(before, filters, bias=before == 1)
+                for before, filters in zip((1, *FILTERS), FILTERS, strict=False)
+            )
+            self.up = nn.ModuleList(
+                normalized(nn.ConvTranspose3d(below, filters, 2, stride=2, bias=False))
+                for filters, below in itertools.pairwise(FILTERS)
+            )
+            self.decoder = nn.ModuleList(pair(filters, filters) for filters in FILTERS[:-1])
+            self.logits = nn.Conv3d(FILTERS[0], CLASSES, 1)
+
+        def forward(self, hu: Any) -> Any:
+            x = torch.clamp((hu + 200) / 500, 0, 1)
+            skips = []
+            for level, encode in enumerate(self.encoder):
+                x = encode(nn.functional.max_pool3d(x, 2) if level else x)
+                skips.append(x)
+            for up, decode, skip in reversed(
+                list(zip(self.up, self.decoder, skips[:-1], strict=True))
+            ):
+                x = decode(up(x) + skip)
+            return self.logits(x)
+
+    return Network()
+
+
+CONTENDERS = {"fcnseg": fcnseg, "pytorch": pytorch}
+MODULES = {"fcnseg": "tensorflow", "pytorch": "torch"}
+
+
+def serve(name: str, precision: str, size: int, batch: int) -> None:
+    """Does a step for each word on stdin, and writes its time in seconds."""
+    work = CONTENDERS[name](precision, size, batch)
+    print(work["parameters"], flush=True)
+    for line in sys.stdin:
+        step: Step = work[line.strip()]
+        started = time.perf_counter()
+        step()
+        print(time.perf_counter() - started, flush=True)
+
+
+@contextmanager
+def contender(name: str, python: str, arguments: list[str]) -> Iterator[Callable[[str], float]]:
+    """A process that does a step when told to, and returns its time in seconds."""
+    command = [python, "-W", "ignore", __file__, "--serve", name, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        words, answers = process.stdin, process.stdout
+        assert words is not None
+        assert answers is not None
+
+        def ask(word: str) -> float:
+            if word:
+                words.write(word + "\n")
+                words.flush()
+            answer = answers.readline()
+            if not answer:
+                raise RuntimeError(f"{name} failed, see above")
+            return float(answer)
+
+        yield ask
+        words.close()
+
+
+def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str, Any]:
+    """Medians of one precision, and fcnseg's part of PyTorch's time."""
+    arguments = [precision, str(settings.size), str(settings.batch)]
+    with (
+        contender("fcnseg", pythons["fcnseg"], arguments) as ours,
+        contender("pytorch", pythons["pytorch"], arguments) as theirs,
+    ):
+        asks = {"fcnseg": ours, "pytorch": theirs}
+        parameters = {name: int(ask("")) for name, ask in asks.items()}
+        assert len(set(parameters.values())) == 1, f"two networks: {parameters}"
+        times: dict[str, Any] = {}
+        for word in ("train", "infer"):
+            for ask in asks.values():  # the first traces and fills memory
+                ask(word)
+                ask(word)
+            rounds = [
+                {name: ask(word) for name, ask in asks.items()} for _ in range(settings.rounds)
+            ]
+            times[word] = {
+                **{f"{name}_s": statistics.median(each[name] for each in rounds) for name in asks},
+                "fcnseg_part": statistics.median(
+                    each["fcnseg"] / each["pytorch"] for each in rounds
+                ),
+                "fcnseg_part_of_best": min(each["fcnseg"] for each in rounds)
+                / min(each["pytorch"] for each in rounds),
+            }
+    rounded = {
+        word: {key: round(value, 3) for key, value in each.items()} for word, each in times.items()
+    }
+    return {**rounded, "parameters": parameters["fcnseg"]}
+
+
+def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Medians, and fcnseg's part of PyTorch's time: the median of rounds, and best to best."""
+    columns = {name: [each[name] for each in rounds] for name in CONTENDERS}
+    parts = [each["fcnseg"] / each["pytorch"] for each in rounds]
+    return {
+        **{f"{name}_s": statistics.median(times) for name, times in columns.items()},
+        "fcnseg_part": statistics.median(parts),
+        "fcnseg_part_at_best": min(columns["fcnseg"]) / min(columns["pytorch"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer_python", default=sys.executable, help="Python that has PyTorch")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size", type=int, default=64, help="voxels of a patch along each axis")
+    parser.add_argument("--batch", type=int, default=2, help="patches a step")
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.serve:
+        name, precision, size, batch = settings.serve
+        serve(name, precision, int(size), int(batch))
+        return
+    pythons = {"fcnseg": sys.executable, "pytorch": settings.peer_python}
+    for name, module in MODULES.items():
+        found = subprocess.run([pythons[name], "-c", f"import {module}"], capture_output=True)
+        if found.returncode:
+            parser.error(f"{name} needs {module}, which {pythons[name]} does not have")
+    result: dict[str, Any] = {
+        "patch": settings.size,
+        "batch": settings.batch,
+        "cores": os.cpu_count(),
+        "rounds": settings.rounds,
+    }
+    for precision in settings.precisions:
+        result[precision] = measure(precision, pythons, settings)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
