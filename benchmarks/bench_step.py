@@ -52,7 +52,8 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     model = build_compiled(config, class_names=[str(index) for index in range(CLASSES)])
     hu, label = map(tf.constant, make_batch(size, batch))
     data = iter(tf.data.Dataset.from_tensors((hu, label)).repeat())
-    train = model.make_train_function()
+    model.make_train_function()
+    train = model.train_function
     network = tf.function(lambda hu: model(hu, training=False))
     return {
         "train": lambda: float(train(data)["loss"]),

@@ -39,8 +39,9 @@ def run(layer, values, *, training):
 @pytest.mark.parametrize("synchronized", [True, False])
 def test_batch_normalization_is_that_of_keras(training, synchronized):
     """Outputs, gradients and moving averages."""
-    options = {"momentum": 0.9, "synchronized": synchronized}
-    plain, fused = keras.layers.BatchNormalization(**options), BatchNormalization(**options)
+    # On one replica the same; Keras 2 averages another estimate of the variance where it is false.
+    plain = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)
+    fused = BatchNormalization(momentum=0.9, synchronized=synchronized)
     for layer in (plain, fused):
         layer.build(SHAPE)
         layer.set_weights([make_values((6,), seed=seed) ** 2 for seed in range(4)])
@@ -77,9 +78,11 @@ def test_one_layer_is_convolution_normalization_and_activation(
     fused.set_weights(
         [make_values(weight.shape, seed=seed) ** 2 / 9 for seed, weight in enumerate(fused.weights)]
     )
-    layers = [theirs(**options), keras.layers.BatchNormalization(momentum=0.9)]
+    layers = [theirs(**options), keras.layers.BatchNormalization(momentum=0.9, synchronized=True)]
     if nonlinearity:
-        layers.append(keras.layers.ReLU(negative_slope=0.01 * (nonlinearity == "leaky_relu")))
+        layers.append(
+            keras.layers.LeakyReLU(0.01) if "leaky" in nonlinearity else keras.layers.ReLU()
+        )
     plain = keras.Sequential([keras.Input(SHAPE[1:]), *layers])
     plain.set_weights(fused.get_weights())
     values = make_values()
@@ -164,9 +167,10 @@ def test_half_precision_comes_close(layer, dtype, training):
     full, half = layer(**options), layer(**options, dtype=dtype)
     for each in (full, half):
         each.build(SHAPE)
-    half.set_weights(full.get_weights())
+        values = [make_values(weight.shape, seed=6) ** 2 for weight in each.weights]
+        each.set_weights([each - 6 if each.ndim > 1 else each for each in values])
     outputs = half(make_values(), training=training)
     assert outputs.dtype == half.compute_dtype
-    np.testing.assert_allclose(
-        tf.cast(outputs, tf.float32), full(make_values(), training=training), atol=0.1
-    )
+    expected = full(make_values(), training=training).numpy()
+    error = np.abs(tf.cast(outputs, tf.float32) - expected).mean()
+    assert error < 0.02 * np.abs(expected).max()  # bfloat16 has 8 bits
