@@ -32,7 +32,9 @@ BIN_HU = 10
 
 _LOWEST = np.iinfo(np.int16).min
 _VALUES = 2**16
-_SLAB = 4  # slices counted at once: their indices as int64 stay in the processor's cache
+_SLAB = (
+    4  # slices counted at once: they stay in the processor's cache, which is three times as fast
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,16 +57,15 @@ class HuCounts:
     @classmethod
     def of(cls, record: Record) -> HuCounts:
         """Of one case."""
-        counts = np.zeros(2 * _VALUES, np.int64)
+        everywhere, foreground = np.zeros((2, _VALUES), np.int64)
         for start in range(0, len(record.image), _SLAB):
             slab = slice(start, start + _SLAB)
-            place = record.image[slab].astype(np.int64)
-            place -= _LOWEST
-            if record.label is not None:
-                place += (record.label[slab] > 0).astype(np.int64) * _VALUES
-            counts += np.bincount(place.ravel(), minlength=len(counts))
-        background, foreground = counts.reshape(2, _VALUES)
-        return cls(background + foreground, foreground)
+            place = record.image[slab].ravel().view(np.uint16)  # negative HU come after the others
+            everywhere += np.bincount(place, minlength=_VALUES)
+            if record.label is not None and record.label[slab].any():
+                inside = record.label[slab].ravel() != 0
+                foreground += np.bincount(place[inside], minlength=_VALUES)
+        return cls(np.roll(everywhere, -_LOWEST), np.roll(foreground, -_LOWEST))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Sequence[int]]) -> HuCounts:
