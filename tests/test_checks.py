@@ -136,14 +136,17 @@ def test_padding_becomes_air(writeable):
 # -- the case
 
 
-def test_other_findings_in_the_file_are_told_in_the_detail(tmp_path):
+def test_the_detail_tells_how_to_accept_and_what_else_is_odd(tmp_path):
     write_volume(Volume(np.zeros((12, 14, 16), np.int16), AFFINE / 1000), tmp_path / "ct.nii")
     case = Case("a", f"{tmp_path}/ct.nii", None, "a")
     checks = CheckOptions(accept=("spacing_implausible",))
     with pytest.raises(Exception, match="80 to 1000 mm wide") as caught:
         Preprocessing(LABEL_MAP, SPACING_MM, checks).convert(case)
     assert caught.value.code == "field_of_view_implausible"
-    assert caught.value.detail == "voxels must differ, but all are 0 HU or padding [constant_image]"
+    assert caught.value.detail == (
+        "--accept field_of_view_implausible lets such cases pass; "
+        "also: voxels must differ, but all are 0 HU or padding [constant_image]"
+    )
 
 
 def test_the_series_that_is_asked_for_is_converted(tmp_path):

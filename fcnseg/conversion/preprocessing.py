@@ -13,7 +13,7 @@ from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
-from fcnseg.conversion.rejects import CODES, CaseError, CaseWarning, opened
+from fcnseg.conversion.rejects import ACCEPTABLE, CODES, CaseError, CaseWarning, opened
 from fcnseg.errors import GeometryError
 from fcnseg.records import Record
 from fcnseg.volumes import (
@@ -148,8 +148,10 @@ class Preprocessing:
         ]
         if rejecting:
             first, *others = rejecting
-            detail = "; ".join(f"{other.reason} [{other.code}]" for other in others)
-            raise CaseError(first.code, first.reason, file=file, detail=detail)
+            told = [f"also: {other.reason} [{other.code}]" for other in others]
+            if first.code in ACCEPTABLE:
+                told.insert(0, f"--accept {first.code} lets such cases pass")
+            raise CaseError(first.code, first.reason, file=file, detail="; ".join(told))
         return [
             CaseWarning(case.case_id, finding.code, finding.reason, file) for finding in findings
         ]
