@@ -129,7 +129,7 @@ class ConvertCt:
         try:
             with (
                 engine(options) as runner,
-                shown(output, cases=len(cases), rejected=len(cases.rejects)),
+                shown(output, cases=len(cases)),
                 beam.Pipeline(runner=runner, options=options) as pipeline,
             ):
                 self.build(pipeline, cases, preprocessing, output=output)

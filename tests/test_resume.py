@@ -231,7 +231,7 @@ def test_progress_is_told_from_the_folder_alone(writing, cases):
     writer, shards = writing
     image = cases.parent / "images" / f"{shards[1].cases[0].case_id}.nii.gz"
     content = image.read_bytes()
-    watch = Watch(writer.output, cases=8, rejected=1)  # one more has a bad header
+    watch = Watch(writer.output, cases=8)  # one more has a bad header
     assert str(watch.look(0.0)) == ("cases 2 of 8, rejected 2, shards 0 of 6, 0.0 MB/s")
     first = writer.write(shards[0])
     try:
@@ -255,22 +255,33 @@ def test_progress_is_told_from_the_folder_alone(writing, cases):
 def test_progress_begins_with_what_was_there(writing):
     writer, shards = writing
     writer.write(shards[0])
-    watch = Watch(writer.output, cases=6, rejected=0)
+    watch = Watch(writer.output, cases=6)
     assert watch.look(0.0).mb_per_second == 0
     written = writer.write(shards[1])
     assert watch.look(1.0).mb_per_second == pytest.approx(written.info.bytes / 1e6)
 
 
+def test_progress_of_a_validation_is_told_by_shards(writing):
+    writer, shards = writing
+    output = dataclasses.replace(writer.output, validate_only=True)
+    watch = Watch(output, cases=6)
+    watch.look(0.0)
+    for shard in shards[:2]:
+        dataclasses.replace(writer, output=output).write(shard)
+    assert not list(Path(output.folder).glob("*.tfrecord"))
+    assert str(watch.look(4.0)) == "cases 2 of 6, rejected 0, shards 2 of 6, 0:08 min left"
+
+
 def test_before_the_plan_nobody_knows(cases, tmp_path):
     output = stop_before_planning(job(cases, tmp_path / "out"))
-    assert Watch(output, cases=6, rejected=0).look() is None
+    assert Watch(output, cases=6).look() is None
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(writing, caplog, monkeypatch):
     writer, _ = writing
     caplog.set_level("INFO")
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
-    with progress.shown(writer.output, cases=6, rejected=0):
+    with progress.shown(writer.output, cases=6):
         deadline = time.monotonic() + 10
         while len(caplog.messages) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -282,7 +293,7 @@ def test_one_live_line_on_a_terminal(writing, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.3)
-    with progress.shown(writer.output, cases=6, rejected=0):
+    with progress.shown(writer.output, cases=6):
         time.sleep(0.8)
     shown = capsys.readouterr().err
     assert "reading the headers of 6 cases" in shown

@@ -38,42 +38,41 @@ class Progress:
         done: How many of them are in whole shards, or were rejected.
         rejected: How many of these were rejected.
         shards: How many shards are whole, and how many are planned.
-        mb_per_second: Of records, since the job began.
-        seconds_left: Until all planned records are written; None while nobody knows.
+        mb_per_second: Of records, since the job began; None where none are written.
+        seconds_left: Until all that is planned is done; None while nobody knows.
     """
 
     cases: int
     done: int
     rejected: int
     shards: tuple[int, int]
-    mb_per_second: float
+    mb_per_second: float | None
     seconds_left: float | None
 
     def __str__(self) -> str:
+        rate = "" if self.mb_per_second is None else f", {self.mb_per_second:.1f} MB/s"
         left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
         return (
             f"cases {self.done} of {self.cases}, rejected {self.rejected}, shards"
-            f" {self.shards[0]} of {self.shards[1]}, {self.mb_per_second:.1f} MB/s{left}"
+            f" {self.shards[0]} of {self.shards[1]}{rate}{left}"
         )
 
 
 class Watch:
     """Looks at an output folder again and again; each small file is read once."""
 
-    def __init__(self, output: Output, *, cases: int, rejected: int) -> None:
+    def __init__(self, output: Output, *, cases: int) -> None:
         """Begins to watch.
 
         Args:
             output: The folder.
             cases: How many cases are listed.
-            rejected: How many of them the list itself rejects.
         """
         self.output = output
         self.cases = cases
-        self.rejected = rejected
         self.plan: Plan | None = None
         self._shards: dict[str, WrittenShard] = {}
-        self._began: tuple[float, int] | None = None  # seconds, bytes that were there already
+        self._began: tuple[float, int] | None = None  # seconds, work that was done already
 
     def look(self, now: float | None = None) -> Progress | None:
         """How far the job is; None while headers are read and nothing is planned.
@@ -88,21 +87,26 @@ class Watch:
         for path in self.output.list_notes():
             if path not in self._shards:
                 self._shards[path] = WrittenShard.from_json(files.read_text(path))
-        written = (
-            sum(shard.info.bytes for shard in self._shards.values()) + self._bytes_on_the_way()
-        )
-        self._began = self._began or (now, written)
+        done, planned = self._work(self.plan)
+        self._began = self._began or (now, done)
+        per_second = (done - self._began[1]) / max(now - self._began[0], 1e-9)
         rejected = self.cases - self.plan.cases
         rejected += sum(len(shard.rejects) for shard in self._shards.values())
-        rate = (written - self._began[1]) / max(now - self._began[0], 1e-9)
         return Progress(
             cases=self.cases,
             done=rejected + sum(len(shard.cases) for shard in self._shards.values()),
             rejected=rejected,
             shards=(len(self._shards), self.plan.shards),
-            mb_per_second=rate / 1e6,
-            seconds_left=max(self.plan.bytes - written, 0) / rate if rate > 0 else None,
+            mb_per_second=None if self.output.validate_only else per_second / 1e6,
+            seconds_left=max(planned - done, 0) / per_second if per_second > 0 else None,
         )
+
+    def _work(self, plan: Plan) -> tuple[int, int]:
+        """What is done and what is planned: bytes of records, or shards where none are written."""
+        if self.output.validate_only:
+            return len(self._shards), plan.shards
+        written = sum(shard.info.bytes for shard in self._shards.values())
+        return written + self._bytes_on_the_way(), plan.bytes
 
     def _bytes_on_the_way(self) -> int:
         """Of files that are not whole yet; 0 in an object store, where nobody sees them."""
@@ -113,15 +117,14 @@ class Watch:
 
 
 @contextmanager
-def shown(output: Output, *, cases: int, rejected: int) -> Iterator[None]:
+def shown(output: Output, *, cases: int) -> Iterator[None]:
     """Shows the progress of a job while the block runs: one live line, or a line a minute.
 
     Args:
         output: Where the job writes.
         cases: How many cases are listed.
-        rejected: How many of them the list itself rejects.
     """
-    watch = Watch(output, cases=cases, rejected=rejected)
+    watch = Watch(output, cases=cases)
     console = Console(stderr=True)
     if not console.is_terminal:
         with _repeated(lambda: _log(watch), LINE_SECONDS):
