@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 SOFT_TISSUE_HU = (-160, 240)  # the usual window of abdominal CT: level 40, width 400
 _PANEL_INCHES = 3.4  # height of the tallest of the three
-_LETTER: Mapping[str, Any] = {"color": "white", "fontsize": 8, "alpha": 0.85}
+_LETTER: Mapping[str, Any] = {
+    "color": "white",
+    "fontsize": 8,
+    "bbox": {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1.2},  # read on bone too
+}
 
 
 @dataclasses.dataclass(frozen=True)
