@@ -18,6 +18,11 @@ from fcnseg.whole_file import write_whole
 # Voxels along (z, y, x).
 Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+Fractions = tuple[Fraction, Fraction, Fraction]
+NonNegativeTriple = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
+Factor = Annotated[float, pydantic.Field(ge=1)]
+# Lowest and highest.
+PositiveRange = tuple[PositiveFloat, PositiveFloat]
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -180,6 +185,68 @@ class LossConfig:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """How training patches are changed, each anew whenever it is drawn; by default not at all.
+
+    Triples are for (z, y, x). Draws are uniform; what moves voxels reaches every patch.
+    """
+
+    run_on: Literal["host", "device"] = "host"
+    """`host`: inside tf.data, on the CPU. `device`: in front of the network, on the accelerator."""
+    rotation_degrees: NonNegativeTriple = (0.0, 0.0, 0.0)
+    """Largest turn about each axis, either way; in mm, so thick slices are not sheared."""
+    scale: PositiveRange = (1.0, 1.0)
+    """By which factor the patient grows."""
+    flip: Fractions = (0.0, 0.0, 0.0)
+    """Probability that an axis is turned round; organs have sides, so mind the x axis."""
+    translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
+    """Largest shift along each axis, either way; whole voxels."""
+    deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
+    """Largest displacement of the control points of the cubic B-spline that bends a patch."""
+    control_spacing_voxels: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (24.0, 24.0, 24.0)
+    """Distance of its control points."""
+    intensity_probability: Fraction = 0.2
+    """Share of patches that each of the changes below reaches."""
+    noise_hu: NonNegativeFloat = 0.0
+    """Largest standard deviation of Gaussian noise."""
+    blur_mm: NonNegativeFloat = 0.0
+    """Largest standard deviation of a Gaussian blur."""
+    low_resolution: tuple[Factor, Factor, Factor] = (1.0, 1.0, 1.0)
+    """Largest factor by which voxels are made longer and back: thick slices are (3, 1, 1)."""
+    brightness_hu: NonNegativeFloat = 0.0
+    """Largest shift of HU, either way."""
+    contrast: PositiveRange = (1.0, 1.0)
+    """Factor of HU, which leaves water as it is."""
+    gamma: PositiveRange = (1.0, 1.0)
+    """Exponent within `gamma_window`; HU outside it stay."""
+    gamma_window: tuple[float, float] = (-200.0, 300.0)
+    """HU that gamma leaves as they are; by default those of the network's first layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "contrast", "gamma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be (lowest, highest), got {(low, high)}")
+        low, high = self.gamma_window
+        if not low < high:
+            raise ValueError(f"gamma_window must be (low, high), low < high, got {(low, high)}")
+
+    @property
+    def warps(self) -> bool:
+        """Whether patches are resampled; a shift by whole voxels needs no resampling."""
+        moved = (*self.rotation_degrees, *self.flip, *self.deformation_voxels)
+        return any(moved) or self.scale != (1, 1)
+
+    @property
+    def changes_hu(self) -> bool:
+        """Whether HU are changed."""
+        sizes = (self.noise_hu, self.blur_mm, self.brightness_hu)
+        factors = (*self.low_resolution, *self.contrast, *self.gamma)
+        changed = any(sizes) or any(factor != 1 for factor in factors)
+        return self.intensity_probability > 0 and changed
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """How the network is trained."""
 
@@ -216,6 +283,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     patches: PatchConfig = PatchConfig()
     loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 

@@ -1,0 +1,108 @@
+"""Applies what was drawn to patches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import tensorflow as tf
+
+from fcnseg.config import AugmentationConfig
+from fcnseg.data.augmentation.affine import source_size
+from fcnseg.data.augmentation.deformation import displacements
+from fcnseg.data.augmentation.drawing import draw_parameters
+from fcnseg.data.augmentation.intensity import Parameters, change_hu
+from fcnseg.data.augmentation.resample import linear, nearest, positions
+from fcnseg.volumes.volume import Shape, Triple
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """One way of changing patches of one size.
+
+    Attributes:
+        config: What is drawn, and how far it goes.
+        size: Voxels (z, y, x) of a patch.
+        label_size: Voxels (z, y, x) of its label, which is the middle of the patch.
+        spacing: Millimetres (z, y, x) between voxels.
+    """
+
+    config: AugmentationConfig
+    size: Shape
+    label_size: Shape
+    spacing: Triple
+
+    @functools.cached_property
+    def source_size(self) -> Shape:
+        """Voxels (z, y, x) to cut from the volume about the patch's centre.
+
+        No draw reaches beyond them, so that a turned patch shows the patient up to its corners.
+        """
+        return source_size(self.config, self.size, spacing=self.spacing)
+
+    def draw(self, seed: tf.Tensor) -> Parameters:
+        """Draws how one patch is changed; on the host, never in what XLA compiles.
+
+        Args:
+            seed: int64 (2,); the draw depends on nothing else.
+        """
+        return draw_parameters(self.config, seed, size=self.size, spacing=self.spacing)
+
+    def apply(
+        self, hu: tf.Tensor, label: tf.Tensor, parameters: Parameters
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Changes a batch, voxels of image and label alike: HU linear, label nearest.
+
+        Args:
+            hu: HU (batch, *source_size) of any real type.
+            label: Class indices (batch, *source_size).
+            parameters: As `draw` gives them, each with a batch axis.
+
+        Returns:
+            HU float32 (batch, *size) and class indices (batch, *label_size).
+        """
+        if self.config.warps:
+            hu, label = self._resample(hu, label, self._positions(parameters))
+        else:
+            hu, label = tf.cast(hu, tf.float32), label[self._middle]
+        return self._change_hu(hu, parameters), label
+
+    def apply_compiled(
+        self, hu: tf.Tensor, label: tf.Tensor, parameters: Parameters
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `apply`, through XLA, in several pieces: much faster on a CPU.
+
+        One patch at a time is best: its intermediate values stay in the cache.
+        """
+        compiled = functools.partial(tf.function, jit_compile=True)
+        if self.config.warps:
+            at = compiled(self._positions)(parameters)
+            hu, label = compiled(self._resample)(hu, label, at)
+        else:
+            hu, label = tf.cast(hu, tf.float32), label[self._middle]
+        if self.config.changes_hu:
+            hu = compiled(self._change_hu)(hu, parameters)
+        return hu, label
+
+    def _positions(self, parameters: Parameters) -> list[tf.Tensor]:
+        displacement = None
+        if any(self.config.deformation_voxels):
+            displacement = displacements(parameters["control"], self.size, self.config)
+        return positions(
+            parameters["matrix"], displacement, size=self.size, source_size=self.source_size
+        )
+
+    def _resample(
+        self, hu: tf.Tensor, label: tf.Tensor, at: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return linear(hu, at), nearest(label, [position[self._middle] for position in at])
+
+    def _change_hu(self, hu: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        return change_hu(hu, parameters, self.config) if self.config.changes_hu else hu
+
+    @property
+    def _middle(self) -> tuple[slice, ...]:
+        """Cuts the part (batch, *label_size) that has a label out of a patch (batch, *size)."""
+        starts = (n // 2 - m // 2 for n, m in zip(self.size, self.label_size, strict=True))
+        parts = (slice(a, a + m) for a, m in zip(starts, self.label_size, strict=True))
+        return (slice(None), *parts)

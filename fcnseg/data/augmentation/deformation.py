@@ -1,0 +1,74 @@
+"""The smooth bending of a patch: a cubic B-spline over a grid of control points.
+
+The field is separable: three small matrices of spline weights, one an axis, times the displacements
+of the control points. The weights of a voxel are positive and sum to one, so no voxel moves further
+than the furthest control point.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from fcnseg.config import AugmentationConfig
+from fcnseg.volumes.volume import Shape
+
+
+def control_points(length: int, control_spacing: float) -> int:
+    """Control points along an axis of so many voxels: each voxel lies among four of them."""
+    return math.ceil((length - 1) / control_spacing) + 3
+
+
+def spline_weights(length: int, control_spacing: float) -> npt.NDArray[np.float32]:
+    """The weight (voxels, control points) of each control point at each voxel of an axis.
+
+    The grid of control points has its centre where the patch has it.
+    """
+    count = control_points(length, control_spacing)
+    voxels = (np.arange(length) - (length - 1) / 2) / control_spacing
+    points = np.arange(count) - (count - 1) / 2
+    distance = np.abs(voxels[:, np.newaxis] - points)
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    return np.where(distance < 1, near, far).astype(np.float32)
+
+
+def displacements(control: tf.Tensor, size: Shape, config: AugmentationConfig) -> tf.Tensor:
+    """How far each voxel moves.
+
+    Args:
+        control: Displacements (batch, 3, *control points) of the control points in voxels, the
+            second axis being those along z, y and x.
+        size: Voxels (z, y, x) of the patch.
+        config: Tells the spacing of the control points.
+
+    Returns:
+        Voxels (batch, 3, z, y, x).
+    """
+    weights = [
+        tf.constant(spline_weights(length, spacing))
+        for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
+    ]
+    # Plain matrix products, no axis moved: twice as fast as an einsum under XLA on a CPU.
+    field = tf.matmul(control, weights[2], transpose_b=True)  # (batch, 3, i, j, x)
+    field = tf.matmul(weights[1], field)  # (batch, 3, i, y, x)
+    batch, planes = tf.shape(field)[0], field.shape[2]
+    field = tf.matmul(weights[0], tf.reshape(field, [batch, 3, planes, size[1] * size[2]]))
+    return tf.reshape(field, [batch, 3, *size])
+
+
+def control_shape(size: Shape, config: AugmentationConfig) -> tuple[int, int, int]:
+    """Control points (z, y, x) of a patch."""
+    depth, height, width = (
+        control_points(length, spacing)
+        for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
+    )
+    return depth, height, width
+
+
+def largest_displacement(config: AugmentationConfig) -> npt.NDArray[np.float64]:
+    """Voxels (3,) that no voxel moves further than, along z, y and x."""
+    return np.array(config.deformation_voxels, dtype=np.float64)
