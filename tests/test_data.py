@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from small_records import make_record, write_dataset, write_small_dataset
 
-from fcnseg.config import PatchConfig
+from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.data.augmentation import Augmentation
 from fcnseg.data.patches import draw_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
@@ -28,10 +29,12 @@ def dataset(tmp_path_factory):
 
 def batches(directory, count=6, config=CONFIG, **kwargs):
     dataset = make_training_dataset(directory, config, **{"seed": 0, **kwargs})
-    return [(hu.numpy(), label.numpy()) for hu, label in itertools.islice(dataset, count)]
+    return [tf.nest.map_structure(np.array, batch) for batch in itertools.islice(dataset, count)]
 
 
-def draw(record, count=1, *, size=(8, 8, 8), label_size=None, foreground_fraction=1.0):
+def draw(
+    record, count=1, *, size=(8, 8, 8), label_size=None, foreground_fraction=1.0, shift=(0, 0, 0)
+):
     """So many patches of a record: HU (count, z, y, x) and labels."""
     decoded = decode_record(encode_record(record))
 
@@ -42,6 +45,7 @@ def draw(record, count=1, *, size=(8, 8, 8), label_size=None, foreground_fractio
             size=size,
             label_size=label_size or size,
             foreground_fraction=foreground_fraction,
+            shift=shift,
         )
 
     patches = tf.data.Dataset.range(count).map(draw_one).batch(count).get_single_element()
@@ -63,6 +67,75 @@ def test_seed_decides_everything(dataset):
         np.testing.assert_array_equal(label, label_again)
     assert all((hu != hu_other).any() for (hu, _), (hu_other, _) in zip(first, other, strict=True))
     assert (first[0][0] != first[-1][0]).any()
+
+
+MOVED = AugmentationConfig(
+    rotation_degrees=(20, 20, 20),
+    translation_voxels=(3, 2, 1),
+    noise_hu=30,
+    intensity_probability=1,
+)
+
+
+@pytest.mark.parametrize("run_on", ["host", "device"])
+@pytest.mark.parametrize("start", [1, 4, 9])
+def test_batches_go_on_from_any_step(dataset, run_on, start):
+    """Blocks have 4 steps: start within the first, on the border, and in the third."""
+    config = dataclasses.replace(CONFIG, shuffle_buffer=8)
+    settings = {"augmentation": dataclasses.replace(MOVED, run_on=run_on), "with_case_ids": True}
+    everything = batches(dataset, start + 3, config, **settings)
+    went_on = batches(dataset, 3, config, start_step=start, **settings)
+    for part, again in zip(
+        tf.nest.flatten(everything[start:]), tf.nest.flatten(went_on), strict=True
+    ):
+        np.testing.assert_array_equal(part, again)
+
+
+def test_host_and_device_make_the_same_patches(dataset):
+    augmentation = Augmentation(MOVED, CONFIG.size, CONFIG.size, (2.0, 2.0, 2.0))
+    on_host = batches(dataset, 3, augmentation=MOVED)
+    in_front = batches(dataset, 3, augmentation=dataclasses.replace(MOVED, run_on="device"))
+    for (hu, label), ((source, parameters), source_label) in zip(on_host, in_front, strict=True):
+        assert source.shape[1:] == source_label.shape[1:] == augmentation.source_size
+        expected, classes = augmentation.apply(source, source_label, parameters)
+        np.testing.assert_allclose(hu[..., 0], expected, atol=0.55)  # whole HU leave the host
+        assert (label == classes).numpy().mean() > 0.999
+
+
+def test_augmentation_changes_patches_and_keeps_their_form(dataset):
+    (plain, _), *_ = batches(dataset, 1)
+    (hu, label), *_ = batches(dataset, 1, augmentation=MOVED, label_size=(4, 6, 8))
+    assert (hu.dtype, hu.shape) == (np.float32, plain.shape)
+    assert (label.dtype, label.shape) == (np.uint8, (2, 4, 6, 8))
+    assert np.abs(hu - plain).mean() > 10
+
+
+def test_shift_moves_the_organ_off_the_centre():
+    record = make_record("case", seed=0, shape=(60, 60, 60))
+    label = np.zeros(record.shape, np.uint8)
+    label[30, 30, 30] = 1
+    record = dataclasses.replace(
+        record,
+        label=label,
+        foreground_coordinates=np.array([[30, 30, 30]], np.int32),
+        foreground_counts=np.array([0, 1, 0]),
+    )
+    _, patches = draw(record, 300, size=(20, 20, 20), shift=(5, 2, 0))
+    found = np.argwhere(patches)[:, 1:] - 10
+    assert len(found) == 300
+    assert found.min(axis=0).tolist() == [-5, -2, 0]
+    assert found.max(axis=0).tolist() == [5, 2, 0]
+    assert len(np.unique(found, axis=0)) > 45  # of 11 * 5, each with 5 in 300
+
+
+def test_batches_tell_their_cases_on_request(dataset):
+    volumes = {
+        record["case_id"].numpy(): set(record["image"].numpy().ravel())
+        for record in make_volume_dataset(dataset, "train")
+    }
+    for hu, _, case_ids in batches(dataset, 5, with_case_ids=True):
+        for patch, case_id in zip(hu, case_ids, strict=True):
+            assert set(patch.astype(int).ravel()) - {AIR_HU} <= volumes[case_id]
 
 
 def test_patch_is_a_part_of_its_volume():

@@ -6,10 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from fcnseg.config import PatchConfig
+from fcnseg.config import AugmentationConfig, PatchConfig
+from fcnseg.data.augmentation import Augmentation
+from fcnseg.data.blocks import Blocks
+from fcnseg.data.case_order import CaseOrder
 from fcnseg.data.patches import draw_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo, read_dataset_info
@@ -17,10 +21,15 @@ from fcnseg.records.decoding import decode_record, join_records
 from fcnseg.volumes.label_map import label_dtype
 from fcnseg.volumes.volume import Shape
 
-# Each holds a decoded record; two keep a core busy while the other one reads.
-_RECORDS_AT_ONCE = 2
-_SHARDS_AT_ONCE = 4
+# Each holds a decoded case; two keep a core busy while the other one reads.
+_CASES_AT_ONCE = 2
 _BATCHES_AHEAD = 2
+# Sets the draws of the augmentation apart from those of the patch.
+_AUGMENTATION = 1
+_NONE = AugmentationConfig()
+
+# What a patch is made of: tensors by name, one of them a dictionary.
+Patches = dict[str, Any]
 
 
 def make_training_dataset(
@@ -28,27 +37,39 @@ def make_training_dataset(
     config: PatchConfig,
     *,
     seed: int,
+    augmentation: AugmentationConfig = _NONE,
     split: str = "train",
     num_replicas: int = 1,
     label_size: Shape | None = None,
+    start_step: int = 0,
+    with_case_ids: bool = False,
 ) -> tf.data.Dataset:
     """Reads batches of random patches, without end; equal seeds give equal batches.
 
-    Memory holds the patches of the shuffle buffer and of two batches, two decoded records, and the
-    bytes of one record for each of four shards, twice those where cases take several records; never
-    more, however large the dataset.
+    Each batch follows from the seed and its number, so a dataset that starts at a step gives what
+    another one gives after so many batches, and need not read what lies before.
+
+    Host memory holds, however large the dataset: three blocks of patches (a block is the shuffle
+    buffer, rounded up to whole reads and whole batches), four batches as float32, two decoded
+    cases with the patches drawn of them, and the bytes of two cases for each of four files, twice
+    those where cases take several records.
 
     Args:
         directory: Folder of a finished dataset.
         config: Size of the patches, and how they are drawn.
         seed: Of everything that is drawn.
+        augmentation: How patches are changed.
         split: Whose cases are read.
         num_replicas: A batch is `config.batch_size` patches for each of them.
         label_size: Voxels (z, y, x) of the label, where the network gives only the middle of its
             input (`output_shape`); by default the whole patch.
+        start_step: Number of the first batch, where a run goes on.
+        with_case_ids: Whether to give the ids (batch,) of the cases as a third part.
 
     Returns:
-        A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x).
+        A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x). With
+        `augmentation.run_on` "device", what `Augmentation.apply` takes instead: a pair of HU int16
+        and the drawn parameters, and the class indices, both of `Augmentation.source_size`.
 
     Raises:
         DatasetError: If the dataset is missing, unfinished or without labels, or the split has no
@@ -57,47 +78,76 @@ def make_training_dataset(
     info = read_dataset_info(directory)
     if not info.labelled:
         raise DatasetError(f"training needs labels, and the cases of {directory} have none")
-    shards = _shards(info, directory, split)
-    shards_at_once = min(len(shards), _SHARDS_AT_ONCE)
-    decode = _decoder(info)
-
-    def draw_patches(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = decode(serialized)
-        seeds = tf.random.experimental.stateless_split([seed, index], config.per_read)
-        label_shape = label_size or config.size
-        return tf.map_fn(
-            lambda patch_seed: draw_patch(
-                record,
-                patch_seed,
-                size=config.size,
-                label_size=label_shape,
-                foreground_fraction=config.foreground_fraction,
-            ),
-            seeds,
-            fn_output_signature=(
-                tf.TensorSpec(config.size, tf.int16),
-                tf.TensorSpec(label_shape, record["label"].dtype),
-            ),
-        )
-
-    return (
-        tf.data.Dataset.from_tensor_slices(shards)
-        .shuffle(len(shards), seed=seed)
-        .repeat()
-        .interleave(
-            functools.partial(_cases, divided=bool(info.splits[split].divided)),
-            cycle_length=shards_at_once,
-            num_parallel_calls=shards_at_once,
-            deterministic=True,
-        )
-        .enumerate()
-        .map(draw_patches, num_parallel_calls=_RECORDS_AT_ONCE, deterministic=True)
-        .unbatch()
-        .shuffle(config.shuffle_buffer, seed=seed)
-        .batch(config.batch_size * num_replicas, drop_remainder=True)
-        .map(lambda hu, label: (tf.cast(hu[..., tf.newaxis], tf.float32), label))
-        .prefetch(_BATCHES_AHEAD)
+    changes = Augmentation(augmentation, config.size, label_size or config.size, info.spacing_mm)
+    blocks = Blocks.of(config, batch_size=config.batch_size * num_replicas)
+    order = CaseOrder(
+        tuple(_shards(info, directory, split)),
+        tuple(shard.cases for shard in info.splits[split].shards),
+        seed,
     )
+    cases = order.read(
+        functools.partial(_cases, divided=bool(info.splits[split].divided)),
+        start=blocks.first_read(start_step),
+    )
+    draw = functools.partial(_draw_patches, config=config, changes=changes, seed=seed)
+    decode = _decoder(info)
+    reads = cases.map(
+        lambda read, serialized: draw(read, decode(serialized)),
+        num_parallel_calls=_CASES_AT_ONCE,
+        deterministic=True,
+    )
+    batches = blocks.shuffled(reads, seed=seed, step=start_step)
+    finish = functools.partial(_finished, with_case_ids=with_case_ids)
+    return batches.map(finish).prefetch(_BATCHES_AHEAD)
+
+
+def _draw_patches(
+    read: tf.Tensor,
+    record: dict[str, tf.Tensor],
+    *,
+    config: PatchConfig,
+    changes: Augmentation,
+    seed: int,
+) -> Patches:
+    """The patches (per_read, ...) of a case, for the read of that number."""
+    seeds = tf.random.experimental.stateless_split([seed, read], config.per_read)
+    patches = [
+        _draw_patch(record, patch_seed, config=config, changes=changes)
+        for patch_seed in tf.unstack(seeds)
+    ]
+    return tf.nest.map_structure(lambda *parts: tf.stack(parts), *patches)
+
+
+def _draw_patch(
+    record: dict[str, tf.Tensor], seed: tf.Tensor, *, config: PatchConfig, changes: Augmentation
+) -> Patches:
+    hu, label = draw_patch(
+        record,
+        seed,
+        size=changes.source_size,
+        label_size=changes.source_size if changes.active else changes.label_size,
+        foreground_fraction=config.foreground_fraction,
+        shift=changes.config.translation_voxels,
+    )
+    patch: Patches = {"hu": hu, "label": label, "case_id": record["case_id"]}
+    if not changes.active:
+        return patch
+    parameters = changes.draw(tf.random.experimental.stateless_fold_in(seed, _AUGMENTATION))
+    if changes.config.run_on == "device":
+        return patch | {"parameters": parameters}
+    batch = tf.nest.map_structure(lambda part: part[tf.newaxis], (hu, label, parameters))
+    hu, label = changes.apply_compiled(*batch)
+    # Records hold whole HU too; float32 would double the block.
+    return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
+
+
+def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
+    """A batch as the training step takes it."""
+    hu, label = patches["hu"], patches["label"]
+    ids = (patches["case_id"],) if with_case_ids else ()
+    if "parameters" in patches:
+        return (hu, patches["parameters"]), label, *ids
+    return tf.cast(hu[..., tf.newaxis], tf.float32), label, *ids
 
 
 def make_volume_dataset(directory: str | os.PathLike[str], split: str) -> tf.data.Dataset:

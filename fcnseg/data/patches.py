@@ -8,6 +8,8 @@ from fcnseg.volumes import AIR_HU
 from fcnseg.volumes.volume import Shape
 
 _BACKGROUND = 0
+# Sets the draw of the shift apart from the others.
+_SHIFT = 2
 
 
 def draw_patch(
@@ -17,6 +19,7 @@ def draw_patch(
     size: Shape,
     label_size: Shape,
     foreground_fraction: float,
+    shift: Shape = (0, 0, 0),
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a patch; where it hangs over the volume's border it holds air and background.
 
@@ -27,6 +30,7 @@ def draw_patch(
         label_size: Voxels (z, y, x) of the label, which is the middle of the patch.
         foreground_fraction: Probability that the centre is a voxel of an organ: one of the case's
             organs, each alike, then one of its stored voxels. Else any voxel is the centre.
+        shift: Voxels (z, y, x) by which the centre is moved at most, each axis either way.
 
     Returns:
         HU int16 of `size`, and class indices of `label_size`.
@@ -39,6 +43,8 @@ def draw_patch(
         lambda: _organ_voxel(record, voxel_seed),
         lambda: _below(record["shape"], voxel_seed),
     )
+    if any(shift):
+        centre += _shift(shift, tf.random.experimental.stateless_fold_in(seed, _SHIFT))
     image = _cut(record["image"], centre, size, outside=AIR_HU)
     return image, _cut(record["label"], centre, label_size, outside=_BACKGROUND)
 
@@ -52,6 +58,12 @@ def _organ_voxel(record: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
     first = tf.reduce_sum(counts[:organ])  # rows are ordered by class
     row = first + _below(counts[organ], row_seed)
     return tf.cast(record["foreground_coordinates"][row], tf.int64)
+
+
+def _shift(largest: Shape, seed: tf.Tensor) -> tf.Tensor:
+    """Whole voxels int64 (3,) from -largest to largest, each alike."""
+    reach = tf.constant(largest, tf.int64)
+    return _below(2 * reach + 1, seed) - reach
 
 
 def _below(limit: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -21,6 +21,7 @@ from fcnseg import __version__
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config, TrainingConfig, write_config
 from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.data.augmentation import Augmentation
 from fcnseg.errors import DatasetError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
@@ -33,6 +34,7 @@ from fcnseg.run_folder import (
     RunManifest,
     make_run_folder,
 )
+from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 
 logger = logging.getLogger(__name__)
@@ -92,9 +94,15 @@ def train(
         data,
         config.patches,
         seed=config.training.seed,
+        augmentation=config.augmentation,
         num_replicas=strategy.num_replicas_in_sync,
         label_size=label_size,
     )
+    if config.augmentation.run_on == "device":
+        changes = Augmentation(
+            config.augmentation, config.patches.size, label_size, info.spacing_mm
+        )
+        augment_in_step(model, changes)
     volumes = make_volume_dataset(data, "validation")
     validation = Validation(segmenter, volumes, every=config.training.validate_every)
     best = KeepBest(folder / BEST_MODEL_FILE, network)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -14,6 +16,14 @@ from fcnseg.data.augmentation.drawing import draw_parameters
 from fcnseg.data.augmentation.intensity import Parameters, change_hu
 from fcnseg.data.augmentation.resample import linear, nearest, positions
 from fcnseg.volumes.volume import Shape, Triple
+
+
+class _Pieces(NamedTuple):
+    """What is compiled apart: one function for all patches, so that each is compiled once."""
+
+    positions: Callable[..., Any]
+    resample: Callable[..., Any]
+    change_hu: Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +41,11 @@ class Augmentation:
     size: Shape
     label_size: Shape
     spacing: Triple
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to apply; a mere shift is one of the place that is cut."""
+        return self.config.warps or self.config.changes_hu
 
     @functools.cached_property
     def source_size(self) -> Shape:
@@ -74,15 +89,16 @@ class Augmentation:
 
         One patch at a time is best: its intermediate values stay in the cache.
         """
-        compiled = functools.partial(tf.function, jit_compile=True)
         if self.config.warps:
-            at = compiled(self._positions)(parameters)
-            hu, label = compiled(self._resample)(hu, label, at)
+            hu, label = self._compiled.resample(hu, label, self._compiled.positions(parameters))
         else:
             hu, label = tf.cast(hu, tf.float32), label[self._middle]
-        if self.config.changes_hu:
-            hu = compiled(self._change_hu)(hu, parameters)
-        return hu, label
+        return self._compiled.change_hu(hu, parameters), label
+
+    @functools.cached_property
+    def _compiled(self) -> _Pieces:
+        steps = (self._positions, self._resample, self._change_hu)
+        return _Pieces(*(tf.function(step, jit_compile=True) for step in steps))
 
     def _positions(self, parameters: Parameters) -> list[tf.Tensor]:
         displacement = None

@@ -1,8 +1,8 @@
 """The one resampling of a patch: every move of its voxels composed, one gather of the source.
 
-Two steps, `positions` and then `linear` and `nearest`. In one piece, XLA would compute the positions
-anew for each of its loops: that takes twice as long on a CPU, and where two loops round a position
-to the two sides of a voxel, index and weight do not fit together.
+Two steps, `positions` and then `linear` and `nearest`. In one piece, XLA would compute the
+positions anew for each of its loops: that takes twice as long on a CPU, and where two loops round a
+position to the two sides of a voxel, index and weight would not fit together.
 """
 
 from __future__ import annotations

@@ -1,0 +1,39 @@
+"""Augmentation in front of the network: a part of the training step, not of the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fcnseg.data.augmentation import Augmentation
+
+
+def augment_in_step(model: keras.Model, changes: Augmentation) -> None:
+    """Lets the training step of a compiled model apply what the dataset has drawn.
+
+    The model takes the batches that `make_training_dataset` gives with `run_on` "device", on each
+    replica its own. Nothing that is saved changes: the step belongs to this object alone.
+
+    Args:
+        model: Compiled, from HU to logits.
+        changes: The augmentation; where it changes nothing, neither does the step.
+    """
+    if not changes.active:
+        return
+    step = model.train_step
+
+    def train_step(data: tuple[Any, tf.Tensor]) -> dict[str, tf.Tensor]:
+        (hu, parameters), label = data
+        hu, label = changes.apply(hu, label, parameters)
+        return step((hu[..., tf.newaxis], label))
+
+    # Keras 3 makes the state of loss and metrics when it sees the first batch, which must have the
+    # network's form.
+    model.test_on_batch(
+        np.zeros((1, *changes.size, 1), np.float32), np.zeros((1, *changes.label_size), np.uint8)
+    )
+    model.reset_metrics()
+    model.train_step = train_step
