@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
-from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, Size, TrainingConfig
+import dataclasses
+
+from fcnseg.config import (
+    AugmentationConfig,
+    Config,
+    InferenceConfig,
+    ModelConfig,
+    PatchConfig,
+    Size,
+    TrainingConfig,
+)
+
+# B-spline deformation, rotation and translation of Roth et al. 2018 (arXiv 1803.08691).
+_ROTH2018 = AugmentationConfig(
+    rotation_degrees=(20, 20, 20),
+    translation_voxels=(20, 20, 20),
+    deformation_voxels=(4, 4, 4),
+    control_spacing_voxels=(24, 24, 24),
+)
+# The same with what scanners and patients differ in: kinds and shares of changes as in nnU-Net
+# (Isensee et al. 2021), their sizes in HU and mm our own choice.
+_FCN = dataclasses.replace(
+    _ROTH2018,
+    scale=(0.9, 1.1),
+    noise_hu=25.0,
+    blur_mm=1.0,
+    low_resolution=(2.0, 1.5, 1.5),
+    brightness_hu=20.0,
+    contrast=(0.85, 1.15),
+    gamma=(0.75, 1.35),
+)
 
 
 def _fcn(filters: tuple[int, ...], blocks: tuple[int, ...], *, patch: Size) -> Config:
@@ -19,6 +49,7 @@ def _fcn(filters: tuple[int, ...], blocks: tuple[int, ...], *, patch: Size) -> C
             deep_supervision=len(filters) - 2,
         ),
         patches=PatchConfig(size=patch, batch_size=2),
+        augmentation=_FCN,
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(z // 2, y // 2, x // 2)),
     )
@@ -32,6 +63,7 @@ PRESETS: dict[str, Config] = {
     "roth2018": Config(
         model=ModelConfig(filters=(32, 64, 128, 256), skip="sum", norm="sync_batch"),
         patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        augmentation=_ROTH2018,
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),
     ),
@@ -57,6 +89,7 @@ PRESETS: dict[str, Config] = {
     "pyramid": Config(
         model=ModelConfig(filters=(32, 64, 128), skip="sum", norm="sync_batch", pyramid=2),
         patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        augmentation=_ROTH2018,
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),
     ),

@@ -269,6 +269,28 @@ def test_unfinished_dataset_is_refused(tmp_path):
         train(CONFIG, folder, tmp_path / "run")
 
 
+AUGMENTED_IN_THE_STEP = {
+    "augmentation.run_on": "device",
+    "augmentation.rotation_degrees": [20, 20, 20],
+    "augmentation.deformation_voxels": [2, 2, 2],
+    "augmentation.noise_hu": 20,
+}
+
+
+def test_augmented_on_the_host_or_in_front_of_the_network(dataset, tmp_path):
+    """The same patches but for the rounding to whole HU; the network that is kept is a plain one."""
+    in_step = override(CONFIG, {**AUGMENTED_IN_THE_STEP, "training.epochs": 1})
+    on_host = override(in_step, {"augmentation.run_on": "host"})
+    runs = [
+        train(config, dataset, tmp_path / config.augmentation.run_on)
+        for config in (in_step, on_host)
+    ]
+    losses = [run.history["loss"] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    model, _ = load_run(runs[0].run_dir)
+    assert [weight.shape for weight in model.inputs] == [(None, None, None, None, 1)]
+
+
 TRAIN_ON_SO_MANY_DEVICES = """
 import sys
 import tensorflow as tf
@@ -285,14 +307,14 @@ train(read_config(config), data, run_dir)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["uniform", "square"])
-def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, weights):
+@pytest.mark.parametrize(
+    "setting",
+    [{"loss.class_weights": "uniform"}, {"loss.class_weights": "square"}, AUGMENTED_IN_THE_STEP],
+    ids=["uniform", "square", "augmented"],
+)
+def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, setting):
     """A process each, since TensorFlow fixes its devices once."""
-    settings = {
-        "model.norm": "sync_batch",
-        "loss.class_weights": weights,
-        "training.steps_per_epoch": 5,
-    }
+    settings = {"model.norm": "sync_batch", "training.steps_per_epoch": 5, **setting}
     losses = {}
     for devices in (1, 2):
         config = override(CONFIG, {**settings, "patches.batch_size": 4 // devices})
