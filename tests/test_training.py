@@ -278,7 +278,7 @@ AUGMENTED_IN_THE_STEP = {
 
 
 def test_augmented_on_the_host_or_in_front_of_the_network(dataset, tmp_path):
-    """The same patches but for the rounding to whole HU; the network that is kept is a plain one."""
+    """The same patches but for whole HU; the network that is kept is a plain one."""
     in_step = override(CONFIG, {**AUGMENTED_IN_THE_STEP, "training.epochs": 1})
     on_host = override(in_step, {"augmentation.run_on": "host"})
     runs = [
