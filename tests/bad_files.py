@@ -123,6 +123,14 @@ def bent_quaternion(folder):
     return folder / "ct.nii"
 
 
+def negative_length(folder):
+    nib.save(nib.Nifti1Image(voxels(), np.eye(4)), folder / "ct.nii")
+    content = bytearray((folder / "ct.nii").read_bytes())
+    content[42:44] = np.int16(-10).tobytes()
+    (folder / "ct.nii").write_bytes(content)
+    return folder / "ct.nii"
+
+
 def pair_without_data(folder):
     nib.save(nib.Nifti1Pair(voxels(), np.eye(4)), folder / "ct.hdr")
     (folder / "ct.img").unlink()
@@ -201,6 +209,7 @@ BAD_FILES = {
     ),
     "2D .nii.gz": BadFile("bad_geometry", "three dimensions", nifti_of(voxels(shape=(9, 8)))),
     "2D .mha": BadFile("bad_geometry", "three dim", itk_of("ct.mha", voxels(shape=(9, 8)))),
+    "negative length .nii": BadFile("bad_geometry", r"\(-10, 9, 10\)", negative_length),
     "4D .nii.gz": BadFile("bad_geometry", "three dimensions", nifti_of(voxels(shape=(5, 4, 3, 2)))),
     "4D .nrrd": BadFile("bad_geometry", r"\(10, 9, 8, 2\)", four_dimensional("ct.nrrd")),
     "4D .mha": BadFile("bad_geometry", r"\(10, 9, 8, 2\)", four_dimensional("ct.mha")),

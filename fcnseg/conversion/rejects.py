@@ -88,6 +88,7 @@ _OF_READING: dict[type[FcnsegError], str] = {
     LabelError: "label_not_integral",
 }
 _HEAD = 2**20  # bytes of a remote file that hold its header, packed or not
+_LONG_HEADER = ".dcm"  # a multi-frame object tells of each frame, which may take more
 
 
 class CaseError(FcnsegError):
@@ -193,7 +194,8 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     try:
         if files.is_local(path) and not local.exists():
             raise CaseError("file_missing", f"no such file: {path}", file=path)
-        with files.local_copy(path, head=_HEAD if header_only else None) as local:
+        head = _HEAD if header_only and not path.endswith(_LONG_HEADER) else None
+        with files.local_copy(path, head=head) as local:
             yield local
     except CaseError:
         raise

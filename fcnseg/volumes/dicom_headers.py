@@ -153,8 +153,9 @@ def _value(dataset: Any, frame: int | None, keyword: str) -> Any:
     """A value of one frame: its own, else what all frames share, else the object's."""
     groups = []
     if frame is not None:
-        groups += list(dataset.get("PerFrameFunctionalGroupsSequence", ()))[frame : frame + 1]
-        groups += list(dataset.get("SharedFunctionalGroupsSequence", ()))[:1]
+        own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+        shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+        groups = [group[at] for group, at in ((own, frame), (shared, 0)) if at < len(group)]
     for group in groups:
         for item in list(group.get(_GROUP_OF[keyword], ()))[:1]:
             if keyword in item:

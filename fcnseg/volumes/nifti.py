@@ -119,7 +119,7 @@ def _load(path: str) -> nib.Nifti1Pair:
 def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
     """Voxels (z, y, x); trailing axes of length one are dropped."""
     shape = image.shape
-    if len(shape) < 3 or any(length != 1 for length in shape[3:]) or 0 in shape:
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]) or min(shape) < 1:
         raise GeometryError(f"a volume must have three dimensions, got {shape} in {path}")
     width, height, depth = (int(length) for length in shape[:3])
     return depth, height, width
