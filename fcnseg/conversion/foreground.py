@@ -45,12 +45,13 @@ def draw_coordinates(
     rng = np.random.default_rng(seed)
     drawn = np.minimum(counts.sum(axis=0), MOST_COORDINATES)
     drawn[0] = 0
-    rows = [
-        row
+    places = [
+        place
         for index in np.flatnonzero(drawn)
-        for row in _draw_class(label, int(index), counts[:, index], int(drawn[index]), rng)
+        for place in _draw_class(label, int(index), counts[:, index], int(drawn[index]), rng)
     ]
-    coordinates = np.concatenate(rows) if rows else np.empty((0, 3))
+    flat = np.concatenate(places) if places else np.empty(0, dtype=np.intp)
+    coordinates = np.stack(np.unravel_index(flat, label.shape), axis=1)
     return coordinates.astype(np.int32), drawn
 
 
@@ -61,14 +62,12 @@ def _draw_class(
     size: int,
     rng: np.random.Generator,
 ) -> list[npt.NDArray[np.int64]]:
-    """Coordinates (n, 3) of one class, slice by slice."""
+    """Places of one class in the flat label, slice by slice."""
     ends = np.cumsum(in_slice)
     # A voxel's rank is its place among all voxels of the class, in the order of the array.
     ranks = np.sort(rng.choice(ends[-1], size, replace=False, shuffle=False))
-    slices = np.searchsorted(ends, ranks, side="right")
-    rows = []
-    for z in np.unique(slices):
-        rank_in_slice = ranks[slices == z] - (ends[z] - in_slice[z])
-        y, x = np.divmod(np.flatnonzero(label[z] == index)[rank_in_slice], label.shape[2])
-        rows.append(np.stack([np.full_like(y, z), y, x], axis=1))
-    return rows
+    slices, first = np.unique(np.searchsorted(ends, ranks, side="right"), return_index=True)
+    return [
+        np.flatnonzero(label[z] == index)[ranks_here - (ends[z] - in_slice[z])] + z * label[z].size
+        for z, ranks_here in zip(slices, np.split(ranks, first[1:]), strict=True)
+    ]
