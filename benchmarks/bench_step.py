@@ -86,7 +86,7 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
         loss = 1 - dice.mean()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def infer() -> float:
         network.eval()
@@ -191,7 +191,6 @@ def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str,
         times: dict[str, Any] = {}
         for word in ("train", "infer"):
             for ask in asks.values():  # the first traces and fills memory
-                ask(word)
                 ask(word)
             rounds = [
                 {name: ask(word) for name, ask in asks.items()} for _ in range(settings.rounds)
