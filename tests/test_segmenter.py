@@ -8,9 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import make_hu, make_info, make_network, make_oblique_volume
+from small_models import CONFIG, make_hu, make_info, make_network, make_oblique_volume
 
-from fcnseg.errors import InputError
+from fcnseg.config import override
+from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import make_segmenter, predict_volume
 from fcnseg.inference.resampling import resample_hu, resample_ids, spacing_steps
 from fcnseg.volumes import Volume, from_canonical, resample_image, to_canonical
@@ -132,3 +133,9 @@ def test_volume_that_is_too_large_is_a_users_error(segmenter):
     volume = Volume(np.zeros((100, 100, 11), np.int16), np.eye(4))
     with pytest.raises(InputError, match="^volume must have at most 100000 voxels, got shape"):
         predict_volume(segmenter, volume)
+
+
+def test_network_that_needs_a_coarse_prediction_is_refused():
+    network = make_network(override(CONFIG, {"model.coarse_input": True}))
+    with pytest.raises(ModelError, match="must take HU alone, got one of 2 channels"):
+        make_segmenter(network, make_info())

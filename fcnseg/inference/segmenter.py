@@ -38,6 +38,11 @@ def make_segmenter(model: keras.Model, info: ModelInfo) -> Segmenter:
             f"the network must have one output a class and at most {_MAX_CLASSES}, got"
             f" {num_classes} outputs for {info.num_classes} classes"
         )
+    if model.input_shape[-1] != 1:
+        raise ModelError(
+            f"the network must take HU alone, got one of {model.input_shape[-1]} channels; whoever"
+            " gives it a coarse prediction too calls it directly"
+        )
     return Segmenter(model, info)
 
 
