@@ -22,6 +22,7 @@ import tensorflow as tf
 from fcnseg.errors import ModelError
 from fcnseg.inference import Segmenter, load_run, make_segmenter
 from fcnseg.inference.segmenter import PATCHES, SPACING, VOLUME
+from fcnseg.keras_line import write_archive
 from fcnseg.saved_model import DEFAULT_SIGNATURE
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def write_saved_model(segmenter: Segmenter, directory: Path) -> None:
     archive.add_endpoint(DEFAULT_SIGNATURE, segmenter.predict_patches, [PATCHES])
     archive.add_endpoint(SEGMENT_VOLUME, segmenter.segment_volume, [VOLUME, SPACING])
     archive.add_endpoint(MODEL_INFO, model_info, [UNUSED])
-    archive.write_out(directory, verbose=False)
+    write_archive(archive, directory)
 
 
 def example_requests(segmenter: Segmenter) -> dict[str, Arrays]:

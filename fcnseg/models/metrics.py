@@ -22,6 +22,10 @@ class OrganDice(keras.metrics.Metric):
         ignore_label: The class index of voxels that count nowhere.
         name: Of the mean in the logs; an organ's is `<name>_<organ>`.
         dtype: Of the counts; float32 counts up to 2^24 voxels only, eight patches of 128^3.
+
+    Attributes:
+        columns: The keys of `result`. Keras 2 changes a metric's name where a model has several
+            outputs, so they are fixed here.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class OrganDice(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.class_names = list(class_names)
+        self.columns = [name, *(f"{name}_{organ}" for organ in self.class_names[1:])]
         self.ignore_label = ignore_label
         # Keras 3 would make them float32 whatever the metric is.
         counts = {"shape": (len(self.class_names),), "initializer": "zeros", "dtype": dtype}
@@ -72,11 +77,6 @@ class OrganDice(keras.metrics.Metric):
         total = tf.reduce_sum(tf.where(seen, organs, tf.zeros_like(organs)))
         mean = tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(seen, organs.dtype)))
         return dict(zip(self.columns, [mean, *tf.unstack(organs)], strict=True))
-
-    @property
-    def columns(self) -> list[str]:
-        """The keys of `result`."""
-        return [self.name, *(f"{self.name}_{organ}" for organ in self.class_names[1:])]
 
     def reset_state(self) -> None:
         """Forgets all batches."""

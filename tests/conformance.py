@@ -1,0 +1,175 @@
+"""The table of all that fcnseg gives Keras, for the guarantees of test_conformance.py.
+
+A row is a `Subject`; what a guarantee does not apply to is in `NOT_APPLICABLE`, with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fcnseg import models
+from fcnseg.architecture import output_shape
+from fcnseg.config import ModelConfig
+from fcnseg.errors import ModelError
+from fcnseg.models import DeeplySupervised, HUWindow, OrganDice, build_fcn
+from fcnseg.models.normalization import BatchNormalization
+from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.presets import PRESETS
+from fcnseg.volumes.volume import Shape
+
+CLASSES = ("background", "liver", "spleen")
+IGNORED = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One row.
+
+    Attributes:
+        kind: `layer`, `loss`, `metric` or `network`.
+        make: Makes it for a precision policy, always the same.
+        size: Voxels (z, y, x) that it is tried on.
+    """
+
+    kind: str
+    make: Callable[[str], Any]
+    size: Shape = (4, 4, 6)
+
+    def inputs(self, samples: int = 2) -> tuple[np.ndarray, ...]:
+        """HU of a layer or network; labels, some of them ignored, and logits of the others."""
+        shape = (samples, *self.size)
+        if self.kind in ("layer", "network"):
+            rng = np.random.default_rng(0)
+            return (rng.uniform(-1000, 1000, (*shape, 1)).astype(np.float32),)
+        logits = np.random.default_rng(1).normal(0, 2, (*shape, len(CLASSES))).astype(np.float32)
+        return make_labels(shape), logits
+
+    def outputs(self, thing: Any, inputs: Sequence[Any], *, gradients: bool = False) -> list[Any]:
+        """What it computes of a batch, as tensors.
+
+        A layer's or network's outputs; a loss of each sample and its gradient; a metric's results.
+
+        Args:
+            thing: What `make` gave.
+            inputs: As `inputs` gives them.
+            gradients: Whether a layer or network gives those of its weights too.
+        """
+        if self.kind == "metric":
+            thing.reset_state()
+            thing.update_state(*inputs)
+            return list(thing.result().values())
+        if self.kind == "loss":
+            labels, logits = (tf.convert_to_tensor(x) for x in inputs)
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                losses = thing.call(labels, logits)
+            return [losses, tape.gradient(losses, logits)]
+        if not gradients:
+            return tf.nest.flatten(thing(*inputs))
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(thing(*inputs))
+            total = tf.add_n([tf.reduce_mean(tf.cast(output, tf.float32)) for output in outputs])
+        return [*outputs, *tape.gradient(total, thing.trainable_variables)]
+
+
+def make_labels(shape: tuple[int, ...]) -> np.ndarray:
+    """Random labels, some of them ignored."""
+    rng = np.random.default_rng(0)
+    return rng.choice([0, 1, 2, IGNORED], shape, p=[0.4, 0.3, 0.2, 0.1]).astype(np.uint8)
+
+
+def loss(name: str, **settings: Any) -> Subject:
+    """The row of a loss, with settings that are not its defaults."""
+    made = getattr(models, name)
+    return Subject("loss", lambda _: made(ignore_label=IGNORED, **settings))
+
+
+def preset(name: str) -> Subject:
+    """The row of a preset: its network in training, small, on the smallest input that fits."""
+    config = PRESETS[name].model
+    narrow = dataclasses.replace(
+        config,
+        filters=tuple(2 * width // config.filters[0] for width in config.filters[:3]),
+        residual_blocks=tuple(min(blocks, 2) for blocks in config.residual_blocks[:3]),
+        deep_supervision=min(config.deep_supervision, 1),
+    )
+
+    def make(precision: str) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        return build_fcn(
+            narrow, num_classes=len(CLASSES), precision=precision, supervised=True
+        )
+
+    return Subject("network", make, smallest_input(narrow))
+
+
+def smallest_input(config: ModelConfig) -> Shape:
+    """Of which at least two voxels come out along each axis."""
+
+    def fits(length: int) -> bool:
+        try:
+            return output_shape(config, (length,) * 3)[0] >= 2
+        except ModelError:
+            return False
+
+    length = next(filter(fits, itertools.count(2)))
+    return (length, length, length)
+
+
+def blocks(precision: str) -> keras.layers.Layer:
+    """An up-sampling to 2 x 2 x 1 the voxels."""
+    ones = keras.initializers.Constant(0.5)
+    stride = (2, 2, 1)
+    return BlockConvolutionTranspose(
+        3, stride, strides=stride, kernel_initializer=ones, dtype=precision
+    )
+
+
+def two_levels(precision: str) -> keras.Model:
+    """A network with two outputs."""
+    keras.utils.set_random_seed(0)
+    hu = keras.Input((4, 4, 6, 1))
+    x = HUWindow(-200.0, 300.0, dtype="float32")(hu)
+    x = keras.layers.Conv3D(4, 3, padding="same", dtype=precision)(x)
+    fine = keras.layers.Conv3D(len(CLASSES), 1, dtype="float32", name="fine")(x)
+    coarse = keras.layers.Conv3D(len(CLASSES), 2, strides=2, dtype="float32", name="coarse")(x)
+    return DeeplySupervised(hu, [fine, coarse])
+
+
+SUBJECTS: dict[str, Subject] = {
+    "HUWindow": Subject("layer", lambda precision: HUWindow(-200.0, 300.0, dtype=precision)),
+    "BatchNormalization": Subject("layer", lambda precision: BatchNormalization(dtype=precision)),
+    "BlockConvolutionTranspose": Subject("layer", blocks),
+    "LinearUpsampling": Subject("layer", lambda p: LinearUpsampling((1, 2, 3), dtype=p)),
+    "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", background=False),
+    "DiceCrossEntropyLoss": loss("DiceCrossEntropyLoss", class_weights=[0.5, 1.0, 2.0]),
+    "TverskyLoss": loss("TverskyLoss", class_weights="simple", per="sample", alpha=0.2, beta=0.8),
+    "CrossEntropyLoss": loss("CrossEntropyLoss", class_weights=[0.5, 1.0, 2.0]),
+    "FocalLoss": loss("FocalLoss", class_weights=[0.5, 1.0, 2.0], gamma=1.5),
+    "TopKCrossEntropyLoss": loss("TopKCrossEntropyLoss", share=0.2),
+    "OrganDice": Subject("metric", lambda _: OrganDice(CLASSES, ignore_label=IGNORED)),
+    "DeeplySupervised": Subject("network", two_levels),
+    **{f"preset {name}": preset(name) for name in PRESETS},
+}
+
+REPLICAS = "one replica equals two"
+
+NOT_APPLICABLE = {
+    ("preset unet3d_cicek", REPLICAS): "its batch norm is each replica's own, as it was released",
+    ("preset demo", REPLICAS): "its batch norm is each replica's own; it is for one device",
+}
+
+# What fcnseg.models exports besides.
+FUNCTIONS = {"build_fcn", "build_loss", "level_weights", "full_resolution"}
+
+
+def applies(name: str, guarantee: str) -> bool:
+    """Whether a cell of the table is to be tested."""
+    return (name, guarantee) not in NOT_APPLICABLE
