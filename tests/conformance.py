@@ -103,9 +103,7 @@ def preset(name: str) -> Subject:
 
     def make(precision: str) -> keras.Model:
         keras.utils.set_random_seed(0)
-        return build_fcn(
-            narrow, num_classes=len(CLASSES), precision=precision, supervised=True
-        )
+        return build_fcn(narrow, num_classes=len(CLASSES), precision=precision, supervised=True)
 
     return Subject("network", make, smallest_input(narrow))
 

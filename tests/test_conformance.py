@@ -139,18 +139,13 @@ GUARANTEES = {
     "mixed precision finite": is_finite_in_half_precision,
     "jit_compile on and off equal": is_the_same_compiled,
 }
-SLOW_FOR_NETWORKS = {
-    "SavedModel equals eager",
-    "mixed precision finite",
-    "jit_compile on and off equal",
-}
 
 
 def cells():
     """Of one process: (subject, guarantee), those slow that take a network seconds."""
     for name, subject in SUBJECTS.items():
         for guarantee in GUARANTEES:
-            is_slow = subject.kind == "network" and guarantee in SLOW_FOR_NETWORKS
+            is_slow = subject.kind == "network" and guarantee != "config round trip"
             if applies(name, guarantee):
                 yield pytest.param(name, guarantee, marks=[pytest.mark.slow] * is_slow)
 
