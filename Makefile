@@ -7,12 +7,18 @@ IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
+# The old line: tensorflow-addons runs on TensorFlow 2.15 alone, which has no wheel after Python 3.11.
+ADDONS := .venv-addons
+ADDONS_READY := $(ADDONS)/ready
+# What was right in its day, Python's and numpy's newer versions deprecate.
+OLD_WARNINGS := -W ignore::DeprecationWarning
+ADDONS_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision losses metrics models))
 RUN := $(VENV)/bin/python
 # Two files of tests at a time, each in one process, as its fixtures are shared.
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow lint types format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons lint types format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +42,15 @@ test: $(READY)  ## The fast tests
 
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu"
+
+test-addons: $(ADDONS_READY)  ## The tests of models, losses, metrics and data on the old line
+	$(ADDONS)/bin/python -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(ADDONS_TESTS)
+
+$(ADDONS_READY): setup.cfg setup.py
+	$(PYTHON) -m venv $(ADDONS)
+	$(ADDONS)/bin/python -m pip install --quiet --upgrade pip
+	$(ADDONS)/bin/python -m pip install --quiet --editable '.[addons,test]'
+	touch $@
 
 lint: $(READY)  ## Style of code
 	$(RUN) -m ruff check .
