@@ -20,6 +20,10 @@ from fcnseg.config import ModelConfig
 from fcnseg.errors import ModelError
 from fcnseg.models import DeeplySupervised, HUWindow, OrganDice, build_fcn
 from fcnseg.models.normalization import BatchNormalization
+from fcnseg.models.normalized_convolution import (
+    NormalizedConvolution,
+    NormalizedConvolutionTranspose,
+)
 from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
 from fcnseg.presets import PRESETS
 from fcnseg.volumes.volume import Shape
@@ -121,13 +125,19 @@ def smallest_input(config: ModelConfig) -> Shape:
     return (length, length, length)
 
 
-def blocks(precision: str) -> keras.layers.Layer:
-    """An up-sampling to 2 x 2 x 1 the voxels."""
-    ones = keras.initializers.Constant(0.5)
+KERNEL = keras.initializers.Constant(0.5)
+
+
+def up_sampling(made: type[keras.layers.Layer]) -> Subject:
+    """The row of a transposed convolution, to 2 x 2 x 1 the voxels."""
     stride = (2, 2, 1)
-    return BlockConvolutionTranspose(
-        3, stride, strides=stride, kernel_initializer=ones, dtype=precision
-    )
+    options = {"strides": stride, "kernel_initializer": KERNEL}
+    return Subject("layer", lambda precision: made(3, stride, dtype=precision, **options))
+
+
+def normalized(precision: str) -> keras.layers.Layer:
+    """A convolution with batch norm."""
+    return NormalizedConvolution(3, 3, padding="same", kernel_initializer=KERNEL, dtype=precision)
 
 
 def two_levels(precision: str) -> keras.Model:
@@ -144,7 +154,9 @@ def two_levels(precision: str) -> keras.Model:
 SUBJECTS: dict[str, Subject] = {
     "HUWindow": Subject("layer", lambda precision: HUWindow(-200.0, 300.0, dtype=precision)),
     "BatchNormalization": Subject("layer", lambda precision: BatchNormalization(dtype=precision)),
-    "BlockConvolutionTranspose": Subject("layer", blocks),
+    "BlockConvolutionTranspose": up_sampling(BlockConvolutionTranspose),
+    "NormalizedConvolution": Subject("layer", normalized),
+    "NormalizedConvolutionTranspose": up_sampling(NormalizedConvolutionTranspose),
     "LinearUpsampling": Subject("layer", lambda p: LinearUpsampling((1, 2, 3), dtype=p)),
     "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", background=False),
     "DiceCrossEntropyLoss": loss("DiceCrossEntropyLoss", class_weights=[0.5, 1.0, 2.0]),
