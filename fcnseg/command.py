@@ -86,7 +86,9 @@ def program_name() -> str | None:
 def _with_settings(command: type[CommandT], argv: Sequence[str]) -> CommandT:
     """An instance whose settings come from `--config`; its other flags are as on the class."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
+    fields = {field.name: field.default for field in dataclasses.fields(command)}
+    preset = None if fields["config"] is dataclasses.MISSING else fields["config"]
+    finder.add_argument("--config", default=preset)
     path = finder.parse_known_args(argv)[0].config
     required = [
         field.name

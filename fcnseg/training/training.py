@@ -81,28 +81,13 @@ def train(
     """
     started = datetime.datetime.now(datetime.timezone.utc)
     info = check_dataset(data)
-    label_size = output_shape(config.model, config.patches.size)
+    output_shape(config.model, config.patches.size)  # or an error, before a folder is made
     folder = make_run_folder(run_dir)
-    keras.utils.set_random_seed(config.training.seed)
     strategy = make_strategy()
-    with strategy.scope():
-        model = build_compiled(config, class_names=info.class_names)
+    model, patches = make_model_and_patches(config, data, info, strategy)
     model_info = make_model_info(config, info)
     network = full_resolution(model)
     segmenter = make_segmenter(network, model_info)
-    patches = make_training_dataset(
-        data,
-        config.patches,
-        seed=config.training.seed,
-        augmentation=config.augmentation,
-        num_replicas=strategy.num_replicas_in_sync,
-        label_size=label_size,
-    )
-    if config.augmentation.run_on == "device":
-        changes = Augmentation(
-            config.augmentation, config.patches.size, label_size, info.spacing_mm
-        )
-        augment_in_step(model, changes)
     volumes = make_volume_dataset(data, "validation")
     validation = Validation(segmenter, volumes, every=config.training.validate_every)
     best = KeepBest(folder / BEST_MODEL_FILE, network)
@@ -164,6 +149,43 @@ def check_dataset(data: str | os.PathLike[str]) -> DatasetInfo:
         if not any(info.splits[split].class_histogram[1:]):
             raise DatasetError(f"the {split} split of {data} has no voxel of any organ")
     return info
+
+
+def make_model_and_patches(
+    config: Config,
+    data: str | os.PathLike[str],
+    info: DatasetInfo,
+    strategy: tf.distribute.Strategy,
+) -> tuple[keras.Model, tf.data.Dataset]:
+    """The compiled network on all devices and the batches that it is trained on.
+
+    The global random generators of Python, numpy and Keras are set to the configuration's seed.
+
+    Args:
+        config: All settings.
+        data: Folder of a finished dataset.
+        info: Its manifest.
+        strategy: Of the devices.
+
+    Raises:
+        ModelError: If the patches do not fit the network.
+    """
+    label_size = output_shape(config.model, config.patches.size)
+    keras.utils.set_random_seed(config.training.seed)
+    with strategy.scope():
+        model = build_compiled(config, class_names=info.class_names)
+    patches = make_training_dataset(
+        data,
+        config.patches,
+        seed=config.training.seed,
+        augmentation=config.augmentation,
+        num_replicas=strategy.num_replicas_in_sync,
+        label_size=label_size,
+    )
+    if config.augmentation.run_on == "device":
+        size, spacing = config.patches.size, info.spacing_mm
+        augment_in_step(model, Augmentation(config.augmentation, size, label_size, spacing))
+    return model, patches
 
 
 def make_strategy() -> tf.distribute.Strategy:

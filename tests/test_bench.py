@@ -1,0 +1,46 @@
+"""What bounds the speed of training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_records import write_small_dataset
+
+from fcnseg.bench import BenchCommand, StepTimes
+from fcnseg.command import run_command
+from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, write_config
+
+CONFIG = Config(
+    model=ModelConfig(filters=(4, 8)),
+    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
+    inference=InferenceConfig(overlap=(2, 4, 4)),
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "joint", "bottleneck"),
+    [(90, 10, 92, "data"), (10, 90, 95, "model"), (50, 40, 90, "both"), (10, 50, 50, "model")],
+)
+def test_bottleneck_is_what_takes_about_the_joint_time(data, model, joint, bottleneck):
+    assert StepTimes(data, model, joint).bottleneck == bottleneck
+
+
+def test_three_times_and_a_hint(tmp_path, capsys):
+    folder = write_small_dataset(tmp_path / "records")
+    write_config(CONFIG, tmp_path / "config.yaml")
+    flags = ["--data", str(folder), "--config", str(tmp_path / "config.yaml"), "--steps", "3"]
+    run_command(BenchCommand, [*flags, "--output", str(tmp_path / "bench.json")])
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert result["data_ms"] > 0
+    assert result["model_ms"] > 0
+    assert result["joint_ms"] > 0.5 * result["model_ms"]  # noise of a busy machine
+    shown = capsys.readouterr().out
+    assert "data only" in shown
+    assert f"bottleneck: {result['bottleneck']}" in shown
+
+
+def test_no_steps_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_command(BenchCommand, ["--data", "records", "--config", "demo", "--steps", "0"])
+    assert "steps must be at least 1, got 0" in capsys.readouterr().err
