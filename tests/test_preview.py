@@ -12,7 +12,10 @@ from fcnseg.command import parse, run_command
 from fcnseg.data.preview import PreviewCommand
 from fcnseg.presets import PRESETS
 
-SMALL = "--patches.size 16 20 24 --patches.shuffle_buffer 2 --inference.overlap 0 0 0".split()
+SMALL = (
+    "--patches.size 16 20 24 --patches.shuffle_buffer 2 --inference.overlap 0 0 0"
+    " --augmentation.translation_voxels 2 2 2"
+).split()
 
 
 def test_page_shows_each_patch_twice(tmp_path):
