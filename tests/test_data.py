@@ -128,6 +128,12 @@ def test_shift_moves_the_organ_off_the_centre():
     assert len(np.unique(found, axis=0)) > 45  # of 11 * 5, each with 5 in 300
 
 
+def test_shift_stays_within_the_volume():
+    record = make_record("case", seed=0, shape=(6, 8, 10))
+    hu, _ = draw(record, 50, size=(3, 3, 3), shift=(30, 30, 30))
+    assert (hu[:, 1, 1, 1] != AIR_HU).all()
+
+
 def test_batches_tell_their_cases_on_request(dataset):
     volumes = {
         record["case_id"].numpy(): set(record["image"].numpy().ravel())

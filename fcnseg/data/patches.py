@@ -30,7 +30,8 @@ def draw_patch(
         label_size: Voxels (z, y, x) of the label, which is the middle of the patch.
         foreground_fraction: Probability that the centre is a voxel of an organ: one of the case's
             organs, each alike, then one of its stored voxels. Else any voxel is the centre.
-        shift: Voxels (z, y, x) by which the centre is moved at most, each axis either way.
+        shift: Voxels (z, y, x) by which the centre is moved at most, each axis either way, within
+            the volume.
 
     Returns:
         HU int16 of `size`, and class indices of `label_size`.
@@ -44,7 +45,8 @@ def draw_patch(
         lambda: _below(record["shape"], voxel_seed),
     )
     if any(shift):
-        centre += _shift(shift, tf.random.experimental.stateless_fold_in(seed, _SHIFT))
+        moved = centre + _shift(shift, tf.random.experimental.stateless_fold_in(seed, _SHIFT))
+        centre = tf.clip_by_value(moved, tf.zeros_like(moved), record["shape"] - 1)
     image = _cut(record["image"], centre, size, outside=AIR_HU)
     return image, _cut(record["label"], centre, label_size, outside=_BACKGROUND)
 
