@@ -23,6 +23,8 @@ FORBIDDEN = {
     "fcnseg/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/records/encoding.py": TENSORFLOW,
     "fcnseg/architecture": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/planning": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/plan.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/config.py": TENSORFLOW,
     "fcnseg/presets.py": TENSORFLOW,
     "fcnseg": JOBS | {"keras_tuner"},
@@ -76,6 +78,8 @@ LIGHT = [
     "fcnseg.phantom",
     "fcnseg.config",
     "fcnseg.model_summary",
+    "fcnseg.plan",
+    "fcnseg.planning",
     "fcnseg.presets",
 ]
 

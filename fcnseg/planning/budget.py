@@ -1,0 +1,70 @@
+"""What fits a memory budget: the first of some candidates, and how many patches a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from fcnseg.architecture import model_summary
+from fcnseg.errors import ConfigError
+from fcnseg.planning.candidates import Candidate
+
+GIB = 2**30
+MIN_BATCH = 2  # patches; nnU-Net
+MOST_OF_DATASET = 0.05  # of its voxels, in a batch; nnU-Net
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Memory for training steps.
+
+    Attributes:
+        memory_gib: For the tensors of a step.
+        num_classes: Classes, background included.
+        precision: Keras's policy of training.
+    """
+
+    memory_gib: float
+    num_classes: int
+    precision: str
+
+    def training_bytes(self, candidate: Candidate, batch_size: int) -> int:
+        """Memory of a training step, as `model_summary` estimates it."""
+        return model_summary(
+            candidate.model,
+            num_classes=self.num_classes,
+            patch_size=candidate.patch_size,
+            batch_size=batch_size,
+            precision=self.precision,
+        ).training_bytes
+
+    def first_that_fits(self, candidates: Iterable[Candidate]) -> Candidate:
+        """The first candidate that fits with the smallest batch.
+
+        Raises:
+            ConfigError: If none does; it says what the last one takes.
+        """
+        for candidate in candidates:
+            needed = self.training_bytes(candidate, MIN_BATCH)
+            if needed <= self.memory_gib * GIB:
+                return candidate
+        enough = -(-needed * 1000 // GIB) / 1000  # rounded up, so that it is enough
+        size = " x ".join(map(str, candidate.patch_size))
+        raise ConfigError(
+            f"memory_gib must be at least {enough:g}, which the smallest network takes"
+            f" ({candidate.model.filters[0]} channels at the top, {MIN_BATCH} patches of {size}"
+            f" voxels), got {self.memory_gib:g}"
+        )
+
+    def largest_batch(self, candidate: Candidate, *, dataset_voxels: int) -> int:
+        """The most patches a step that fit, and that are no more than a share of the dataset.
+
+        Args:
+            candidate: It fits with the smallest batch.
+            dataset_voxels: Voxels to train on.
+        """
+        one, two = (self.training_bytes(candidate, size) for size in (1, 2))
+        # Memory grows evenly with the batch. An endless budget fits any share.
+        share = int(MOST_OF_DATASET * dataset_voxels // candidate.voxels)
+        fit = 1 + (self.memory_gib * GIB - one) // (two - one)
+        return max(MIN_BATCH, int(min(fit, share)))

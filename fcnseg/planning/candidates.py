@@ -1,0 +1,123 @@
+"""Networks with their patches, from the largest that a dataset asks for down to the smallest.
+
+As nnU-Net's planner does (Isensee et al. 2021, arXiv 1904.08128), the patch begins as a cube in mm
+of 256^3 voxels, no longer than the median case, and is then shortened along the axis that covers
+most of the case, so it comes to the case's own shape. Two things are our own: where patches get
+small, channels are given up before more voxels; and nothing ever grows from one candidate to the
+next, so more memory never proposes less.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from fcnseg.architecture import plan_model, plan_strides
+from fcnseg.architecture.planning import Spacing
+from fcnseg.config import ModelConfig
+from fcnseg.volumes.volume import Shape
+
+MAX_LEVELS = 6
+MAX_FILTERS = 320  # of a level; nnU-Net
+LARGEST_PATCH = 256**3  # voxels; nnU-Net
+LARGE_PATCH = 64**3  # voxels; from here on channels are given up first; our default patch
+SMALLEST_PATCH = 32**3  # voxels; less of an abdomen shows hardly any organ whole; our own choice
+FILTERS_STEP = 8  # channels given up at once, and the fewest at the top; our own choice
+_SHORTEST = 12  # voxels along an axis; room for two levels whatever the spacing (plan_strides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A network and its patch, which its strides divide.
+
+    Attributes:
+        model: The network.
+        patch_size: Voxels (z, y, x).
+    """
+
+    model: ModelConfig
+    patch_size: Shape
+
+    @property
+    def voxels(self) -> int:
+        """Of the patch."""
+        return math.prod(self.patch_size)
+
+
+def candidates(model: ModelConfig, spacing: Spacing, shape: Shape) -> Iterator[Candidate]:
+    """Gives candidates, none with more channels, or a longer patch along an axis, than the last.
+
+    Args:
+        model: Whose channels at the top are the most, and whose blocks, norm and the like are kept.
+        spacing: (z, y, x) of the records, mm.
+        shape: Voxels (z, y, x) of the median case.
+    """
+    filters = model.filters[0]
+    patch: Shape | None = _largest(spacing, shape)
+    while patch is not None:
+        yield Candidate(plan_model(_deep(model, filters), spacing, patch), patch)
+        shorter = _shortened(patch, spacing, shape)
+        is_small = shorter is None or math.prod(shorter) < LARGE_PATCH
+        if is_small and filters > FILTERS_STEP:
+            filters = max(filters - FILTERS_STEP, FILTERS_STEP)
+        elif shorter is None or math.prod(shorter) < SMALLEST_PATCH:
+            return
+        else:
+            patch = shorter
+
+
+def _deep(model: ModelConfig, filters: int) -> ModelConfig:
+    """The network with as many levels as may be planned; its last number of blocks goes on."""
+    blocks = model.residual_blocks
+    return dataclasses.replace(
+        model,
+        filters=tuple(min(filters * 2**level, MAX_FILTERS) for level in range(MAX_LEVELS)),
+        residual_blocks=tuple(
+            blocks[min(level, len(blocks) - 1)] for level in range(MAX_LEVELS) if blocks
+        ),
+        deep_supervision=MAX_LEVELS - 2 if model.deep_supervision else 0,
+        strides=(),
+        kernels=(),
+    )
+
+
+def _largest(spacing: Spacing, shape: Shape) -> Shape:
+    """The first patch; rounded up to what its strides divide."""
+    edge_mm = (LARGEST_PATCH * math.prod(spacing)) ** (1 / 3)
+    cube = _shape(round(edge_mm / mm) for mm in spacing)
+    size = _shape(max(_SHORTEST, min(pair)) for pair in zip(cube, shape, strict=True))
+    factors = _factors(size, spacing)
+    return _shape(-(-length // by) * by for length, by in zip(size, factors, strict=True))
+
+
+def _shortened(patch: Shape, spacing: Spacing, shape: Shape) -> Shape | None:
+    """The next patch; None if no axis can be shorter."""
+    factors = _factors(patch, spacing)
+    axes = [axis for axis in range(3) if patch[axis] - factors[axis] >= _SHORTEST]
+    if not axes:
+        return None
+    longest = max(axes, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))
+    shorter = _shape(
+        length - by * (axis == longest)
+        for axis, (length, by) in enumerate(zip(patch, factors, strict=True))
+    )
+    while (whole := _rounded_down(shorter, spacing)) != shorter:
+        shorter = whole
+    return shorter
+
+
+def _rounded_down(patch: Shape, spacing: Spacing) -> Shape:
+    factors = _factors(patch, spacing)
+    return _shape(length - length % by for length, by in zip(patch, factors, strict=True))
+
+
+def _factors(patch: Shape, spacing: Spacing) -> Shape:
+    """By how much a network for the patch divides each axis."""
+    strides = plan_strides(spacing, patch, max_levels=MAX_LEVELS).strides
+    return _shape(math.prod(axis) for axis in zip(*strides, strict=True))
+
+
+def _shape(values: Iterator[int]) -> Shape:
+    z, y, x = values
+    return z, y, x

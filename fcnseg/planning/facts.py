@@ -1,0 +1,66 @@
+"""What a plan needs to know of a dataset, from its manifest and fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from fcnseg.architecture.planning import Spacing
+from fcnseg.errors import DatasetError
+from fcnseg.planning.spacing import median_shape, target_spacing
+from fcnseg.records import DatasetInfo
+from fcnseg.volumes.volume import Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanningFacts:
+    """Of the cases to train on; the HU are of all cases, as the fingerprint has them.
+
+    Attributes:
+        spacing_mm: (z, y, x) of the records.
+        target_spacing_mm: (z, y, x) that the files ask for.
+        shape: Voxels (z, y, x) of the median record.
+        cases: To train on.
+        voxels: To train on.
+        hu_window: HU of the organs, all but 0.5 % at each end.
+        organ_voxels: Whose HU these are.
+    """
+
+    spacing_mm: Spacing
+    target_spacing_mm: Spacing
+    shape: Shape
+    cases: int
+    voxels: int
+    hu_window: tuple[float, float]
+    organ_voxels: int
+
+    @classmethod
+    def of(cls, info: DatasetInfo) -> PlanningFacts:
+        """Gathers them.
+
+        Raises:
+            DatasetError: If the dataset has no labels, no fingerprint, or nothing to train on.
+        """
+        if not info.labelled:
+            raise DatasetError("a plan needs labels, and the cases of the dataset have none")
+        fingerprint = info.fingerprint
+        if fingerprint is None:
+            raise DatasetError("a plan needs the fingerprint of the dataset: convert it again")
+        foreground = fingerprint.foreground_hu
+        if foreground is None:
+            raise DatasetError("a plan needs organs, and no case of the dataset has a voxel of one")
+        cases = [case for case in fingerprint.cases if case.split == "train"]
+        if not cases:
+            raise DatasetError("a plan needs cases to train on, and the train split has none")
+        low, high = foreground.quantiles.p00_5, foreground.quantiles.p99_5
+        if low == high:
+            raise DatasetError(f"the organs' HU must differ, and nearly all are {low:g}")
+        return cls(
+            spacing_mm=info.spacing_mm,
+            target_spacing_mm=target_spacing(cases),
+            shape=median_shape(cases),
+            cases=len(cases),
+            voxels=sum(math.prod(case.shape) for case in cases),
+            hu_window=(low, high),
+            organ_voxels=foreground.voxels,
+        )

@@ -1,0 +1,128 @@
+"""What a plan says of itself: a reason for each value, and notes on the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fcnseg.config import Config, config_to_mapping
+from fcnseg.planning.budget import GIB, MIN_BATCH, MOST_OF_DATASET
+from fcnseg.planning.candidates import MAX_FILTERS
+from fcnseg.planning.facts import PlanningFacts
+from fcnseg.planning.spacing import coarse_spacing, spacing_advice
+from fcnseg.volumes.volume import Shape
+
+_COVERS_ENOUGH = 0.25  # of the median case; where a patch has less, nnU-Net adds a coarse stage
+
+
+def reasons_of(
+    config: Config, base: Config, facts: PlanningFacts, *, base_name: str
+) -> dict[str, str]:
+    """Why, by dotted key, of each value that is planned, and of each other that is no default.
+
+    Args:
+        config: The plan.
+        base: What it was made from.
+        facts: Of the dataset.
+        base_name: What the reasons call the base.
+    """
+    defaults = config_to_mapping(Config())
+    reasons = {
+        f"{section}.{key}": f"as in {base_name}"
+        for section, values in config_to_mapping(config).items()
+        for key, value in values.items()
+        if value != defaults[section][key]
+    }
+    planned = _network(config, base, facts, base_name) | _patches(config, base, facts)
+    return reasons | planned
+
+
+def notes_of(
+    config: Config, facts: PlanningFacts, *, memory_gib: float, training_bytes: int
+) -> tuple[str, ...]:
+    """What is to be known beyond single values."""
+    cover = _cover(config.patches.size, facts.shape)
+    notes = [
+        f"Planned for {facts.cases} cases to train on; the median has {_size(facts.shape)} voxels"
+        f" (z, y, x) of {_mm(facts.spacing_mm)} mm.",
+        f"Spacing: the files ask for {_mm(facts.target_spacing_mm)} mm;"
+        f" {spacing_advice(facts.spacing_mm, facts.target_spacing_mm)}.",
+        f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB of {memory_gib:g} GiB"
+        " on each device, beside what TensorFlow takes for itself.",
+        f"A patch covers {cover:.0%} of the median case.",
+    ]
+    if cover < _COVERS_ENOUGH:
+        coarse = coarse_spacing(facts.spacing_mm, cover, wanted=_COVERS_ENOUGH)
+        notes[-1] += (
+            f" Where organs are mistaken for one another, a coarse stage sees more: with records of"
+            f" --spacing_mm {_flags(coarse)} such a patch covers {_COVERS_ENOUGH:.0%}."
+        )
+    return tuple(notes)
+
+
+def _network(config: Config, base: Config, facts: PlanningFacts, base_name: str) -> dict[str, str]:
+    model, at = config.model, f"at {_mm(facts.spacing_mm)} mm"
+    reasons = {
+        "model.hu_window": "0.5 % and 99.5 % quantiles of the HU of"
+        f" {facts.organ_voxels:,} voxels of organs; what lies beyond is clipped",
+        "model.strides": f"{at} an axis is halved while 4 voxels are left and it is less than twice"
+        " as coarse as the finest (nnU-Net)",
+        "model.kernels": f"{at} an axis has kernel 1 until the finest has come within twice its"
+        " spacing (nnU-Net)",
+        "model.filters": _filters(model.filters, base.model.filters[0], base_name),
+    }
+    if model.residual_blocks:
+        reasons["model.residual_blocks"] = f"as in {base_name}; the last goes on for lower levels"
+    if model.deep_supervision:
+        reasons["model.deep_supervision"] = "every level of the decoder below the top has a loss"
+    return reasons
+
+
+def _filters(filters: Sequence[int], most: int, base_name: str) -> str:
+    doubled = f"doubled each level, at most {MAX_FILTERS} (nnU-Net)"
+    if filters[0] == most:
+        return f"{most} at the top as in {base_name}, {doubled}"
+    return (
+        f"{filters[0]} at the top, {doubled}; with the {most} of {base_name} a patch that fits the"
+        " budget would be too small"
+    )
+
+
+def _patches(config: Config, base: Config, facts: PlanningFacts) -> dict[str, str]:
+    batch_size = config.patches.batch_size
+    share = batch_size * math.prod(config.patches.size) / facts.voxels
+    more = (batch_size + 1) / batch_size * share
+    if batch_size == MIN_BATCH:
+        batch = "the least; memory goes to the patch first (nnU-Net)"
+    elif more > MOST_OF_DATASET:
+        batch = f"{share:.1%} of the voxels to train on; at most {MOST_OF_DATASET:.0%} (nnU-Net)"
+    else:
+        batch = "as many as fit the budget"
+    reasons = {
+        "patches.size": f"the largest that fits with {MIN_BATCH} a step: at most a cube in mm of"
+        " 256^3 voxels, shortened along the axis that covers most of the median case,"
+        f" {_size(facts.shape)} (nnU-Net)",
+        "patches.batch_size": batch,
+        "augmentation.gamma_window": "that of the network's first layer",
+        "inference.overlap": "half a window (nnU-Net)",
+    }
+    if config.patches.shuffle_buffer != base.patches.shuffle_buffer:
+        reasons["patches.shuffle_buffer"] = "as many as fit 2 GiB of host memory, three blocks held"
+    return reasons
+
+
+def _cover(patch: Shape, shape: Shape) -> float:
+    """Share of the median case that a patch covers."""
+    return math.prod(min(pair) / pair[1] for pair in zip(patch, shape, strict=True))
+
+
+def _size(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _mm(spacing: tuple[float, float, float]) -> str:
+    return " x ".join(f"{mm:g}" for mm in spacing)
+
+
+def _flags(spacing: tuple[float, float, float]) -> str:
+    return " ".join(f"{mm:g}" for mm in spacing)

@@ -1,0 +1,79 @@
+"""The spacing that the files of a dataset ask for, and how the records' compares with it.
+
+The rule is nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner), written
+anew: the median of each axis; but where slices are much thicker than the other axes, the thinner
+ones among them decide, so that thin-sliced scans are not thrown away.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+from fcnseg.architecture.planning import Spacing
+from fcnseg.records.fingerprint import CaseFacts
+from fcnseg.volumes.volume import Shape
+
+_ANISOTROPIC = 3.0  # spacing over that of the other axes, and their voxels over its; nnU-Net
+_THIN = 10  # percentile of an anisotropic axis's spacings; nnU-Net
+_NEAR = 1.25  # records whose spacing differs by less along each axis fit; our own choice
+_AXES = ("z", "y", "x")
+
+
+def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
+    """The spacing (z, y, x) in mm to convert to, in three digits.
+
+    Args:
+        cases: Those to train on, at least one.
+    """
+    spacings = np.array([case.source_spacing_mm for case in cases])  # (cases, 3)
+    lengths = spacings * np.array([case.source_shape for case in cases])  # mm
+    target = np.median(spacings, axis=0)
+    voxels = np.median(lengths / target, axis=0)
+    coarsest = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != coarsest]
+    thickest_other = target[others].max()
+    is_thick = target[coarsest] > _ANISOTROPIC * thickest_other
+    if is_thick and _ANISOTROPIC * voxels[coarsest] < voxels[others].min():
+        thin = np.percentile(spacings[:, coarsest], _THIN)
+        target[coarsest] = max(thin, thickest_other)
+    z, y, x = (float(f"{mm:.3g}") for mm in target)
+    return z, y, x
+
+
+def median_shape(cases: Sequence[CaseFacts]) -> Shape:
+    """Voxels (z, y, x) of the records, the median of each axis."""
+    z, y, x = (statistics.median_low(axis) for axis in zip(*(c.shape for c in cases), strict=True))
+    return z, y, x
+
+
+def spacing_advice(records: Spacing, target: Spacing) -> str:
+    """Whether the spacing of the records, which the conversion fixed, fits; if not, what to do.
+
+    >>> spacing_advice((1.5, 1.5, 1.5), (1.0, 1.5, 1.5))
+    'records are too coarse along z: convert anew with --spacing_mm 1 1.5 1.5, then plan again'
+    """
+    ratios = dict(zip(_AXES, (r / t for r, t in zip(records, target, strict=True)), strict=True))
+    coarse = [axis for axis, ratio in ratios.items() if ratio > _NEAR]
+    fine = [axis for axis, ratio in ratios.items() if ratio < 1 / _NEAR]
+    if not coarse and not fine:
+        return f"the records' spacing fits, each axis within {_NEAR - 1:.0%}"
+    found = (("too coarse", coarse), ("finer than needed", fine))
+    told = " and ".join(f"{word} along {', '.join(axes)}" for word, axes in found if axes)
+    flag = " ".join(f"{mm:g}" for mm in target)
+    return f"records are {told}: convert anew with --spacing_mm {flag}, then plan again"
+
+
+def coarse_spacing(spacing: Spacing, covered: float, *, wanted: float) -> Spacing:
+    """The spacing at which a patch of as many voxels covers the wanted share of a case.
+
+    Args:
+        spacing: (z, y, x) in mm at which it covers `covered`.
+        covered: Share of the voxels of a case.
+        wanted: A larger share.
+    """
+    factor = (wanted / covered) ** (1 / 3)
+    z, y, x = (float(f"{mm * factor:.2g}") for mm in spacing)
+    return z, y, x

@@ -1,0 +1,390 @@
+"""Configurations proposed for datasets of all kinds within budgets of all sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import yaml
+from small_records import write_small_dataset
+
+from fcnseg.architecture import model_summary, output_shape, plan_model
+from fcnseg.config import Config, config_to_mapping, override, read_config
+from fcnseg.conversion.fingerprint import HuCounts, fingerprint_of
+from fcnseg.errors import ConfigError, DatasetError, InputError
+from fcnseg.phantom import write_phantoms
+from fcnseg.plan import PlanCommand
+from fcnseg.planning import candidates, commented_yaml, propose, target_spacing
+from fcnseg.planning.spacing import coarse_spacing, spacing_advice
+from fcnseg.presets import PRESETS
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, DatasetInfo, SplitInfo
+from fcnseg.records.fingerprint import CaseFacts
+from pipelines.convert_ct import ConvertCt
+
+CLASSES = ("background", "liver", "spleen")
+
+
+def dataset(files, *, spacing_mm, split="train", organs=True) -> DatasetInfo:
+    """A manifest of cases of which there is nothing else.
+
+    Args:
+        files: Spacing in mm and voxels of each file, both (z, y, x).
+        spacing_mm: Of the records.
+    """
+    cases = [
+        CaseFacts(
+            case_id=f"case_{number:03d}",
+            split=split,
+            orientation="LPS",
+            source_spacing_mm=spacing,
+            source_shape=shape,
+            shape=tuple(
+                round(n * old / new) for n, old, new in zip(shape, spacing, spacing_mm, strict=True)
+            ),
+            class_voxels=(9000, 700, 301),
+        )
+        for number, (spacing, shape) in enumerate(files)
+    ]
+    everywhere, foreground = np.zeros((2, 2**16), np.int64)
+    everywhere[2**15 - 1000] = 9000
+    if organs:
+        # 1001 voxels of -500, -499, ..., 500 HU: rank 5 of them is -495, rank 995 is 495.
+        foreground[2**15 - 500 : 2**15 + 501] = 1
+    counts = HuCounts(everywhere + foreground, foreground)
+    empty = SplitInfo(cases=0, case_ids=(), shards=(), class_histogram=(0, 0, 0))
+    return DatasetInfo(
+        spacing_mm=spacing_mm,
+        class_names=CLASSES,
+        label_map={},
+        seed=0,
+        splits=dict.fromkeys(("train", "validation", "test"), empty),
+        fingerprint=fingerprint_of(cases, counts, class_names=CLASSES, spacing_mm=spacing_mm),
+    )
+
+
+THIN = [((1.0, 0.8, 0.8), (300 + number, 512, 512)) for number in range(20)]
+THICK = [((5.0, 0.8, 0.8), (90 + number, 512, 512)) for number in range(20)]
+DATASETS = {
+    "thin slices, isotropic records": dataset(THIN, spacing_mm=(1.5, 1.5, 1.5)),
+    "thin slices as they are": dataset(THIN, spacing_mm=(1.0, 0.8, 0.8)),
+    "thick slices": dataset(THICK, spacing_mm=(5.0, 0.8, 0.8)),
+    "tiny": dataset([((3.0, 3.0, 3.0), (20, 24, 28))] * 3, spacing_mm=(3.0, 3.0, 3.0)),
+    "one slab of five slices": dataset([((8.0, 2.0, 2.0), (5, 200, 200))], spacing_mm=(8, 2, 2)),
+    "huge field of view": dataset([((0.5, 1.0, 1.0), (2400, 700, 700))], spacing_mm=(0.5, 1, 1)),
+    "sagittal": dataset([((0.9, 0.9, 6.0), (256, 256, 60))] * 9, spacing_mm=(0.9, 0.9, 6.0)),
+}
+BUDGETS_GIB = (0.5, 1, 2, 4, 8, 11, 16, 24, 40, 80, 640)
+
+
+def plan(name, memory_gib, *, base="fcn_m"):
+    return propose(DATASETS[name], PRESETS[base], base_name=base, memory_gib=memory_gib)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_holds_of_every_plan(name):
+    for memory_gib in BUDGETS_GIB:
+        found = plan(name, memory_gib)
+        config = found.config
+        model, patches = config.model, config.patches
+        summary = model_summary(
+            model, num_classes=3, patch_size=patches.size, batch_size=patches.batch_size
+        )
+        assert summary.training_bytes == found.training_bytes <= memory_gib * 2**30
+        assert output_shape(model, patches.size) == patches.size  # its strides divide the patch
+        spacing = DATASETS[name].spacing_mm
+        assert plan_model(model, spacing, patches.size) == model
+        assert model.hu_window == config.augmentation.gamma_window == (-495, 495)
+        assert config.inference.overlap == tuple(length // 2 for length in patches.size)
+        assert patches.batch_size >= 2
+        shuffled = 3 * patches.shuffle_buffer * 3 * math.prod(patches.size)
+        assert patches.shuffle_buffer == 1 or shuffled <= 2 * 2**30
+        assert max(model.filters) <= 320
+        assert model.filters[0] in (8, 16, 24, 32)
+
+
+@pytest.mark.parametrize("base", ["fcn_m", "roth2018"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_more_memory_never_proposes_less(name, base):
+    configs = [plan(name, memory_gib, base=base).config for memory_gib in BUDGETS_GIB]
+    for less, more in itertools.pairwise(configs):
+        assert all(a <= b for a, b in zip(less.patches.size, more.patches.size, strict=True))
+        assert less.model.depth <= more.model.depth
+        assert all(a <= b for a, b in zip(less.model.filters, more.model.filters, strict=False))
+        if less.model == more.model and less.patches.size == more.patches.size:
+            assert less.patches.batch_size <= more.patches.batch_size
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_candidates_only_shrink_and_each_fits_its_network(name):
+    info = DATASETS[name]
+    shape = info.fingerprint.cases[0].shape
+    found = list(candidates(PRESETS["fcn_m"].model, info.spacing_mm, shape))
+    assert len(set(found)) == len(found)
+    assert found[-1].model.filters[0] == 8
+    for each, after in itertools.pairwise(found):
+        assert output_shape(each.model, each.patch_size) == each.patch_size
+        assert all(a >= b for a, b in zip(each.patch_size, after.patch_size, strict=True))
+        assert each.model.filters[0] >= after.model.filters[0]
+
+
+def test_equal_input_gives_equal_text():
+    first, second = (plan("thick slices", 8) for _ in range(2))
+    assert first == second
+    texts = [
+        commented_yaml(each.config, each.reasons, notes=each.notes) for each in (first, second)
+    ]
+    assert texts[0] == texts[1]
+
+
+# Name, GiB -> patch, batch, channels at the top. Reasoned from the rules, not copied from a run.
+EXAMPLES = {
+    # 20 x 24 x 28 voxels are halved twice, to 5 x 6 x 7, so 4 divides them: nothing to shorten.
+    # 5 % of 3 x 13440 voxels are less than one patch, so the batch is the least.
+    ("tiny", 80): ((20, 24, 28), 2, 32),
+    # Slices wait twice, then 12 -> 6; five slices are too few and are filled up with air to 12.
+    # In-plane 200 is halved five times in six levels, to 6.25, so 32 divides 224.
+    ("one slab of five slices", 640): ((12, 224, 224), 2, 32),
+    # 2400 x 700 x 700 is longer than the cube in mm of 256^3 voxels along z and x alike: an edge of
+    # (256^3 * 0.5)^(1/3) = 203.2 mm is 406 x 203 x 203 voxels. z is halved alone first, then four
+    # times with the others, so 32 divides z, and 16 the others.
+    ("huge field of view", 640): ((416, 208, 208), None, 32),
+}
+
+
+@pytest.mark.parametrize(("name", "memory_gib"), EXAMPLES)
+def test_patch_and_batch_of_datasets_that_can_be_reckoned(name, memory_gib):
+    patch, batch_size, filters = EXAMPLES[name, memory_gib]
+    config = plan(name, memory_gib).config
+    assert config.patches.size == patch
+    assert batch_size in (None, config.patches.batch_size)
+    assert config.model.filters[0] == filters
+
+
+def test_patch_takes_the_shape_of_the_case():
+    """Thick slices: 95 x 512 x 512 voxels of 475 x 410 x 410 mm; then few slices and wide ones."""
+    z, y, x = plan("thick slices", 11).config.patches.size
+    assert y == x > 3 * z
+    assert plan("thick slices", 11).config.model.kernels[0] == (1, 3, 3)
+    z, y, x = plan("sagittal", 11).config.patches.size
+    assert z == y > 3 * x
+    assert plan("sagittal", 11).config.model.strides[0] == (2, 2, 1)
+
+
+def test_batch_is_at_most_a_twentieth_of_the_voxels():
+    files = [((3.0, 3.0, 3.0), (64, 64, 64))] * 100
+    info = dataset(files, spacing_mm=(3.0, 3.0, 3.0))
+    found = propose(info, PRESETS["fcn_m"], base_name="fcn_m", memory_gib=640)
+    assert found.config.patches.size == (64, 64, 64)
+    assert found.config.patches.batch_size == 5  # 5 % of 100 cases, each as large as a patch
+    assert found.reasons["patches.batch_size"].startswith("5.0% of the voxels")
+    fewer = propose(info, PRESETS["fcn_m"], base_name="fcn_m", memory_gib=18)
+    assert 2 < fewer.config.patches.batch_size < 5
+    assert fewer.reasons["patches.batch_size"] == "as many as fit the budget"
+    one_more = dataclasses.replace(
+        fewer.config.patches, batch_size=fewer.config.patches.batch_size + 1
+    )
+    needed = model_summary(
+        fewer.config.model,
+        num_classes=3,
+        patch_size=one_more.size,
+        batch_size=one_more.batch_size,
+    )
+    assert needed.training_bytes > 18 * 2**30
+
+
+def test_half_precision_makes_room():
+    half = override(PRESETS["fcn_m"], {"training.precision": "mixed_bfloat16"})
+    info = DATASETS["thin slices as they are"]
+    found = propose(info, half, base_name="fcn_m", memory_gib=8)
+    whole = plan("thin slices as they are", 8)
+    assert math.prod(found.config.patches.size) > math.prod(whole.config.patches.size)
+
+
+def files_of(*spacings, shape=(100, 512, 512)):
+    return dataset([(spacing, shape) for spacing in spacings], spacing_mm=(1.5, 1.5, 1.5))
+
+
+# Spacings of the files -> what to convert to.
+TARGETS = {
+    "median of each axis": ([(1.0, 0.7, 0.7), (2.0, 0.8, 0.8), (1.5, 0.9, 0.9)], (1.5, 0.8, 0.8)),
+    # 5 / 0.8 > 3: the tenth percentile of 1, 5, 5, 5, 5, four tenths of the way from 1 to 5.
+    "thin ones among thick": ([(1.0, 0.8, 0.8)] + [(5.0, 0.8, 0.8)] * 4, (2.6, 0.8, 0.8)),
+    "all thick": ([(5.0, 0.8, 0.8)] * 4, (5.0, 0.8, 0.8)),
+    # The tenth percentile is 0.5, but slices are not to be thinner than the other axes are coarse.
+    "no thinner than the others": ([(0.5, 0.8, 0.8)] * 2 + [(5.0, 0.8, 0.8)] * 5, (0.8, 0.8, 0.8)),
+    "three digits": ([(1.25, 0.7421875, 0.7421875)], (1.25, 0.742, 0.742)),
+    # 2.4 mm is no three times 0.8: as it is.
+    "not that thick": ([(1.0, 0.8, 0.8), (2.4, 0.8, 0.8), (2.4, 0.8, 0.8)], (2.4, 0.8, 0.8)),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_spacing_that_files_ask_for(name):
+    spacings, expected = TARGETS[name]
+    assert target_spacing(files_of(*spacings).fingerprint.cases) == expected
+
+
+def test_thick_slices_that_are_many_stay():
+    """A long axis of 5 mm has as many voxels as the others: it is not what limits the detail."""
+    thin_and_thick = [(1.0, 0.8, 0.8)] + [(5.0, 0.8, 0.8)] * 4
+    info = files_of(*thin_and_thick, shape=(400, 512, 512))
+    assert target_spacing(info.fingerprint.cases) == (5.0, 0.8, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ((1.0, 0.8, 0.8), "the records' spacing fits, each axis within 25%"),
+        ((1.2, 0.7, 0.8), "the records' spacing fits, each axis within 25%"),
+        ((1.0, 1.5, 1.5), "records are too coarse along y, x: convert anew with --spacing_mm 1"),
+        ((0.5, 0.8, 1.5), "too coarse along x and finer than needed along z"),
+        ((0.5, 0.5, 0.5), "records are finer than needed along z, y, x: convert anew with"),
+    ],
+)
+def test_advice_on_the_spacing_of_the_records(records, told):
+    advice = spacing_advice(records, (1.0, 0.8, 0.8))
+    assert told in advice
+    assert ("--spacing_mm 1 0.8 0.8" in advice) == ("fits" not in advice)
+
+
+def test_a_small_patch_in_a_large_case_names_the_spacing_of_a_coarse_stage():
+    notes = plan("thin slices as they are", 8).notes
+    assert "a coarse stage sees more" in notes[-1]
+    # A patch of an eighth of what is wanted covers it at twice the spacing.
+    assert coarse_spacing((1.0, 0.8, 0.8), 0.03125, wanted=0.25) == (2.0, 1.6, 1.6)
+    assert "coarse" not in plan("tiny", 80).notes[-1]
+
+
+REFUSED_DATA = {
+    "labels": {"labelled": False},
+    "fingerprint": {"fingerprint": None},
+    "organs": {"fingerprint": dataset(THIN, spacing_mm=(1.5, 1.5, 1.5), organs=False).fingerprint},
+    "the train split": {
+        "fingerprint": dataset(THIN, spacing_mm=(1.5, 1.5, 1.5), split="test").fingerprint
+    },
+}
+
+
+@pytest.mark.parametrize("lacks", REFUSED_DATA)
+def test_datasets_that_cannot_be_planned_for(lacks):
+    info = dataclasses.replace(DATASETS["tiny"], **REFUSED_DATA[lacks])
+    with pytest.raises(DatasetError, match=lacks):
+        propose(info, PRESETS["fcn_m"], base_name="fcn_m", memory_gib=8)
+
+
+def test_cases_that_are_not_trained_on_have_no_say():
+    info = DATASETS["thick slices"]
+    strange = dataclasses.replace(
+        info.fingerprint.cases[0],
+        split="test",
+        source_spacing_mm=(9.0, 9.0, 9.0),
+        shape=(1, 1, 1),
+    )
+    more = dataclasses.replace(
+        info,
+        fingerprint=dataclasses.replace(
+            info.fingerprint, cases=(*info.fingerprint.cases, *[strange] * 50)
+        ),
+    )
+    found = propose(more, PRESETS["fcn_m"], base_name="fcn_m", memory_gib=8)
+    assert found == plan("thick slices", 8)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("memory_gib", [-1, 0, 1e-3, math.nan])
+def test_what_the_smallest_network_needs_is_told_and_enough(name, memory_gib):
+    with pytest.raises(ConfigError, match="memory_gib must be at least") as refused:
+        plan(name, memory_gib)
+    enough = float(str(refused.value).split()[5].rstrip(","))
+    assert plan(name, enough).config.model.filters[0] == 8
+    with pytest.raises(ConfigError):
+        plan(name, enough - 0.002)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.padding": "valid"}, r"model.padding must be same .* got valid \(config mine\)"),
+        ({"model.pyramid": 2}, "model.pyramid must be 1 .* got 2"),
+        ({"loss.level_weights": [1, 2, 3]}, "loss.level_weights must be "),
+    ],
+)
+def test_networks_that_cannot_be_planned(changes, message):
+    base = override(Config(), changes)
+    with pytest.raises(ConfigError, match=message):
+        propose(DATASETS["tiny"], base, base_name="mine", memory_gib=8)
+
+
+@pytest.mark.parametrize("base", ["fcn_l", "roth2018", "demo"])
+@pytest.mark.parametrize("name", ["thick slices", "tiny"])
+def test_the_file_reads_back_with_a_reason_above_each_value(name, base, tmp_path):
+    found = plan(name, 6, base=base)
+    path = tmp_path / "plan.yaml"
+    path.write_text(commented_yaml(found.config, found.reasons, notes=found.notes))
+    assert read_config(path) == found.config
+    lines = path.read_text().splitlines()
+    assert max(map(len, lines)) <= 102
+    for section, values in yaml.safe_load(path.read_text()).items():
+        start = lines.index(f"{section}:")
+        for key in values:
+            place = next(n for n in range(start, len(lines)) if lines[n].startswith(f"  {key}:"))
+            assert lines[place - 1].startswith("  # ")
+    kept = config_to_mapping(found.config)["training"]
+    assert kept == config_to_mapping(PRESETS[base])["training"]
+
+
+def command(folder, **changes):
+    settings = {"data": folder, "memory_gib": 1.0, "output": folder / "plan.yaml"} | changes
+    return PlanCommand(**settings)
+
+
+def write_info(info, folder):
+    folder.mkdir()
+    (folder / INFO_FILE).write_text(info.to_json())
+    (folder / COMPLETED_FILE).touch()
+    return folder
+
+
+def test_the_command_writes_the_plan_and_tells_of_the_spacing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = write_info(DATASETS["thin slices, isotropic records"], tmp_path / "records")
+    command(folder, precision="mixed_bfloat16").run()
+    config = read_config(folder / "plan.yaml")
+    assert config.training.precision == "mixed_bfloat16"
+    assert "too coarse along z, y, x: convert anew with --spacing_mm 1 0.8 0.8" in caplog.text
+    assert "  # asked for by --precision\n" in (folder / "plan.yaml").read_text()
+
+
+def test_the_command_needs_a_dataset_with_a_fingerprint_and_a_place(tmp_path):
+    folder = write_small_dataset(tmp_path / "records")
+    with pytest.raises(DatasetError, match="fingerprint"):
+        command(folder).run()
+    with pytest.raises(InputError, match="output must be in a folder that is there"):
+        command(folder, output=tmp_path / "none" / "plan.yaml").run()
+    with pytest.raises(DatasetError, match="no such folder"):
+        command(tmp_path / "none", output=tmp_path / "plan.yaml").run()
+
+
+def test_phantoms_are_converted_planned_and_trained_on(tmp_path):
+    from fcnseg.training import train
+
+    for _ in write_phantoms(4, tmp_path / "scans", seed=0):
+        pass
+    ConvertCt(
+        cases=str(tmp_path / "scans/cases.csv"),
+        label_map=str(tmp_path / "scans/label_map.yaml"),
+        output=str(tmp_path / "records"),
+        spacing_mm=(8.0, 8.0, 8.0),
+        validation_fraction=0.3,
+    ).run()
+    command(tmp_path / "records", memory_gib=0.25, config="demo").run()
+    planned = read_config(tmp_path / "records/plan.yaml")
+    low, high = planned.model.hu_window
+    assert low < 0 < 100 < high < 500  # portal-venous organs, with some gas in the stomach
+    once = {"training.epochs": 1, "training.steps_per_epoch": 1, "patches.shuffle_buffer": 2}
+    result = train(override(planned, once), tmp_path / "records", tmp_path / "run")
+    assert math.isfinite(result.history["loss"][0])
+    assert result.best_epoch == 1
