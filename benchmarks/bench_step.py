@@ -156,9 +156,11 @@ def serve(name: str, precision: str, size: int, batch: int) -> None:
 
 
 @contextmanager
-def contender(name: str, python: str, arguments: list[str]) -> Iterator[Callable[[str], float]]:
+def contender(
+    name: str, python: str, arguments: list[str], *, script: str = __file__
+) -> Iterator[Callable[[str], float]]:
     """A process that does a step when told to, and returns its time in seconds."""
-    command = [python, "-W", "ignore", __file__, "--serve", name, *arguments]
+    command = [python, "-W", "ignore", script, "--serve", name, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         words, answers = process.stdin, process.stdout
