@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import shlex
+from xml.etree import ElementTree
+
+import dicom_series
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from small_models import make_oblique_volume, write_run
 
 from fcnseg.errors import InputError
@@ -27,10 +34,15 @@ def images(tmp_path):
     return folder
 
 
+def masks_in(folder):
+    return {path.name for path in folder.glob("*.nii*")}
+
+
 def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, images, tmp_path):
     PredictCommand(run_dir, images, tmp_path / "masks").run()
-    masks = {path.name for path in (tmp_path / "masks").iterdir()}
-    assert masks == {"one.nii.gz", "two.nii.gz"}
+    files = {path.name for path in (tmp_path / "masks").iterdir()}
+    tables = {"volumes.csv", "organs.label", "organs.ctbl"}
+    assert files == {"one.nii.gz", "one.json", "two.nii.gz", "two.json"} | tables
     segmenter = make_segmenter(*load_run(run_dir))
     for image, mask in (("one_0000.nii.gz", "one.nii.gz"), ("two.nii", "two.nii.gz")):
         source, written = nib.load(images / image), nib.load(tmp_path / "masks" / mask)
@@ -45,14 +57,112 @@ def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, images, tmp_path):
 
 def test_one_file_is_enough(run_dir, images, tmp_path):
     PredictCommand(run_dir, images / "two.nii", tmp_path / "deep" / "masks").run()
-    assert [path.name for path in (tmp_path / "deep" / "masks").iterdir()] == ["two.nii.gz"]
+    assert masks_in(tmp_path / "deep" / "masks") == {"two.nii.gz"}
+
+
+FORMATS = {
+    "NRRD": "case.nrrd",
+    "MetaImage": "case.mha",
+    "NIfTI pair": "case.hdr",
+    "DICOM folder": "case",
+    "multi-frame DICOM": "case.dcm",
+}
+
+
+def write_image(path, volume):
+    """The volume in the format that the name tells, or as a folder of DICOM slices."""
+    if path.suffix == ".hdr":
+        nib.save(nib.Nifti1Pair(volume.array.T, volume.affine), path)
+    elif path.suffix == ".dcm":
+        dicom_series.make_enhanced(volume.array).save_as(path, enforce_file_format=True)
+    elif path.suffix:
+        image = SimpleITK.GetImageFromArray(volume.array)
+        lps = np.diag([-1, -1, 1]) @ volume.affine[:3]
+        image.SetSpacing(volume.spacing[::-1])
+        image.SetOrigin(lps[:, 3].tolist())
+        image.SetDirection((lps[:, :3] / volume.spacing[::-1]).ravel().tolist())
+        SimpleITK.WriteImage(image, str(path))
+    else:
+        dicom_series.write(dicom_series.make_slices(volume.array), path)
+
+
+@pytest.mark.parametrize("in_folder", [False, True], ids=["itself", "in a folder"])
+@pytest.mark.parametrize("name", FORMATS.values(), ids=FORMATS)
+def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path, name, in_folder):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    write_image(images / name, make_oblique_volume((6, 9, 8)))
+    PredictCommand(run_dir, images if in_folder else images / name, masks).run()
+    assert masks_in(masks) == {"case.nii.gz"}
+    image = read_ct(images / name)
+    mask = nib.load(masks / "case.nii.gz")
+    assert mask.shape == image.shape[::-1]
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+    expected = predict_volume(make_segmenter(*load_run(run_dir)), image)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj).T, expected)
+
+
+def test_resume_does_only_what_is_not_whole(run_dir, images, tmp_path, caplog):
+    masks = tmp_path / "masks"
+    PredictCommand(run_dir, images, masks).run()
+    table = (masks / "volumes.csv").read_text()
+    first = (masks / "one.nii.gz").stat().st_mtime_ns
+    (masks / "two.nii.gz").unlink()  # as if killed before the second mask
+    with caplog.at_level("INFO"):
+        PredictCommand(run_dir, images, masks, resume=True).run()
+    assert (masks / "one.nii.gz").stat().st_mtime_ns == first
+    assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
+    assert (masks / "volumes.csv").read_text() == table
+    assert "left out: 1 cases" in caplog.text
+
+
+def test_resume_and_overwrite_exclude_each_other(run_dir, images, tmp_path):
+    with pytest.raises(InputError, match="overwrite and resume exclude each other"):
+        PredictCommand(run_dir, images, tmp_path, overwrite=True, resume=True).run()
+
+
+def test_organ_volumes_are_those_of_the_mask(run_dir, images, tmp_path):
+    PredictCommand(run_dir, images, tmp_path).run()
+    rows = list(csv.DictReader((tmp_path / "volumes.csv").open()))
+    assert [row.pop("case_id") for row in rows] == ["one", "two"]
+    for case_id, row in zip(("one", "two"), rows, strict=True):
+        mask = nib.load(tmp_path / f"{case_id}.nii.gz")
+        voxel_ml = np.prod(mask.header.get_zooms()) / 1000
+        counts = np.bincount(np.asarray(mask.dataobj).ravel(), minlength=3)
+        told = json.loads((tmp_path / f"{case_id}.json").read_text())
+        assert told["case_id"] == case_id
+        assert list(told["volumes_ml"]) == ["liver", "spleen"]
+        for class_id, organ in ((1, "liver"), (2, "spleen")):
+            volume_ml = told["volumes_ml"][organ]
+            assert volume_ml == pytest.approx(counts[class_id] * voxel_ml, abs=2e-3)
+            assert float(row[f"{organ}_ml"]) == volume_ml
+
+
+def test_class_names_and_colours_are_inside_the_mask_and_beside_it(run_dir, images, tmp_path):
+    PredictCommand(run_dir, images, tmp_path).run()
+    mask = tmp_path / "one.nii.gz"
+    (extension,) = nib.load(mask).header.extensions
+    labels = ElementTree.fromstring(extension.get_content()).iter("Label")
+    assert [(label.get("Key"), label.text) for label in labels] == [("1", "liver"), ("2", "spleen")]
+    # ITK reads NIfTI for ITK-SNAP and for 3D Slicer.
+    by_itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask)))
+    np.testing.assert_array_equal(by_itk, np.asarray(nib.load(mask).dataobj).T)
+    snap = (tmp_path / "organs.label").read_text().splitlines()
+    rows = [shlex.split(line) for line in snap if not line.startswith("#")]
+    assert rows[0] == ["0", "0", "0", "0", "0", "0", "0", "Clear Label"]
+    assert rows[1:] == [
+        ["1", "230", "25", "75", "1", "1", "1", "liver"],
+        ["2", "67", "99", "216", "1", "1", "1", "spleen"],
+    ]
+    slicer = (tmp_path / "organs.ctbl").read_text().splitlines()
+    assert slicer[2:] == ["1 liver 230 25 75 255", "2 spleen 67 99 216 255"]
 
 
 def test_a_bad_volume_does_not_stop_the_others(run_dir, images, tmp_path, caplog):
     (images / "broken.nii.gz").write_bytes(b"no volume")
     with pytest.raises(InputError, match=r"1 of 3 volumes failed: broken: .*broken.nii.gz"):
         PredictCommand(run_dir, images, tmp_path / "masks").run()
-    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"one.nii.gz", "two.nii.gz"}
+    assert masks_in(tmp_path / "masks") == {"one.nii.gz", "two.nii.gz"}
     assert "failed: broken" in caplog.text
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.volumes.dicom_headers import holds_dicom
+from fcnseg.volumes.dicom_headers import holds_dicom, is_dicom
 from fcnseg.volumes.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
@@ -56,6 +56,23 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
     return volumes
 
 
+def list_images(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """The volumes that a path means, by case id: itself, or those in the folder that it is.
+
+    A folder with DICOM files directly in it is one volume; with folders of them, one a folder.
+
+    Raises:
+        InputError: If there is nothing, or no volume, or two files are one case.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise InputError(f"images must be a volume or a folder of volumes, got {path}")
+    if given.is_file() or _holds_slices(given):
+        named = given.resolve() if given.name in ("", "..") else given
+        return {case_id_of(named): given}
+    return list_volumes(given)
+
+
 def pair_by_name(
     images: str | os.PathLike[str], labels: str | os.PathLike[str]
 ) -> list[tuple[str, Path, Path]]:
@@ -85,6 +102,11 @@ def is_volume_name(name: str) -> bool:
     """
     hidden = name.startswith(".")
     return not hidden and name.endswith(SUFFIXES) and not name.endswith(_DATA_OF_PAIR)
+
+
+def _holds_slices(folder: Path) -> bool:
+    """Whether DICOM files lie directly in a folder."""
+    return any(file.is_file() and is_dicom(file) for file in sorted(folder.iterdir()))
 
 
 def _is_volume(path: Path) -> bool:

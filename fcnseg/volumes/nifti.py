@@ -32,6 +32,8 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 # A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
 _FORMS_TOLERANCE_MM = 0.5
 
+_CARET = 30  # code of an extension that holds Connectome Workbench's XML
+
 PathLike = str | os.PathLike[str]
 
 
@@ -62,8 +64,13 @@ def read_label(path: str) -> Volume:
     return Volume(ids, _affine(image, path), image.header)
 
 
-def write_volume(volume: Volume, path: PathLike) -> None:
+def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> None:
     """Writes a volume with its affine as both sform and qform; the file appears when it is whole.
+
+    Args:
+        volume: The volume; its header is left out.
+        path: A `.nii` or `.nii.gz` file.
+        label_table: As of `write_mask`.
 
     Raises:
         InputError: If the path is not a NIfTI name.
@@ -74,10 +81,13 @@ def write_volume(volume: Volume, path: PathLike) -> None:
     if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
         image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
     image.header.set_xyzt_units("mm")
+    _add_label_table(image.header, label_table)
     _save(image, Path(path))
 
 
-def write_mask(mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume) -> None:
+def write_mask(
+    mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume, label_table: str = ""
+) -> None:
     """Writes a mask on exactly the grid of the volume it was made from.
 
     The header is the source file's own, so affine, qform, sform and their codes are the same to
@@ -87,6 +97,8 @@ def write_mask(mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume) -
         mask: Class ids (z, y, x), uint8 or uint16.
         path: A `.nii` or `.nii.gz` file.
         like: The volume that was segmented.
+        label_table: Names and colours of the ids, as XML of Connectome Workbench, kept in an
+            extension of the header.
 
     Raises:
         InputError: If the path is not a NIfTI name.
@@ -94,16 +106,23 @@ def write_mask(mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume) -
     """
     on_grid = like.with_array(mask)
     if like.header is None:
-        write_volume(on_grid, path)
+        write_volume(on_grid, path, label_table=label_table)
         return
     header = like.header.copy()
     header.extensions.clear()  # a source's extension may hold the patient's name
+    header.set_data_offset(0)  # where voxels begin follows from the extensions
+    _add_label_table(header, label_table)
     header.set_data_dtype(mask.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     _save(image_class(mask.T, None, header), Path(path))  # no affine: the header's stays as it is
+
+
+def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
+    if label_table:
+        header.extensions.append(nib.nifti1.Nifti1Extension(_CARET, label_table.encode()))
 
 
 def _load(path: str) -> nib.Nifti1Pair:
