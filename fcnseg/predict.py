@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -14,11 +16,8 @@ from fcnseg.command import run_command
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.inference import Segmenter, load_run, make_segmenter, predict_volume
 from fcnseg.inference.label_tables import slicer_colours, snap_labels, workbench_table
-from fcnseg.inference.organ_volumes import (
-    gather_organ_volumes,
-    organ_volumes_ml,
-    write_organ_volumes,
-)
+from fcnseg.inference.organ_volumes import gather_organ_volumes, organ_volumes_ml
+from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.volumes import list_images, read_ct, write_mask
 from fcnseg.whole_file import write_whole
 
@@ -43,6 +42,7 @@ class PredictCommand:
     """Replace masks that are there already."""
     resume: bool = False
     """Leave out cases that are whole, and do the others."""
+    postprocessing: Postprocessing = NOTHING
 
     def run(self) -> None:
         """Segments each volume; one that fails does not stop the others."""
@@ -56,7 +56,10 @@ class PredictCommand:
         segmenter = make_segmenter(*load_run(self.run_dir))
         self.output.mkdir(parents=True, exist_ok=True)
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
-        reasons = {case_id: _reason_of_failure(segmenter, case) for case_id, case in progress}
+        reasons = {
+            case_id: _reason_of_failure(segmenter, case, self.postprocessing)
+            for case_id, case in progress
+        }
         self._write_tables(cases, segmenter.info.class_names)
         failures = [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
         for failure in failures:
@@ -113,12 +116,15 @@ class Case:
         return self.mask.exists() and self.volumes.exists()
 
 
-def predict_case(segmenter: Segmenter, case: Case) -> None:
+def predict_case(
+    segmenter: Segmenter, case: Case, postprocessing: Postprocessing = NOTHING
+) -> None:
     """Segments one image, and writes its organs' volumes and the mask on its grid.
 
     Args:
         segmenter: Made by `make_segmenter`.
         case: What to read, and where to write.
+        postprocessing: What is mended in the mask.
 
     Raises:
         InputError: If the image cannot be read, or is refused.
@@ -126,18 +132,23 @@ def predict_case(segmenter: Segmenter, case: Case) -> None:
     volume = read_ct(case.image, case_id=case.case_id)
     for finding in volume.findings:
         logger.warning("%s: %s", case.case_id, finding.reason)
+    voxel_mm3 = abs(float(np.linalg.det(volume.affine[:3, :3])))
     mask = predict_volume(segmenter, volume)
+    mask = postprocess(mask, postprocessing, voxel_mm3=voxel_mm3)
     names = segmenter.info.class_names
     case.mask.unlink(missing_ok=True)  # an old one would make two files of two networks a whole
-    volumes_ml = organ_volumes_ml(mask, like=volume, class_names=names)
-    write_organ_volumes(case.volumes, case.case_id, volumes_ml)
+    volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
+    told = {"volumes_ml": volumes_ml, "postprocessing": dataclasses.asdict(postprocessing)}
+    write_whole(case.volumes, json.dumps({"case_id": case.case_id, **told}, indent=2) + "\n")
     write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
 
 
-def _reason_of_failure(segmenter: Segmenter, case: Case) -> str | None:
+def _reason_of_failure(
+    segmenter: Segmenter, case: Case, postprocessing: Postprocessing
+) -> str | None:
     """Predicts one case; what stopped it, or None."""
     try:
-        predict_case(segmenter, case)
+        predict_case(segmenter, case, postprocessing)
     except (FcnsegError, OSError) as error:
         return str(error)
     return None

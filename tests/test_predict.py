@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from xml.etree import ElementTree
 
 import dicom_series
@@ -16,8 +17,9 @@ from small_models import make_oblique_volume, write_run
 
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
+from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.predict import PredictCommand
-from fcnseg.volumes import read_ct, write_volume
+from fcnseg.volumes import list_images, read_ct, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,19 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    folder = tmp_path / "images"
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="module")
+def done(run_dir, tmp_path_factory):
+    """A folder of images, and one of what the command makes of them."""
+    folder = tmp_path_factory.mktemp("done")
+    write_images(folder / "images")
+    PredictCommand(run_dir, folder / "images", folder / "masks").run()
+    return folder
+
+
+def write_images(folder):
     folder.mkdir()
     for number, name in enumerate(("one_0000.nii.gz", "two.nii")):
         write_volume(make_oblique_volume((15 + number, 14, 18), seed=number), folder / name)
@@ -38,19 +52,18 @@ def masks_in(folder):
     return {path.name for path in folder.glob("*.nii*")}
 
 
-def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, images, tmp_path):
-    PredictCommand(run_dir, images, tmp_path / "masks").run()
-    files = {path.name for path in (tmp_path / "masks").iterdir()}
+def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, done):
+    files = {path.name for path in (done / "masks").iterdir()}
     tables = {"volumes.csv", "organs.label", "organs.ctbl"}
     assert files == {"one.nii.gz", "one.json", "two.nii.gz", "two.json"} | tables
     segmenter = make_segmenter(*load_run(run_dir))
     for image, mask in (("one_0000.nii.gz", "one.nii.gz"), ("two.nii", "two.nii.gz")):
-        source, written = nib.load(images / image), nib.load(tmp_path / "masks" / mask)
+        source, written = nib.load(done / "images" / image), nib.load(done / "masks" / mask)
         assert written.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(written.affine, source.affine)
         for field in ("qform_code", "sform_code", "pixdim", "quatern_b", "srow_x"):
             np.testing.assert_array_equal(written.header[field], source.header[field])
-        expected = predict_volume(segmenter, read_ct(images / image))
+        expected = predict_volume(segmenter, read_ct(done / "images" / image))
         np.testing.assert_array_equal(np.asarray(written.dataobj).T, expected)
         assert len(np.unique(expected)) > 1
 
@@ -60,13 +73,7 @@ def test_one_file_is_enough(run_dir, images, tmp_path):
     assert masks_in(tmp_path / "deep" / "masks") == {"two.nii.gz"}
 
 
-FORMATS = {
-    "NRRD": "case.nrrd",
-    "MetaImage": "case.mha",
-    "NIfTI pair": "case.hdr",
-    "DICOM folder": "case",
-    "multi-frame DICOM": "case.dcm",
-}
+FORMATS = ("nrrd.nrrd", "meta.mha", "pair.hdr", "slices", "frames.dcm")
 
 
 def write_image(path, volume):
@@ -86,30 +93,40 @@ def write_image(path, volume):
         dicom_series.write(dicom_series.make_slices(volume.array), path)
 
 
-@pytest.mark.parametrize("in_folder", [False, True], ids=["itself", "in a folder"])
-@pytest.mark.parametrize("name", FORMATS.values(), ids=FORMATS)
-def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path, name, in_folder):
+@pytest.mark.parametrize("name", FORMATS)
+def test_path_of_every_format_is_a_volume_or_a_folder_of_volumes(tmp_path, name):
+    write_image(tmp_path / name, make_oblique_volume((6, 9, 8)))
+    volume = {name.split(".")[0]: tmp_path / name}
+    assert list_images(tmp_path / name) == list_images(tmp_path) == volume
+
+
+def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path):
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()
-    write_image(images / name, make_oblique_volume((6, 9, 8)))
-    PredictCommand(run_dir, images if in_folder else images / name, masks).run()
-    assert masks_in(masks) == {"case.nii.gz"}
-    image = read_ct(images / name)
-    mask = nib.load(masks / "case.nii.gz")
-    assert mask.shape == image.shape[::-1]
-    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-    expected = predict_volume(make_segmenter(*load_run(run_dir)), image)
-    np.testing.assert_array_equal(np.asarray(mask.dataobj).T, expected)
-
-
-def test_resume_does_only_what_is_not_whole(run_dir, images, tmp_path, caplog):
-    masks = tmp_path / "masks"
+    for name in FORMATS:
+        write_image(images / name, make_oblique_volume((6, 9, 8)))
     PredictCommand(run_dir, images, masks).run()
+    segmenter = make_segmenter(*load_run(run_dir))
+    for name in FORMATS:
+        image, mask = read_ct(images / name), nib.load(masks / f"{name.split('.')[0]}.nii.gz")
+        np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+        expected = predict_volume(segmenter, image)
+        np.testing.assert_array_equal(np.asarray(mask.dataobj).T, expected)
+
+
+def test_folder_of_slices_is_named_by_itself(tmp_path, monkeypatch):
+    write_image(tmp_path / "study", make_oblique_volume((6, 9, 8)))
+    monkeypatch.chdir(tmp_path / "study")
+    assert list(list_images(".")) == ["study"]
+
+
+def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
+    masks = shutil.copytree(done / "masks", tmp_path / "masks")
     table = (masks / "volumes.csv").read_text()
     first = (masks / "one.nii.gz").stat().st_mtime_ns
     (masks / "two.nii.gz").unlink()  # as if killed before the second mask
     with caplog.at_level("INFO"):
-        PredictCommand(run_dir, images, masks, resume=True).run()
+        PredictCommand(run_dir, done / "images", masks, resume=True).run()
     assert (masks / "one.nii.gz").stat().st_mtime_ns == first
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
@@ -121,15 +138,15 @@ def test_resume_and_overwrite_exclude_each_other(run_dir, images, tmp_path):
         PredictCommand(run_dir, images, tmp_path, overwrite=True, resume=True).run()
 
 
-def test_organ_volumes_are_those_of_the_mask(run_dir, images, tmp_path):
-    PredictCommand(run_dir, images, tmp_path).run()
-    rows = list(csv.DictReader((tmp_path / "volumes.csv").open()))
+def test_organ_volumes_are_those_of_the_mask(done):
+    masks = done / "masks"
+    rows = list(csv.DictReader((masks / "volumes.csv").read_text().splitlines()))
     assert [row.pop("case_id") for row in rows] == ["one", "two"]
     for case_id, row in zip(("one", "two"), rows, strict=True):
-        mask = nib.load(tmp_path / f"{case_id}.nii.gz")
+        mask = nib.load(masks / f"{case_id}.nii.gz")
         voxel_ml = np.prod(mask.header.get_zooms()) / 1000
         counts = np.bincount(np.asarray(mask.dataobj).ravel(), minlength=3)
-        told = json.loads((tmp_path / f"{case_id}.json").read_text())
+        told = json.loads((masks / f"{case_id}.json").read_text())
         assert told["case_id"] == case_id
         assert list(told["volumes_ml"]) == ["liver", "spleen"]
         for class_id, organ in ((1, "liver"), (2, "spleen")):
@@ -138,23 +155,36 @@ def test_organ_volumes_are_those_of_the_mask(run_dir, images, tmp_path):
             assert float(row[f"{organ}_ml"]) == volume_ml
 
 
-def test_class_names_and_colours_are_inside_the_mask_and_beside_it(run_dir, images, tmp_path):
-    PredictCommand(run_dir, images, tmp_path).run()
-    mask = tmp_path / "one.nii.gz"
+def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_path):
+    how = Postprocessing(largest_component=True)
+    PredictCommand(run_dir, images / "two.nii", tmp_path, postprocessing=how).run()
+    volume = read_ct(images / "two.nii")
+    plain = predict_volume(make_segmenter(*load_run(run_dir)), volume)
+    mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
+    np.testing.assert_array_equal(mask, postprocess(plain, how, voxel_mm3=1.0))
+    assert (mask != plain).any()
+    told = json.loads((tmp_path / "two.json").read_text())
+    assert told["postprocessing"]["largest_component"] is True
+    voxel_ml = abs(np.linalg.det(volume.affine[:3, :3])) / 1000
+    assert told["volumes_ml"]["liver"] == pytest.approx((mask == 1).sum() * voxel_ml, abs=1e-3)
+
+
+def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
+    mask = done / "masks" / "one.nii.gz"
     (extension,) = nib.load(mask).header.extensions
     labels = ElementTree.fromstring(extension.get_content()).iter("Label")
     assert [(label.get("Key"), label.text) for label in labels] == [("1", "liver"), ("2", "spleen")]
     # ITK reads NIfTI for ITK-SNAP and for 3D Slicer.
     by_itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask)))
     np.testing.assert_array_equal(by_itk, np.asarray(nib.load(mask).dataobj).T)
-    snap = (tmp_path / "organs.label").read_text().splitlines()
+    snap = (done / "masks" / "organs.label").read_text().splitlines()
     rows = [shlex.split(line) for line in snap if not line.startswith("#")]
     assert rows[0] == ["0", "0", "0", "0", "0", "0", "0", "Clear Label"]
     assert rows[1:] == [
         ["1", "230", "25", "75", "1", "1", "1", "liver"],
         ["2", "67", "99", "216", "1", "1", "1", "spleen"],
     ]
-    slicer = (tmp_path / "organs.ctbl").read_text().splitlines()
+    slicer = (done / "masks" / "organs.ctbl").read_text().splitlines()
     assert slicer[2:] == ["1 liver 230 25 75 255", "2 spleen 67 99 216 255"]
 
 
