@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.volumes.dicom_headers import holds_dicom, is_dicom
+from fcnseg.volumes.dicom_headers import SUFFIX, holds_dicom, is_dicom, read_headers
 from fcnseg.volumes.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
@@ -59,7 +59,7 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
 def list_images(path: str | os.PathLike[str]) -> dict[str, Path]:
     """The volumes that a path means, by case id: itself, or those in the folder that it is.
 
-    A folder with DICOM files directly in it is one volume; with folders of them, one a folder.
+    A folder with DICOM slices directly in it is one volume; in a folder of such folders, each is.
 
     Raises:
         InputError: If there is nothing, or no volume, or two files are one case.
@@ -105,8 +105,15 @@ def is_volume_name(name: str) -> bool:
 
 
 def _holds_slices(folder: Path) -> bool:
-    """Whether DICOM files lie directly in a folder."""
-    return any(file.is_file() and is_dicom(file) for file in sorted(folder.iterdir()))
+    """Whether the files directly in a folder are the slices of one volume.
+
+    Where files of other formats are beside them, or the first has many frames, each is a volume.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    if any(is_volume_name(file.name) and file.suffix != SUFFIX for file in files):
+        return False
+    first = next((file for file in files if is_dicom(file)), None)
+    return first is not None and len(read_headers(str(first))[0].slices) <= 1
 
 
 def _is_volume(path: Path) -> bool:
