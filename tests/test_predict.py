@@ -172,7 +172,7 @@ def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_pat
 def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
     mask = done / "masks" / "one.nii.gz"
     (extension,) = nib.load(mask).header.extensions
-    labels = ElementTree.fromstring(extension.get_content()).iter("Label")
+    labels = ElementTree.fromstring(extension.content).iter("Label")
     assert [(label.get("Key"), label.text) for label in labels] == [("1", "liver"), ("2", "spleen")]
     # ITK reads NIfTI for ITK-SNAP and for 3D Slicer.
     by_itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask)))
