@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -34,6 +35,16 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     return options
 
 
+# What glibc's allocator is told in workers: to keep the memory of a large array for the next one,
+# where it would return it to the system and ask for zeroed pages again. Two workers get into each
+# other's way with that: 0.31 s a case instead of 0.27, with the same peak (measured).
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**31),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
 def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
     """The runner of this machine, in one process or several; None if the user names another.
 
@@ -44,6 +55,9 @@ def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None
     direct = options.view_as(DirectOptions)
     if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
         direct.direct_running_mode = "multi_processing"  # in memory only one would work
+    if direct.direct_running_mode == "multi_processing":
+        for name, value in _KEEP_MEMORY.items():  # workers take them over; this process has begun
+            os.environ.setdefault(name, value)
     worker = options.view_as(WorkerOptions)
     worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "ERROR"
     # As DirectRunner does without Prism: the flags reach the workers, as file systems need.
