@@ -374,6 +374,7 @@ def test_the_command_needs_a_dataset_with_a_fingerprint_and_a_place(tmp_path):
         command(tmp_path / "none", output=tmp_path / "plan.yaml").run()
 
 
+@pytest.mark.slow
 def test_phantoms_are_converted_planned_and_trained_on(tmp_path):
     from fcnseg.training import train
 
