@@ -12,7 +12,7 @@ ADDONS := .venv-addons
 ADDONS_READY := $(ADDONS)/ready
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
-ADDONS_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision losses metrics models))
+ADDONS_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision layers losses metrics models))
 RUN := $(VENV)/bin/python
 # Two files of tests at a time, each in one process, as its fixtures are shared.
 PARALLEL := --numprocesses 2 --dist loadfile

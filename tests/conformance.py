@@ -95,21 +95,32 @@ def loss(name: str, **settings: Any) -> Subject:
     return Subject("loss", lambda _: made(ignore_label=IGNORED, **settings))
 
 
-def preset(name: str) -> Subject:
-    """The row of a preset: its network in training, small, on the smallest input that fits."""
-    config = PRESETS[name].model
-    narrow = dataclasses.replace(
+def presets() -> dict[str, Subject]:
+    """Rows of presets; those that differ in width and depth alone share one."""
+    names: dict[ModelConfig, list[str]] = {}
+    for name, config in PRESETS.items():
+        names.setdefault(small(config.model), []).append(name)
+    return {f"preset {' '.join(same)}": network(config) for config, same in names.items()}
+
+
+def small(config: ModelConfig) -> ModelConfig:
+    """The same with three levels, few channels, and no more than two blocks a level."""
+    return dataclasses.replace(
         config,
         filters=tuple(2 * width // config.filters[0] for width in config.filters[:3]),
         residual_blocks=tuple(min(blocks, 2) for blocks in config.residual_blocks[:3]),
         deep_supervision=min(config.deep_supervision, 1),
     )
 
+
+def network(config: ModelConfig) -> Subject:
+    """The row of a network as it is in training, on the smallest input that fits."""
+
     def make(precision: str) -> keras.Model:
         keras.utils.set_random_seed(0)
-        return build_fcn(narrow, num_classes=len(CLASSES), precision=precision, supervised=True)
+        return build_fcn(config, num_classes=len(CLASSES), precision=precision, supervised=True)
 
-    return Subject("network", make, smallest_input(narrow))
+    return Subject("network", make, smallest_input(config))
 
 
 def smallest_input(config: ModelConfig) -> Shape:
@@ -166,7 +177,7 @@ SUBJECTS: dict[str, Subject] = {
     "TopKCrossEntropyLoss": loss("TopKCrossEntropyLoss", share=0.2),
     "OrganDice": Subject("metric", lambda _: OrganDice(CLASSES, ignore_label=IGNORED)),
     "DeeplySupervised": Subject("network", two_levels),
-    **{f"preset {name}": preset(name) for name in PRESETS},
+    **presets(),
 }
 
 REPLICAS = "one replica equals two"
