@@ -12,6 +12,7 @@ import pytest
 from fcnseg.architecture import geometry
 from fcnseg.config import ModelConfig
 from fcnseg.errors import ModelError
+from fcnseg.keras_line import IS_KERAS_3
 from fcnseg.models import HUWindow, build_fcn, full_resolution
 from fcnseg.presets import PRESETS
 
@@ -94,7 +95,10 @@ def test_variant_survives_a_file(tmp_path, name):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(hu, training=False), logits)
-    assert loaded.to_json() == model.to_json()
+    configs = [[layer.get_config() for layer in each.layers] for each in (loaded, model)]
+    assert configs[0] == configs[1]
+    if IS_KERAS_3:  # Keras 2 does not write again how layers of ours were built
+        assert loaded.to_json() == model.to_json()
 
 
 @pytest.mark.parametrize(
