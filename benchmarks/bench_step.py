@@ -45,7 +45,7 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     import tensorflow as tf
 
     from fcnseg.config import Config, ModelConfig, TrainingConfig
-    from fcnseg.training.training import build_compiled
+    from fcnseg.training.compiled import build_compiled
 
     policy: Any = "float32" if precision == "float32" else f"mixed_{precision}"
     config = Config(model=ModelConfig(filters=FILTERS), training=TrainingConfig(precision=policy))

@@ -100,14 +100,14 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     import tensorflow as tf
 
     from fcnseg.data.blocks import Blocks
-    from fcnseg.training.training import check_dataset, make_model_and_patches, make_strategy
+    from fcnseg.training.assembly import build_model, patches_maker
+    from fcnseg.training.dataset import check_dataset
 
-    info = check_dataset(data)
-    strategy = make_strategy()
-    replicas = strategy.num_replicas_in_sync
+    model = build_model(config, check_dataset(data))
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    patches = patches_maker(config, data, replicas=replicas)()
     # Patches come in blocks: whole ones, or the measurement would be of what was made before.
     block = Blocks.of(config.patches, batch_size=config.patches.batch_size * replicas).steps
-    model, patches = make_model_and_patches(config, data, info, strategy)
     whole_blocks = -(-steps // block) * block
     data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
     one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()

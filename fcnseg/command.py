@@ -19,7 +19,7 @@ import tyro
 from fcnseg.config import Config, config_error, read_config
 from fcnseg.errors import FcnsegError
 
-USER_ERROR_STATUS = 2  # what argparse exits with for a wrong flag, so one status for both
+USER_ERROR_STATUS = FcnsegError.exit_status
 
 
 class Command(Protocol):
@@ -45,13 +45,13 @@ def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> N
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a job's work; a user's mistake becomes one line on stderr and exit status 2."""
+    """Runs a job's work; an error of ours becomes one line on stderr and its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(USER_ERROR_STATUS)
+        sys.exit(error.exit_status)
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:

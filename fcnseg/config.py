@@ -252,16 +252,48 @@ class TrainingConfig:
 
     epochs: PositiveInt = 100
     steps_per_epoch: PositiveInt = 250
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam, Adam with decoupled weight decay, or gradient descent with Nesterov's momentum."""
     learning_rate: PositiveFloat = 1e-3
-    """Step size of Adam, where the schedule starts."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """`cosine`: the step size falls along half a cosine, to 0 at the end of the run."""
+    """Its step size, where the schedule starts."""
+    weight_decay: NonNegativeFloat = 1e-2
+    """Share of each weight that adamw takes off it, times the step size; PyTorch's default."""
+    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.99
+    """Of sgd; nnU-Net's."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest norm of the gradient of all weights together; 0 leaves it as it is."""
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    """How the step size falls: along half a cosine or a power to 0 at the end, or in steps."""
+    warm_up_steps: NonNegativeInt = 0
+    """Steps in which the step size first rises from near 0."""
+    poly_power: PositiveFloat = 0.9
+    """Of the schedule poly; nnU-Net's."""
+    step_at: tuple[Fraction, ...] = (0.5, 0.75)
+    """Parts of the run, growing, after which the schedule step goes down (He et al. 2015)."""
+    step_factor: PositiveFloat = 0.1
+    """By which factor it then does."""
+    average_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share that stays, at each step, of the moving average of weights that is then validated and
+    kept in place of the weights; 0 for no average."""
+    patience: NonNegativeInt = 0
+    """Validations in a row without a better network that end the run; 0 for no such end."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; losses, metrics and logits stay float32."""
     validate_every: PositiveInt = 1
     """Epochs between validations on whole volumes."""
+    checkpoint_every: PositiveInt = 250
+    """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
     seed: NonNegativeInt = 0
     """Reaches every random draw of the run."""
+
+    def __post_init__(self) -> None:
+        if list(self.step_at) != sorted(set(self.step_at)):
+            raise ValueError(f"step_at must be growing parts of the run, got {self.step_at}")
+        if self.warm_up_steps >= self.epochs * self.steps_per_epoch:
+            raise ValueError(
+                f"warm_up_steps must be fewer than the steps of the run,"
+                f" {self.epochs * self.steps_per_epoch}, got {self.warm_up_steps}"
+            )
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)

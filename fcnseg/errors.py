@@ -9,14 +9,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import pydantic
 
 
 class FcnsegError(Exception):
-    """Base of every error that fcnseg raises on purpose."""
+    """Base of every error that fcnseg raises on purpose.
+
+    Attributes:
+        exit_status: Of a job that ends with it.
+    """
+
+    exit_status: ClassVar[int] = 2  # what argparse exits with for a wrong flag: one for both
 
 
 class InputError(FcnsegError, ValueError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
-from fcnseg.config import Config
-from fcnseg.errors import InputError, first_finding
+from fcnseg.config import Config, config_to_mapping, read_config
+from fcnseg.errors import InputError, first_finding, told
 from fcnseg.whole_file import write_whole
 
 CONFIG_FILE = "config.yaml"
 BEST_MODEL_FILE = "best.keras"
 HISTORY_FILE = "history.csv"
+CHECKPOINT_FILE = "checkpoint.npz"
+"""All that an unfinished run needs to go on."""
 MANIFEST_FILE = "run.json"
 """Written last: a folder without it is not a finished run."""
 
@@ -28,13 +31,15 @@ class RunManifest:
         best_dice: Validation Dice, mean over organs, of `best.keras`.
         best_epoch: After which it was reached, from 1.
         parameters: Trainable parameters of the network.
+        weights_sha256: Of the weights after the last step, `best.keras` or not: two runs that did
+            the same have the same.
         versions: Of fcnseg, tensorflow, keras, numpy and python.
         devices: One a replica.
         data: Folder of the records.
         data_fingerprint: SHA-256 of their manifest, which holds the checksum of every file.
         config: All settings; the seed is one of them.
         started: UTC, ISO 8601.
-        seconds: Wall time of the whole run.
+        seconds: Wall time of the whole run, without what lay between a stop and going on.
         validation_seconds: The part of it that validation took.
         status: That the run is whole.
     """
@@ -42,6 +47,7 @@ class RunManifest:
     best_dice: float
     best_epoch: int
     parameters: int
+    weights_sha256: str
     versions: dict[str, str]
     devices: tuple[str, ...]
     data: str
@@ -58,20 +64,64 @@ class RunManifest:
         write_whole(run_dir / MANIFEST_FILE, text.decode() + "\n")
 
 
-def make_run_folder(run_dir: str | os.PathLike[str]) -> Path:
-    """Makes the folder of a new run.
+def make_run_folder(
+    run_dir: str | os.PathLike[str], config: Config, *, resume: bool = False
+) -> Path:
+    """Makes the folder of a new run, or takes that of one to go on with.
+
+    Args:
+        run_dir: The folder.
+        config: Of the run.
+        resume: Whether a run may be there already, finished or not.
 
     Raises:
-        InputError: If something is there already.
+        InputError: If something is there already, or is the run of another configuration.
     """
     folder = Path(run_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run_dir must be a folder, got {folder}")
-    if folder.exists() and any(folder.iterdir()):
-        state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
-        raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
     folder.mkdir(parents=True, exist_ok=True)
+    if resume:
+        for unfinished in folder.glob(".tmp-*"):  # of a process that was killed
+            shutil.rmtree(unfinished)
+    if resume and (folder / CONFIG_FILE).exists():
+        then, now = (
+            _flat(config_to_mapping(each)) for each in (read_config(folder / CONFIG_FILE), config)
+        )
+        check_same(then, now, run_dir=folder)
+        return folder
+    if any(folder.iterdir()):
+        state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
+        if not resume and (folder / CHECKPOINT_FILE).exists():
+            state = "an unfinished run (--resume goes on with it)"
+        raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
     return folder
+
+
+def check_same(then: dict[str, Any], now: dict[str, Any], *, run_dir: Path) -> None:
+    """Sees to it that a run goes on with what it began with.
+
+    Args:
+        then: What it began with, by name.
+        now: What it is to go on with.
+        run_dir: Its folder, for the error.
+
+    Raises:
+        InputError: If they are not the same; it names what differs.
+    """
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if names:
+        findings = [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
+        raise InputError(f"resume needs what the run in {run_dir} began with: {told(findings)}")
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dictionaries by dotted key."""
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        values |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return values
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> RunManifest:

@@ -23,6 +23,8 @@ class TrainCommand:
     """Folder of records that `pipelines.convert_ct` wrote."""
     run_dir: Path
     """Folder for the network, its history and the manifest of the run; must be empty or new."""
+    resume: bool = False
+    """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
@@ -32,7 +34,7 @@ class TrainCommand:
             require_extra(module, "train")
         from fcnseg.training import train  # imports TensorFlow, which --help need not wait for
 
-        train(self.settings, self.data, self.run_dir)
+        train(self.settings, self.data, self.run_dir, resume=self.resume)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conformance import CLASSES, IGNORED, REPLICAS, SUBJECTS, Subject, applies, make_labels
 
 from fcnseg.models import CrossEntropyLoss, OrganDice, level_weights
-from fcnseg.training.training import make_strategy
+from fcnseg.training.strategy import make_strategy
 
 SAMPLES = 4
 

@@ -72,6 +72,7 @@ def write_run(folder: Path, *, finished=True, seed=0, **changes) -> Path:
             best_dice=0.5,
             best_epoch=1,
             parameters=1,
+            weights_sha256="",
             versions={},
             devices=(),
             data="records",

@@ -309,8 +309,13 @@ train(read_config(config), data, run_dir)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
-    [{"loss.class_weights": "uniform"}, {"loss.class_weights": "square"}, AUGMENTED_IN_THE_STEP],
-    ids=["uniform", "square", "augmented"],
+    [
+        {"loss.class_weights": "uniform"},
+        {"loss.class_weights": "square"},
+        AUGMENTED_IN_THE_STEP,
+        {"training.optimizer": "sgd", "training.clip_norm": 0.1, "training.average_decay": 0.5},
+    ],
+    ids=["uniform", "square", "augmented", "clipped"],
 )
 def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, setting):
     """A process each, since TensorFlow fixes its devices once."""

@@ -1,6 +1,17 @@
 """Training, and the folder that a run leaves."""
 
 from fcnseg.run_folder import RunManifest, read_run
-from fcnseg.training.training import TrainingResult, check_dataset, train
+from fcnseg.training.dataset import check_dataset
+from fcnseg.training.loop import LossError
+from fcnseg.training.stopping import TrainingStoppedError
+from fcnseg.training.training import TrainingResult, train
 
-__all__ = ["RunManifest", "TrainingResult", "check_dataset", "read_run", "train"]
+__all__ = [
+    "LossError",
+    "RunManifest",
+    "TrainingResult",
+    "TrainingStoppedError",
+    "check_dataset",
+    "read_run",
+    "train",
+]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from fcnseg.data.augmentation import Augmentation
@@ -18,10 +17,10 @@ def augment_in_step(model: keras.Model, changes: Augmentation) -> None:
     replica its own. Nothing that is saved changes: the step belongs to this object alone.
 
     Args:
-        model: Compiled, from HU to logits.
+        model: Compiled, from HU to logits, with the state that `make_state` makes.
         changes: The augmentation; where it changes nothing, neither does the step.
     """
-    if not changes.active:
+    if not changes.active or changes.config.run_on == "host":
         return
     step = model.train_step
 
@@ -30,10 +29,4 @@ def augment_in_step(model: keras.Model, changes: Augmentation) -> None:
         hu, label = changes.apply(hu, label, parameters)
         return step((hu[..., tf.newaxis], label))
 
-    # Keras 3 makes the state of loss and metrics when it sees the first batch, which must have the
-    # network's form.
-    model.test_on_batch(
-        np.zeros((1, *changes.size, 1), np.float32), np.zeros((1, *changes.label_size), np.uint8)
-    )
-    model.reset_metrics()
     model.train_step = train_step

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import math
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,10 @@ import tensorflow as tf
 
 from fcnseg.evaluation.scores import OrganScores, score_organs
 from fcnseg.inference.segmenter import Segmenter
-from fcnseg.whole_file import written_whole
+from fcnseg.training.stopping import StopRequest
+from fcnseg.whole_file import write_whole, written_whole
+
+_SCORE = "validation.json"
 
 
 class Validation(keras.callbacks.Callback):
@@ -28,18 +34,22 @@ class Validation(keras.callbacks.Callback):
         seconds: Time that validation has taken so far.
     """
 
-    def __init__(self, segmenter: Segmenter, volumes: tf.data.Dataset, *, every: int) -> None:
+    def __init__(
+        self, segmenter: Segmenter, volumes: tf.data.Dataset, *, every: int, stop: StopRequest
+    ) -> None:
         """Makes the callback.
 
         Args:
             segmenter: Of the network in training.
             volumes: Records as `make_volume_dataset` gives them.
             every: Epochs from one validation to the next.
+            stop: Looked at after each case.
         """
         super().__init__()
         self.segmenter = segmenter
         self.volumes = volumes
         self.every = every
+        self.stop = stop
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
         self.seconds = 0.0
@@ -47,19 +57,28 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validates if it is time to, and completes the logs."""
         started = time.perf_counter()
-        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
+        if self.is_due(epoch):
             scores = self.score()
             if logs is not None:
                 logs.update(zip(self.columns, scores, strict=True))
         self.seconds += time.perf_counter() - started
 
+    def is_due(self, epoch: int) -> bool:
+        """Whether it validates after an epoch."""
+        return bool((epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"])
+
     def score(self) -> list[float]:
-        """The values of `columns` for the network as it is."""
+        """The values of `columns` for the network as it is.
+
+        Raises:
+            TrainingStoppedError: If the run has been told to stop.
+        """
         cases = []
         for record in self.volumes:
             mask = self.segmenter.segment_model_grid(record["image"])
             truth = record["label"].numpy()
             cases.append(score_organs(truth, mask.numpy(), num_classes=len(self.columns)))
+            self.stop.check()
         organs = [OrganScores.mean(scores) for scores in zip(*cases, strict=True)]
         scores = [OrganScores.mean(organs), *organs]
         return [math.nan if score.dice is None else score.dice for score in scores]
@@ -67,6 +86,9 @@ class Validation(keras.callbacks.Callback):
 
 class KeepBest(keras.callbacks.Callback):
     """Saves the network whenever `val_dice` is better than ever; the file is always a whole one.
+
+    The score is in the file, which is a ZIP archive, so that no crash parts the two: what a run
+    that goes on has to beat is what is there.
 
     Attributes:
         best_dice: The best `val_dice` so far.
@@ -86,6 +108,13 @@ class KeepBest(keras.callbacks.Callback):
         self.best_dice = -math.inf
         self.best_epoch = 0
 
+    def resume(self) -> None:
+        """Takes the score of the network that is there, if one is."""
+        if self.path.exists():
+            with zipfile.ZipFile(self.path) as archive:
+                score = json.loads(archive.read(_SCORE))
+            self.best_dice, self.best_epoch = score["dice"], score["epoch"]
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves if this epoch is the best."""
         dice = (logs or {}).get("val_dice", math.nan)
@@ -93,6 +122,8 @@ class KeepBest(keras.callbacks.Callback):
             return
         with written_whole(self.path) as unfinished:
             self.network.save(unfinished)
+            with zipfile.ZipFile(unfinished, "a") as archive:
+                archive.writestr(_SCORE, json.dumps({"dice": dice, "epoch": epoch + 1}))
         self.best_dice, self.best_epoch = dice, epoch + 1
 
 
@@ -100,22 +131,44 @@ class HistoryFile(keras.callbacks.Callback):
     """Writes each epoch's logs as a row of a CSV file; what an epoch does not have stays empty.
 
     Keras's CSVLogger knows only the columns of the first epoch, which may have no validation.
+
+    Attributes:
+        rows: The logs of each epoch so far; a run that goes on sets them.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         super().__init__()
         self.path = path
         self.columns = ["epoch", *columns]
+        self.rows: list[dict[str, float]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes the names of the columns."""
+        """Writes what there is; epochs that are about to be repeated go."""
         del logs
-        self._write(dict(zip(self.columns, self.columns, strict=True)), mode="w")
+        self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the row."""
-        self._write({"epoch": epoch + 1, **(logs or {})}, mode="a")
+        del epoch  # the number of rows says it
+        self.rows.append({name: float(value) for name, value in (logs or {}).items()})
+        self._write()
 
-    def _write(self, row: dict[str, Any], *, mode: str) -> None:
-        with open(self.path, mode, newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, extrasaction="ignore").writerow(row)
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({"epoch": index + 1, **row} for index, row in enumerate(self.rows))
+        write_whole(self.path, text.getvalue())
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Reads the values of each column that a `HistoryFile` wrote, without the epochs."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return columns_of([{name: float(row[name]) for name in row if row[name]} for row in rows])
+
+
+def columns_of(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """The values by name of logs; a name that not all of them have has fewer values."""
+    names = {name: None for row in rows for name in row if name != "epoch"}
+    return {name: [row[name] for row in rows if name in row] for name in names}

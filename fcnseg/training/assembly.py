@@ -1,0 +1,145 @@
+"""A run that is ready to begin: network, data, validation and checkpoints put together."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from fcnseg.architecture import output_shape
+from fcnseg.config import Config, write_config
+from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.data.augmentation import Augmentation
+from fcnseg.inference.segmenter import make_segmenter
+from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
+from fcnseg.models import full_resolution
+from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.run_folder import BEST_MODEL_FILE, CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE
+from fcnseg.training.augmented_step import augment_in_step
+from fcnseg.training.average import WeightAverage
+from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
+from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
+from fcnseg.training.dataset import dataset_digest
+from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.stopping import StopRequest
+from fcnseg.training.strategy import make_strategy
+from fcnseg.whole_file import write_whole
+
+
+def make_loop(config: Config, data: str | os.PathLike[str], run_dir: Path) -> TrainingLoop:
+    """Builds everything anew, and writes to the folder what the run is to be.
+
+    Args:
+        config: All settings.
+        data: Folder of a finished dataset.
+        run_dir: The run's folder, which is there.
+
+    Raises:
+        ModelError: If the patches do not fit the network.
+    """
+    info = read_dataset_info(data)
+    model = build_model(config, info)
+    strategy = model.distribute_strategy
+    network = full_resolution(model)
+    average = WeightAverage(
+        tensorflow_variables(network.weights),
+        decay=config.training.average_decay,
+        strategy=strategy,
+    )
+    stop = StopRequest()
+    validation = _make_validation(config, data, network, stop)
+    write_whole(run_dir / MODEL_INFO_FILE, make_model_info(config, info).to_json())
+    write_config(config, run_dir / CONFIG_FILE)
+    replicas = strategy.num_replicas_in_sync
+    checkpoints = Checkpoints(
+        run_dir / CHECKPOINT_FILE,
+        [*state_of(model), *average.averages],
+        strategy,
+        {"data": dataset_digest(data), "devices": replicas},
+    )
+    dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return TrainingLoop(
+        model=model,
+        make_patches=patches_maker(config, data, replicas=replicas),
+        settings=config.training,
+        checkpoints=checkpoints,
+        validation=validation,
+        best=KeepBest(run_dir / BEST_MODEL_FILE, network),
+        history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
+        average=average,
+        stop=stop,
+        progress=Progress(started=now.isoformat(timespec="seconds")),
+    )
+
+
+def build_model(config: Config, info: DatasetInfo) -> keras.Model:
+    """The compiled network on all devices, with all the state that training changes.
+
+    The global random generators of Python, numpy and Keras are set to the configuration's seed.
+
+    Args:
+        config: All settings.
+        info: Manifest of the dataset.
+
+    Raises:
+        ModelError: If the patches do not fit the network.
+    """
+    size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
+    keras.utils.set_random_seed(config.training.seed)
+    with make_strategy().scope():
+        model = build_compiled(config, class_names=info.class_names)
+        make_state(model, size=size, label_size=label_size)
+    augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))
+    return model
+
+
+def _make_validation(
+    config: Config, data: str | os.PathLike[str], network: keras.Model, stop: StopRequest
+) -> Validation:
+    return Validation(
+        make_segmenter(network, make_model_info(config, read_dataset_info(data))),
+        make_volume_dataset(data, "validation"),
+        every=config.training.validate_every,
+        stop=stop,
+    )
+
+
+def patches_maker(
+    config: Config, data: str | os.PathLike[str], *, replicas: int
+) -> Callable[..., tf.data.Dataset]:
+    """`make_training_dataset` of a run, which lacks only the step to start at.
+
+    Args:
+        config: All settings.
+        data: Folder of a finished dataset.
+        replicas: Devices that share each batch.
+    """
+    return functools.partial(
+        make_training_dataset,
+        data,
+        config.patches,
+        seed=config.training.seed,
+        augmentation=config.augmentation,
+        num_replicas=replicas,
+        label_size=output_shape(config.model, config.patches.size),
+    )
+
+
+def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
+    """The facts that travel with a network trained on a dataset."""
+    return ModelInfo(
+        class_names=data.class_names,
+        spacing_mm=data.spacing_mm,
+        hu_window=config.model.hu_window,
+        window=config.patches.size,
+        overlap=config.inference.overlap,
+        batch_size=config.inference.batch_size,
+        max_voxels=config.inference.max_voxels,
+    )

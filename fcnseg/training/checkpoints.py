@@ -1,0 +1,106 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file.
+
+The file takes the place of the last one when it is whole. Of a mirrored variable each replica's
+value is kept: batch norm's moving means may differ between them, and sums of metrics always do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fcnseg.errors import InputError
+from fcnseg.run_folder import check_same
+from fcnseg.whole_file import written_whole
+
+_PROGRESS = "progress"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run has come, beside its variables.
+
+    Where the data are follows from `step`, since a batch follows from the seed and its number.
+
+    Attributes:
+        started: UTC, ISO 8601.
+        step: Steps done.
+        epochs: The logs of each epoch that has ended.
+        seconds: Wall time so far, without the time that the run lay still.
+        validation_seconds: The part of it that validation took.
+    """
+
+    started: str
+    step: int = 0
+    epochs: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoint of a run.
+
+    Attributes:
+        path: The file.
+        variables: What training changes, always in the same order.
+        strategy: That the variables were made in.
+        identity: What must be the same when the run goes on, by name.
+    """
+
+    path: Path
+    variables: Sequence[tf.Variable]
+    strategy: tf.distribute.Strategy
+    identity: dict[str, Any]
+
+    def save(self, progress: Progress) -> None:
+        """Writes variables and progress, whole or not at all."""
+        content = json.dumps({"identity": self.identity, "run": dataclasses.asdict(progress)})
+        arrays: dict[str, Any] = {_PROGRESS: np.array(content)}
+        for index, variable in enumerate(self.variables):
+            for replica, part in enumerate(self._parts(variable)):
+                arrays[f"{index}_{replica}"] = part.numpy()
+        with written_whole(self.path) as unfinished:
+            np.savez(unfinished, **arrays)
+
+    def restore(self) -> Progress | None:
+        """Sets the variables to what was saved.
+
+        Returns:
+            How far the run had come; None if there is no checkpoint yet.
+
+        Raises:
+            InputError: If the checkpoint is broken, or of a run that is not this one.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                content = json.loads(arrays[_PROGRESS].item())
+                check_same(content["identity"], self.identity, run_dir=self.path.parent)
+                self._assign(arrays)
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self.path} is not a whole checkpoint: {error}") from error
+        progress = content["run"]
+        return Progress(**{**progress, "epochs": tuple(progress["epochs"])})
+
+    def remove(self) -> None:
+        """Removes the file, of which a finished run has no use."""
+        self.path.unlink(missing_ok=True)
+
+    def _assign(self, arrays: Any) -> None:
+        for index, variable in enumerate(self.variables):
+            for replica, part in enumerate(self._parts(variable)):
+                part.assign(arrays[f"{index}_{replica}"])
+
+    def _parts(self, variable: tf.Variable) -> tuple[tf.Variable, ...]:
+        """A variable's copy on each replica."""
+        parts: tuple[tf.Variable, ...] = self.strategy.experimental_local_results(variable)
+        return parts

@@ -1,0 +1,69 @@
+"""A network with its optimizer, loss and metric, and all that changes in it while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fcnseg.config import Config
+from fcnseg.models import OrganDice, build_fcn, build_loss, level_weights
+from fcnseg.training.optimizer import build_optimizer
+from fcnseg.volumes.volume import Shape
+
+
+def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model:
+    """Builds the network with its optimizer, loss and metric, in the current strategy's scope."""
+    settings = config.training
+    model = build_fcn(
+        config.model,
+        num_classes=len(class_names),
+        precision=settings.precision,
+        supervised=True,
+    )
+    loss = build_loss(config.loss)
+    levels = len(model.outputs)
+    weights = level_weights(levels, config.loss.level_weights)
+    model.compile(
+        optimizer=build_optimizer(settings),
+        loss=loss if levels == 1 else [loss] * levels,
+        loss_weights=None if levels == 1 else weights,
+        metrics=[OrganDice(class_names, ignore_label=config.loss.ignore_label)],
+        jit_compile=False,  # on CPU a compiled step takes ten times as long
+    )
+    return model
+
+
+def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
+    """Makes the variables that Keras would make when it sees the first batch.
+
+    Args:
+        model: Compiled, in the current strategy's scope.
+        size: Voxels (z, y, x) of a patch.
+        label_size: Voxels (z, y, x) of its label.
+    """
+    model.test_on_batch(np.zeros((1, *size, 1), np.float32), np.zeros((1, *label_size), np.uint8))
+    model.reset_metrics()
+    model.optimizer.build(model.trainable_variables)
+
+
+def state_of(model: keras.Model) -> list[tf.Variable]:
+    """All variables that training changes, always in the same order.
+
+    They are the weights, the states of dropout's random generators, the optimizer's with the number
+    of its steps, and the sums of the epoch's metrics.
+
+    Args:
+        model: After `make_state`.
+    """
+    of_metrics = [variable for metric in model.metrics for variable in metric.variables]
+    variables = [*model.variables, *model.optimizer.variables, *of_metrics]
+    return tensorflow_variables({id(each): each for each in variables}.values())
+
+
+def tensorflow_variables(variables: Iterable[Any]) -> list[tf.Variable]:
+    """The variables that Keras 3 wraps; Keras 2's are TensorFlow's own."""
+    return [each if callable(each.value) else each.value for each in variables]

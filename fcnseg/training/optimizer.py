@@ -1,0 +1,113 @@
+"""Optimizers and their schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fcnseg.config import TrainingConfig
+
+_OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "sgd": keras.optimizers.SGD,
+}
+
+
+def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Builds the optimizer that a configuration names, with its schedule and its clipping."""
+    options: dict[str, Any] = {}
+    if settings.optimizer == "adamw":
+        options = {"weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        options = {"momentum": settings.momentum, "nesterov": True}
+    optimizer = _OPTIMIZERS[settings.optimizer](make_schedule(settings), **options)
+    if settings.clip_norm:
+        _clip(optimizer, settings.clip_norm)
+    if settings.precision == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def make_schedule(
+    settings: TrainingConfig,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The step size at each step: the warm-up, then the named schedule to the end of the run."""
+    steps = settings.epochs * settings.steps_per_epoch - settings.warm_up_steps
+    schedules = keras.optimizers.schedules
+    rate = settings.learning_rate
+    schedule: Any = rate
+    if settings.schedule == "cosine":
+        schedule = schedules.CosineDecay(rate, steps)
+    elif settings.schedule == "poly":
+        schedule = schedules.PolynomialDecay(rate, steps, 0.0, power=settings.poly_power)
+    elif settings.schedule == "step":
+        # Keras takes the last step of each rate, not the first.
+        last = [max(0, round(part * steps) - 1) for part in settings.step_at]
+        rates = [rate * settings.step_factor**count for count in range(len(last) + 1)]
+        schedule = schedules.PiecewiseConstantDecay(last, rates)
+    return WarmUp(schedule, settings.warm_up_steps) if settings.warm_up_steps else schedule
+
+
+@keras.saving.register_keras_serializable(package="fcnseg")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises in a straight line to where another schedule begins, then follows it.
+
+    Args:
+        schedule: What comes then; a number for a constant rate.
+        steps: How many steps it rises; the first has 1 / `steps` of the rate.
+    """
+
+    def __init__(
+        self, schedule: float | keras.optimizers.schedules.LearningRateSchedule, steps: int
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """The rate at a step."""
+        step = tf.cast(step, tf.float32)
+        rising = self._then(tf.constant(0.0)) * (step + 1) / self.steps
+        after = self._then(tf.maximum(step - self.steps, 0))
+        return tf.where(step < self.steps, rising, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        schedule = self.schedule
+        if callable(schedule):
+            schedule = keras.saving.serialize_keras_object(schedule)
+        return {"schedule": schedule, "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WarmUp:
+        """Builds it from its arguments."""
+        schedule = config["schedule"]
+        if isinstance(schedule, dict):
+            schedule = keras.saving.deserialize_keras_object(schedule)
+        return cls(schedule, config["steps"])
+
+    def _then(self, step: tf.Tensor) -> tf.Tensor:
+        rate = self.schedule(step) if callable(self.schedule) else self.schedule
+        return tf.convert_to_tensor(rate, tf.float32)
+
+
+def _clip(optimizer: keras.optimizers.Optimizer, norm: float) -> None:
+    """Lets an optimizer shorten gradients, of all weights and all replicas together, to a norm.
+
+    Keras would clip each replica's gradient before they are added.
+    """
+    apply = optimizer.apply
+
+    def apply_clipped(grads: Sequence[tf.Tensor], trainable_variables: Any = None) -> None:
+        whole = list(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            whole = replica.all_reduce(tf.distribute.ReduceOp.SUM, whole)
+        factor = norm / tf.maximum(tf.linalg.global_norm(whole), norm)
+        apply([grad * tf.cast(factor, grad.dtype) for grad in grads], trainable_variables)
+
+    optimizer.apply = apply_clipped
