@@ -82,7 +82,8 @@ class Checkpoints:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
+            # Opened here: numpy leaves a broken archive open.
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 content = json.loads(arrays[_PROGRESS].item())
                 check_same(content["identity"], self.identity, run_dir=self.path.parent)
                 self._assign(arrays)
