@@ -178,6 +178,7 @@ def on_two_replicas(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the first one waits for the results of all
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if applies(name, REPLICAS)])
 def test_one_replica_equals_two(name, on_two_replicas):
     expected = [value for key, value in on_two_replicas.items() if key.split("/")[0] == name]
