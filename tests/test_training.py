@@ -306,6 +306,7 @@ train(read_config(config), data, run_dir)
 """
 
 
+@pytest.mark.timeout(900)  # two whole runs in processes of their own
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",

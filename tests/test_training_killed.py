@@ -1,0 +1,121 @@
+"""A training process that is killed, and taken up again, ends as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_records import write_small_dataset
+from test_training_resume import CONFIG, assert_same_runs
+
+from fcnseg.config import override, write_config
+from fcnseg.run_folder import CHECKPOINT_FILE
+from fcnseg.training import read_run
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(900)  # whole runs in processes of their own
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
+
+
+LONGER = override(CONFIG, {"training.steps_per_epoch": 150, "training.checkpoint_every": 10})
+
+
+def start(config, dataset, run_dir, *flags):
+    """`python -m fcnseg.train` in a process of its own."""
+    argv = ["--config", config, "--data", dataset, "--run_dir", run_dir, *flags]
+    with stderr_of(run_dir).open("a") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fcnseg.train", *map(str, argv)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+
+
+def stderr_of(run_dir):
+    """What its processes have said."""
+    return run_dir.parent / "stderr.txt"
+
+
+@pytest.fixture(scope="module")
+def longer(dataset, tmp_path_factory):
+    """The configuration's file, and an undisturbed run in a process of its own."""
+    folder = tmp_path_factory.mktemp("longer")
+    write_config(LONGER, folder / "config.yaml")
+    process = start(folder / "config.yaml", dataset, folder / "run")
+    assert process.wait() == 0, stderr_of(folder / "run").read_text()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill -9", "SIGTERM"]
+)
+def test_killed_process_goes_on_as_if_nothing_had_happened(
+    dataset, longer, tmp_path, number, status
+):
+    config, run_dir = longer / "config.yaml", tmp_path / "run"
+    process = start(config, dataset, run_dir)
+    while not (run_dir / CHECKPOINT_FILE).exists():
+        assert process.poll() is None, stderr_of(run_dir).read_text()
+        time.sleep(0.01)
+    wait = random.uniform(0, 0.5)
+    time.sleep(wait)
+    process.send_signal(number)
+    assert process.wait() == status, (wait, stderr_of(run_dir).read_text())
+    assert not (run_dir / "run.json").exists()
+    again = start(config, dataset, run_dir, "--resume")
+    assert again.wait() == 0, (wait, stderr_of(run_dir).read_text())
+    assert_same_runs(longer / "run", run_dir)
+
+
+DIE_ON_TWO_DEVICES = """
+import os, signal, sys
+import tensorflow as tf
+from fcnseg.config import read_config
+from fcnseg.training import train
+from fcnseg.training.loop import TrainingLoop
+
+config, data, run_dir, last_step = sys.argv[1:]
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+step = TrainingLoop._step
+
+def step_and_die(self, *args):
+    step(self, *args)
+    if self.progress.step == int(last_step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+TrainingLoop._step = step_and_die
+train(read_config(config), data, run_dir, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_go_on_too(dataset, tmp_path):
+    """Batch norm is not synchronised: each replica has moving means of its own."""
+    write_config(override(CONFIG, {"model.norm": "batch"}), tmp_path / "config.yaml")
+
+    def run(name, *, last_step):
+        words = (tmp_path / "config.yaml", dataset, tmp_path / name, last_step)
+        return subprocess.run(
+            [sys.executable, "-c", DIE_ON_TWO_DEVICES, *map(str, words)],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        ).returncode
+
+    assert run("undisturbed", last_step=-1) == 0
+    assert run("killed", last_step=7) == -signal.SIGKILL
+    assert run("killed", last_step=-1) == 0
+    assert len(read_run(tmp_path / "killed").devices) == 2
+    assert_same_runs(tmp_path / "undisturbed", tmp_path / "killed")
