@@ -211,17 +211,6 @@ def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str,
     return {**rounded, "parameters": parameters["fcnseg"]}
 
 
-def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Medians, and fcnseg's part of PyTorch's time: the median of rounds, and best to best."""
-    columns = {name: [each[name] for each in rounds] for name in CONTENDERS}
-    parts = [each["fcnseg"] / each["pytorch"] for each in rounds]
-    return {
-        **{f"{name}_s": statistics.median(times) for name, times in columns.items()},
-        "fcnseg_part": statistics.median(parts),
-        "fcnseg_part_at_best": min(columns["fcnseg"]) / min(columns["pytorch"]),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer_python", default=sys.executable, help="Python that has PyTorch")

@@ -77,6 +77,23 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
         raise config_error(error, source="command line") from error
 
 
+def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
+    """Parses the flags of a job that hands those it does not know to another program.
+
+    Returns:
+        The job, and the other flags as they are.
+    """
+    parsed: tuple[Any, list[str]] = tyro.cli(
+        command,
+        prog=program_name(),
+        args=argv,
+        use_underscores=True,
+        return_unknown_args=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return parsed
+
+
 def program_name() -> str | None:
     """How this process was called, for `--help`: `python -m` and the module."""
     spec = sys.modules["__main__"].__spec__

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-import tyro
 from apache_beam.io.filesystems import FileSystems
 
 from fcnseg import __version__
-from fcnseg.command import program_name, run_or_exit
+from fcnseg.command import parse_known, run_or_exit
 from fcnseg.conversion import files
 from fcnseg.conversion.case_lists import (
     cases_of_dataset_json,
@@ -250,14 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse_and_run(argv: Sequence[str] | None) -> None:
-    command, beam_args = tyro.cli(
-        ConvertCt,
-        prog=program_name(),
-        args=argv,
-        use_underscores=True,
-        return_unknown_args=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command, beam_args = parse_known(ConvertCt, argv)
     command.run(beam_args)
 
 

@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from fcnseg.command import program_name, run_or_exit
+from fcnseg.command import parse_known, run_or_exit
 from fcnseg.errors import InputError
 from pipelines import convert_ct
 from pipelines.worker_pool import worker_pool
@@ -80,14 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
 
     def work() -> None:
-        command, convert_args = tyro.cli(
-            Flink,
-            prog=program_name(),
-            args=argv,
-            use_underscores=True,
-            return_unknown_args=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        command, convert_args = parse_known(Flink, argv)
         command.run(convert_args)
 
     run_or_exit(work)
