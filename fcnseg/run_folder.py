@@ -41,6 +41,8 @@ class RunManifest:
         started: UTC, ISO 8601.
         seconds: Wall time of the whole run, without what lay between a stop and going on.
         validation_seconds: The part of it that validation took.
+        init_from: Folder of the run whose weights were where this one started; None if they were
+            drawn.
         status: That the run is whole.
     """
 
@@ -56,6 +58,7 @@ class RunManifest:
     started: str
     seconds: float
     validation_seconds: float
+    init_from: str | None = None
     status: Literal["completed"] = "completed"
 
     def write(self, run_dir: Path) -> None:

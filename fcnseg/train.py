@@ -25,6 +25,8 @@ class TrainCommand:
     """Folder for the network, its history and the manifest of the run; must be empty or new."""
     resume: bool = False
     """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
+    init_from: Path | None = None
+    """Folder of a finished run whose best weights are where this one starts: fine-tuning."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
@@ -34,7 +36,13 @@ class TrainCommand:
             require_extra(module, "train")
         from fcnseg.training import train  # imports TensorFlow, which --help need not wait for
 
-        train(self.settings, self.data, self.run_dir, resume=self.resume)
+        train(
+            self.settings,
+            self.data,
+            self.run_dir,
+            resume=self.resume,
+            init_from=self.init_from,
+        )
 
 
 def main() -> None:

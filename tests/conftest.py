@@ -1,4 +1,4 @@
-"""What all tests share: the real scans, where they are at hand."""
+"""What all tests share: small records, and the real scans, where they are at hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from small_records import write_small_dataset
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Three cases to train on and one for validation; a test that changes them makes its own."""
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
 
 
 @pytest.fixture(scope="session")

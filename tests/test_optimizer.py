@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_records import write_small_dataset
 from test_training_resume import CONFIG
 
 from fcnseg.config import TrainingConfig, config_from_mapping, override
@@ -20,11 +19,6 @@ from fcnseg.training import LossError, read_run, train
 from fcnseg.training.average import WeightAverage
 from fcnseg.training.optimizer import build_optimizer, make_schedule
 from fcnseg.training.training import weights_digest
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
 
 
 def settings(**changes):

@@ -44,11 +44,6 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
-
-
-@pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     """A run of three epochs that validates after the second and the last."""
     return train(CONFIG, dataset, tmp_path_factory.mktemp("runs") / "run")

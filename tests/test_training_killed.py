@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_records import write_small_dataset
 from test_training_resume import CONFIG, assert_same_runs
 
 from fcnseg.config import override, write_config
@@ -20,11 +19,6 @@ from fcnseg.training import read_run
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(900)  # whole runs in processes of their own
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
 
 
 LONGER = override(CONFIG, {"training.steps_per_epoch": 150, "training.checkpoint_every": 10})

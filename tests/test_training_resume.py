@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_records import make_record, write_dataset, write_small_dataset
+from small_records import make_record, write_dataset
 
 from fcnseg.config import (
     Config,
@@ -42,11 +42,6 @@ CONFIG = Config(
     ),
     inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
 )
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
 
 
 @pytest.fixture(scope="module")

@@ -25,26 +25,32 @@ from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
-from fcnseg.training.dataset import dataset_digest
 from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.origin import Origin
+from fcnseg.training.starting_weights import start_from
 from fcnseg.training.stopping import StopRequest
 from fcnseg.training.strategy import make_strategy
 from fcnseg.whole_file import write_whole
 
 
-def make_loop(config: Config, data: str | os.PathLike[str], run_dir: Path) -> TrainingLoop:
+def make_loop(config: Config, origin: Origin, run_dir: Path) -> TrainingLoop:
     """Builds everything anew, and writes to the folder what the run is to be.
 
     Args:
         config: All settings.
-        data: Folder of a finished dataset.
+        origin: What the run learns from; whose weights it starts with is looked at only where there
+            is no checkpoint.
         run_dir: The run's folder, which is there.
 
     Raises:
+        InputError: If `origin.init_from` is no finished run of such a network.
         ModelError: If the patches do not fit the network.
     """
+    data = origin.data
     info = read_dataset_info(data)
     model = build_model(config, info)
+    if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
+        start_from(model, origin.init_from, config.model)
     strategy = model.distribute_strategy
     network = full_resolution(model)
     average = WeightAverage(
@@ -61,7 +67,7 @@ def make_loop(config: Config, data: str | os.PathLike[str], run_dir: Path) -> Tr
         run_dir / CHECKPOINT_FILE,
         [*state_of(model), *average.averages],
         strategy,
-        {"data": dataset_digest(data), "devices": replicas},
+        {**origin.identity(), "devices": replicas},
     )
     dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)

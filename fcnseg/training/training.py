@@ -28,8 +28,9 @@ from fcnseg.run_folder import (
 )
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
-from fcnseg.training.dataset import check_dataset, dataset_digest
+from fcnseg.training.dataset import check_dataset
 from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.origin import Origin, identity_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def train(
     run_dir: str | os.PathLike[str],
     *,
     resume: bool = False,
+    init_from: str | os.PathLike[str] | None = None,
 ) -> TrainingResult:
     """Trains a network on all visible devices and keeps the one that validates best.
 
@@ -70,25 +72,29 @@ def train(
             and `run.json` once everything is done; `checkpoint.npz` until then.
         resume: Whether to go on with what is in `run_dir`, as if the run had not stopped. Where
             nothing is there the run begins, and one that is finished is left as it is.
+        init_from: Folder of a finished run whose best weights are where this one starts; by default
+            they are drawn.
 
     Returns:
         How it went.
 
     Raises:
         InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
-            unfinished, or has nothing to train or validate on.
+            unfinished, or has nothing to train or validate on, or `init_from` is no finished run
+            of such a network.
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
     """
     check_dataset(data)
     output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir, config, resume=resume)
+    origin = Origin.of(data, init_from=init_from)
     if (folder / MANIFEST_FILE).exists():
-        return _finished(folder, data)
-    loop = make_loop(config, data, folder)
+        return _finished(folder, origin)
+    loop = make_loop(config, origin, folder)
     loop.resume()
     loop.run()
-    manifest = _manifest(config, data, loop)
+    manifest = _manifest(config, origin, loop)
     manifest.write(folder)
     loop.checkpoints.remove()
     logger.info(
@@ -98,9 +104,10 @@ def train(
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
 
 
-def _manifest(config: Config, data: str | os.PathLike[str], loop: TrainingLoop) -> RunManifest:
+def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest:
     """What is to be told of a run that has come to its end."""
     network = loop.best.network
+    identity = origin.identity()
     return RunManifest(
         best_dice=loop.best.best_dice,
         best_epoch=loop.best.best_epoch,
@@ -108,8 +115,9 @@ def _manifest(config: Config, data: str | os.PathLike[str], loop: TrainingLoop) 
         weights_sha256=weights_digest(network),
         versions=_versions(),
         devices=tuple(loop.model.distribute_strategy.extended.worker_devices),
-        data=str(data),
-        data_fingerprint=dataset_digest(data),
+        data=str(origin.data),
+        data_fingerprint=identity["data"],
+        init_from=identity["init_from"],
         config=config,
         started=loop.progress.started,
         seconds=loop.progress.seconds,
@@ -117,10 +125,10 @@ def _manifest(config: Config, data: str | os.PathLike[str], loop: TrainingLoop) 
     )
 
 
-def _finished(folder: Path, data: str | os.PathLike[str]) -> TrainingResult:
-    """What a finished run says, if it is one on the same data."""
+def _finished(folder: Path, origin: Origin) -> TrainingResult:
+    """What a finished run says, if it is one that learnt from the same."""
     manifest = read_run(folder)
-    check_same({"data": manifest.data_fingerprint}, {"data": dataset_digest(data)}, run_dir=folder)
+    check_same(identity_of(manifest), origin.identity(), run_dir=folder)
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed as it ended
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
