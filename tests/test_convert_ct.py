@@ -11,6 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from object_store import ObjectStore
 from small_cases import write_case, write_cases
+from without_tensorflow import run_without_tensorflow
 
 from fcnseg.conversion.output import Output
 from fcnseg.errors import DatasetError, InputError
@@ -404,20 +405,7 @@ def test_images_and_labels_go_together(tmp_path):
 
 
 def test_the_command_runs_where_tensorflow_cannot_be_imported(cases, tmp_path):
-    script = f"""
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "keras"):
-            raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Blocker())
-from fcnseg.volumes import read_ct
-from pipelines.convert_ct import main
-main({argv(cases, tmp_path / "out")})
-"""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True
-    )
+    result = run_without_tensorflow("pipelines.convert_ct", *argv(cases, tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[-1].startswith("records are in ")
     assert len(result.stderr.splitlines()) == 3 + 1 + 1  # splits, warnings; nothing of Beam's

@@ -1,5 +1,4 @@
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from small_cases import write_cases
 from small_records import make_record
+from without_tensorflow import run_without_tensorflow
 
 from fcnseg.errors import DatasetError, InputError, MissingExtraError
 from fcnseg.evaluation.slices import VIEWS, draw_slices
@@ -66,22 +66,9 @@ class Page(HTMLParser):
 
 
 def test_the_command_runs_without_tensorflow_and_tells_all(records, tmp_path):
-    script = f"""
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "keras"):
-            raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Blocker())
-sys.argv = ["inspect", {str(records)!r}, "--output", {str(tmp_path / "page.html")!r}]
-from pipelines.inspect import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    done = run_without_tensorflow(
+        "pipelines.inspect",
+        *(str(records), "--output", str(tmp_path / "page.html")),
         env={"COLUMNS": "140", "PATH": "", "MPLCONFIGDIR": str(tmp_path / "mpl")},
     )
     assert done.returncode == 0, done.stderr
