@@ -144,16 +144,7 @@ class ConvertCt:
         Raises:
             InputError: If one is out of range, or two do not go together.
         """
-        sources = (self.cases, self.images or self.labels, self.dataset, self.totalsegmentator)
-        if sum(source is not None for source in sources) != 1:
-            raise InputError(
-                "cases come from --cases, from --images and --labels, from --dataset or from "
-                "--totalsegmentator, one of them"
-            )
-        if self.images_only and self.labels is not None:
-            raise InputError("--images_only and --labels exclude each other")
-        if not self.images_only and (self.images is None) != (self.labels is None):
-            raise InputError("--images and --labels go together")
+        self._check_source()
         check_fractions(
             validation_fraction=self.validation_fraction, test_fraction=self.test_fraction
         )
@@ -166,6 +157,19 @@ class ConvertCt:
             )
         if self.overwrite and (self.resume or self.validate_only):
             raise InputError("--overwrite goes with neither --resume nor --validate_only")
+
+    def _check_source(self) -> None:
+        """Whether the flags name the cases in one way."""
+        sources = (self.cases, self.images or self.labels, self.dataset, self.totalsegmentator)
+        if sum(source is not None for source in sources) != 1:
+            raise InputError(
+                "cases come from --cases, from --images and --labels, from --dataset or from "
+                "--totalsegmentator, one of them"
+            )
+        if self.images_only and self.labels is not None:
+            raise InputError("--images_only and --labels exclude each other")
+        if not self.images_only and (self.images is None) != (self.labels is None):
+            raise InputError("--images and --labels go together")
 
     def preprocessing(self) -> Preprocessing:
         """What is done to every case alike."""

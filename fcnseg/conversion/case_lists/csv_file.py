@@ -49,19 +49,27 @@ def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
 
 
 def _case_of(row: Mapping[str, str | None], required: list[str], folder: str, place: str) -> Case:
-    values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
-    empty = [name for name in required if not values[name]]
-    if empty or None in row.values() or len(values) < len(row):
-        what = f"{empty[0]} is empty" if empty else "it has not one value for each column"
-        raise InputError(f"{place} is not a case: {what}")
-    split = values.get("split") or None
-    if split is not None and split not in SPLITS:
+    values = _values_of(row, required, place)
+    split = values.get("split")
+    if split not in (None, *SPLITS):
         raise InputError(f"{place}: split must be one of {', '.join(SPLITS)}, got {split!r}")
     return Case(
         case_id=values["case_id"],
         image=files.resolve(values["image"], folder),
         label=files.resolve(values["label"], folder) if "label" in required else None,
-        patient_id=values.get("patient_id") or values["case_id"],
+        patient_id=values.get("patient_id", values["case_id"]),
         split=split,
-        series_uid=values.get("series_uid") or None,
+        series_uid=values.get("series_uid"),
     )
+
+
+def _values_of(row: Mapping[str, str | None], required: list[str], place: str) -> dict[str, str]:
+    """What a row says, by column; a column that it leaves empty is left out."""
+    values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+    empty = [name for name in required if not values[name]]
+    if empty:
+        raise InputError(f"{place} is not a case: {empty[0]} is empty")
+    # `csv` puts values beyond the last column under None, and None where there is no value.
+    if None in row or None in row.values():
+        raise InputError(f"{place} is not a case: it has not one value for each column")
+    return {name: value for name, value in values.items() if value}

@@ -87,27 +87,32 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
 
 def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str) -> None:
     """Whether the label map lists all ids, and means the same where it says the same."""
-    classes = {
+    ids_of_class = {
         name: {part for part in parts if isinstance(part, int)}
         for name, parts in label_map.classes.items()
     }
-    listed = {number for ids in classes.values() for number in ids}
-    lacking = sorted(
-        {(number, name) for name, ids in named.items() for number in ids if number not in listed}
-    )
-    if lacking and label_map.unlisted == "reject":
+    if label_map.unlisted == "reject":
+        _check_listed(set().union(*ids_of_class.values()), named, path)
+    ids_of_name = {name.casefold(): set(ids) for name, ids in named.items()}
+    for name, ids in ids_of_class.items():
+        _check_meaning(name, ids, ids_of_name.get(name.casefold(), set()), path)
+
+
+def _check_listed(listed: set[int], named: dict[str, list[int]], path: str) -> None:
+    lacking = {(number, name) for name, ids in named.items() for number in set(ids) - listed}
+    if lacking:
         raise InputError(
             f"the label map must list each id of {path} or say `unlisted: background`, it lacks "
-            f"{told([f'{number} ({name})' for number, name in lacking])}"
+            f"{told([f'{number} ({name})' for number, name in sorted(lacking)])}"
         )
-    ids_of = {name.casefold(): set(ids) for name, ids in named.items()}
-    for name, ids in classes.items():
-        meant = ids_of.get(name.casefold(), set())
-        if ids and meant and not ids & meant:
-            raise InputError(
-                f"the label map and {path} must mean the same by {name}, got the ids "
-                f"{sorted(ids)} and {sorted(meant)}"
-            )
+
+
+def _check_meaning(name: str, ids: set[int], meant: set[int], path: str) -> None:
+    if ids and meant and not ids & meant:
+        raise InputError(
+            f"the label map and {path} must mean the same by {name}, got the ids {sorted(ids)} and "
+            f"{sorted(meant)}"
+        )
 
 
 def _list_cases(content: _DatasetJson, path: str, *, labelled: bool) -> CaseList:
