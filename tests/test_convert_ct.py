@@ -14,10 +14,11 @@ from small_cases import write_case, write_cases
 from without_tensorflow import run_without_tensorflow
 
 from fcnseg.conversion.output import Output
+from fcnseg.conversion.rejects import opened
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord
 from fcnseg.records.decoding import decode_record
-from fcnseg.volumes import read_ct
+from fcnseg.volumes import read_ct, read_geometry
 from pipelines.convert_ct import ConvertCt, main
 from pipelines.runners import local_runner
 
@@ -351,7 +352,7 @@ def test_a_job_that_dies_leaves_nothing_that_looks_whole(cases, tmp_path):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-from fcnseg.volumes import read_ct
+from fcnseg.volumes import read_ct, read_geometry
 from pipelines.convert_ct import main
 main({argv(cases, tmp_path / "out")})
 """
@@ -469,6 +470,13 @@ def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path
     assert "shelf://records/v1 is complete already" in caplog.text
     dataclasses.replace(remote, overwrite=True).run()
     assert store["shelf://records/v1/COMPLETED"] == b""
+
+
+def test_no_more_of_a_large_file_is_copied_than_holds_its_header(store):
+    name = "shelf://scans/images/case_00.nii.gz"
+    with opened(name, header_only=True) as path:
+        assert path.stat().st_size == 2**20 < len(store[name])
+        assert read_geometry(path).shape == (90, 90, 90)
 
 
 def test_rejects_name_the_file_in_the_store_not_a_copy_of_it(cases, store, tmp_path):

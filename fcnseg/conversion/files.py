@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from fcnseg.conversion import s3
 from fcnseg.errors import InputError, one_line
+from fcnseg.volumes.dicom_headers import begins_dicom
 
 s3.mend()  # every worker that opens a file imports this module
 
@@ -154,7 +155,7 @@ def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
 
     Args:
         path: The file or folder.
-        head: Copy no more than this many bytes of a file.
+        head: Copy no more than this many bytes of a file, unless it is DICOM.
 
     Yields:
         A local path with the same name.
@@ -217,7 +218,7 @@ def _copy(path: str, root: str, folder: Path, head: int | None) -> None:
     target = folder / path.removeprefix(join(root, ""))
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileSystems.open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
-        if head is None:
+        start = b"" if head is None else source.read(head)
+        copy.write(start)
+        if head is None or begins_dicom(start):
             shutil.copyfileobj(source, copy)
-        else:
-            copy.write(source.read(head))

@@ -87,8 +87,7 @@ _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",
     LabelError: "label_not_integral",
 }
-_HEAD = 2**20  # bytes of a remote file that hold its header, packed or not
-_LONG_HEADER = ".dcm"  # a multi-frame object tells of each frame, which may take more
+_HEAD = 2**20  # bytes of a remote file that hold its header, packed or not, but for DICOM
 
 
 class CaseError(FcnsegError):
@@ -182,7 +181,8 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
 
     Args:
         path: The volume, a file or a folder, on any file system.
-        header_only: Headers are all that is wanted, so no more of remote files is copied.
+        header_only: Headers are all that is wanted, so no more of remote files is copied; of DICOM
+            all is, as it may tell of each frame in megabytes.
 
     Yields:
         A local path.
@@ -194,8 +194,7 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     try:
         if files.is_local(path) and not local.exists():
             raise CaseError("file_missing", f"no such file: {path}", file=path)
-        head = _HEAD if header_only and not path.endswith(_LONG_HEADER) else None
-        with files.local_copy(path, head=head) as local:
+        with files.local_copy(path, head=_HEAD if header_only else None) as local:
             yield local
     except CaseError:
         raise

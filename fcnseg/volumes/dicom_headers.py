@@ -77,7 +77,12 @@ class Header:
 def is_dicom(path: str | Path) -> bool:
     """Whether a file says that it is DICOM."""
     with open(path, "rb") as file:
-        return file.read(_MAGIC.stop)[_MAGIC] == b"DICM"
+        return begins_dicom(file.read(_MAGIC.stop))
+
+
+def begins_dicom(start: bytes) -> bool:
+    """Whether a file that starts so says that it is DICOM."""
+    return start[_MAGIC] == b"DICM"
 
 
 def holds_dicom(folder: Path) -> bool:
