@@ -15,7 +15,7 @@ from fcnseg.errors import require_extra
 
 @dataclasses.dataclass(frozen=True)
 class TrainCommand:
-    """Trains a network on all visible devices and keeps the one that validates best."""
+    """Trains a network on one or more devices and keeps the one that validates best."""
 
     config: str
     """YAML file, or the name of a preset."""
@@ -27,6 +27,8 @@ class TrainCommand:
     """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
     init_from: Path | None = None
     """Folder of a finished run whose best weights are where this one starts: fine-tuning."""
+    devices: tuple[str, ...] = ()
+    """How many GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
@@ -42,6 +44,7 @@ class TrainCommand:
             self.run_dir,
             resume=self.resume,
             init_from=self.init_from,
+            devices=self.devices,
         )
 
 

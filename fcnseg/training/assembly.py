@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -33,7 +33,9 @@ from fcnseg.training.strategy import make_strategy
 from fcnseg.whole_file import write_whole
 
 
-def make_loop(config: Config, origin: Origin, run_dir: Path) -> TrainingLoop:
+def make_loop(
+    config: Config, origin: Origin, run_dir: Path, *, devices: Sequence[str] = ()
+) -> TrainingLoop:
     """Builds everything anew, and writes to the folder what the run is to be.
 
     Args:
@@ -41,14 +43,16 @@ def make_loop(config: Config, origin: Origin, run_dir: Path) -> TrainingLoop:
         origin: What the run learns from; whose weights it starts with is looked at only where there
             is no checkpoint.
         run_dir: The run's folder, which is there.
+        devices: As `make_strategy` takes them.
 
     Raises:
-        InputError: If `origin.init_from` is no finished run of such a network.
+        InputError: If `origin.init_from` is no finished run of such a network, or there are no such
+            devices.
         ModelError: If the patches do not fit the network.
     """
     data = origin.data
     info = read_dataset_info(data)
-    model = build_model(config, info)
+    model = build_model(config, info, devices=devices)
     if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
         start_from(model, origin.init_from, config.model)
     strategy = model.distribute_strategy
@@ -85,21 +89,23 @@ def make_loop(config: Config, origin: Origin, run_dir: Path) -> TrainingLoop:
     )
 
 
-def build_model(config: Config, info: DatasetInfo) -> keras.Model:
-    """The compiled network on all devices, with all the state that training changes.
+def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = ()) -> keras.Model:
+    """The compiled network on its devices, with all the state that training changes.
 
     The global random generators of Python, numpy and Keras are set to the configuration's seed.
 
     Args:
         config: All settings.
         info: Manifest of the dataset.
+        devices: As `make_strategy` takes them; by default all.
 
     Raises:
+        InputError: If there are no such devices.
         ModelError: If the patches do not fit the network.
     """
     size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
     keras.utils.set_random_seed(config.training.seed)
-    with make_strategy().scope():
+    with make_strategy(devices).scope():
         model = build_compiled(config, class_names=info.class_names)
         make_state(model, size=size, label_size=label_size)
     augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from fcnseg.errors import InputError
 
-def make_strategy() -> tf.distribute.Strategy:
-    """A `MirroredStrategy` over all visible GPUs, or over the CPU devices where there is none."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return tf.distribute.MirroredStrategy([device.name for device in gpus])
-    cpus = tf.config.list_logical_devices("CPU")
+
+def make_strategy(devices: Sequence[str] = ()) -> tf.distribute.Strategy:
+    """A `MirroredStrategy`, also over a single device.
+
+    Args:
+        devices: How many of the GPUs, or of the CPU devices where there is no GPU, as in `("2",)`;
+            or their names, as in `("GPU:0", "GPU:2")`. By default all.
+
+    Raises:
+        InputError: If there are not so many devices, or none of such a name.
+    """
+    gpus = _names("GPU")
+    known = gpus or _names("CPU")
+    if len(devices) == 1 and devices[0].isdecimal():
+        chosen = _first(known, int(devices[0]))
+    else:
+        chosen = _checked(devices, [*gpus, *_names("CPU")]) or known
+    paths = [f"/device:{name}" for name in chosen]
+    if chosen[0].startswith("GPU"):
+        return tf.distribute.MirroredStrategy(paths)
     # Given explicitly: what TensorFlow would choose is the same, with a warning.
-    reduction = tf.distribute.ReductionToOneDevice()
-    return tf.distribute.MirroredStrategy([device.name for device in cpus], reduction)
+    return tf.distribute.MirroredStrategy(paths, tf.distribute.ReductionToOneDevice())
+
+
+def _names(kind: str) -> list[str]:
+    """Devices as `GPU:0`."""
+    return [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)]
+
+
+def _first(known: list[str], count: int) -> list[str]:
+    if not 1 <= count <= len(known):
+        raise InputError(
+            f"devices must be 1 to {len(known)}, as there are {', '.join(known)}, got {count}"
+        )
+    return known[:count]
+
+
+def _checked(devices: Sequence[str], known: list[str]) -> list[str]:
+    names = [name.upper() for name in devices]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"devices must be among {', '.join(known)}, got {', '.join(unknown)}")
+    if len(set(names)) < len(names) or len({name.split(":")[0] for name in names}) > 1:
+        raise InputError(f"devices must be of one kind, each named once, got {', '.join(names)}")
+    return names

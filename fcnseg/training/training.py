@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -60,8 +61,9 @@ def train(
     *,
     resume: bool = False,
     init_from: str | os.PathLike[str] | None = None,
+    devices: Sequence[str] = (),
 ) -> TrainingResult:
-    """Trains a network on all visible devices and keeps the one that validates best.
+    """Trains a network on one or more devices and keeps the one that validates best.
 
     The global random generators of Python, numpy and Keras are set to the configuration's seed.
 
@@ -74,14 +76,16 @@ def train(
             nothing is there the run begins, and one that is finished is left as it is.
         init_from: Folder of a finished run whose best weights are where this one starts; by default
             they are drawn.
+        devices: On what to train: one number of devices, or their names, such as `GPU:0`; by
+            default on all GPUs, or on all CPU devices where there is no GPU.
 
     Returns:
         How it went.
 
     Raises:
         InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
-            unfinished, or has nothing to train or validate on, or `init_from` is no finished run
-            of such a network.
+            unfinished, or has nothing to train or validate on, `init_from` is no finished run of
+            such a network, or there are no such devices.
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
     """
@@ -91,7 +95,7 @@ def train(
     origin = Origin.of(data, init_from=init_from)
     if (folder / MANIFEST_FILE).exists():
         return _finished(folder, origin)
-    loop = make_loop(config, origin, folder)
+    loop = make_loop(config, origin, folder, devices=devices)
     loop.resume()
     loop.run()
     manifest = _manifest(config, origin, loop)
