@@ -43,6 +43,9 @@ class RunManifest:
         validation_seconds: The part of it that validation took.
         init_from: Folder of the run whose weights were where this one started; None if they were
             drawn.
+        fold: Number of the fold, from 0, in a cross-validation.
+        folds: How many there are.
+        validation_cases: The ids of the cases that validated.
         status: That the run is whole.
     """
 
@@ -59,6 +62,9 @@ class RunManifest:
     seconds: float
     validation_seconds: float
     init_from: str | None = None
+    fold: int | None = None
+    folds: int | None = None
+    validation_cases: tuple[str, ...] = ()
     status: Literal["completed"] = "completed"
 
     def write(self, run_dir: Path) -> None:

@@ -27,6 +27,10 @@ class TrainCommand:
     """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
     init_from: Path | None = None
     """Folder of a finished run whose best weights are where this one starts: fine-tuning."""
+    fold: int | None = None
+    """Which fold of a cross-validation validates, from 0; the others train."""
+    folds: int | None = None
+    """To how many folds the patients for training and for validation are dealt."""
     devices: tuple[str, ...] = ()
     """How many GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
@@ -36,7 +40,9 @@ class TrainCommand:
         """Trains."""
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
-        from fcnseg.training import train  # imports TensorFlow, which --help need not wait for
+        # They import TensorFlow, which --help need not wait for.
+        from fcnseg.data import Fold
+        from fcnseg.training import train
 
         train(
             self.settings,
@@ -44,6 +50,7 @@ class TrainCommand:
             self.run_dir,
             resume=self.resume,
             init_from=self.init_from,
+            fold=Fold.of(self.fold, self.folds),
             devices=self.devices,
         )
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable
 
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.splits import unit_hash
 from fcnseg.records import SPLITS
+from fcnseg.unit_hash import unit_hash
 
 
 @dataclasses.dataclass(frozen=True)

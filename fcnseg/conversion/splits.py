@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from fcnseg.errors import InputError
+from fcnseg.unit_hash import unit_hash
 
 
 def split_of(
@@ -39,9 +38,3 @@ def check_fractions(*, validation_fraction: float, test_fraction: float) -> None
             "validation_fraction and test_fraction must not be negative and their sum must be "
             f"below 1, got {validation_fraction} and {test_fraction}"
         )
-
-
-def unit_hash(text: str, *, seed: int) -> float:
-    """A number in [0, 1) that looks random and depends on nothing but the text and the seed."""
-    digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact as a float

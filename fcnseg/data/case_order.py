@@ -26,19 +26,17 @@ class CaseOrder:
     """The endless sequence of cases that training reads.
 
     Attributes:
-        shards: Paths of the files.
-        cases: Number of cases in each.
+        cases: Number of cases in each file.
         seed: Of the order of the files, which is another in each epoch.
     """
 
-    shards: tuple[str, ...]
     cases: tuple[int, ...]
     seed: int
 
     @property
     def lanes(self) -> int:
         """Files that are read at once."""
-        return min(len(self.shards), _SHARDS_AT_ONCE)
+        return min(len(self.cases), _SHARDS_AT_ONCE)
 
     def read(
         self, open_shard: Callable[[tf.Tensor], tf.data.Dataset], *, start: int
@@ -46,19 +44,18 @@ class CaseOrder:
         """Reads cases without end.
 
         Args:
-            open_shard: Gives the cases of a file.
+            open_shard: Gives the cases of the file of a number, int64.
             start: Number of the first read that is wanted; what comes before is not read, but for
                 the cases of up to four files that come before it there.
 
         Returns:
             Pairs of the number of the read and the case.
         """
-        shards = tf.constant(self.shards)
 
         def lane(first: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
             def cases(place: tf.Tensor) -> tf.data.Dataset:
                 skipped = tf.where(place == first, skip, tf.zeros_like(skip))
-                return open_shard(shards[self._shard_at(place)]).skip(skipped)
+                return open_shard(self._shard_at(place)).skip(skipped)
 
             return tf.data.Dataset.range(first, _ENDLESS, self.lanes).flat_map(cases)
 
@@ -80,7 +77,7 @@ class CaseOrder:
         while reads:
             orders = tf.data.Dataset.range(epoch, epoch + _CHUNK).map(self._shards_of)
             listed = orders.batch(_CHUNK).get_single_element().numpy().ravel()
-            mine = np.arange(place - epoch * len(self.shards), len(listed), self.lanes)
+            mine = np.arange(place - epoch * len(self.cases), len(listed), self.lanes)
             passed = np.cumsum(np.array(self.cases)[listed[mine]])
             here = int(np.searchsorted(passed, reads, side="right"))
             if here < len(mine):
@@ -91,8 +88,8 @@ class CaseOrder:
 
     def _shard_at(self, place: tf.Tensor) -> tf.Tensor:
         """Which file stands at a place of the endless list."""
-        return self._shards_of(place // len(self.shards))[place % len(self.shards)]
+        return self._shards_of(place // len(self.cases))[place % len(self.cases)]
 
     def _shards_of(self, epoch: tf.Tensor) -> tf.Tensor:
         """The files in their order in an epoch."""
-        return shuffled_range(len(self.shards), seed=self.seed, number=epoch)
+        return shuffled_range(len(self.cases), seed=self.seed, number=epoch)

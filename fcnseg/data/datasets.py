@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,10 +13,12 @@ from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.data.augmentation import Augmentation
 from fcnseg.data.blocks import Blocks
 from fcnseg.data.case_order import CaseOrder
+from fcnseg.data.folds import Fold
 from fcnseg.data.patches import draw_patch
+from fcnseg.data.shards import Shard, shard_opener, shards_of
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo, read_dataset_info
-from fcnseg.records.decoding import decode_record, join_records
+from fcnseg.records.decoding import decode_record
 from fcnseg.volumes.label_map import label_dtype
 from fcnseg.volumes.volume import Shape
 
@@ -39,6 +40,7 @@ def make_training_dataset(
     seed: int,
     augmentation: AugmentationConfig = _NONE,
     split: str = "train",
+    fold: Fold | None = None,
     num_replicas: int = 1,
     label_size: Shape | None = None,
     start_step: int = 0,
@@ -60,6 +62,7 @@ def make_training_dataset(
         seed: Of everything that is drawn.
         augmentation: How patches are changed.
         split: Whose cases are read.
+        fold: Deals the cases for training and for validation anew.
         num_replicas: A batch is `config.batch_size` patches for each of them.
         label_size: Voxels (z, y, x) of the label, where the network gives only the middle of its
             input (`output_shape`); by default the whole patch.
@@ -72,23 +75,17 @@ def make_training_dataset(
         and the drawn parameters, and the class indices, both of `Augmentation.source_size`.
 
     Raises:
-        DatasetError: If the dataset is missing, unfinished or without labels, or the split has no
-            cases.
+        DatasetError: If the dataset is missing, unfinished or without labels, the split has no
+            cases, or there are fewer patients than folds.
     """
     info = read_dataset_info(directory)
     if not info.labelled:
         raise DatasetError(f"training needs labels, and the cases of {directory} have none")
     changes = Augmentation(augmentation, config.size, label_size or config.size, info.spacing_mm)
     blocks = Blocks.of(config, batch_size=config.batch_size * num_replicas)
-    order = CaseOrder(
-        tuple(_shards(info, directory, split)),
-        tuple(shard.cases for shard in info.splits[split].shards),
-        seed,
-    )
-    cases = order.read(
-        functools.partial(_cases, divided=bool(info.splits[split].divided)),
-        start=blocks.first_read(start_step),
-    )
+    shards = shards_of(directory, info, split, fold=fold)
+    order = CaseOrder(tuple(shard.cases for shard in shards), seed)
+    cases = order.read(_opener(info, shards), start=blocks.first_read(start_step))
     draw = functools.partial(_draw_patches, config=config, changes=changes, seed=seed)
     decode = _decoder(info)
     reads = cases.map(
@@ -150,41 +147,34 @@ def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
     return tf.cast(hu[..., tf.newaxis], tf.float32), label, *ids
 
 
-def make_volume_dataset(directory: str | os.PathLike[str], split: str) -> tf.data.Dataset:
+def make_volume_dataset(
+    directory: str | os.PathLike[str], split: str, *, fold: Fold | None = None
+) -> tf.data.Dataset:
     """Reads whole records one after the other, always in the same order.
 
     Args:
         directory: Folder of a finished dataset.
         split: Whose cases are read.
+        fold: Deals the cases for training and for validation anew.
 
     Returns:
         A dataset of what `decode_record` gives.
 
     Raises:
-        DatasetError: If the dataset is missing or unfinished, or the split has no cases.
+        DatasetError: If the dataset is missing or unfinished, the split has no cases, or there are
+            fewer patients than folds.
     """
     info = read_dataset_info(directory)
-    cases = _cases(_shards(info, directory, split), divided=bool(info.splits[split].divided))
+    shards = shards_of(directory, info, split, fold=fold)
+    cases = tf.data.Dataset.range(len(shards)).flat_map(_opener(info, shards))
     return cases.map(_decoder(info)).prefetch(1)
 
 
-def _cases(shards: tf.Tensor | list[str], *, divided: bool) -> tf.data.Dataset:
-    """Serialised cases: scalar strings, or where a case may take several records, strings (n,)."""
-    records = tf.data.TFRecordDataset(shards)
-    return join_records(records) if divided else records
+def _opener(info: DatasetInfo, shards: Sequence[Shard]) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    divided = any(split.divided for split in info.splits.values())
+    return shard_opener(shards, divided=divided)
 
 
 def _decoder(info: DatasetInfo) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     dtype = tf.as_dtype(label_dtype(info.num_classes)) if info.labelled else None
     return lambda serialized: decode_record(serialized, label_dtype=dtype)
-
-
-def _shards(info: DatasetInfo, directory: str | os.PathLike[str], split: str) -> list[str]:
-    """Paths of a split's files."""
-    if not info.splits[split].cases:
-        raise DatasetError(f"the {split} split of {directory} has no cases")
-    paths = [Path(directory) / shard.name for shard in info.splits[split].shards]
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise DatasetError(f"a file of the dataset is missing: {missing[0]}")
-    return [str(path) for path in paths]

@@ -31,10 +31,10 @@ def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
     Raises:
         DatasetError: If the file is missing or damaged, or a case in it is not whole.
     """
-    records = map(_features, read_tfrecord(path))
+    records = map(features_of, read_tfrecord(path))
     for case_id, group in itertools.groupby(records, lambda features: bytes(features["case_id"])):
         parts = list(group)
-        first = Part(*_array(parts[0], "part"))
+        first = Part(*array_of(parts[0], "part"))
         if len(parts) != first.count:
             raise DatasetError(
                 f"a case must have all its records, got {len(parts)} of {first.count} in {path}"
@@ -46,7 +46,7 @@ def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
 def _record(parts: list[Features]) -> Record:
     """The case that some records make."""
     values: dict[str, Any] = {
-        name: bytes(parts[0][name]).decode() if name in TEXT else _array(parts[0], name)
+        name: bytes(parts[0][name]).decode() if name in TEXT else array_of(parts[0], name)
         for name in parts[0]
         if name not in ("part", "shape", *VOLUMES)
     }
@@ -60,21 +60,22 @@ def _record(parts: list[Features]) -> Record:
     return Record(**{"label": None, **values, **volumes})
 
 
-def _array(features: Features, name: str) -> npt.NDArray:
+def array_of(features: Features, name: str) -> npt.NDArray:
+    """The array that a feature holds, whose shape the schema tells."""
     stored = ARRAYS[name]
     return np.frombuffer(features[name], stored.dtype).reshape(stored.shape)
 
 
 def _slab(features: Features, name: str) -> npt.NDArray:
     """The slices (z, y, x) of a volume that a record holds."""
-    part = Part(*_array(features, "part"))
-    shape = (part.stop - part.start, *_array(features, "shape")[1:])
+    part = Part(*array_of(features, "part"))
+    shape = (part.stop - part.start, *array_of(features, "shape")[1:])
     # The label's type depends on the number of classes, so its length tells.
     itemsize = len(features[name]) // int(np.prod(shape))
     return np.frombuffer(features[name], ARRAYS[name].dtype or f"<u{itemsize}").reshape(shape)
 
 
-def _features(example: bytes) -> Features:
+def features_of(example: bytes | memoryview) -> Features:
     """The content of each feature of a serialised `tensorflow.Example` of ours."""
     features = {}
     for entry in _contents(_only(memoryview(example))):  # Example.features, Features.feature

@@ -69,14 +69,40 @@ def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:
         raise DatasetError(f"no such file: {path}")
     with Path(path).open("rb") as file:
         while header := file.read(_HEADER_BYTES):
-            length_bytes, length_crc = header[: _LENGTH.size], header[_LENGTH.size :]
-            if _masked(google_crc32c.value(length_bytes)) != length_crc:
-                raise DatasetError(f"wrong checksum of a record's length in {path}")
-            (length,) = _LENGTH.unpack(length_bytes)
+            length = _checked_length(header, path)
             data, data_crc = file.read(length), file.read(_CRC.size)
             if _masked(google_crc32c.value(data)) != data_crc:
                 raise DatasetError(f"wrong checksum of a record, or a cut one, in {path}")
             yield data
+
+
+def iterate_frames(content: memoryview, *, source: str | os.PathLike[str]) -> Iterator[memoryview]:
+    """Yields the records of a file that is mapped into memory; what they hold is not checked.
+
+    Args:
+        content: The bytes of the file.
+        source: Named in the error.
+
+    Raises:
+        DatasetError: If the file is cut short, or a checksum of a length is wrong.
+    """
+    at = 0
+    while at < len(content):
+        start = at + _HEADER_BYTES
+        length = _checked_length(bytes(content[at:start]), source)
+        at = start + length + _CRC.size
+        if at > len(content):
+            raise DatasetError(f"a cut record in {source}")
+        yield content[start : start + length]
+
+
+def _checked_length(header: bytes, source: str | os.PathLike[str]) -> int:
+    """Bytes of the record that follows its header."""
+    length_bytes, length_crc = header[: _LENGTH.size], header[_LENGTH.size :]
+    if _masked(google_crc32c.value(length_bytes)) != length_crc:
+        raise DatasetError(f"wrong checksum of a record's length in {source}")
+    (length,) = _LENGTH.unpack(length_bytes)
+    return int(length)
 
 
 def _masked(crc: int) -> bytes:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config, write_config
-from fcnseg.data import make_training_dataset, make_volume_dataset
+from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
@@ -63,7 +63,7 @@ def make_loop(
         strategy=strategy,
     )
     stop = StopRequest()
-    validation = _make_validation(config, data, network, stop)
+    validation = _make_validation(config, origin, network, stop)
     write_whole(run_dir / MODEL_INFO_FILE, make_model_info(config, info).to_json())
     write_config(config, run_dir / CONFIG_FILE)
     replicas = strategy.num_replicas_in_sync
@@ -77,7 +77,7 @@ def make_loop(
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
         model=model,
-        make_patches=patches_maker(config, data, replicas=replicas),
+        make_patches=patches_maker(config, data, replicas=replicas, fold=origin.fold),
         settings=config.training,
         checkpoints=checkpoints,
         validation=validation,
@@ -113,18 +113,18 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
 
 
 def _make_validation(
-    config: Config, data: str | os.PathLike[str], network: keras.Model, stop: StopRequest
+    config: Config, origin: Origin, network: keras.Model, stop: StopRequest
 ) -> Validation:
     return Validation(
-        make_segmenter(network, make_model_info(config, read_dataset_info(data))),
-        make_volume_dataset(data, "validation"),
+        make_segmenter(network, make_model_info(config, read_dataset_info(origin.data))),
+        make_volume_dataset(origin.data, "validation", fold=origin.fold),
         every=config.training.validate_every,
         stop=stop,
     )
 
 
 def patches_maker(
-    config: Config, data: str | os.PathLike[str], *, replicas: int
+    config: Config, data: str | os.PathLike[str], *, replicas: int, fold: Fold | None = None
 ) -> Callable[..., tf.data.Dataset]:
     """`make_training_dataset` of a run, which lacks only the step to start at.
 
@@ -132,6 +132,7 @@ def patches_maker(
         config: All settings.
         data: Folder of a finished dataset.
         replicas: Devices that share each batch.
+        fold: Deals the cases for training and for validation anew.
     """
     return functools.partial(
         make_training_dataset,
@@ -139,6 +140,7 @@ def patches_maker(
         config.patches,
         seed=config.training.seed,
         augmentation=config.augmentation,
+        fold=fold,
         num_replicas=replicas,
         label_size=output_shape(config.model, config.patches.size),
     )

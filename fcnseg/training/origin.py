@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fcnseg.data import Fold
+from fcnseg.data.shards import deal_cases
+from fcnseg.records import read_dataset_info
 from fcnseg.run_folder import RunManifest
 from fcnseg.training.dataset import dataset_digest
 
@@ -19,26 +22,47 @@ class Origin:
         data: Folder of a finished dataset.
         init_from: Folder of the run whose weights are where this one starts; None if they are
             drawn.
+        fold: Which cases train and which validate; None leaves them as converted.
     """
 
     data: Path
     init_from: Path | None = None
+    fold: Fold | None = None
 
     @classmethod
     def of(
-        cls, data: str | os.PathLike[str], *, init_from: str | os.PathLike[str] | None = None
+        cls,
+        data: str | os.PathLike[str],
+        *,
+        init_from: str | os.PathLike[str] | None = None,
+        fold: Fold | None = None,
     ) -> Origin:
-        """The paths made absolute where they are to be known again."""
-        return cls(Path(data), None if init_from is None else Path(init_from).absolute())
+        """With a path made absolute where it is to be known again."""
+        return cls(Path(data), None if init_from is None else Path(init_from).absolute(), fold)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when the run goes on, by name."""
-        return {
-            "data": dataset_digest(self.data),
-            "init_from": None if self.init_from is None else str(self.init_from),
-        }
+        return _identity(dataset_digest(self.data), self.init_from, self.fold)
+
+    def validation_cases(self) -> tuple[str, ...]:
+        """The ids of the cases that validate, sorted."""
+        info = read_dataset_info(self.data)
+        if self.fold is None:
+            return info.splits["validation"].case_ids
+        dealt = deal_cases(self.data, info, self.fold).values()
+        cases = (pair for of_file in dealt for pair in of_file)
+        return tuple(sorted(case.case_id for case, split in cases if split == "validation"))
 
 
 def identity_of(manifest: RunManifest) -> dict[str, Any]:
     """The `Origin.identity` of a finished run."""
-    return {"data": manifest.data_fingerprint, "init_from": manifest.init_from}
+    fold = Fold.of(manifest.fold, manifest.folds)
+    return _identity(manifest.data_fingerprint, manifest.init_from, fold)
+
+
+def _identity(digest: str, init_from: object, fold: Fold | None) -> dict[str, Any]:
+    return {
+        "data": digest,
+        "init_from": None if init_from is None else str(init_from),
+        "fold": None if fold is None else str(fold),
+    }

@@ -18,6 +18,7 @@ import tensorflow as tf
 from fcnseg import __version__
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config
+from fcnseg.data import Fold
 from fcnseg.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -61,6 +62,7 @@ def train(
     *,
     resume: bool = False,
     init_from: str | os.PathLike[str] | None = None,
+    fold: Fold | None = None,
     devices: Sequence[str] = (),
 ) -> TrainingResult:
     """Trains a network on one or more devices and keeps the one that validates best.
@@ -76,6 +78,7 @@ def train(
             nothing is there the run begins, and one that is finished is left as it is.
         init_from: Folder of a finished run whose best weights are where this one starts; by default
             they are drawn.
+        fold: Deals the cases for training and for validation anew, for cross-validation.
         devices: On what to train: one number of devices, or their names, such as `GPU:0`; by
             default on all GPUs, or on all CPU devices where there is no GPU.
 
@@ -89,10 +92,10 @@ def train(
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
     """
-    check_dataset(data)
+    check_dataset(data, fold=fold)
     output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir, config, resume=resume)
-    origin = Origin.of(data, init_from=init_from)
+    origin = Origin.of(data, init_from=init_from, fold=fold)
     if (folder / MANIFEST_FILE).exists():
         return _finished(folder, origin)
     loop = make_loop(config, origin, folder, devices=devices)
@@ -122,6 +125,9 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
         data=str(origin.data),
         data_fingerprint=identity["data"],
         init_from=identity["init_from"],
+        fold=None if origin.fold is None else origin.fold.number,
+        folds=None if origin.fold is None else origin.fold.count,
+        validation_cases=origin.validation_cases(),
         config=config,
         started=loop.progress.started,
         seconds=loop.progress.seconds,

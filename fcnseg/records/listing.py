@@ -1,0 +1,53 @@
+"""Which cases a file of records holds, without reading their volumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+
+from fcnseg.errors import DatasetError
+from fcnseg.records.reading import array_of, features_of
+from fcnseg.records.tfrecord import iterate_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedCase:
+    """What a record says of its case.
+
+    Attributes:
+        case_id: Name of the case.
+        patient_id: Name of the patient.
+        has_organ: Whether a voxel of it is of a class other than the background.
+    """
+
+    case_id: str
+    patient_id: str
+    has_organ: bool
+
+
+def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
+    """Lists the cases of a local file of records, in its order.
+
+    The file is mapped into memory, so only the pages that tell of the cases are read; what else is
+    in the file is not checked.
+
+    Raises:
+        DatasetError: If the file is missing or empty, or its records do not follow one another.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    cases: list[ListedCase] = []
+    for frame in iterate_frames(content, source=path):
+        features = features_of(frame)
+        case = ListedCase(
+            bytes(features["case_id"]).decode(),
+            bytes(features["patient_id"]).decode(),
+            bool(array_of(features, "class_histogram")[1:].any()),
+        )
+        if not cases or cases[-1] != case:  # a case may take several records
+            cases.append(case)
+    return cases
