@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -132,10 +132,7 @@ class Union:
         return np.min(lows, axis=0) - self.softness, np.max(highs, axis=0) + self.softness
 
     def distance(self, points: Array) -> Array:
-        nearest, *others = (part.distance(points) for part in self.parts)
-        for other in others:
-            nearest = _soft_minimum(nearest, other, self.softness)
-        return nearest
+        return _soft_minimum((part.distance(points) for part in self.parts), self.softness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +149,7 @@ class Intersection:
         return np.max(lows, axis=0), np.min(highs, axis=0)
 
     def distance(self, points: Array) -> Array:
-        farthest, *others = (part.distance(points) for part in self.parts)
-        for other in others:
-            farthest = -_soft_minimum(-farthest, -other, self.softness)
-        return farthest
+        return -_soft_minimum((-part.distance(points) for part in self.parts), self.softness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +273,10 @@ def _fold(values: Array, period: float) -> Array:
     return values - np.round(values / period) * np.float32(period)
 
 
-def _soft_minimum(one: Array, other: Array, softness: float) -> Array:
-    """The lesser of two distances, rounded off by a parabola where they are within `softness`."""
-    overlap = np.maximum(softness - np.abs(one - other), 0)
-    return np.minimum(one, other) - overlap**2 / (4 * softness)
+def _soft_minimum(distances: Iterable[Array], softness: float) -> Array:
+    """The least of some distances, rounded off by a parabola where two are within `softness`."""
+    least, *others = distances
+    for other in others:
+        overlap = np.maximum(softness - np.abs(least - other), 0)
+        least = np.minimum(least, other) - overlap**2 / (4 * softness)
+    return least
