@@ -10,6 +10,7 @@ that both have are used, so a served model resamples just as the conversion did.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -97,27 +98,7 @@ def resample_image(volume: Volume, spacing: Triple) -> Volume:
     Raises:
         GeometryError: If the spacing is not three positive numbers.
     """
-    steps = _steps(volume, spacing)
-    if steps is None:
-        return volume
-    shape = resampled_shape(volume.shape, volume.spacing, spacing)
-    along_z, along_y, along_x = (
-        _sparse_matrix(n_in, n_out, step)
-        for n_in, n_out, step in zip(volume.shape, shape, steps, strict=True)
-    )
-    hu = np.empty(shape, dtype=np.int16)
-    plane = np.empty(volume.shape[1:], np.float32)
-    for start in range(0, shape[0], _SLAB):
-        rows = along_z[start : start + _SLAB]
-        first, last = rows.indices.min(), rows.indices.max() + 1
-        planes = np.empty((last - first, shape[2] * shape[1]), np.float32)  # (z, x * y)
-        for resampled, old in zip(planes, volume.array[first:last], strict=True):
-            plane[:] = old
-            resampled[:] = (along_x @ (along_y @ plane).T).ravel()
-        slab = rows[:, first:last] @ planes
-        np.rint(slab, out=slab)
-        hu[start : start + _SLAB] = slab.reshape(-1, shape[2], shape[1]).transpose(0, 2, 1)
-    return Volume(hu, _resampled_affine(volume, shape, steps))
+    return _resample(volume, spacing, by=_linear)
 
 
 def resample_label(volume: Volume, spacing: Triple) -> Volume:
@@ -133,18 +114,49 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
     Raises:
         GeometryError: If the spacing is not three positive numbers.
     """
+    return _resample(volume, spacing, by=_nearest)
+
+
+def _resample(
+    volume: Volume, spacing: Triple, *, by: Callable[[npt.NDArray[Any], Shape, Triple], Any]
+) -> Volume:
+    """Takes voxels to another grid by a function of them, the grid's shape and its steps."""
     steps = _steps(volume, spacing)
     if steps is None:
         return volume
     shape = resampled_shape(volume.shape, volume.spacing, spacing)
+    return Volume(by(volume.array, shape, steps), _resampled_affine(volume, shape, steps))
+
+
+def _linear(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[np.int16]:
+    along_z, along_y, along_x = (
+        _sparse_matrix(n_in, n_out, step)
+        for n_in, n_out, step in zip(array.shape, shape, steps, strict=True)
+    )
+    hu = np.empty(shape, dtype=np.int16)
+    plane = np.empty(array.shape[1:], np.float32)
+    for start in range(0, shape[0], _SLAB):
+        rows = along_z[start : start + _SLAB]
+        first, last = rows.indices.min(), rows.indices.max() + 1
+        planes = np.empty((last - first, shape[2] * shape[1]), np.float32)  # (z, x * y)
+        for resampled, old in zip(planes, array[first:last], strict=True):
+            plane[:] = old
+            resampled[:] = (along_x @ (along_y @ plane).T).ravel()
+        slab = rows[:, first:last] @ planes
+        np.rint(slab, out=slab)
+        hu[start : start + _SLAB] = slab.reshape(-1, shape[2], shape[1]).transpose(0, 2, 1)
+    return hu
+
+
+def _nearest(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[Any]:
     in_z, in_y, in_x = (
         np.floor(_numpy_positions(n_in, n_out, step) + 0.5).astype(np.intp)  # halves go up
-        for n_in, n_out, step in zip(volume.shape, shape, steps, strict=True)
+        for n_in, n_out, step in zip(array.shape, shape, steps, strict=True)
     )
-    ids = np.empty(shape, volume.array.dtype)
+    ids = np.empty(shape, array.dtype)
     for plane, z in zip(ids, in_z, strict=True):
-        plane[:] = volume.array[z][in_y][:, in_x]
-    return Volume(ids, _resampled_affine(volume, shape, steps))
+        plane[:] = array[z][in_y][:, in_x]
+    return ids
 
 
 def _steps(volume: Volume, spacing: Triple) -> Triple | None:
