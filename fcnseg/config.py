@@ -283,6 +283,8 @@ class TrainingConfig:
     """Epochs between validations on whole volumes."""
     checkpoint_every: PositiveInt = 250
     """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
+    tensorboard: bool = True
+    """Whether to write events for TensorBoard, pictures of validation cases among them."""
     seed: NonNegativeInt = 0
     """Reaches every random draw of the run."""
 

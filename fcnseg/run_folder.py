@@ -17,6 +17,7 @@ from fcnseg.whole_file import write_whole
 CONFIG_FILE = "config.yaml"
 BEST_MODEL_FILE = "best.keras"
 HISTORY_FILE = "history.csv"
+TENSORBOARD_FOLDER = "tensorboard"
 CHECKPOINT_FILE = "checkpoint.npz"
 """All that an unfinished run needs to go on."""
 MANIFEST_FILE = "run.json"
@@ -91,7 +92,7 @@ def make_run_folder(
         raise InputError(f"run_dir must be a folder, got {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
-        for unfinished in folder.glob(".tmp-*"):  # of a process that was killed
+        for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
             shutil.rmtree(unfinished)
     if resume and (folder / CONFIG_FILE).exists():
         then, now = (

@@ -31,7 +31,7 @@ from fcnseg.training import check_dataset, read_run, train
 CONFIG = Config(
     model=ModelConfig(filters=(2, 4)),
     patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
-    training=TrainingConfig(epochs=1, steps_per_epoch=3, checkpoint_every=1),
+    training=TrainingConfig(epochs=1, steps_per_epoch=3, checkpoint_every=1, tensorboard=False),
     inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
 )
 SHAPE = (8, 12, 12)

@@ -34,7 +34,12 @@ CONFIG = Config(
     model=ModelConfig(filters=(4, 8)),
     patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
     training=TrainingConfig(
-        epochs=1, steps_per_epoch=2, checkpoint_every=1, learning_rate=1e-30, average_decay=0.9
+        epochs=1,
+        steps_per_epoch=2,
+        checkpoint_every=1,
+        learning_rate=1e-30,
+        average_decay=0.9,
+        tensorboard=False,
     ),
     inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
 )

@@ -25,12 +25,16 @@ _TRUTH_LINE = {"linewidths": 3.5, "alpha": 0.5}
 _MASK_LINE = {"linewidths": 1.1}
 
 
-def draw_case(case: Case, scores: Mapping[str, OrganScores]) -> Figure:
-    """Draws three planes, in each the slice where truth and mask differ the most.
+def draw_case(
+    case: Case, scores: Mapping[str, OrganScores], *, place: npt.NDArray[np.intp] | None = None
+) -> Figure:
+    """Draws three planes.
 
     Args:
         case: Truth and mask, and the image to lie under them; without one the truth does, in grey.
         scores: By organ, in the order of the class indices; they are told in the legend.
+        place: Index (z, y, x) in RAS of the slices; by default those where truth and mask differ
+            the most.
 
     Returns:
         A figure that belongs to no window and no global state.
@@ -43,7 +47,7 @@ def draw_case(case: Case, scores: Mapping[str, OrganScores]) -> Figure:
     figure = draw_slices(
         under,
         [(truth, _TRUTH_LINE), (mask, _MASK_LINE)],
-        worst_place(truth, mask),
+        worst_place(truth, mask) if place is None else place,
         title=case.case_id,
         limits=(0, 2) if case.image is None else SOFT_TISSUE_HU,
     )

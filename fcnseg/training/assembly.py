@@ -19,7 +19,13 @@ from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.models import full_resolution
 from fcnseg.records import DatasetInfo, read_dataset_info
-from fcnseg.run_folder import BEST_MODEL_FILE, CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE
+from fcnseg.run_folder import (
+    BEST_MODEL_FILE,
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    TENSORBOARD_FOLDER,
+)
 from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
@@ -30,6 +36,7 @@ from fcnseg.training.origin import Origin
 from fcnseg.training.starting_weights import start_from
 from fcnseg.training.stopping import StopRequest
 from fcnseg.training.strategy import make_strategy
+from fcnseg.training.tensorboard import TensorBoardEvents
 from fcnseg.whole_file import write_whole
 
 
@@ -50,39 +57,34 @@ def make_loop(
             devices.
         ModelError: If the patches do not fit the network.
     """
-    data = origin.data
-    info = read_dataset_info(data)
+    info = read_dataset_info(origin.data)
     model = build_model(config, info, devices=devices)
     if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
         start_from(model, origin.init_from, config.model)
-    strategy = model.distribute_strategy
-    network = full_resolution(model)
-    average = WeightAverage(
-        tensorflow_variables(network.weights),
-        decay=config.training.average_decay,
-        strategy=strategy,
-    )
     stop = StopRequest()
-    validation = _make_validation(config, origin, network, stop)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    network = full_resolution(model)
+    average = _make_average(config, network, model.distribute_strategy)
+    events = _make_events(config, info, run_dir, replicas=replicas)
+    validation = _make_validation(config, origin, network, stop, events)
     write_whole(run_dir / MODEL_INFO_FILE, make_model_info(config, info).to_json())
     write_config(config, run_dir / CONFIG_FILE)
-    replicas = strategy.num_replicas_in_sync
-    checkpoints = Checkpoints(
-        run_dir / CHECKPOINT_FILE,
-        [*state_of(model), *average.averages],
-        strategy,
-        {**origin.identity(), "devices": replicas},
-    )
     dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
         model=model,
-        make_patches=patches_maker(config, data, replicas=replicas, fold=origin.fold),
+        make_patches=patches_maker(config, origin.data, replicas=replicas, fold=origin.fold),
         settings=config.training,
-        checkpoints=checkpoints,
+        checkpoints=Checkpoints(
+            run_dir / CHECKPOINT_FILE,
+            [*state_of(model), *average.averages],
+            model.distribute_strategy,
+            {**origin.identity(), "devices": replicas},
+        ),
         validation=validation,
         best=KeepBest(run_dir / BEST_MODEL_FILE, network),
         history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
+        events=events,
         average=average,
         stop=stop,
         progress=Progress(started=now.isoformat(timespec="seconds")),
@@ -112,14 +114,36 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
     return model
 
 
+def _make_average(
+    config: Config, network: keras.Model, strategy: tf.distribute.Strategy
+) -> WeightAverage:
+    weights = tensorflow_variables(network.weights)
+    return WeightAverage(weights, decay=config.training.average_decay, strategy=strategy)
+
+
+def _make_events(
+    config: Config, info: DatasetInfo, run_dir: Path, *, replicas: int
+) -> TensorBoardEvents | None:
+    if not config.training.tensorboard:
+        return None
+    patches = config.patches.batch_size * replicas
+    folder = run_dir / TENSORBOARD_FOLDER
+    return TensorBoardEvents(folder, info.class_names, patches_per_step=patches)
+
+
 def _make_validation(
-    config: Config, origin: Origin, network: keras.Model, stop: StopRequest
+    config: Config,
+    origin: Origin,
+    network: keras.Model,
+    stop: StopRequest,
+    events: TensorBoardEvents | None,
 ) -> Validation:
     return Validation(
         make_segmenter(network, make_model_info(config, read_dataset_info(origin.data))),
         make_volume_dataset(origin.data, "validation", fold=origin.fold),
         every=config.training.validate_every,
         stop=stop,
+        on_case=None if events is None else events.see_case,
     )
 
 

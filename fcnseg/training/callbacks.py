@@ -8,11 +8,13 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from fcnseg.evaluation.scores import OrganScores, score_organs
@@ -21,6 +23,9 @@ from fcnseg.training.stopping import StopRequest
 from fcnseg.whole_file import write_whole, written_whole
 
 _SCORE = "validation.json"
+
+OnCase = Callable[[dict[str, tf.Tensor], npt.NDArray[np.uint8]], None]
+"""Takes a record, as `decode_record` gives it, and its mask (z, y, x)."""
 
 
 class Validation(keras.callbacks.Callback):
@@ -35,7 +40,13 @@ class Validation(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, segmenter: Segmenter, volumes: tf.data.Dataset, *, every: int, stop: StopRequest
+        self,
+        segmenter: Segmenter,
+        volumes: tf.data.Dataset,
+        *,
+        every: int,
+        stop: StopRequest,
+        on_case: OnCase | None = None,
     ) -> None:
         """Makes the callback.
 
@@ -44,12 +55,14 @@ class Validation(keras.callbacks.Callback):
             volumes: Records as `make_volume_dataset` gives them.
             every: Epochs from one validation to the next.
             stop: Looked at after each case.
+            on_case: Called with each record and its mask (z, y, x).
         """
         super().__init__()
         self.segmenter = segmenter
         self.volumes = volumes
         self.every = every
         self.stop = stop
+        self.on_case = on_case
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
         self.seconds = 0.0
@@ -75,9 +88,11 @@ class Validation(keras.callbacks.Callback):
         """
         cases = []
         for record in self.volumes:
-            mask = self.segmenter.segment_model_grid(record["image"])
+            mask = self.segmenter.segment_model_grid(record["image"]).numpy()
             truth = record["label"].numpy()
-            cases.append(score_organs(truth, mask.numpy(), num_classes=len(self.columns)))
+            cases.append(score_organs(truth, mask, num_classes=len(self.columns)))
+            if self.on_case is not None:
+                self.on_case(record, mask)
             self.stop.check()
         organs = [OrganScores.mean(scores) for scores in zip(*cases, strict=True)]
         scores = [OrganScores.mean(organs), *organs]

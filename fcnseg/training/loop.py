@@ -22,6 +22,7 @@ from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.stopping import StopRequest, TrainingStoppedError
+from fcnseg.training.tensorboard import TensorBoardEvents
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class TrainingLoop:
         checkpoints: Of the model's variables.
         validation: Called first when an epoch ends,
         best: then this,
-        history: then this.
+        history: then this,
+        events: and then this, if there is one.
         average: Of the weights; it is what is validated and kept.
         stop: Looked at after each step; validation looks at it too.
         progress: How far the run has come.
@@ -54,6 +56,7 @@ class TrainingLoop:
     validation: Validation
     best: KeepBest
     history: HistoryFile
+    events: TensorBoardEvents | None
     average: WeightAverage
     stop: StopRequest
     progress: Progress
@@ -66,6 +69,8 @@ class TrainingLoop:
         self.progress = restored
         self.best.resume()
         self.history.rows = list(restored.epochs)
+        if self.events is not None:
+            self.events.epochs = len(restored.epochs)
         self.validation.seconds = restored.validation_seconds
         logger.info(f"goes on after step {restored.step}")
 
@@ -151,7 +156,7 @@ class TrainingLoop:
     def _callbacks(self) -> keras.callbacks.CallbackList:
         return keras.callbacks.CallbackList(
             # What one adds to the logs is seen by the next, and by the progress bar last.
-            [self.validation, self.best, self.history],
+            [self.validation, self.best, self.history, *filter(None, [self.events])],
             add_progbar=True,
             model=self.model,
             epochs=self.settings.epochs,

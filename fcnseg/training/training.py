@@ -73,7 +73,7 @@ def train(
         config: All settings.
         data: Folder of a finished dataset.
         run_dir: Folder that is made: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
-            and `run.json` once everything is done; `checkpoint.npz` until then.
+            `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then.
         resume: Whether to go on with what is in `run_dir`, as if the run had not stopped. Where
             nothing is there the run begins, and one that is finished is left as it is.
         init_from: Folder of a finished run whose best weights are where this one starts; by default

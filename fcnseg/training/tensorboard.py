@@ -1,0 +1,119 @@
+"""What TensorBoard shows of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from fcnseg.evaluation.cases import Case
+from fcnseg.evaluation.pictures import draw_case
+from fcnseg.evaluation.scores import score_organs
+from fcnseg.evaluation.slices import middle_of
+from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
+from fcnseg.volumes import Volume
+
+logger = logging.getLogger(__name__)
+
+_MOST_PICTURES = 3  # cases; a picture takes about half a second
+
+
+class TensorBoardEvents(keras.callbacks.Callback):
+    """Writes an epoch's logs, the step size, the speed and pictures of the first validation cases.
+
+    The axis is the step of the run. A run that goes on takes out what it is about to write again.
+
+    Attributes:
+        epochs: That have ended; a run that goes on sets it.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], *, patches_per_step: int) -> None:
+        """Makes the callback.
+
+        Args:
+            folder: Of the event files.
+            class_names: In order, background first.
+            patches_per_step: On all replicas together.
+        """
+        super().__init__()
+        self.folder = folder
+        self.class_names = class_names
+        self.patches_per_step = patches_per_step
+        self.epochs = 0
+        self._pictures: dict[str, bytes] = {}
+        self._has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+        self._step_seconds: list[float] = []
+        self._step_started = 0.0
+
+    def see_case(self, record: dict[str, tf.Tensor], mask: npt.NDArray[np.uint8]) -> None:
+        """Draws a case that is being validated, if it is one of the first.
+
+        Args:
+            record: As `decode_record` gives it.
+            mask: Class indices (z, y, x).
+        """
+        if self._has_matplotlib and len(self._pictures) < _MOST_PICTURES:
+            case_id = record["case_id"].numpy().decode()
+            self._pictures[f"validation/{case_id}"] = _picture(record, mask, self.class_names)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens a new file."""
+        del logs
+        if not self._has_matplotlib:
+            logger.info("no pictures for TensorBoard: pip install 'fcnseg[evaluation]' brings them")
+        trim_events(self.folder, last_step=self.epochs * self.params["steps"])
+        self._writer = tf.summary.create_file_writer(str(self.folder))
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the time."""
+        del batch, logs
+        self._step_started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the time; the loss has been waited for."""
+        del batch, logs
+        self._step_seconds.append(time.perf_counter() - self._step_started)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes everything."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if len(self._step_seconds) > 1:
+            # In the first step of a process TensorFlow builds the graph.
+            seconds = self._step_seconds[1:] if epoch == self.epochs else self._step_seconds
+            values["patches_per_second"] = self.patches_per_step * len(seconds) / sum(seconds)
+        step = (epoch + 1) * self.params["steps"]
+        with self._writer.as_default():
+            write_scalars(values, step=step)
+            write_pictures(self._pictures, step=step)
+        self._writer.flush()
+        self._step_seconds, self._pictures = [], {}
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the file."""
+        del logs
+        self._writer.close()
+
+
+def _picture(
+    record: dict[str, tf.Tensor], mask: npt.NDArray[np.uint8], class_names: Sequence[str]
+) -> bytes:
+    """A PNG of the middle slices, with the outlines and Dice of each organ."""
+    affine = record["affine"].numpy()
+    image, truth = (Volume(record[name].numpy(), affine) for name in ("image", "label"))
+    scores = score_organs(truth.array, mask, num_classes=len(class_names))
+    case = Case(record["case_id"].numpy().decode(), truth, Volume(mask, affine), image)
+    by_organ = dict(zip(class_names[1:], scores, strict=True))
+    file = io.BytesIO()
+    figure = draw_case(case, by_organ, place=middle_of(truth))
+    figure.savefig(file, format="png", facecolor="white", dpi=100)
+    return file.getvalue()
