@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fcnseg.errors import InputError
-from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom, write_phantoms
+from fcnseg.phantom import LABEL_MAP, ORGANS, Pose, make_phantom, write_phantoms
 from fcnseg.phantom.__main__ import PhantomCommand
 from fcnseg.phantom.anatomy import CLASS_NAMES, HU
 from fcnseg.phantom.writing import ORIENTATIONS, draw_acquisition
@@ -27,6 +27,12 @@ SEEDS = range(4)
 @pytest.fixture(scope="module", params=SEEDS)
 def phantom(request):
     return make_phantom(request.param, spacing=(5.0, 3.0, 3.0))
+
+
+def centre_mm(label, organ):
+    """Of an organ: x to the right, y to anterior, z to superior."""
+    voxels = np.argwhere(label.array == CLASS_NAMES.index(organ))[:, ::-1]  # (n, 3) of i, j, k
+    return voxels.mean(axis=0) @ label.affine[:3, :3].T + label.affine[:3, 3]
 
 
 def millilitres(label, organ):
@@ -72,10 +78,8 @@ def test_organ_is_present_in_its_size_and_hu(phantom, organ):
 def test_anatomy_lies_where_it_belongs(phantom):
     _, label = phantom
     x, y, z = {}, {}, {}
-    for index, organ in enumerate(ORGANS, start=1):
-        voxels = np.argwhere(label.array == index)[:, ::-1]  # (n, 3) of i, j, k
-        x[organ], y[organ], z[organ] = voxels.mean(axis=0) @ label.affine[:3, :3].T
-    # RAS: x grows to the right, y to anterior, z to superior.
+    for organ in ORGANS:
+        x[organ], y[organ], z[organ] = centre_mm(label, organ)
     assert x["liver"] > x["vein"] > x["artery"] > x["stomach"] > x["spleen"]
     assert x["gallbladder"] > x["pancreas"] > x["spleen"]
     assert y["stomach"] > y["spleen"]
@@ -131,6 +135,29 @@ def test_orientation_turns_axes_only(orientation):
     np.testing.assert_array_equal(to_canonical(turned).array, image.array)
     np.testing.assert_array_equal(to_canonical(turned_label).array, label.array)
     np.testing.assert_allclose(to_canonical(turned).affine, image.affine, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("turn_degrees", "turned"),
+    [
+        ((0, 0, 0), lambda x, y, z: (x, y, z)),
+        ((90, 0, 0), lambda x, y, z: (-y, x, z)),
+        ((0, 90, 0), lambda x, y, z: (z, y, -x)),
+        ((0, 0, 90), lambda x, y, z: (x, -z, y)),
+        ((90, 0, 90), lambda x, y, z: (z, x, y)),  # about x first
+    ],
+)
+def test_pose_turns_grows_and_shifts_the_patient(turn_degrees, turned):
+    grid = {"spacing": (7.0, 7.0, 7.0), "shape": (64, 64, 64)}  # holds the organs however turned
+    pose = Pose(turn_degrees, scale=1.1, shift_mm=(20.0, 10.0, -15.0))
+    (_, before), (_, after) = make_phantom(2, **grid), make_phantom(2, **grid, pose=pose)
+    middle = np.array([0, 45, 12])  # of every field of view
+    for organ in ("liver", "spleen", "stomach"):  # many voxels, and none beyond the field of view
+        moved = 1.1 * np.array(turned(*centre_mm(before, organ) - middle))
+        expected = moved + middle + np.array([-15, 10, 20])
+        np.testing.assert_allclose(centre_mm(after, organ), expected, atol=1.5)
+        grown = millilitres(after, organ) / millilitres(before, organ)
+        assert grown == pytest.approx(1.1**3, rel=0.05)
 
 
 def test_shape_and_tilt_are_taken():

@@ -1,11 +1,12 @@
 """Phantoms: synthetic portal-venous CT of the upper abdomen with labels of the seven organs.
 
 Made for the demo, tests and benchmarks. A patient is drawn in millimetres (`anatomy`, out of
-`_shapes`) and then rendered on any grid (`rendering`).
+`_shapes`), laid down (`pose`) and then rendered on any grid (`rendering`).
 """
 
 from fcnseg.phantom.anatomy import ORGANS
+from fcnseg.phantom.pose import Pose
 from fcnseg.phantom.rendering import make_phantom
 from fcnseg.phantom.writing import LABEL_MAP, write_phantoms
 
-__all__ = ["LABEL_MAP", "ORGANS", "make_phantom", "write_phantoms"]
+__all__ = ["LABEL_MAP", "ORGANS", "Pose", "make_phantom", "write_phantoms"]

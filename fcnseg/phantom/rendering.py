@@ -12,14 +12,15 @@ from scipy.spatial.transform import Rotation
 
 from fcnseg.phantom._shapes import Array
 from fcnseg.phantom.anatomy import Patient, Tissue, draw_patient
+from fcnseg.phantom.pose import CENTRE_MM, Pose
 from fcnseg.volumes import AIR_HU, Volume, resampled_shape
 from fcnseg.volumes.orientation import RAS
 from fcnseg.volumes.volume import Shape, Triple
 
 FIELD_OF_VIEW_MM = (216, 300, 390)
 """Extent (z, y, x) that shows all organs of every patient."""
-_CENTRE_MM = (0.0, 45.0, 12.0)  # of the field of view, in the scanner's frame
 _GRAIN_MM = 0.9  # standard deviation of the blur of a soft-tissue reconstruction kernel
+_AS_DRAWN = Pose()
 _SLAB = 16  # slices rendered at once: bounds memory to a small part of a large volume
 
 
@@ -30,10 +31,11 @@ def make_phantom(
     shape: Shape | None = None,
     orientation: str = "RAS",
     oblique_degrees: float = 0.0,
+    pose: Pose = _AS_DRAWN,
 ) -> tuple[Volume, Volume]:
     """Makes a portal-venous abdominal CT and its label.
 
-    The patient depends on the seed alone: another grid shows the same patient.
+    The patient depends on the seed alone: another grid or pose shows the same patient.
 
     Args:
         seed: Same seed, same patient and noise.
@@ -42,12 +44,13 @@ def make_phantom(
             the whole field of view is covered.
         orientation: Where the axes (i, j, k) of the volume grow to, as in `LPS`.
         oblique_degrees: How far the grid is turned against the scanner's axes, about each of them.
+        pose: How the patient lies against how the seed lays it.
 
     Returns:
         HU (int16) and ids 0 to 7 in the order of `ORGANS` (uint8), on the same grid.
     """
     anatomy_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
-    patient = draw_patient(np.random.default_rng(anatomy_seed))
+    patient = pose.of(draw_patient(np.random.default_rng(anatomy_seed)))
     shape = shape or resampled_shape(FIELD_OF_VIEW_MM, (1, 1, 1), spacing)
     affine = _affine(shape, spacing, oblique_degrees)
     hu, label = _render(patient, shape, affine)
@@ -60,7 +63,7 @@ def _affine(shape: Shape, spacing: Triple, oblique_degrees: float) -> npt.NDArra
     turn = Rotation.from_euler("xyz", [oblique_degrees] * 3, degrees=True).as_matrix()
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag(spacing[::-1])
-    affine[:3, 3] = _CENTRE_MM - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+    affine[:3, 3] = CENTRE_MM - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     return affine
 
 
