@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, CaseList, check_cases
@@ -32,7 +32,16 @@ def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
     content = files.read_text(path)
     rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     required = [name for name in REQUIRED_COLUMNS if labelled or name != "label"]
-    columns = rows.fieldnames or ()
+    _check_columns(rows.fieldnames or (), required, path)
+    folder = files.parent(path)
+    try:
+        cases = [_case_of(row, required, folder, f"{path} line {rows.line_num}") for row in rows]
+    except csv.Error as error:
+        raise InputError(f"{path} is not CSV after line {rows.line_num}: {error}") from error
+    return check_cases(cases, source=path)
+
+
+def _check_columns(columns: Sequence[str], required: list[str], path: str) -> None:
     missing = [name for name in required if name not in columns]
     unknown = [name for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     if missing or unknown:
@@ -40,12 +49,6 @@ def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
             f"columns of {path} must be {', '.join(required)} and optionally "
             f"{', '.join(OPTIONAL_COLUMNS)}, got {', '.join(columns) or 'none'}"
         )
-    folder = files.parent(path)
-    try:
-        cases = [_case_of(row, required, folder, f"{path} line {rows.line_num}") for row in rows]
-    except csv.Error as error:
-        raise InputError(f"{path} is not CSV after line {rows.line_num}: {error}") from error
-    return check_cases(cases, source=path)
 
 
 def _case_of(row: Mapping[str, str | None], required: list[str], folder: str, place: str) -> Case:
