@@ -100,14 +100,15 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     import tensorflow as tf
 
     from fcnseg.data.blocks import Blocks
-    from fcnseg.training.assembly import build_model, patches_maker
+    from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
     from fcnseg.training.dataset import check_dataset
 
     model = build_model(config, check_dataset(data))
     replicas = model.distribute_strategy.num_replicas_in_sync
     patches = patches_maker(config, data, replicas=replicas)()
     # Patches come in blocks: whole ones, or the measurement would be of what was made before.
-    block = Blocks.of(config.patches, batch_size=config.patches.batch_size * replicas).steps
+    batch_size = patches_per_step(config, replicas=replicas)
+    block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
     data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
     one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
@@ -151,7 +152,8 @@ def _table(times: StepTimes, config: Config) -> Table:
     )
     rows = {"data only": times.data_ms, "model only": times.model_ms, "joint": times.joint_ms}
     for name, ms in rows.items():
-        table.add_row(name, f"{ms:.1f}", f"{1000 * config.patches.batch_size / ms:.1f}")
+        patches = config.patches.batch_size * config.training.accumulate_steps
+        table.add_row(name, f"{ms:.1f}", f"{1000 * patches / ms:.1f}")
     table.caption = "patches of each replica"
     return table
 

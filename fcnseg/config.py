@@ -132,11 +132,11 @@ _OVERLAP = ("class_weights", "per", "background", "ignore_label")
 
 SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     "dice": _OVERLAP,
-    "dice_cross_entropy": _OVERLAP,
+    "dice_cross_entropy": (*_OVERLAP, "label_smoothing"),
     "tversky": (*_OVERLAP, "alpha", "beta"),
-    "cross_entropy": ("class_weights", "ignore_label"),
+    "cross_entropy": ("class_weights", "ignore_label", "label_smoothing"),
     "focal": ("class_weights", "ignore_label", "gamma"),
-    "top_k_cross_entropy": ("class_weights", "ignore_label", "share"),
+    "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "share"),
 }
 """Which settings each loss has."""
 
@@ -165,6 +165,8 @@ class LossConfig:
     """Focal loss's power of the error."""
     share: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
     """Top-k cross-entropy's share of the voxels, those that are worst."""
+    label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share of the truth that cross-entropy gives to all classes alike."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
     """Weight of each output of a network with deep supervision, full resolution first; by default
     each half of the one before, with sum 1."""
@@ -277,6 +279,10 @@ class TrainingConfig:
     kept in place of the weights; 0 for no average."""
     patience: NonNegativeInt = 0
     """Validations in a row without a better network that end the run; 0 for no such end."""
+    accumulate_steps: PositiveInt = 1
+    """Parts of `patches.batch_size` whose gradients make one step, one after the other."""
+    jit_compile: bool = False
+    """Whether XLA compiles the step, on one device; on a CPU it then takes ten times as long."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; losses, metrics and logits stay float32."""
     validate_every: PositiveInt = 1

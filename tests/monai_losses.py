@@ -34,6 +34,16 @@ CASES = {
         "cross_entropy",
         {"class_weights": WEIGHTS, "ignore_label": 2},
     ),
+    "cross-entropy, smoothed": ("cross_entropy", {"label_smoothing": 0.1}),
+    "cross-entropy, smoothed, weighed, ignoring": (
+        "cross_entropy",
+        {"label_smoothing": 0.3, "class_weights": WEIGHTS, "ignore_label": 2},
+    ),
+    "dice and cross-entropy, smoothed": ("dice_cross_entropy", {"label_smoothing": 0.1}),
+    "top-k cross-entropy, smoothed": (
+        "top_k_cross_entropy",
+        {"share": 0.1, "label_smoothing": 0.1},
+    ),
     "focal": ("focal", {"gamma": 2.0}),
     "focal, weighed": ("focal", {"gamma": 1.5, "class_weights": WEIGHTS}),
     "top-k cross-entropy": ("top_k_cross_entropy", {"share": 0.1}),
@@ -67,6 +77,8 @@ def values_of_monai() -> dict[str, float]:
     kept_y = y[rest][None, None, None]
     dice_of_rest = losses.DiceLoss(**options, **batch, reduction="none")(kept_x, kept_y[:, None])
     voxels = cross_entropy(x, y, reduction="none").flatten(1)
+    smoothed = cross_entropy(x, y, reduction="none", label_smoothing=0.1).flatten(1)
+    weighed_rest = {"weight": weights, "ignore_index": 2}
     focal = {"use_softmax": True, "to_onehot_y": True}
     values = {
         "dice": losses.DiceLoss(**options, **batch)(x, y[:, None]),
@@ -85,7 +97,17 @@ def values_of_monai() -> dict[str, float]:
         )(x, y[:, None]),
         "cross-entropy": cross_entropy(x, y),
         "cross-entropy, weighed": cross_entropy(x, y, weight=weights),
-        "cross-entropy, weighed, ignoring": cross_entropy(x, y, weight=weights, ignore_index=2),
+        "cross-entropy, weighed, ignoring": cross_entropy(x, y, **weighed_rest),
+        "cross-entropy, smoothed": cross_entropy(x, y, label_smoothing=0.1),
+        "cross-entropy, smoothed, weighed, ignoring": cross_entropy(
+            x, y, **weighed_rest, label_smoothing=0.3
+        ),
+        "dice and cross-entropy, smoothed": losses.DiceCELoss(
+            **options, **batch, label_smoothing=0.1
+        )(x, y[:, None]),
+        "top-k cross-entropy, smoothed": (
+            smoothed.topk(round(0.1 * smoothed.shape[1])).values.mean()
+        ),
         # Its mean is also over the classes that are not the voxel's own, where it is 0.
         "focal": CLASSES * losses.FocalLoss(**focal, gamma=2.0)(x, y[:, None]),
         "focal, weighed": (

@@ -70,6 +70,11 @@ BY_HAND = {
         CrossEntropyLoss([1, 3]),
         -(np.log(0.9 * 0.6) + 3 * np.log(0.8 * 0.5)) / (1 + 1 + 3 + 3),
     ),
+    # A tenth of the truth is halved between the classes.
+    "cross_entropy, smoothed": (
+        CrossEntropyLoss(label_smoothing=0.1),
+        -(0.9 * np.log(RIGHT) + 0.1 * np.log(PROBABILITIES).mean(axis=1)).mean(),
+    ),
     "dice_cross_entropy": (
         DiceCrossEntropyLoss(),
         1 - (3 / 4.2 + 2.6 / 3.8) / 2 - np.log(RIGHT).mean(),
@@ -122,6 +127,11 @@ def test_dice_per_sample_is_the_mean_of_the_samples():
     pooled = SoftDiceLoss()(truth.reshape(1, 6, 3, 4), logits.reshape(1, 6, 3, 4, 3))
     assert float(SoftDiceLoss()(truth, logits)) == pytest.approx(float(pooled), rel=1e-6)
     assert float(per_sample) != pytest.approx(float(pooled), rel=1e-4)
+
+
+def test_focal_loss_takes_no_smoothing():
+    with pytest.raises(ValueError, match="label_smoothing must be 0 here, got 0.1"):
+        FocalLoss(label_smoothing=0.1)
 
 
 def test_losses_meet_where_their_definitions_do():
@@ -321,9 +331,10 @@ def test_settings_reach_the_loss():
     overlap = {**settings, "per": "sample", "background": False}
     cases = [
         ("tversky", {**overlap, "alpha": 0.1, "beta": 0.9}),
-        ("dice_cross_entropy", overlap),
+        ("dice_cross_entropy", {**overlap, "label_smoothing": 0.1}),
+        ("cross_entropy", {**settings, "label_smoothing": 0.1}),
         ("focal", {**settings, "gamma": 1.5}),
-        ("top_k_cross_entropy", {**settings, "share": 0.2}),
+        ("top_k_cross_entropy", {**settings, "share": 0.2, "label_smoothing": 0.1}),
     ]
     for name, values in cases:
         config = build_loss(LossConfig(name=name, **values)).get_config()
@@ -336,6 +347,7 @@ def test_settings_reach_the_loss():
     [
         ({"gamma": 1.0}, "loss.gamma must be left alone where loss.name is dice, got 1.0"),
         ({"name": "focal", "per": "sample"}, "loss.per must be left alone where .* is focal"),
+        ({"label_smoothing": 0.1}, "loss.label_smoothing must be left alone .* is dice, got 0.1"),
         (
             {"name": "focal", "class_weights": "square"},
             "loss.class_weights must be uniform or numbers where loss.name is focal, got square",

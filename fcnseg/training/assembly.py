@@ -15,6 +15,7 @@ from fcnseg.architecture import output_shape
 from fcnseg.config import Config, write_config
 from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
+from fcnseg.errors import ConfigError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.models import full_resolution
@@ -26,6 +27,7 @@ from fcnseg.run_folder import (
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
 )
+from fcnseg.training.accumulation import accumulate_in_step
 from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
@@ -102,14 +104,19 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
         devices: As `make_strategy` takes them; by default all.
 
     Raises:
-        InputError: If there are no such devices.
+        InputError: If there are no such devices, or several and `jit_compile`.
         ModelError: If the patches do not fit the network.
     """
     size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
     keras.utils.set_random_seed(config.training.seed)
-    with make_strategy(devices).scope():
+    strategy = make_strategy(devices)
+    replicas = strategy.num_replicas_in_sync
+    if config.training.jit_compile and replicas > 1:
+        raise ConfigError(f"training.jit_compile is for one device, got {replicas}")
+    with strategy.scope():
         model = build_compiled(config, class_names=info.class_names)
         make_state(model, size=size, label_size=label_size)
+    accumulate_in_step(model, config.training.accumulate_steps)
     augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))
     return model
 
@@ -126,9 +133,11 @@ def _make_events(
 ) -> TensorBoardEvents | None:
     if not config.training.tensorboard:
         return None
-    patches = config.patches.batch_size * replicas
-    folder = run_dir / TENSORBOARD_FOLDER
-    return TensorBoardEvents(folder, info.class_names, patches_per_step=patches)
+    return TensorBoardEvents(
+        run_dir / TENSORBOARD_FOLDER,
+        info.class_names,
+        patches_per_step=patches_per_step(config, replicas=replicas),
+    )
 
 
 def _make_validation(
@@ -165,9 +174,14 @@ def patches_maker(
         seed=config.training.seed,
         augmentation=config.augmentation,
         fold=fold,
-        num_replicas=replicas,
+        num_replicas=replicas * config.training.accumulate_steps,
         label_size=output_shape(config.model, config.patches.size),
     )
+
+
+def patches_per_step(config: Config, *, replicas: int) -> int:
+    """How many patches on all replicas together make a step of the optimizer."""
+    return config.patches.batch_size * config.training.accumulate_steps * replicas
 
 
 def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:

@@ -32,7 +32,7 @@ def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model
         loss=loss if levels == 1 else [loss] * levels,
         loss_weights=None if levels == 1 else weights,
         metrics=[OrganDice(class_names, ignore_label=config.loss.ignore_label)],
-        jit_compile=False,  # on CPU a compiled step takes ten times as long
+        jit_compile=settings.jit_compile,
     )
     return model
 

@@ -25,11 +25,18 @@ class CrossEntropyLoss(keras.losses.Loss):
 
     with p_n the softmax of voxel n at its true class, w_n the weight of that class, and the sums
     over the voxels of the global batch, that is of all replicas. Only the ratios of the weights
-    matter; it is PyTorch's `cross_entropy` with `weight` and `ignore_index`.
+    matter. With label smoothing e (Szegedy et al. 2016, arXiv 1512.00567) a share e of the truth is
+    given to all K classes alike, and the numerator is
+
+        sum_n (1 - e) w_n (-log p_n) + e / K sum_k v_k (-log p_nk)
+
+    with p_nk the softmax of voxel n at class k, and v_k the weight of that class. It is PyTorch's
+    `cross_entropy` with `weight`, `ignore_index` and `label_smoothing`.
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.
         ignore_label: The class index of voxels that count nowhere.
+        label_smoothing: e, from 0 to below 1.
         name: Of the loss.
         **kwargs: As of every Keras loss.
     """
@@ -39,12 +46,14 @@ class CrossEntropyLoss(keras.losses.Loss):
         class_weights: ClassWeights = "uniform",
         *,
         ignore_label: int | None = None,
+        label_smoothing: float = 0.0,
         name: str = "cross_entropy",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.class_weights = class_weights if isinstance(class_weights, str) else [*class_weights]
         self.ignore_label = ignore_label
+        self.label_smoothing = label_smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss of a batch.
@@ -56,23 +65,33 @@ class CrossEntropyLoss(keras.losses.Loss):
         Returns:
             float32 (batch,), the batch's for each sample.
         """
-        values, weights = self.of_voxels(y_true, y_pred)
-        sums = tf.stack([sum_over_voxels(v) for v in (self.modulate(values) * weights, weights)])
+        sums = tf.stack([sum_over_voxels(v) for v in self.of_voxels(y_true, y_pred)])
         total, weight = tf.unstack(sum_over_replicas(tf.reduce_sum(sums, axis=1)))
         return for_each_sample(tf.math.divide_no_nan(total, weight), y_true)
 
     def of_voxels(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The cross-entropy and the weight of each voxel, float32 (batch, z, y, x)."""
-        classes, weights = counted_voxels(y_true, self.ignore_label)
-        values = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=classes, logits=tf.cast(y_pred, tf.float32)
-        )
+        """What each voxel adds to numerator and denominator, float32 (batch, z, y, x)."""
+        classes, counts = counted_voxels(y_true, self.ignore_label)
+        logits = tf.cast(y_pred, tf.float32)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+        weights = counts
         if not isinstance(self.class_weights, str):
             weights *= tf.gather(weights_of_classes(self.class_weights, y_pred), classes)
-        return values, weights
+        losses = weights * self.modulate(values)
+        if self.label_smoothing:
+            smooth = self.label_smoothing
+            losses = (1 - smooth) * losses + smooth * counts * self._of_all_classes(logits)
+        return losses, weights
+
+    def _of_all_classes(self, logits: tf.Tensor) -> tf.Tensor:
+        """The mean over classes of a voxel's weighed -log p."""
+        values = -tf.nn.log_softmax(logits)
+        if not isinstance(self.class_weights, str):
+            values *= weights_of_classes(self.class_weights, logits)
+        return tf.reduce_mean(values, axis=-1)
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
-        """What each voxel adds to the sum, before its weight."""
+        """What a voxel's cross-entropy adds to the numerator, before its weight."""
         return cross_entropy
 
     def get_config(self) -> dict[str, Any]:
@@ -81,4 +100,5 @@ class CrossEntropyLoss(keras.losses.Loss):
             **super().get_config(),
             "class_weights": self.class_weights,
             "ignore_label": self.ignore_label,
+            "label_smoothing": self.label_smoothing,
         }

@@ -23,6 +23,7 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
     Args:
         class_weights: `uniform`, `simple` or `square`, of the Dice alone, while voxels count alike
             in the cross-entropy; or a number for each class, of both.
+        label_smoothing: Of the cross-entropy alone.
         name: Of the loss.
         **kwargs: `per` and `background`, of the Dice alone, and `ignore_label` of `OverlapLoss`; as
             of every Keras loss.
@@ -31,15 +32,23 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
     def __init__(
         self,
         class_weights: OverlapWeights = "uniform",
+        *,
+        label_smoothing: float = 0.0,
         name: str = "dice_cross_entropy",
         **kwargs: Any,
     ) -> None:
         super().__init__(class_weights, name=name, **kwargs)
+        self.label_smoothing = label_smoothing
         self._cross_entropy = CrossEntropyLoss(
             "uniform" if isinstance(class_weights, str) else class_weights,
             ignore_label=self.ignore_label,
+            label_smoothing=label_smoothing,
         )
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss (batch,); shapes as in `OverlapLoss`."""
         return super().call(y_true, y_pred) + self._cross_entropy.call(y_true, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}

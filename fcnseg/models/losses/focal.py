@@ -27,6 +27,9 @@ class FocalLoss(CrossEntropyLoss):
         gamma: How little; 2 was the paper's best.
         name: Of the loss.
         **kwargs: `ignore_label` of `CrossEntropyLoss`; as of every Keras loss.
+
+    Raises:
+        ValueError: If there is a `label_smoothing`, with which the loss is not defined.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class FocalLoss(CrossEntropyLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(class_weights, name=name, **kwargs)
+        if self.label_smoothing:
+            raise ValueError(f"label_smoothing must be 0 here, got {self.label_smoothing}")
         self.gamma = gamma
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:

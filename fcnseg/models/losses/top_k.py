@@ -26,7 +26,8 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         class_weights: `uniform`, or a number for each class, background first.
         share: Of the voxels, above 0 and at most 1.
         name: Of the loss.
-        **kwargs: `ignore_label` of `CrossEntropyLoss`; as of every Keras loss.
+        **kwargs: `ignore_label` and `label_smoothing` of `CrossEntropyLoss`; as of every Keras
+            loss.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss (batch,) of each sample; shapes as in `CrossEntropyLoss`."""
-        values, weights = self.of_voxels(y_true, y_pred)
-        weights = tf.reshape(weights, [tf.shape(weights)[0], -1])
-        losses = tf.reshape(values, tf.shape(weights)) * weights
+        losses, weights = (
+            tf.reshape(v, [tf.shape(v)[0], -1]) for v in self.of_voxels(y_true, y_pred)
+        )
         counts = weights > 0
         # So many at most, which XLA must know beforehand; fewer where voxels are ignored.
         most = self._number(tf.shape(weights)[1])
