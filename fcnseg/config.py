@@ -314,6 +314,8 @@ class InferenceConfig:
     """Windows a call of the network."""
     max_voxels: PositiveInt = 512 * 512 * 2000
     """A larger volume is refused (512 x 512 x 2000 is the largest CT users of the field report)."""
+    skip_air: bool = True
+    """Take air around the body for background, and compute no windows that hold nothing else."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)

@@ -75,7 +75,8 @@ def write_saved_model(segmenter: Segmenter, directory: Path) -> None:
         return {"info_json_bytes": tf.constant(info_json)}
 
     archive = keras.export.ExportArchive()
-    archive.track(segmenter.model)
+    for model in segmenter.models:
+        archive.track(model)
     archive.add_endpoint(DEFAULT_SIGNATURE, segmenter.predict_patches, [PATCHES])
     archive.add_endpoint(SEGMENT_VOLUME, segmenter.segment_volume, [VOLUME, SPACING])
     archive.add_endpoint(MODEL_INFO, model_info, [UNUSED])

@@ -27,6 +27,8 @@ class ModelInfo:
         overlap: Voxels (z, y, x) that neighbouring windows share at least.
         batch_size: Windows a call of the network.
         max_voxels: A larger input is refused.
+        skip_air: Whether air around the body is background without being looked at; models that do
+            not say so, being older, look.
         orientation: Where x, y and z grow to in the arrays that the model takes and gives.
         fcnseg_version: The version that trained it.
     """
@@ -38,6 +40,7 @@ class ModelInfo:
     overlap: tuple[int, int, int]
     batch_size: int
     max_voxels: int
+    skip_air: bool = False
     orientation: Literal["RAS"] = "RAS"
     fcnseg_version: str = __version__
 

@@ -39,6 +39,7 @@ def make_info(config: Config = CONFIG, **changes) -> ModelInfo:
         "overlap": config.inference.overlap,
         "batch_size": config.inference.batch_size,
         "max_voxels": config.inference.max_voxels,
+        "skip_air": config.inference.skip_air,
     }
     return ModelInfo(**{**facts, **changes})
 

@@ -37,7 +37,7 @@ def done(run_dir, tmp_path_factory):
     """A folder of images, and one of what the command makes of them."""
     folder = tmp_path_factory.mktemp("done")
     write_images(folder / "images")
-    PredictCommand(run_dir, folder / "images", folder / "masks").run()
+    PredictCommand((run_dir,), folder / "images", folder / "masks").run()
     return folder
 
 
@@ -69,7 +69,7 @@ def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, done):
 
 
 def test_one_file_is_enough(run_dir, images, tmp_path):
-    PredictCommand(run_dir, images / "two.nii", tmp_path / "deep" / "masks").run()
+    PredictCommand((run_dir,), images / "two.nii", tmp_path / "deep" / "masks").run()
     assert masks_in(tmp_path / "deep" / "masks") == {"two.nii.gz"}
 
 
@@ -105,7 +105,7 @@ def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path):
     images.mkdir()
     for name in FORMATS:
         write_image(images / name, make_oblique_volume((6, 9, 8)))
-    PredictCommand(run_dir, images, masks).run()
+    PredictCommand((run_dir,), images, masks).run()
     segmenter = make_segmenter(*load_run(run_dir))
     for name in FORMATS:
         image, mask = read_ct(images / name), nib.load(masks / f"{name.split('.')[0]}.nii.gz")
@@ -126,7 +126,7 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     first = (masks / "one.nii.gz").stat().st_mtime_ns
     (masks / "two.nii.gz").unlink()  # as if killed before the second mask
     with caplog.at_level("INFO"):
-        PredictCommand(run_dir, done / "images", masks, resume=True).run()
+        PredictCommand((run_dir,), done / "images", masks, resume=True).run()
     assert (masks / "one.nii.gz").stat().st_mtime_ns == first
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
@@ -135,7 +135,7 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
 
 def test_resume_and_overwrite_exclude_each_other(run_dir, images, tmp_path):
     with pytest.raises(InputError, match="overwrite and resume exclude each other"):
-        PredictCommand(run_dir, images, tmp_path, overwrite=True, resume=True).run()
+        PredictCommand((run_dir,), images, tmp_path, overwrite=True, resume=True).run()
 
 
 def test_organ_volumes_are_those_of_the_mask(done):
@@ -157,7 +157,7 @@ def test_organ_volumes_are_those_of_the_mask(done):
 
 def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_path):
     how = Postprocessing(largest_component=True)
-    PredictCommand(run_dir, images / "two.nii", tmp_path, postprocessing=how).run()
+    PredictCommand((run_dir,), images / "two.nii", tmp_path, postprocessing=how).run()
     volume = read_ct(images / "two.nii")
     plain = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
@@ -191,7 +191,7 @@ def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
 def test_a_bad_volume_does_not_stop_the_others(run_dir, images, tmp_path, caplog):
     (images / "broken.nii.gz").write_bytes(b"no volume")
     with pytest.raises(InputError, match=r"1 of 3 volumes failed: broken: .*broken.nii.gz"):
-        PredictCommand(run_dir, images, tmp_path / "masks").run()
+        PredictCommand((run_dir,), images, tmp_path / "masks").run()
     assert masks_in(tmp_path / "masks") == {"one.nii.gz", "two.nii.gz"}
     assert "failed: broken" in caplog.text
 
@@ -201,10 +201,10 @@ def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
     masks.mkdir()
     (masks / "two.nii.gz").write_bytes(b"precious")
     with pytest.raises(InputError, match=r"two.nii.gz is there already: give --overwrite"):
-        PredictCommand(run_dir, images, masks).run()
+        PredictCommand((run_dir,), images, masks).run()
     assert [path.name for path in masks.iterdir()] == ["two.nii.gz"]
     assert (masks / "two.nii.gz").read_bytes() == b"precious"
-    PredictCommand(run_dir, images, masks, overwrite=True).run()
+    PredictCommand((run_dir,), images, masks, overwrite=True).run()
     assert nib.load(masks / "two.nii.gz").shape == (18, 14, 16)
 
 
@@ -215,14 +215,14 @@ def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
 def test_missing_and_empty_folders_are_refused(run_dir, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        PredictCommand(run_dir, tmp_path / "empty" / name, tmp_path / "masks").run()
+        PredictCommand((run_dir,), tmp_path / "empty" / name, tmp_path / "masks").run()
     assert not (tmp_path / "masks").exists()
 
 
 def test_unfinished_run_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run", finished=False)
     with pytest.raises(InputError, match="is not a finished run"):
-        PredictCommand(run_dir, images, tmp_path / "masks").run()
+        PredictCommand((run_dir,), images, tmp_path / "masks").run()
     assert not (tmp_path / "masks").exists()
 
 
@@ -230,4 +230,4 @@ def test_network_that_is_not_whole_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "best.keras").write_bytes(b"PK half")
     with pytest.raises(InputError, match="not a whole network: .*best.keras"):
-        PredictCommand(run_dir, images, tmp_path / "masks").run()
+        PredictCommand((run_dir,), images, tmp_path / "masks").run()

@@ -83,7 +83,7 @@ def folder(tmp_path_factory):
             nib.save(image, folder / part / f"{name}.nii")
         run_dir = write_run(folder / f"run_{part}", spacing_mm=spacing)
         thresholds().save(run_dir / "best.keras")
-        PredictCommand(run_dir, folder / part, folder / "masks").run()
+        PredictCommand((run_dir,), folder / part, folder / "masks").run()
     return folder
 
 

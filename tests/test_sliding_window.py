@@ -20,6 +20,7 @@ from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
+TEST_PATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 VALID = dataclasses.replace(CONFIG, model=ModelConfig(filters=(4, 8), padding="valid"))
 
 
@@ -111,12 +112,49 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 segmenter.segment_model_grid(np.zeros((384, 128, 128), np.int16))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": TEST_PATH}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     grown_mb = int(done.stdout) / 1024  # ru_maxrss is in KiB on Linux
     assert grown_mb < 100
+
+
+@pytest.mark.slow
+def test_peak_memory_of_a_large_scan_stays_below_4_gib(tmp_path):
+    """512 x 512 x 600 voxels at 1 mm, 8 classes, by the command: all that its process holds."""
+    script = """
+import sys
+from pathlib import Path
+import keras, nibabel as nib, numpy as np
+from fcnseg.predict import PredictCommand
+from small_models import write_run
+
+folder = Path(sys.argv[1])
+network = keras.Sequential([keras.Input((None, None, None, 1)), keras.layers.Conv3D(8, 1)])
+run_dir = write_run(
+    folder / "run", class_names=tuple("abcdefgh"), spacing_mm=(1.0, 1.0, 1.0),
+    window=(96, 128, 128), overlap=(0, 0, 0), batch_size=1, max_voxels=512 * 512 * 600,
+)
+network.save(run_dir / "best.keras")
+hu = np.zeros((600, 512, 512), np.int16)
+hu[::7] = 40  # nothing that could be skipped as air
+nib.save(nib.Nifti1Image(hu.T, np.eye(4)), folder / "case.nii")
+del hu
+Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from here
+PredictCommand((run_dir,), folder / "case.nii", folder / "masks").run()
+print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+    environment = {**os.environ, "PYTHONPATH": TEST_PATH}
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak_gib = int(done.stdout.split("peak")[1]) / 2**20  # /proc tells KiB
+    assert 1 < peak_gib < 4
 
 
 @pytest.mark.parametrize("extent", [10, 11, 17, 18, 24, 39, 101, 250])

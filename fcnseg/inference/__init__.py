@@ -3,7 +3,14 @@
 One `Segmenter` serves validation, prediction and the exported signatures.
 """
 
-from fcnseg.inference.prediction import load_run, predict_volume
+from fcnseg.inference.prediction import Coarse, load_run, load_runs, predict_volume
 from fcnseg.inference.segmenter import Segmenter, make_segmenter
 
-__all__ = ["Segmenter", "load_run", "make_segmenter", "predict_volume"]
+__all__ = [
+    "Coarse",
+    "Segmenter",
+    "load_run",
+    "load_runs",
+    "make_segmenter",
+    "predict_volume",
+]

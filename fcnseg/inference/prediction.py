@@ -1,9 +1,11 @@
-"""Masks of volumes on their own grid, by the network of a finished run."""
+"""Masks of volumes on their own grid, by the networks of finished runs."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -18,6 +20,8 @@ from fcnseg.model_info import ModelInfo
 from fcnseg.run_folder import BEST_MODEL_FILE, read_run
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
+# What runs must have in common for their probabilities to be averaged.
+_SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
@@ -42,12 +46,55 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     return model, ModelInfo.read(run_dir)
 
 
-def predict_volume(segmenter: Segmenter, volume: Volume) -> npt.NDArray[np.uint8]:
+def load_runs(
+    run_dirs: Sequence[str | os.PathLike[str]],
+) -> tuple[tuple[keras.Model, ...], ModelInfo]:
+    """Loads the best networks of finished runs that are averaged.
+
+    Args:
+        run_dirs: Folders of the runs, at least one.
+
+    Returns:
+        The networks and the info of the first, as `make_segmenter` takes them.
+
+    Raises:
+        InputError: If a run is missing or unfinished, or two differ in classes, spacing or windows.
+    """
+    models, infos = zip(*map(load_run, run_dirs), strict=True)
+    for run_dir, info in zip(run_dirs, infos, strict=True):
+        for field in _SHARED_FIELDS:
+            first, other = getattr(infos[0], field), getattr(info, field)
+            if first != other:
+                raise InputError(
+                    f"runs that are averaged must have the same {field}, got {first} in"
+                    f" {run_dirs[0]} and {other} in {run_dir}"
+                )
+    return models, infos[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Coarse:
+    """A network that finds roughly where organs are, for another that looks only there.
+
+    Attributes:
+        segmenter: Of the coarse network; its foreground, whatever the organ, is what counts.
+        dilation_voxels: How far around that, along each axis, in voxels of its own grid; Roth et
+            al. 2017 (arXiv 1704.06382) take 3.
+    """
+
+    segmenter: Segmenter
+    dilation_voxels: int = 3
+
+
+def predict_volume(
+    segmenter: Segmenter, volume: Volume, *, coarse: Coarse | None = None
+) -> npt.NDArray[np.uint8]:
     """Segments a volume of any orientation and spacing.
 
     Args:
         segmenter: Made by `make_segmenter`.
         volume: HU (z, y, x), int16.
+        coarse: What tells where to look; everywhere by default.
 
     Returns:
         Class ids (z, y, x) on the volume's own grid.
@@ -56,9 +103,13 @@ def predict_volume(segmenter: Segmenter, volume: Volume) -> npt.NDArray[np.uint8
         InputError: If the volume is refused, as for too many voxels.
     """
     canonical = to_canonical(volume)
-    spacing = np.array(canonical.spacing, np.float32)
+    asked = (canonical.array, np.array(canonical.spacing, np.float32))
     try:
-        labels = segmenter.segment_volume(canonical.array, spacing)["labels"]
+        if coarse is None:
+            labels = segmenter.segment_volume(*asked)["labels"]
+        else:
+            region = coarse.segmenter.foreground_region(*asked, coarse.dilation_voxels)
+            labels = segmenter.segment_within(*asked, region)["labels"]
     except tf.errors.InvalidArgumentError as error:
         check = _FAILED_CHECK.search(error.message)
         raise InputError(check[1] if check else error.message) from error

@@ -1,37 +1,63 @@
-"""A trained network and its info, as the functions that segment patches and volumes."""
+"""Trained networks and their info, as the functions that segment patches and volumes."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
+from fcnseg.inference.averaging import Axis, mean_of, over_flips
 from fcnseg.inference.checks import checked_request
+from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
 from fcnseg.inference.resampling import count_voxels, resample_hu, resample_ids, spacing_steps
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.inference.tiling import Tiling
 from fcnseg.model_info import ModelInfo
+from fcnseg.volumes import AIR_HU
+from fcnseg.volumes.volume import Shape
 
 _MAX_CLASSES = 256  # class ids are served as uint8
 
 PATCHES = tf.TensorSpec([None, None, None, None, 1], tf.float32, name="patches")
 VOLUME = tf.TensorSpec([None, None, None], tf.int16, name="volume")
 SPACING = tf.TensorSpec([3], tf.float32, name="spacing")
+REGION = tf.TensorSpec([None, None, None], tf.bool, name="region")
+VOXELS = tf.TensorSpec([], tf.int32, name="voxels")
 
 
-def make_segmenter(model: keras.Model, info: ModelInfo) -> Segmenter:
+def make_segmenter(
+    models: keras.Model | Sequence[keras.Model], info: ModelInfo, *, flips: Sequence[Axis] = ()
+) -> Segmenter:
     """Makes the functions that segment with a network; they follow its weights when it trains.
 
     Args:
-        model: From HU float32 (batch, z, y, x, 1) to float32 logits (batch, z, y, x, classes).
-        info: The window, grid and classes that the network was trained for.
+        models: A network, or several, whose probabilities are averaged. Each goes from HU float32
+            (batch, z, y, x, 1) to float32 logits (batch, z, y, x, classes).
+        info: The window, grid and classes that the networks were trained for.
+        flips: Axes whose flips are averaged too, each of which doubles the work.
 
     Returns:
         A segmenter, ready to be called or exported.
 
     Raises:
-        ModelError: If the network does not fit the info.
+        ModelError: If a network does not fit the info, or two differ in what they give.
     """
+    models = (models,) if isinstance(models, keras.Model) else tuple(models)
+    for model in models:
+        _check_fits(model, info)
+    tiles = {_tile(model, info) for model in models}
+    if len(tiles) != 1:
+        raise ModelError(
+            f"networks must give tiles of one size (z, y, x), got {sorted(tiles)} of windows of"
+            f" {info.window} voxels"
+        )
+    return Segmenter(models, info, tile=tiles.pop(), flips=flips)
+
+
+def _check_fits(model: keras.Model, info: ModelInfo) -> None:
     *_, num_classes = model.output_shape
     if num_classes != info.num_classes or num_classes > _MAX_CLASSES:
         raise ModelError(
@@ -43,21 +69,29 @@ def make_segmenter(model: keras.Model, info: ModelInfo) -> Segmenter:
             f"the network must take HU alone, got one of {model.input_shape[-1]} channels; whoever"
             " gives it a coarse prediction too calls it directly"
         )
-    return Segmenter(model, info)
+
+
+def _tile(model: keras.Model, info: ModelInfo) -> Shape:
+    """Voxels (z, y, x) that a network gives of a window."""
+    _, depth, height, width, _ = model.compute_output_shape((1, *info.window, 1))
+    return depth, height, width
 
 
 class Segmenter(tf.Module):
     """Segments patches, volumes on the network's grid, and volumes of any spacing."""
 
-    def __init__(self, model: keras.Model, info: ModelInfo) -> None:
-        """Use `make_segmenter`, which checks that the two fit."""
+    def __init__(
+        self, models: Sequence[keras.Model], info: ModelInfo, *, tile: Shape, flips: Sequence[Axis]
+    ) -> None:
+        """Use `make_segmenter`, which checks that they fit."""
         super().__init__()
-        self.model = model
+        self.models = models
         self.info = info
-        _, *tile, _ = model.compute_output_shape((1, *info.window, 1))
+        predictors = [functools.partial(_probabilities, model) for model in models]
+        self._predict_patches = over_flips(mean_of(predictors), flips)
         self._sliding_window = SlidingWindow(
             self._predict_patches,
-            Tiling(info.window, tuple(tile), info.overlap),
+            Tiling(info.window, tile, info.overlap),
             num_classes=info.num_classes,
             batch_size=info.batch_size,
         )
@@ -84,7 +118,7 @@ class Segmenter(tf.Module):
         Returns:
             Class ids, uint8 (z, y, x).
         """
-        return self._sliding_window.segment(hu)
+        return self._sliding_window.segment(hu, body_region(hu) if self.info.skip_air else None)
 
     @tf.function(input_signature=[VOLUME, SPACING])
     def segment_volume(self, volume: tf.Tensor, spacing: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -102,12 +136,64 @@ class Segmenter(tf.Module):
             tf.errors.InvalidArgumentError: If the volume has not three axes or too many voxels, or
                 the spacing is not three positive numbers.
         """
+        return self._segment(volume, spacing)
+
+    @tf.function(input_signature=[VOLUME, SPACING, REGION])
+    def segment_within(
+        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """As `segment_volume`, within a region; all else is background and costs nothing.
+
+        Args:
+            volume: HU, int16 (z, y, x).
+            spacing: float32 (3,), mm (z, y, x).
+            region: bool (z, y, x), on the volume's own grid.
+        """
+        return self._segment(volume, spacing, region)
+
+    @tf.function(input_signature=[VOLUME, SPACING, VOXELS])
+    def foreground_region(
+        self, volume: tf.Tensor, spacing: tf.Tensor, dilation_voxels: tf.Tensor
+    ) -> tf.Tensor:
+        """The region of all organs and what is near them, for a finer network.
+
+        Args:
+            volume: HU, int16 (z, y, x).
+            spacing: float32 (3,), mm (z, y, x).
+            dilation_voxels: How near along each axis, in voxels of this network's grid.
+
+        Returns:
+            bool (z, y, x), on the volume's own grid.
+        """
         volume, spacing = checked_request(volume, spacing, self.info)
-        steps = spacing_steps(spacing, self.info.spacing_mm)
-        ids = self._sliding_window.segment(resample_hu(volume, steps))
+        ids, steps = self._on_model_grid(volume, spacing, region=None)
+        near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
+        return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
+
+    def _segment(
+        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        volume, spacing = checked_request(volume, spacing, self.info)
+        ids, steps = self._on_model_grid(volume, spacing, region=region)
         ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
+        ids = ids if region is None else background_outside(ids, region)
         return {"labels": ids, "voxel_counts": count_voxels(ids, self.info.num_classes)}
 
-    def _predict_patches(self, patches: tf.Tensor) -> tf.Tensor:
-        logits = self.model(patches, training=False)
-        return tf.nn.softmax(tf.cast(logits, tf.float32))
+    def _on_model_grid(
+        self, volume: tf.Tensor, spacing: tf.Tensor, *, region: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Class ids uint8 (z, y, x) on the network's grid, and the steps of spacing to that."""
+        # Padding far below air would spread when resampled; the conversion clips it likewise.
+        hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
+        steps = spacing_steps(spacing, self.info.spacing_mm)
+        if self.info.skip_air:
+            body = body_region(hu)
+            region = body if region is None else tf.logical_and(region, body)
+        if region is not None:
+            region = resample_region(region, steps)
+        return self._sliding_window.segment(resample_hu(hu, steps), region), steps
+
+
+def _probabilities(model: keras.Model, patches: tf.Tensor) -> tf.Tensor:
+    logits = model(patches, training=False)
+    return tf.nn.softmax(tf.cast(logits, tf.float32))

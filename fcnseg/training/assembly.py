@@ -194,4 +194,5 @@ def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
         overlap=config.inference.overlap,
         batch_size=config.inference.batch_size,
         max_voxels=config.inference.max_voxels,
+        skip_air=config.inference.skip_air,
     )

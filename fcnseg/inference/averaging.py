@@ -1,0 +1,39 @@
+"""Means of class probabilities: over several networks, and over flips of what they see."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import tensorflow as tf
+
+PredictPatches = Callable[[tf.Tensor], tf.Tensor]
+"""From HU (batch, z, y, x, 1) to probabilities (batch, z, y, x, classes)."""
+
+Axis = Literal["z", "y", "x"]
+
+
+def mean_of(predictors: Sequence[PredictPatches]) -> PredictPatches:
+    """The mean of what several give; they run one after the other."""
+
+    def predict(patches: tf.Tensor) -> tf.Tensor:
+        total = predictors[0](patches)
+        for predictor in predictors[1:]:
+            # Side by side each would hold its network's activations.
+            with tf.control_dependencies([total]):
+                total += predictor(tf.identity(patches))
+        return total / len(predictors)
+
+    return predictors[0] if len(predictors) == 1 else predict
+
+
+def over_flips(predictor: PredictPatches, axes: Sequence[Axis]) -> PredictPatches:
+    """The mean over all flips along some axes, no flip included: 2 to the power of the axes."""
+    indices = sorted({"z": 1, "y": 2, "x": 3}[axis] for axis in axes)
+
+    def flipped(flip: Sequence[int]) -> PredictPatches:
+        return lambda patches: tf.reverse(predictor(tf.reverse(patches, flip)), flip)
+
+    flips = (itertools.combinations(indices, count) for count in range(1, len(indices) + 1))
+    return mean_of([predictor, *map(flipped, itertools.chain.from_iterable(flips))])

@@ -1,0 +1,84 @@
+"""Two stages: a coarse network tells where a fine one looks."""
+
+from __future__ import annotations
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+from small_models import write_run
+
+from fcnseg.errors import InputError
+from fcnseg.predict import PredictCommand
+from fcnseg.volumes import Volume, write_volume
+
+ORGAN = (slice(12, 28), slice(12, 28), slice(12, 28))
+
+
+def above(low, high) -> keras.Model:
+    """Class 1 from `low` HU, class 2 from `high`: the largest of logits that cross there."""
+    inputs = keras.Input((None, None, None, 1))
+    outputs = keras.layers.Conv3D(3, 1, name="logits")(inputs)
+    model = keras.Model(inputs, outputs)
+    kernel = np.array([0, 1, 2], "f4").reshape(1, 1, 1, 1, 3)
+    model.set_weights([kernel, np.array([0, -low, -low - high], "f4")])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A fine run at 1 mm, a coarse one at 4 mm that knows bright organs only, and an image."""
+    folder = tmp_path_factory.mktemp("cascade")
+    fine = write_run(folder / "fine", spacing_mm=(1.0, 1.0, 1.0), max_voxels=10**6)
+    coarse = write_run(folder / "coarse", spacing_mm=(4.0, 4.0, 4.0), max_voxels=10**6)
+    above(0, 500).save(fine / "best.keras")
+    above(200, 900).save(coarse / "best.keras")
+    hu = np.full((40, 64, 80), -100, np.int16)
+    hu[ORGAN] = 300
+    hu[30:, 50:, 60:] = 100  # the fine network alone takes it for an organ
+    hu[18:22, 18:22, 29] = 60  # near the organ
+    write_volume(Volume(hu, np.diag([1.0, 1.0, 1.0, 1.0])), folder / "case.nii")
+    return folder, hu
+
+
+def predict(folder, name, **how):
+    PredictCommand((folder / "fine",), folder / "case.nii", folder / name, **how).run()
+    return np.asarray(nib.load(folder / name / "case.nii.gz").dataobj).T
+
+
+def test_fine_network_looks_only_near_the_coarse_foreground(folder):
+    folder, hu = folder
+    alone = predict(folder, "alone")
+    np.testing.assert_array_equal(alone, hu > 0)
+    mask = predict(folder, "cascade", coarse_run_dir=folder / "coarse")
+    expected = alone.copy()
+    expected[30:, 50:, 60:] = 0
+    np.testing.assert_array_equal(mask, expected)
+    assert mask[18:22, 18:22, 29].all()
+
+
+def test_dilation_is_in_voxels_of_the_coarse_run(folder):
+    folder, _ = folder
+    # This voxel of the far organ is 38 voxels of 1 mm beside the near one: 9.5 coarse ones.
+    how = {"coarse_run_dir": folder / "coarse"}
+    reached = {
+        voxels: predict(folder, f"by_{voxels}", dilation_voxels=voxels, **how)[35, 55, 65]
+        for voxels in (6, 12)
+    }
+    assert reached == {6: 0, 12: 1}
+
+
+def test_coarse_run_that_finds_nothing_leaves_background(folder, tmp_path):
+    folder, _ = folder
+    coarse = write_run(tmp_path / "blind", spacing_mm=(4.0, 4.0, 4.0), max_voxels=10**6)
+    above(2000, 9000).save(coarse / "best.keras")
+    assert not predict(folder, "blind", coarse_run_dir=coarse).any()
+
+
+def test_dilation_below_zero_is_refused(folder, tmp_path):
+    folder, _ = folder
+    command = PredictCommand(
+        (folder / "fine",), folder / "case.nii", tmp_path / "masks", dilation_voxels=-1
+    )
+    with pytest.raises(InputError, match="dilation_voxels must be 0 or more, got -1"):
+        command.run()
