@@ -118,7 +118,7 @@ class Segmenter(tf.Module):
         Returns:
             Class ids, uint8 (z, y, x).
         """
-        return self._sliding_window.segment(hu, body_region(hu) if self.info.skip_air else None)
+        return self._sliding_window.segment(hu, self._body_within(hu))
 
     @tf.function(input_signature=[VOLUME, SPACING])
     def segment_volume(self, volume: tf.Tensor, spacing: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -166,7 +166,7 @@ class Segmenter(tf.Module):
             bool (z, y, x), on the volume's own grid.
         """
         volume, spacing = checked_request(volume, spacing, self.info)
-        ids, steps = self._on_model_grid(volume, spacing, region=None)
+        ids, steps = self._on_model_grid(volume, spacing, self._body_within(volume))
         near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
         return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
 
@@ -174,21 +174,26 @@ class Segmenter(tf.Module):
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
         volume, spacing = checked_request(volume, spacing, self.info)
-        ids, steps = self._on_model_grid(volume, spacing, region=region)
+        region = self._body_within(volume, region)
+        ids, steps = self._on_model_grid(volume, spacing, region)
         ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
         ids = ids if region is None else background_outside(ids, region)
         return {"labels": ids, "voxel_counts": count_voxels(ids, self.info.num_classes)}
 
+    def _body_within(self, hu: tf.Tensor, region: tf.Tensor | None = None) -> tf.Tensor | None:
+        """What is to be looked at of a region or, by default, of the volume; None means all."""
+        if not self.info.skip_air:
+            return region
+        body = body_region(hu)
+        return body if region is None else tf.logical_and(region, body)
+
     def _on_model_grid(
-        self, volume: tf.Tensor, spacing: tf.Tensor, *, region: tf.Tensor | None
+        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class ids uint8 (z, y, x) on the network's grid, and the steps of spacing to that."""
         # Padding far below air would spread when resampled; the conversion clips it likewise.
         hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
         steps = spacing_steps(spacing, self.info.spacing_mm)
-        if self.info.skip_air:
-            body = body_region(hu)
-            region = body if region is None else tf.logical_and(region, body)
         if region is not None:
             region = resample_region(region, steps)
         return self._sliding_window.segment(resample_hu(hu, steps), region), steps
