@@ -42,7 +42,7 @@ def test_body_holds_its_lungs_and_not_the_air_around_it():
     body = np.zeros(hu.shape, bool)
     body[BODY] = True
     # A block that a body begins in, and the one beside it: less than 16 voxels.
-    assert not region[~ndimage.binary_dilation(body, np.ones((31, 31, 31), bool))].any()
+    assert not region[~ndimage.maximum_filter(body, 31)].any()
     assert region.mean() < 0.6
 
 
