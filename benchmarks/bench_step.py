@@ -42,9 +42,10 @@ def make_batch(size: int, batch: int) -> tuple[Any, Any]:
 
 def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     """Steps of fcnseg as it is by default, and the number of parameters."""
-    import tensorflow as tf
+    from fcnseg.config import Config, ModelConfig, TrainingConfig  # first: it sets TensorFlow up
 
-    from fcnseg.config import Config, ModelConfig, TrainingConfig
+    import tensorflow as tf  # isort: skip
+
     from fcnseg.training.compiled import build_compiled
 
     policy: Any = "float32" if precision == "float32" else f"mixed_{precision}"
