@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers_python", default=sys.executable, help="that has nnunetv2, monai")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--job_cases", type=int, default=96, help="of the job, with 1 worker and 2")
+    parser.add_argument("--job_cases", type=int, default=480, help="of the job, 1 worker and 2")
     parser.add_argument("--quick", action="store_true", help="one round, no job, no large case")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
