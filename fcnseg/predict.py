@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +19,7 @@ from fcnseg.inference.case_files import Case, CasePredictor
 from fcnseg.inference.label_tables import slicer_colours, snap_labels
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
+from fcnseg.run_folder import check_same, network_digest
 from fcnseg.volumes import list_images
 from fcnseg.whole_file import write_whole
 
@@ -41,7 +43,7 @@ class PredictCommand:
     overwrite: bool = False
     """Replace masks that are there already."""
     resume: bool = False
-    """Leave out cases that are whole, and do the others."""
+    """Leave out cases that are whole, and do the others; with the same runs and flags as before."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
     coarse_run_dir: Path | None = None
@@ -60,8 +62,9 @@ class PredictCommand:
             case_id: Case(case_id, image, self.output)
             for case_id, image in list_images(self.images).items()
         }
-        todo = self._todo(cases)
-        predictor = self._make_predictor()
+        made_with = self._made_with()
+        todo = self._todo(cases, made_with)
+        predictor = self._make_predictor(made_with)
         self.output.mkdir(parents=True, exist_ok=True)
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
@@ -72,14 +75,26 @@ class PredictCommand:
         if failures:
             raise InputError(f"{len(failures)} of {len(todo)} volumes failed: {failures[0]}")
 
-    def _make_predictor(self) -> CasePredictor:
+    def _made_with(self) -> dict[str, Any]:
+        """What masks depend on beside their images, as CASE.json tells it."""
+        made_with: dict[str, Any] = {
+            "networks_sha256": [network_digest(run) for run in self.run_dir],
+            "flips": sorted(self.flips),
+            "postprocessing": dataclasses.asdict(self.postprocessing),
+        }
+        if self.coarse_run_dir is not None:
+            digest = network_digest(self.coarse_run_dir)
+            made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
+        return made_with
+
+    def _make_predictor(self, made_with: Mapping[str, Any]) -> CasePredictor:
         segmenter = make_segmenter(*load_runs(self.run_dir), flips=self.flips)
         coarse = None
         if self.coarse_run_dir is not None:
             coarse = Coarse(make_segmenter(*load_run(self.coarse_run_dir)), self.dilation_voxels)
-        return CasePredictor(segmenter, coarse, self.postprocessing)
+        return CasePredictor(segmenter, coarse, self.postprocessing, made_with)
 
-    def _todo(self, cases: Mapping[str, Case]) -> dict[str, Case]:
+    def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
         """The cases that are to be segmented."""
         present = [case.mask for case in cases.values() if case.mask.exists()]
         if present and not (self.overwrite or self.resume):
@@ -87,10 +102,12 @@ class PredictCommand:
                 f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
                 " leave out cases that are whole"
             )
-        is_done = {case_id: self.resume and case.is_whole() for case_id, case in cases.items()}
-        if any(is_done.values()):
-            logger.info("left out: %d cases that are whole", sum(is_done.values()))
-        return {case_id: case for case_id, case in cases.items() if not is_done[case_id]}
+        done = [case for case in cases.values() if self.resume and case.is_whole()]
+        for case in done:
+            check_same(case.made_with(), made_with, what=str(case.mask))
+        if done:
+            logger.info("left out: %d cases that are whole", len(done))
+        return {case_id: case for case_id, case in cases.items() if case not in done}
 
     def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
         whole = [case.volumes for case in cases.values() if case.is_whole()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 
 from fcnseg.config import Config, config_to_mapping, read_config
-from fcnseg.errors import InputError, first_finding, told
+from fcnseg.errors import InputError, first_finding, one_line, told
 from fcnseg.whole_file import write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -95,10 +96,8 @@ def make_run_folder(
         for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
             shutil.rmtree(unfinished)
     if resume and (folder / CONFIG_FILE).exists():
-        then, now = (
-            _flat(config_to_mapping(each)) for each in (read_config(folder / CONFIG_FILE), config)
-        )
-        check_same(then, now, run_dir=folder)
+        then = config_to_mapping(read_config(folder / CONFIG_FILE))
+        check_same(then, config_to_mapping(config), what=f"the run in {folder}")
         return folder
     if any(folder.iterdir()):
         state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
@@ -108,21 +107,22 @@ def make_run_folder(
     return folder
 
 
-def check_same(then: dict[str, Any], now: dict[str, Any], *, run_dir: Path) -> None:
-    """Sees to it that a run goes on with what it began with.
+def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:
+    """Sees to it that work goes on with what it began with.
 
     Args:
-        then: What it began with, by name.
+        then: What it began with, by name; mappings in it are compared name by name.
         now: What it is to go on with.
-        run_dir: Its folder, for the error.
+        what: What goes on, for the error.
 
     Raises:
         InputError: If they are not the same; it names what differs.
     """
+    then, now = _flat(then), _flat(now)
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if names:
         findings = [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
-        raise InputError(f"resume needs what the run in {run_dir} began with: {told(findings)}")
+        raise InputError(f"resume needs what {what} began with: {told(findings)}")
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -132,6 +132,20 @@ def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         values |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return values
+
+
+def network_digest(run_dir: str | os.PathLike[str]) -> str:
+    """SHA-256 of the file that holds a finished run's best network.
+
+    Raises:
+        InputError: If the run is missing or unfinished, or the file is.
+    """
+    read_run(run_dir)
+    path = Path(run_dir) / BEST_MODEL_FILE
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> RunManifest:

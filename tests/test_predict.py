@@ -133,6 +133,32 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     assert "left out: 1 cases" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"flips": ("x",)}, "flips was \\[\\], got \\['x'\\]"),
+        (
+            {"postprocessing": Postprocessing(fill_holes=True)},
+            "postprocessing.fill_holes was",
+        ),
+    ],
+)
+def test_resume_does_not_mix_masks_of_two_kinds(run_dir, done, tmp_path, changes, finding):
+    masks = shutil.copytree(done / "masks", tmp_path / "masks")
+    (masks / "two.nii.gz").unlink()
+    before = {path.name: path.read_bytes() for path in masks.iterdir()}
+    with pytest.raises(InputError, match=f"resume needs.*one.nii.gz began with: {finding}"):
+        PredictCommand((run_dir,), done / "images", masks, resume=True, **changes).run()
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
+
+
+def test_resume_does_not_mix_masks_of_two_networks(done, tmp_path):
+    masks = shutil.copytree(done / "masks", tmp_path / "masks")
+    other = write_run(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="networks_sha256 was"):
+        PredictCommand((other,), done / "images", masks, resume=True).run()
+
+
 def test_resume_and_overwrite_exclude_each_other(run_dir, images, tmp_path):
     with pytest.raises(InputError, match="overwrite and resume exclude each other"):
         PredictCommand((run_dir,), images, tmp_path, overwrite=True, resume=True).run()
@@ -164,7 +190,7 @@ def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_pat
     np.testing.assert_array_equal(mask, postprocess(plain, how, voxel_mm3=1.0))
     assert (mask != plain).any()
     told = json.loads((tmp_path / "two.json").read_text())
-    assert told["postprocessing"]["largest_component"] is True
+    assert told["made_with"]["postprocessing"]["largest_component"] is True
     voxel_ml = abs(np.linalg.det(volume.affine[:3, :3])) / 1000
     assert told["volumes_ml"]["liver"] == pytest.approx((mask == 1).sum() * voxel_ml, abs=1e-3)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +50,11 @@ class Case:
         """Whether all files of the case are there; each is written whole or not at all."""
         return self.mask.exists() and self.volumes.exists()
 
+    def made_with(self) -> dict[str, Any]:
+        """What the files were made with, as `CasePredictor` has it."""
+        content = json.loads(self.volumes.read_text(encoding="utf-8"))
+        return dict(content.get("made_with", {}))
+
 
 @dataclasses.dataclass(frozen=True)
 class CasePredictor:
@@ -57,11 +64,13 @@ class CasePredictor:
         segmenter: Made by `make_segmenter`.
         coarse: What tells where to look; everywhere by default.
         postprocessing: What is mended in masks.
+        made_with: What masks depend on beside their images, for the record.
     """
 
     segmenter: Segmenter
     coarse: Coarse | None = None
     postprocessing: Postprocessing = NOTHING
+    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def predict(self, case: Case) -> None:
         """Segments one image, and writes its organs' volumes and the mask on its grid.
@@ -78,6 +87,6 @@ class CasePredictor:
         names = self.segmenter.info.class_names
         case.mask.unlink(missing_ok=True)  # an old one would make two files of two networks a whole
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        told = {"volumes_ml": volumes_ml, "postprocessing": dataclasses.asdict(self.postprocessing)}
+        told = {"volumes_ml": volumes_ml, "made_with": dict(self.made_with)}
         write_whole(case.volumes, json.dumps({"case_id": case.case_id, **told}, indent=2) + "\n")
         write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))

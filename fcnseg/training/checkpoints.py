@@ -85,7 +85,8 @@ class Checkpoints:
             # Opened here: numpy leaves a broken archive open.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 content = json.loads(arrays[_PROGRESS].item())
-                check_same(content["identity"], self.identity, run_dir=self.path.parent)
+                run = f"the run in {self.path.parent}"
+                check_same(content["identity"], self.identity, what=run)
                 self._assign(arrays)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.path} is not a whole checkpoint: {error}") from error

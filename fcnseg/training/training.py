@@ -138,7 +138,7 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
 def _finished(folder: Path, origin: Origin) -> TrainingResult:
     """What a finished run says, if it is one that learnt from the same."""
     manifest = read_run(folder)
-    check_same(identity_of(manifest), origin.identity(), run_dir=folder)
+    check_same(identity_of(manifest), origin.identity(), what=f"the run in {folder}")
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed as it ended
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
