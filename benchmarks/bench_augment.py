@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from processes import has_module
 
 SIZE = (96, 96, 96)
 SOURCE = (174, 178, 174)  # what fcnseg cuts for these settings
@@ -172,7 +173,7 @@ def work(name: str) -> dict[str, Any]:
 def measure(name: str, python: str) -> dict[str, Any] | None:
     """One measurement in a new process; None where the contender is not installed."""
     module = PACKAGES.get(name, name)
-    if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
+    if not has_module(python, module):
         return None
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(

@@ -30,6 +30,7 @@ from typing import Any
 import yaml
 from converters import CONTENDERS, ORGANS, PACKAGES, Triple
 from made_cases import make_case
+from processes import has_module, memory_mib
 
 SHAPE, SPACINGS = (168, 364, 439), {"thin": (1.5, 0.9, 0.9), "thick": (2.5, 0.8, 0.8)}  # (z, y, x)
 LARGE_SHAPE, LARGE_SPACING = (1000, 512, 512), (1.0, 0.8, 0.8)
@@ -40,12 +41,6 @@ MIB = 2**20
 Files = tuple[str, str]  # image and label of a case, or list of cases and label map
 
 
-def memory(field: str) -> float:
-    """MiB that this process holds (VmRSS), or the most that it has held (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
-
-
 def work(task: dict[str, Any]) -> dict[str, float]:
     """One measurement in this process, after a small case for imports and first calls."""
     run: Any = convert_by_job if task["name"] == "job" else CONTENDERS[task["name"]]
@@ -53,12 +48,12 @@ def work(task: dict[str, Any]) -> dict[str, float]:
         run(Path(folder), *task["small"], TARGET)
     with tempfile.TemporaryDirectory() as folder:
         gc.collect()
-        idle, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()
+        idle, cpu, wall = memory_mib("VmRSS"), time.process_time(), time.perf_counter()
         run(Path(folder), *task["files"], tuple(task["spacing"]))
         return {
             "cpu_s": time.process_time() - cpu,
             "wall_s": time.perf_counter() - wall,
-            "peak_mib": memory("VmHWM") - idle,
+            "peak_mib": memory_mib("VmHWM") - idle,
         }
 
 
@@ -155,8 +150,7 @@ def available(peers_python: str) -> tuple[dict[str, str], list[str]]:
     pythons |= {"nnunet": peers_python, "monai": peers_python}
     missing = []
     for name, python in pythons.items():
-        command = [python, "-c", f"import {PACKAGES[name]}"]
-        if subprocess.run(command, capture_output=True).returncode:
+        if not has_module(python, PACKAGES[name]):
             print(f"{name} is left out: no {PACKAGES[name]} in {python}", file=sys.stderr)
             missing.append(name)
     return {name: python for name, python in pythons.items() if name not in missing}, missing

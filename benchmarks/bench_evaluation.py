@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import has_module, memory_mib
 
 SPACING = (1.0, 0.8, 0.8)  # mm, (z, y, x)
 SHAPE = (200, 512, 512)
@@ -92,32 +93,25 @@ def make_case(folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def peak_gib() -> float:
-    """The most memory that this process has held; ru_maxrss may be that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-
-
 def work(name: str, folder: Path) -> dict[str, Any]:
     """One measurement of one contender, in this process."""
     truth, mask = (np.load(folder / f"{part}.npy") for part in ("truth", "mask"))
     small = np.ascontiguousarray(truth[::8, ::8, ::8])
     CONTENDERS[name](small, small)  # imports and first calls
-    before = peak_gib()
+    before = memory_mib("VmHWM")
     wall, cpu = time.perf_counter(), time.process_time()
     scores = CONTENDERS[name](truth, mask)
     return {
         "wall_s": round(time.perf_counter() - wall, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
-        "peak_gib": round(peak_gib() - before, 3),
+        "peak_gib": round((memory_mib("VmHWM") - before) / 1024, 3),
         "scores": scores,
     }
 
 
 def measure(name: str, python: str, folder: Path) -> dict[str, Any] | None:
     """One measurement in a new process; None where the contender is not installed."""
-    found = subprocess.run([python, "-c", f"import {name}"], capture_output=True)
-    if found.returncode:
+    if not has_module(python, name):
         return None
     command = [python, "-W", "ignore", __file__, "--work", name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

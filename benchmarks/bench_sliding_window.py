@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from bench_step import CLASSES, FILTERS, Step, contender, pytorch_network
+from processes import has_module, memory_mib
 
 WINDOW, OVERLAP, BATCH = 64, 16, 2
 SHAPE = (256, 208, 208)  # (z, y, x), each 64 + n * 48
@@ -87,18 +87,12 @@ def monai() -> dict[str, Any]:
 CONTENDERS = {each.__name__: each for each in (fcnseg, monai)}
 
 
-def memory(field: str) -> float:
-    """MiB that this process holds (VmRSS), or the most that it has held (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
-
-
 def serve(name: str) -> None:
     """Answers each word on stdin by a number."""
     hu = make_hu(SHAPE)
     work = CONTENDERS[name]()
     Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from here
-    before = memory("VmRSS")
+    before = memory_mib("VmRSS")
 
     def segment(volume: Any) -> float:
         started = time.perf_counter()
@@ -111,7 +105,7 @@ def serve(name: str) -> None:
         "warm": lambda: segment(hu[:WINDOW, :WINDOW]),
         "segment": lambda: segment(hu),
         "cpu": time.process_time,
-        "peak": lambda: memory("VmHWM") - before,
+        "peak": lambda: memory_mib("VmHWM") - before,
     }
     print(work["parameters"], flush=True)
     for line in sys.stdin:
@@ -156,8 +150,7 @@ def main() -> None:
         return
     pythons = {"fcnseg": sys.executable, "monai": settings.monai_python}
     for name, module in MODULES.items():
-        found = subprocess.run([pythons[name], "-c", f"import {module}"], capture_output=True)
-        if found.returncode:
+        if not has_module(pythons[name], module):
             parser.error(f"{name} needs {module}, which {pythons[name]} does not have")
     result = {"shape": SHAPE, "window": WINDOW, "batch": BATCH, "cores": os.cpu_count()}
     print(json.dumps(result | measure(pythons, settings.rounds)))

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from processes import has_module
 
 FILTERS = (32, 64, 128, 256)
 CLASSES = 8
@@ -227,8 +228,7 @@ def main() -> None:
         return
     pythons = {"fcnseg": sys.executable, "pytorch": settings.peer_python}
     for name, module in MODULES.items():
-        found = subprocess.run([pythons[name], "-c", f"import {module}"], capture_output=True)
-        if found.returncode:
+        if not has_module(pythons[name], module):
             parser.error(f"{name} needs {module}, which {pythons[name]} does not have")
     result: dict[str, Any] = {
         "patch": settings.size,
