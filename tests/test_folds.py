@@ -9,17 +9,10 @@ import re
 import numpy as np
 import pytest
 from small_records import make_record, write_dataset
-from test_training_resume import assert_same_runs, stop_after
+from small_runs import assert_same_runs, make_config, stop_after
 
 from fcnseg.command import run_command
-from fcnseg.config import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-    PatchConfig,
-    TrainingConfig,
-    write_config,
-)
+from fcnseg.config import ModelConfig, write_config
 from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.shards import shards_of
 from fcnseg.errors import DatasetError, InputError
@@ -28,11 +21,8 @@ from fcnseg.records.listing import ListedCase, list_cases
 from fcnseg.train import TrainCommand
 from fcnseg.training import check_dataset, read_run, train
 
-CONFIG = Config(
-    model=ModelConfig(filters=(2, 4)),
-    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
-    training=TrainingConfig(epochs=1, steps_per_epoch=3, checkpoint_every=1, tensorboard=False),
-    inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
+CONFIG = make_config(
+    ModelConfig(filters=(2, 4)), epochs=1, steps_per_epoch=3, checkpoint_every=1, tensorboard=False
 )
 SHAPE = (8, 12, 12)
 TESTED = "case_9"

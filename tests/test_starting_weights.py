@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 from small_models import write_run
 from small_records import CLASSES
-from test_training_resume import stop_after
+from small_runs import make_config, stop_after
 
 from fcnseg.command import run_command
-from fcnseg.config import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-    PatchConfig,
-    TrainingConfig,
-    override,
-    write_config,
-)
+from fcnseg.config import ModelConfig, override, write_config
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
 from fcnseg.models import build_fcn, full_resolution
@@ -30,18 +22,14 @@ from fcnseg.training import TrainingStoppedError, read_run, train
 from fcnseg.training.starting_weights import start_from
 
 # The architecture of `write_run`. With steps of no size, the weights stay what they were at first.
-CONFIG = Config(
-    model=ModelConfig(filters=(4, 8)),
-    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
-    training=TrainingConfig(
-        epochs=1,
-        steps_per_epoch=2,
-        checkpoint_every=1,
-        learning_rate=1e-30,
-        average_decay=0.9,
-        tensorboard=False,
-    ),
-    inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
+CONFIG = make_config(
+    ModelConfig(filters=(4, 8)),
+    epochs=1,
+    steps_per_epoch=2,
+    checkpoint_every=1,
+    learning_rate=1e-30,
+    average_decay=0.9,
+    tensorboard=False,
 )
 
 

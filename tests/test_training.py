@@ -12,19 +12,11 @@ import keras
 import numpy as np
 import pytest
 from small_records import CLASSES, make_record, write_dataset, write_small_dataset
+from small_runs import make_config
 
 from fcnseg import __version__
 from fcnseg.command import run_command
-from fcnseg.config import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-    PatchConfig,
-    TrainingConfig,
-    override,
-    read_config,
-    write_config,
-)
+from fcnseg.config import ModelConfig, override, read_config, write_config
 from fcnseg.data import make_volume_dataset
 from fcnseg.errors import DatasetError, InputError, ModelError
 from fcnseg.evaluation import score_organs
@@ -36,11 +28,8 @@ from fcnseg.training import read_run, train
 from fcnseg.training.callbacks import KeepBest
 from fcnseg.training.strategy import make_strategy
 
-CONFIG = Config(
-    model=ModelConfig(filters=(4, 8)),
-    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
-    training=TrainingConfig(epochs=3, steps_per_epoch=2, validate_every=2, learning_rate=1e-2),
-    inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
+CONFIG = make_config(
+    ModelConfig(filters=(4, 8)), epochs=3, steps_per_epoch=2, validate_every=2, learning_rate=1e-2
 )
 
 

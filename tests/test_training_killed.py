@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_training_resume import CONFIG, assert_same_runs
+from small_runs import ALL_STATE, assert_same_runs
 
 from fcnseg.config import override, write_config
 from fcnseg.run_folder import CHECKPOINT_FILE
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(900)  # whole runs in processes of their own
 
 
-LONGER = override(CONFIG, {"training.steps_per_epoch": 150, "training.checkpoint_every": 10})
+LONGER = override(ALL_STATE, {"training.steps_per_epoch": 150, "training.checkpoint_every": 10})
 
 
 def start(config, dataset, run_dir, *flags):
@@ -99,7 +99,7 @@ train(read_config(config), data, run_dir, resume=True)
 @pytest.mark.slow
 def test_two_devices_go_on_too(dataset, tmp_path):
     """Batch norm is not synchronised: each replica has moving means of its own."""
-    write_config(override(CONFIG, {"model.norm": "batch"}), tmp_path / "config.yaml")
+    write_config(override(ALL_STATE, {"model.norm": "batch"}), tmp_path / "config.yaml")
 
     def run(name, *, last_step):
         words = (tmp_path / "config.yaml", dataset, tmp_path / name, last_step)

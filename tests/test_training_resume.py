@@ -10,65 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_records import make_record, write_dataset
+from small_runs import ALL_STATE, assert_same_runs, stop_after
 
-from fcnseg.config import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-    PatchConfig,
-    TrainingConfig,
-    override,
-)
+from fcnseg.config import override
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
 from fcnseg.run_folder import CHECKPOINT_FILE
 from fcnseg.training import TrainingStoppedError, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
-from fcnseg.training.loop import TrainingLoop
-
-CONFIG = Config(
-    # Dropout draws random numbers in each step, batch norm has moving means, and the weights
-    # have an average: all state there is.
-    model=ModelConfig(filters=(2, 4), dropout=0.3),
-    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
-    training=TrainingConfig(
-        epochs=2,
-        steps_per_epoch=4,
-        validate_every=1,
-        checkpoint_every=3,
-        learning_rate=1e-2,
-        average_decay=0.9,
-    ),
-    inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
-)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset, tmp_path_factory):
-    return train(CONFIG, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
-
-
-def assert_same_runs(one, other):
-    """Bit for bit: the last weights, the best ones, and the history."""
-    assert (one / "history.csv").read_text() == (other / "history.csv").read_text()
-    first, second = read_run(one), read_run(other)
-    assert first.weights_sha256 == second.weights_sha256
-    assert (first.best_dice, first.best_epoch) == (second.best_dice, second.best_epoch)
-    best = [load_run(folder)[0].get_weights() for folder in (one, other)]
-    assert all(np.array_equal(*pair) for pair in zip(*best, strict=True))
-
-
-def stop_after(monkeypatch, step):
-    """Sends this process a SIGTERM in the midst of a step."""
-    do_step = TrainingLoop._step
-
-    def step_and_signal(self, *args):
-        if self.progress.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        do_step(self, *args)
-
-    monkeypatch.setattr(TrainingLoop, "_step", step_and_signal)
+    return train(ALL_STATE, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
 
 
 @pytest.mark.parametrize("step", [2, 4, 7], ids=["first epoch", "last of an epoch", "second epoch"])
@@ -78,11 +33,11 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     with monkeypatch.context() as patch:
         stop_after(patch, step)
         with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM; --resume goes on"):
-            train(CONFIG, dataset, tmp_path / "run")
+            train(ALL_STATE, dataset, tmp_path / "run")
     with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
         assert f'"step": {step},' in arrays["progress"].item()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    result = train(CONFIG, dataset, tmp_path / "run", resume=True)
+    result = train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")
     assert len(result.history["loss"]) == len(result.history["val_dice"]) == 2
     assert {path.name for path in undisturbed.iterdir()} == {
@@ -102,8 +57,8 @@ def test_run_stopped_while_it_validates_validates_again(
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "score", signal_and_score)
         with pytest.raises(TrainingStoppedError):
-            train(CONFIG, dataset, tmp_path / "run")
-    train(CONFIG, dataset, tmp_path / "run", resume=True)
+            train(ALL_STATE, dataset, tmp_path / "run")
+    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")
 
 
@@ -121,27 +76,27 @@ def test_run_that_died_goes_on_from_its_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", die)
         patch.setattr(Checkpoints, "remove", lambda self: None)
-        train(CONFIG, dataset, tmp_path / "run")
+        train(ALL_STATE, dataset, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     (tmp_path / "run" / ".tmp-of-the-dead").mkdir()
     (tmp_path / "at_step_6.npz").replace(tmp_path / "run" / CHECKPOINT_FILE)
     with pytest.raises(InputError, match="an unfinished run .--resume goes on with it"):
-        train(CONFIG, dataset, tmp_path / "run")
-    train(CONFIG, dataset, tmp_path / "run", resume=True)
+        train(ALL_STATE, dataset, tmp_path / "run")
+    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")
     assert not (tmp_path / "run" / ".tmp-of-the-dead").exists()
 
 
 def test_finished_run_is_not_redone(dataset, undisturbed):
     before = {path.name: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
-    result = train(CONFIG, dataset, undisturbed, resume=True)
+    result = train(ALL_STATE, dataset, undisturbed, resume=True)
     assert result.best_dice == read_run(undisturbed).best_dice
     assert len(result.history["loss"]) == 2
     assert before == {path.name: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
 
 
 def test_run_of_another_configuration_or_dataset_is_refused(dataset, undisturbed, tmp_path):
-    other = override(CONFIG, {"training.learning_rate": 0.1, "model.filters": [4, 4]})
+    other = override(ALL_STATE, {"training.learning_rate": 0.1, "model.filters": [4, 4]})
     message = (
         r"began with: model.filters was \[2, 4\], got \[4, 4\], training.learning_rate was 0.01,"
     )
@@ -150,10 +105,10 @@ def test_run_of_another_configuration_or_dataset_is_refused(dataset, undisturbed
     records = {name: [[make_record(name, seed=9)]] for name in ("train", "validation")}
     other_data = write_dataset(tmp_path / "other", records)
     with pytest.raises(InputError, match="began with: data was [0-9a-f]{64}, got "):
-        train(CONFIG, other_data, undisturbed, resume=True)
+        train(ALL_STATE, other_data, undisturbed, resume=True)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="must be new or empty, got .* with other files"):
-        train(CONFIG, dataset, tmp_path, resume=True)
+        train(ALL_STATE, dataset, tmp_path, resume=True)
 
 
 @pytest.fixture
