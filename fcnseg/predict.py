@@ -102,12 +102,17 @@ class PredictCommand:
                 f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
                 " leave out cases that are whole"
             )
-        done = [case for case in cases.values() if self.resume and case.is_whole()]
+        todo = {
+            case_id: case
+            for case_id, case in cases.items()
+            if not (self.resume and case.is_whole())
+        }
+        done = [case for case_id, case in cases.items() if case_id not in todo]
         for case in done:
             check_same(case.made_with(), made_with, what=str(case.mask))
         if done:
             logger.info("left out: %d cases that are whole", len(done))
-        return {case_id: case for case_id, case in cases.items() if case not in done}
+        return todo
 
     def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
         whole = [case.volumes for case in cases.values() if case.is_whole()]

@@ -16,7 +16,7 @@ from fcnseg.config import Config, write_config
 from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
 from fcnseg.errors import ConfigError
-from fcnseg.inference.segmenter import make_segmenter
+from fcnseg.inference.segmenter import Segmenter, make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.models import full_resolution
 from fcnseg.records import DatasetInfo, read_dataset_info
@@ -68,8 +68,9 @@ def make_loop(
     network = full_resolution(model)
     average = _make_average(config, network, model.distribute_strategy)
     events = _make_events(config, info, run_dir, replicas=replicas)
-    validation = _make_validation(config, origin, network, stop, events)
-    write_whole(run_dir / MODEL_INFO_FILE, make_model_info(config, info).to_json())
+    model_info = make_model_info(config, info)
+    validation = _make_validation(config, origin, make_segmenter(network, model_info), stop, events)
+    write_whole(run_dir / MODEL_INFO_FILE, model_info.to_json())
     write_config(config, run_dir / CONFIG_FILE)
     dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -143,12 +144,12 @@ def _make_events(
 def _make_validation(
     config: Config,
     origin: Origin,
-    network: keras.Model,
+    segmenter: Segmenter,
     stop: StopRequest,
     events: TensorBoardEvents | None,
 ) -> Validation:
     return Validation(
-        make_segmenter(network, make_model_info(config, read_dataset_info(origin.data))),
+        segmenter,
         make_volume_dataset(origin.data, "validation", fold=origin.fold),
         every=config.training.validate_every,
         stop=stop,
