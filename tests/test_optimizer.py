@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training_resume import CONFIG
+from small_runs import ALL_STATE
 
 from fcnseg.config import TrainingConfig, config_from_mapping, override
 from fcnseg.data import make_training_dataset
@@ -104,7 +104,7 @@ def test_average_follows_the_weights_and_can_stand_in_for_them():
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_kept_network_is_the_average(dataset, tmp_path, decay):
-    config = override(CONFIG, {"training.epochs": 1, "training.average_decay": decay})
+    config = override(ALL_STATE, {"training.epochs": 1, "training.average_decay": decay})
     train(config, dataset, tmp_path / "run")
     network, _ = load_run(tmp_path / "run")
     is_last = weights_digest(network) == read_run(tmp_path / "run").weights_sha256
@@ -113,11 +113,11 @@ def test_kept_network_is_the_average(dataset, tmp_path, decay):
 
 def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path):
     """A step of that size leaves weights with which nothing can be computed."""
-    config = override(CONFIG, {"training.optimizer": "sgd", "training.learning_rate": 1e38})
+    config = override(ALL_STATE, {"training.optimizer": "sgd", "training.learning_rate": 1e38})
     with pytest.raises(LossError, match=r"the loss is (nan|inf) at step \d+, of patches of ") as e:
         train(config, dataset, tmp_path / "run")
     *_, number = str(e.value).split(",")[0].split()
-    patches = make_training_dataset(dataset, CONFIG.patches, seed=0, with_case_ids=True)
+    patches = make_training_dataset(dataset, ALL_STATE.patches, seed=0, with_case_ids=True)
     batch = list(patches.take(int(number)))[-1]
     told = str(e.value).partition("patches of ")[2]
     assert told == ", ".join(case_id.decode() for case_id in batch[-1].numpy())
@@ -126,7 +126,7 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path):
 def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
     """Steps of no size: the first validation stays the best, and the run waits for two more."""
     changes = {"training.learning_rate": 1e-30, "training.patience": 2, "training.epochs": 9}
-    config = override(CONFIG, {**changes, "model.norm": "instance"})
+    config = override(ALL_STATE, {**changes, "model.norm": "instance"})
     result = train(config, dataset, tmp_path / "run")
     assert len(result.history["val_dice"]) == 3
     assert result.best_epoch == 1
