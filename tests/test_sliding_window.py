@@ -94,10 +94,11 @@ def test_follows_the_weights_of_a_network_in_training():
     np.testing.assert_array_equal(after, segment(make_network(seed=1), make_info(), hu))
 
 
-def test_memory_does_not_grow_with_classes_times_volume():
-    """Scores of all slices would take 403 MB, those of a row of tiles take 17 MB."""
+@pytest.mark.parametrize("shape", [(384, 128, 128), (16, 3072, 128)], ids=["long", "wide"])
+def test_memory_does_not_grow_with_classes_times_volume(shape):
+    """Sums of all voxels would take 403 MB, those of a row of tiles take 8 MB."""
     script = """
-import resource
+import resource, sys
 import keras, numpy as np
 from fcnseg.inference import make_segmenter
 from small_models import make_info
@@ -109,12 +110,16 @@ info = make_info(
 segmenter = make_segmenter(network, info)
 segmenter.segment_model_grid(np.zeros((16, 128, 128), np.int16))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-segmenter.segment_model_grid(np.zeros((384, 128, 128), np.int16))
+segmenter.segment_model_grid(np.zeros([int(size) for size in sys.argv[1:]], np.int16))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     environment = {**os.environ, "PYTHONPATH": TEST_PATH}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *map(str, shape)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     grown_mb = int(done.stdout) / 1024  # ru_maxrss is in KiB on Linux
     assert grown_mb < 100

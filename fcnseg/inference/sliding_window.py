@@ -1,12 +1,15 @@
 """The sliding window: class ids of a volume of any size from a network that takes one window.
 
 Overlapping tiles of probabilities are summed under Gaussian weights, and each voxel takes the class
-with the largest sum. Tiles go from low z to high z; only the slices that later tiles can still
-reach are kept, so the scores are tile depth x height x width x classes floats however many slices
-there are. Everything is plain TensorFlow, so that it can be exported.
+with the largest sum. Tiles go from low z to high z, of one z from low y to high y, and of the sums
+only those are held that later tiles can still reach: the lines of one row of tiles along x, and of
+the slices that the next tiles along z share all lines. Everything is plain TensorFlow, so that it
+can be exported.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,8 +19,51 @@ from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
 
+class _Reach(NamedTuple):
+    """Where tiles begin along an axis, and the first voxel after it that later tiles reach.
+
+    Attributes:
+        starts: int32 (count,).
+        ends: int32 (count,).
+    """
+
+    starts: tf.Tensor
+    ends: tf.Tensor
+
+
+class _Layer(NamedTuple):
+    """All tiles that begin at one slice.
+
+    Attributes:
+        start: That slice.
+        end: The first slice that later layers reach.
+        shared: Slices from the start on that the layer before reached too.
+    """
+
+    start: tf.Tensor
+    end: tf.Tensor
+    shared: tf.Tensor
+
+
+class _Sums(NamedTuple):
+    """What a volume has come to.
+
+    Attributes:
+        ids: Class ids, uint8 (z, y, x), of the voxels that later tiles don't reach.
+        shared: Sums of the slices that the next layer shares, float32 (z, y, x, classes).
+        lines: Sums of the lines that tiles now reach, float32 (z, y, x, classes), a tile deep and
+            high.
+        row: Number of these tiles along y.
+    """
+
+    ids: tf.Tensor
+    shared: tf.Tensor
+    lines: tf.Tensor
+    row: tf.Tensor
+
+
 class SlidingWindow:
-    """Segments volumes on the network's own grid, one z row of tiles after the other.
+    """Segments volumes on the network's own grid, one layer of tiles along z after the other.
 
     Its methods are to be called inside a `tf.function`.
     """
@@ -58,36 +104,36 @@ class SlidingWindow:
         shape = tf.shape(hu)
         extent = tf.maximum(shape, self.tiling.tile)
         before = (extent - shape) // 2
-        labels = self._segment_rows(hu, region, extent, before)
-        end = before + shape
-        labels = labels[before[0] : end[0], before[1] : end[1], before[2] : end[2]]
+        labels = tf.slice(self._segment_extent(hu, region, extent, before), before, shape)
         return labels if region is None else background_outside(labels, region)
 
-    def _segment_rows(
+    def _segment_extent(
         self, hu: tf.Tensor, region: tf.Tensor | None, extent: tf.Tensor, before: tf.Tensor
     ) -> tf.Tensor:
         """Class ids (z, y, x) of the extent, in which the volume begins at `before`."""
-        starts_z, starts_y, starts_x = (self.tiling.starts(axis, extent[axis]) for axis in range(3))
-        corners = tf.stack(tf.meshgrid(starts_y, starts_x, indexing="ij"), axis=-1)
+        along_z, along_y, along_x = (self._reach(axis, extent[axis]) for axis in range(3))
+        corners = tf.stack(tf.meshgrid(along_y.starts, along_x.starts, indexing="ij"), axis=-1)
         corners = tf.reshape(corners, [-1, 2])
-        ends = tf.concat([starts_z[1:], extent[:1]], axis=0)  # first slice that is not yet final
-        finished = tf.TensorArray(tf.uint8, size=extent[0], element_shape=[None, None])
-        # A ring along z: slice z of the volume is slice z % depth of the scores.
-        depth = self.tiling.tile[0]
-        scores = tf.zeros(tf.stack([depth, extent[1], extent[2], self.num_classes]))
-        for row in tf.range(tf.size(starts_z)):
-            # One after the other: rows in parallel would each hold a network's activations.
-            tf.autograph.experimental.set_loop_options(
-                parallel_iterations=1, shape_invariants=[(scores, self._scores_shape())]
-            )
-            start = starts_z[row]
-            slab = self._slab(hu, extent, start - before[0])
+        shares = along_z.starts + self.tiling.tile[0] - along_z.ends  # slices, with the next layer
+        deepest = tf.reduce_max(shares)
+        sums = tf.zeros(tf.stack([deepest, extent[1], extent[2], self.num_classes]))
+        ids = tf.zeros(extent, tf.uint8)
+        for number in tf.range(tf.size(shares)):
+            # One after the other: layers in parallel would each hold a network's activations.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            start, end = along_z.starts[number], along_z.ends[number]
+            shared = tf.concat([[0], shares], axis=0)[number]
             useful = corners
             if region is not None:
                 useful = self._corners_within(region, corners, start - before[0], before)
-            scores = self._add_row(scores, slab, useful, turn=start % depth)
-            scores, finished = self._finish(scores, finished, start, ends[row])
-        return finished.stack()
+            slab = self._slab(hu, extent, start - before[0])
+            layer = _Layer(start, end, shared)
+            ids, sums = self._add_layer(ids, sums, slab, useful, layer, along_y)
+        return ids
+
+    def _reach(self, axis: int, extent: tf.Tensor) -> _Reach:
+        starts = self.tiling.starts(axis, extent)
+        return _Reach(starts, tf.concat([starts[1:], extent[tf.newaxis]], axis=0))
 
     def _slab(self, hu: tf.Tensor, extent: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         """HU (z, y, x) of a row of windows: the volume, and air where they reach beyond it.
@@ -120,85 +166,93 @@ class SlidingWindow:
 
         return tf.boolean_mask(corners, tf.map_fn(holds, corners, fn_output_signature=tf.bool))
 
-    def _add_row(
-        self, scores: tf.Tensor, slab: tf.Tensor, corners: tf.Tensor, *, turn: tf.Tensor
-    ) -> tf.Tensor:
-        """Adds the tiles at all (y, x) corners of one z row, in batches of windows.
+    def _add_layer(
+        self,
+        ids: tf.Tensor,
+        shared: tf.Tensor,
+        slab: tf.Tensor,
+        corners: tf.Tensor,
+        layer: _Layer,
+        along_y: _Reach,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adds the tiles at all (y, x) corners of one layer, in batches of windows.
 
         Args:
-            scores: The ring (z, y, x, classes).
+            ids: As in `_Sums`, and returned.
+            shared: As in `_Sums`, and returned.
             slab: HU int16 (z, y, x), as deep as a window.
-            corners: int32 (count, 2), where tiles begin along y and x.
-            turn: Slice of the ring where the tiles' first slice belongs.
+            corners: int32 (count, 2), where tiles begin along y and x, in this order.
+            layer: Of these tiles.
+            along_y: Where tiles may begin along y.
         """
         depth, height, width = self.tiling.window
         window = tf.TensorSpec(self.tiling.window, tf.int16)
+        lines = self._lines(shared, layer, 0, self.tiling.tile[1])
+        sums = _Sums(ids, shared, lines, row=tf.constant(0))
         for first in tf.range(0, tf.shape(corners)[0], self.batch_size):
-            tf.autograph.experimental.set_loop_options(
-                parallel_iterations=1, shape_invariants=[(scores, self._scores_shape())]
-            )
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             batch = corners[first : first + self.batch_size]
             windows = tf.map_fn(
                 lambda yx: slab[:depth, yx[0] : yx[0] + height, yx[1] : yx[1] + width],
                 batch,
                 fn_output_signature=window,
             )
-            patches = tf.cast(windows[..., tf.newaxis], tf.float32)
-            tiles = self.predict_patches(patches)
-            scores = self._add_tiles(scores, tiles, batch, turn=turn)
-        return scores
+            tiles = self.predict_patches(tf.cast(windows[..., tf.newaxis], tf.float32))
+            for number in tf.range(tf.shape(batch)[0]):
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                y, x = batch[number, 0], batch[number, 1]
+                while along_y.starts[sums.row] < y:
+                    sums = self._finish_row(sums, layer, along_y)
+                sums = self._add_tile(sums, tiles[number], x)
+        while sums.row < tf.size(along_y.starts):
+            sums = self._finish_row(sums, layer, along_y)
+        return sums.ids, sums.shared
 
-    def _add_tiles(
-        self, scores: tf.Tensor, tiles: tf.Tensor, corners: tf.Tensor, *, turn: tf.Tensor
-    ) -> tf.Tensor:
-        """Adds each tile (batch, z, y, x, classes), weighted, at its (y, x) corner."""
+    def _add_tile(self, sums: _Sums, tile: tf.Tensor, x: tf.Tensor) -> _Sums:
+        """Adds a tile (z, y, x, classes), weighted, that begins at x."""
         depth, height, width = self.tiling.tile
-        for number in tf.range(tf.shape(corners)[0]):
-            tf.autograph.experimental.set_loop_options(
-                parallel_iterations=1, shape_invariants=[(scores, self._scores_shape())]
-            )
-            y, x = corners[number, 0], corners[number, 1]
-            begin = tf.stack([0, y, x, 0])
-            end = tf.stack([depth, y + height, x + width, self.num_classes])
-            tile = tf.roll(tiles[number] * self.tiling.importance(), turn, axis=0)
-            scores = _replaced(scores, begin, end, tf.strided_slice(scores, begin, end) + tile)
-            scores = tf.ensure_shape(scores, self._scores_shape())
-        return scores
+        begin = tf.stack([0, 0, x, 0])
+        end = tf.stack([depth, height, x + width, self.num_classes])
+        value = tf.strided_slice(sums.lines, begin, end) + tile * self.tiling.importance()
+        return sums._replace(lines=_replaced(sums.lines, begin, end, value))
 
-    def _finish(
-        self, scores: tf.Tensor, finished: tf.TensorArray, start: tf.Tensor, end: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.TensorArray]:
-        """Takes the class ids of slices start to end, and clears them for the next.
+    def _finish_row(self, sums: _Sums, layer: _Layer, along_y: _Reach) -> _Sums:
+        """Goes to the next tiles along y.
 
-        Slice by slice: the ids, or zeros, of all at once would be a part of the scores' own size.
+        Of the lines that these don't reach, the slices that later layers don't reach either become
+        class ids, and the sums of the others are put aside.
         """
-        size = tf.shape(scores)
-        for z in tf.range(start, end):
-            tf.autograph.experimental.set_loop_options(
-                parallel_iterations=1, shape_invariants=[(scores, self._scores_shape())]
-            )
-            place = z % self.tiling.tile[0]
-            ids = tf.cast(tf.argmax(scores[place], axis=-1, output_type=tf.int32), tf.uint8)
-            finished = finished.write(z, ids)
-            with tf.control_dependencies([ids]):  # who still read would make clearing copy all
-                zeros = tf.zeros(tf.concat([[1], size[1:]], axis=0))
-            begin = tf.stack([place, 0, 0, 0])
-            end_of_slice = tf.concat([place[None] + 1, size[1:]], axis=0)
-            scores = _replaced(scores, begin, end_of_slice, zeros)
-            scores = tf.ensure_shape(scores, self._scores_shape())
-        return scores, finished
+        start, end = along_y.starts[sums.row], along_y.ends[sums.row]
+        _, height, width = tf.unstack(tf.shape(sums.ids))
+        left, stay = tf.split(sums.lines, [end - start, -1], axis=1)
+        final, unfinished = tf.split(left, [layer.end - layer.start, -1])
+        ids = tf.cast(tf.argmax(final, axis=-1, output_type=tf.int32), tf.uint8)
+        ids = _replaced(sums.ids, [layer.start, start, 0], [layer.end, end, width], ids)
+        corner = [tf.shape(unfinished)[0], end, width, self.num_classes]
+        shared = _replaced(sums.shared, [0, start, 0, 0], corner, unfinished)
+        tile_height = self.tiling.tile[1]
+        entering = self._lines(
+            shared, layer, start + tile_height, tf.minimum(end + tile_height, height)
+        )
+        return _Sums(ids, shared, tf.concat([stay, entering], axis=1), sums.row + 1)
 
-    def _scores_shape(self) -> tf.TensorShape:
-        return tf.TensorShape([self.tiling.tile[0], None, None, self.num_classes])
+    def _lines(
+        self, shared: tf.Tensor, layer: _Layer, start: tf.Tensor, end: tf.Tensor
+    ) -> tf.Tensor:
+        """Sums of lines from start to end, a tile deep, before any tile of the layer."""
+        depth = self.tiling.tile[0]
+        below = [[0, depth - layer.shared], [0, 0], [0, 0], [0, 0]]
+        lines = tf.pad(shared[: layer.shared, start:end], below)
+        return tf.ensure_shape(lines, [depth, None, None, self.num_classes])
 
 
-def _replaced(scores: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """The scores with a box of them replaced.
+def _replaced(values: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """Values, with those from begin to end replaced by a box.
 
-    This op writes into its input when nobody else holds it, as here: a tile costs the same in a
-    slab of 0.1 GB and of 2 GB (21 ms at 64 x 64 x 64 x 8), and a third of what
-    tensor_scatter_nd_add takes.
+    This op writes into its input when nobody else holds it, as here: a tile costs the same in
+    0.1 GB and in 2 GB (21 ms at 64 x 64 x 64 x 8), and a third of what tensor_scatter_nd_add takes.
     """
-    return tf.raw_ops.TensorStridedSliceUpdate(
-        input=scores, begin=begin, end=end, strides=[1, 1, 1, 1], value=value
+    replaced = tf.raw_ops.TensorStridedSliceUpdate(
+        input=values, begin=begin, end=end, strides=[1] * len(values.shape), value=box
     )
+    return tf.ensure_shape(replaced, values.shape)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from fcnseg.models.activation import Activation, activated
 from fcnseg.models.normalization import BatchNormalization
-from fcnseg.models.upsampling import BlockConvolutionTranspose, block_convolution_transpose
+from fcnseg.models.upsampling import BlockConvolutionTranspose
 
 
 class _Normalized(keras.layers.Layer):
@@ -63,8 +63,9 @@ class _Normalized(keras.layers.Layer):
         scale, shift = self.norm.scale_and_shift()
         if self.use_bias:
             shift += scale * tf.cast(tf.convert_to_tensor(self.bias), scale.dtype)
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), scale.dtype)
-        kernel = tf.cast(self.scaled(kernel, scale), inputs.dtype)
+        with tf.control_dependencies([inputs]):  # not all kernels of a network at once
+            kernel = tf.cast(tf.convert_to_tensor(self.kernel), scale.dtype)
+            kernel = tf.cast(self.scaled(kernel, scale), inputs.dtype)
         return self.convolved(inputs, kernel, tf.cast(shift, inputs.dtype))
 
     def get_config(self) -> dict[str, Any]:
@@ -101,6 +102,13 @@ class NormalizedConvolutionTranspose(_Normalized, BlockConvolutionTranspose):
         return kernel * scale[:, tf.newaxis]
 
     def convolved(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """Transposed convolution, bias and activation."""
-        outputs = block_convolution_transpose(inputs, kernel)
+        """Transposed convolution, bias and activation.
+
+        By the general kernel: without gradients it takes no longer than blocks, and half the memory
+        (0014).
+        """
+        voxels = tf.shape(inputs)[1:4] * self.strides
+        size = tf.concat([tf.shape(inputs)[:1], voxels, [self.filters]], axis=0)
+        outputs = tf.nn.conv3d_transpose(inputs, kernel, size, [1, *self.strides, 1])
+        outputs.set_shape(self.compute_output_shape(inputs.shape))
         return activated(tf.nn.bias_add(outputs, bias), self.nonlinearity)
