@@ -156,7 +156,7 @@ class LossConfig:
     background: bool = True
     """Whether the background's Dice counts too."""
     ignore_label: NonNegativeInt | None = None
-    """Class index of voxels that count nowhere, in loss or metrics; such as 255."""
+    """Class index of voxels that count nowhere, if the label map does not tell of them already."""
     alpha: NonNegativeFloat = 0.3
     """Tversky's weight of false positives."""
     beta: NonNegativeFloat = 0.7

@@ -206,6 +206,7 @@ class ConvertCt:
             "cases": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
             **settings,
             "unlisted": preprocessing.label_map.unlisted,
+            "ignored": list(preprocessing.label_map.ignored),
             **{name: getattr(self, name) for name in names},
         }
 

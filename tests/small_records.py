@@ -52,7 +52,11 @@ def make_record(case_id: str, *, seed: int, shape=(20, 24, 28), organs=(1, 2)) -
 
 
 def write_dataset(
-    folder: Path, splits: dict[str, list[list[Record]]], *, max_record_bytes: int = 2**30
+    folder: Path,
+    splits: dict[str, list[list[Record]]],
+    *,
+    max_record_bytes: int = 2**30,
+    ignored: tuple[int, ...] = (),
 ) -> Path:
     """Writes a dataset; each split is a list of shards, each a list of cases."""
     folder.mkdir(parents=True)
@@ -62,7 +66,7 @@ def write_dataset(
     info = DatasetInfo(
         spacing_mm=(2.0, 2.0, 2.0),
         class_names=CLASSES,
-        label_map=LabelMap.consecutive(CLASSES).to_mapping(),
+        label_map=LabelMap.consecutive(CLASSES).to_mapping() | {"ignored": ignored},
         seed=0,
         splits=infos,
     )

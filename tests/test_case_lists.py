@@ -276,6 +276,12 @@ def test_ids_that_are_to_be_background_need_not_be_listed(tmp_path):
     assert len(cases_of_dataset_json(path, label_map)) == 2
 
 
+def test_nnunets_ignore_label_is_listed_where_it_is_ignored(tmp_path):
+    path = write_dataset_json(tmp_path, renamed(background=0, liver=1, ignore=3), "_0000")
+    label_map = LabelMap(LABEL_MAP.classes, ignored=(3,))
+    assert len(cases_of_dataset_json(path, label_map)) == 2
+
+
 def test_regions_of_several_ids_may_be_classes_of_their_own(tmp_path):
     path = write_dataset_json(tmp_path, renamed(background=0, liver=[1, 2], tumour=2), "_0000")
     label_map = LabelMap({"background": (0,), "liver": (1,), "lesion": (2,)})

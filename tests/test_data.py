@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fcnseg.data.patches import draw_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
 from fcnseg.records.decoding import decode_record
-from fcnseg.volumes import AIR_HU
+from fcnseg.volumes import AIR_HU, LabelMap
 
 CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, per_read=3, shuffle_buffer=6)
 
@@ -280,8 +281,9 @@ def test_many_classes_are_read_as_uint16(tmp_path):
     wide = dataclasses.replace(record, label=record.label.astype(np.uint16) + 299)
     folder = write_dataset(tmp_path / "records", {"train": [[wide]]})
     info = (folder / INFO_FILE).read_text()
-    names = ", ".join(f'"organ {index}"' for index in range(300))
-    (folder / INFO_FILE).write_text(info.replace('"spleen"', f'"spleen", {names}', 1))
+    label_map = LabelMap.consecutive(["background", *(f"organ {index}" for index in range(300))])
+    changes = {"class_names": label_map.class_names, "label_map": label_map.to_mapping()}
+    (folder / INFO_FILE).write_text(json.dumps(json.loads(info) | changes))
     (_, label), *_ = batches(folder, 1)
     assert label.dtype == np.uint16
     assert set(label.ravel()) >= {299, 300}

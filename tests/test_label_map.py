@@ -54,9 +54,24 @@ def test_more_classes_than_uint8_holds():
     assert classes.tolist() == [[[0, 299]]]
 
 
+@pytest.mark.parametrize(("organs", "dtype"), [(3, np.uint8), (253, np.uint8), (254, np.uint16)])
+def test_ignored_ids_become_the_largest_number(organs, dtype):
+    classes = {"background": (0,)} | {f"organ{n}": (n,) for n in range(1, organs + 1)}
+    label_map = LabelMap(classes, ignored=(7000, 9000))
+    label = label_map.apply(np.array([[[0, 7000, organs], [9000, 1, 0]]]))
+    assert label.dtype == label_map.dtype == dtype
+    most = np.iinfo(dtype).max
+    assert label_map.ignore_label == most
+    assert label.tolist() == [[[0, most, organs], [most, 1, 0]]]
+    assert LabelMap(classes).ignore_label is None
+    with pytest.raises(LabelError, match=r"8000 \(1 voxels\)$"):
+        label_map.apply(np.array([[[7000, 8000]]]))
+
+
 def test_mapping_round_trip():
     classes = CLASSES | {"kidney": [2, "kidney_left", "kidney_right"], "colon": []}
-    label_map = LabelMap.from_mapping({"classes": classes, "unlisted": "background"})
+    content = {"classes": classes, "unlisted": "background", "ignored": [255]}
+    label_map = LabelMap.from_mapping(content)
     assert LabelMap.from_mapping(label_map.to_mapping()) == label_map
 
 
@@ -78,8 +93,11 @@ def test_ids_and_masks_may_make_a_class(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "keys classes and unlisted"),
-        ({"clases": CLASSES}, "keys classes and unlisted"),
+        (None, "keys classes, unlisted, ignored"),
+        ({"clases": CLASSES}, "keys classes, unlisted, ignored"),
+        ({"classes": CLASSES, "ignored": [5]}, r"an id .* one class, got \[5\]"),
+        ({"classes": CLASSES, "ignored": [-1]}, "not be negative, got -1"),
+        ({"classes": CLASSES, "ignored": ["unsure"]}, r"ignored\.0"),
         ({"classes": {"liver": [1], "background": [0]}}, "begin with background"),
         ({"classes": {"background": [0]}}, "2 to 65535"),
         ({"classes": {"background": [0], "a": [1], "b": [1]}}, r"one class, got \[1\]"),

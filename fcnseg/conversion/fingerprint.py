@@ -56,12 +56,14 @@ class HuCounts:
     def of(cls, record: Record) -> HuCounts:
         """Of one case."""
         everywhere, foreground = np.zeros((2, _VALUES), np.int64)
+        num_classes = len(record.class_histogram)
         for start in range(0, len(record.image), _SLAB):
             slab = slice(start, start + _SLAB)
             place = record.image[slab].ravel().view(np.uint16)  # negative HU come after the others
             everywhere += np.bincount(place, minlength=_VALUES)
             if record.label is not None and record.label[slab].any():
-                inside = record.label[slab].ravel() != 0
+                classes = record.label[slab].ravel()
+                inside = (classes > 0) & (classes < num_classes)  # the others are ignored
                 foreground += np.bincount(place[inside], minlength=_VALUES)
         return cls(np.roll(everywhere, -_LOWEST), np.roll(foreground, -_LOWEST))
 

@@ -20,9 +20,11 @@ def count_classes(label: Label, *, num_classes: int) -> npt.NDArray[np.int64]:
         num_classes: Background included.
 
     Returns:
-        Counts (z, K).
+        Counts (z, K); indices of no class, such as those to be ignored, are not counted.
     """
-    return np.array([np.bincount(plane.ravel(), minlength=num_classes) for plane in label])
+    return np.array(
+        [np.bincount(plane.ravel(), minlength=num_classes)[:num_classes] for plane in label]
+    )
 
 
 def draw_coordinates(

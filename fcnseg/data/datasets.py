@@ -19,7 +19,7 @@ from fcnseg.data.shards import Shard, shard_opener, shards_of
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo, read_dataset_info
 from fcnseg.records.decoding import decode_record
-from fcnseg.volumes.label_map import label_dtype
+from fcnseg.volumes import LabelMap
 from fcnseg.volumes.volume import Shape
 
 # Each holds a decoded case; two keep a core busy while the other one reads.
@@ -176,5 +176,5 @@ def _opener(info: DatasetInfo, shards: Sequence[Shard]) -> Callable[[tf.Tensor],
 
 
 def _decoder(info: DatasetInfo) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    dtype = tf.as_dtype(label_dtype(info.num_classes)) if info.labelled else None
+    dtype = tf.as_dtype(LabelMap.from_mapping(info.label_map).dtype) if info.labelled else None
     return lambda serialized: decode_record(serialized, label_dtype=dtype)

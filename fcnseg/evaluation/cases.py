@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.evaluation.scores import OrganScores, score_organs
+from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
     LabelMap,
     Volume,
@@ -33,7 +33,10 @@ class CaseFiles:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """One case in memory: class indices of truth and mask, HU of the image, on one grid."""
+    """One case in memory: class indices of truth and mask, HU of the image, on one grid.
+
+    Voxels that the label map ignores are background in truth and mask.
+    """
 
     case_id: str
     truth: Volume
@@ -113,9 +116,9 @@ def read_case(files: CaseFiles, label_map: LabelMap) -> Case:
     if image is not None:
         check_same_grid(image, label, case_id=case_id)
     indices = LabelMap.consecutive(label_map.class_names)
-    return Case(
-        case_id,
-        truth=label.with_array(label_map.apply(label.array, case_id=case_id)),
-        mask=mask.with_array(indices.apply(mask.array, case_id=case_id)),
-        image=image,
+    classes, predicted = without_ignored(
+        label_map.apply(label.array, case_id=case_id),
+        indices.apply(mask.array, case_id=case_id),
+        label_map.ignore_label,
     )
+    return Case(case_id, label.with_array(classes), mask.with_array(predicted), image)

@@ -86,6 +86,22 @@ def mean_or_none(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def without_ignored(
+    truth: Classes, mask: Classes, ignore_label: int | None
+) -> tuple[Classes, Classes]:
+    """Truth and mask with background where nobody knows the truth.
+
+    Args:
+        truth: Class indices (z, y, x).
+        mask: Class indices (z, y, x) on the same grid.
+        ignore_label: What the truth holds there; None if it is known everywhere.
+    """
+    if ignore_label is None:
+        return truth, mask
+    known = truth != ignore_label
+    return truth * known, mask * known
+
+
 def score_organs(
     truth: Classes,
     mask: Classes,

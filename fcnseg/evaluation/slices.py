@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFT_TISSUE_HU = (-160, 240)  # the usual window of abdominal CT: level 40, width 400
+_IGNORED = "white"  # outline of voxels that count nowhere (`LabelMap.ignore_label`)
 _PANEL_INCHES = 3.4  # height of the tallest of the three
 _LETTER: Mapping[str, Any] = {
     "color": "white",
@@ -124,7 +125,8 @@ def _outline(axes: Axes, classes: npt.NDArray[Any], line: Mapping[str, Any]) -> 
     sizes = np.bincount(classes.ravel())
     for index in np.argsort(-sizes, kind="stable"):  # a vessel in the liver lies on top
         if index > 0 and 0 < sizes[index] < classes.size:
-            axes.contour(classes == index, [0.5], colors=organ_colour(int(index)), **line)
+            colour = _IGNORED if index == np.iinfo(classes.dtype).max else organ_colour(int(index))
+            axes.contour(classes == index, [0.5], colors=colour, **line)
 
 
 def _name_edges(axes: Axes, view: View) -> None:

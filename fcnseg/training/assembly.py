@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from fcnseg.architecture import output_shape
-from fcnseg.config import Config, write_config
+from fcnseg.config import Config, override, write_config
 from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
 from fcnseg.errors import ConfigError
-from fcnseg.inference.segmenter import Segmenter, make_segmenter
+from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.models import full_resolution
 from fcnseg.records import DatasetInfo, read_dataset_info
@@ -39,6 +39,7 @@ from fcnseg.training.starting_weights import start_from
 from fcnseg.training.stopping import StopRequest
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
+from fcnseg.volumes import LabelMap
 from fcnseg.whole_file import write_whole
 
 
@@ -69,7 +70,14 @@ def make_loop(
     average = _make_average(config, network, model.distribute_strategy)
     events = _make_events(config, info, run_dir, replicas=replicas)
     model_info = make_model_info(config, info)
-    validation = _make_validation(config, origin, make_segmenter(network, model_info), stop, events)
+    validation = Validation(
+        make_segmenter(network, model_info),
+        make_volume_dataset(origin.data, "validation", fold=origin.fold),
+        every=config.training.validate_every,
+        stop=stop,
+        ignore_label=ignore_label(config, info),
+        on_case=None if events is None else events.see_case,
+    )
     write_whole(run_dir / MODEL_INFO_FILE, model_info.to_json())
     write_config(config, run_dir / CONFIG_FILE)
     dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
@@ -105,7 +113,9 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
         devices: As `make_strategy` takes them; by default all.
 
     Raises:
-        InputError: If there are no such devices, or several and `jit_compile`.
+        ConfigError: If `jit_compile` meets several devices, or the loss ignores something else than
+            the dataset.
+        InputError: If there are no such devices.
         ModelError: If the patches do not fit the network.
     """
     size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
@@ -114,12 +124,28 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
     replicas = strategy.num_replicas_in_sync
     if config.training.jit_compile and replicas > 1:
         raise ConfigError(f"training.jit_compile is for one device, got {replicas}")
+    ignoring = override(config, {"loss.ignore_label": ignore_label(config, info)})
     with strategy.scope():
-        model = build_compiled(config, class_names=info.class_names)
+        model = build_compiled(ignoring, class_names=info.class_names)
         make_state(model, size=size, label_size=label_size)
     accumulate_in_step(model, config.training.accumulate_steps)
     augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))
     return model
+
+
+def ignore_label(config: Config, info: DatasetInfo) -> int | None:
+    """The class index of voxels that count nowhere, as the label map or the loss tells.
+
+    Raises:
+        ConfigError: If the two differ.
+    """
+    of_data, of_loss = LabelMap.from_mapping(info.label_map).ignore_label, config.loss.ignore_label
+    if of_data is not None and of_loss not in (None, of_data):
+        raise ConfigError(
+            f"loss.ignore_label must be left alone, or {of_data} as the dataset's label map has it,"
+            f" got {of_loss}"
+        )
+    return of_loss if of_data is None else of_data
 
 
 def _make_average(
@@ -138,22 +164,6 @@ def _make_events(
         run_dir / TENSORBOARD_FOLDER,
         info.class_names,
         patches_per_step=patches_per_step(config, replicas=replicas),
-    )
-
-
-def _make_validation(
-    config: Config,
-    origin: Origin,
-    segmenter: Segmenter,
-    stop: StopRequest,
-    events: TensorBoardEvents | None,
-) -> Validation:
-    return Validation(
-        segmenter,
-        make_volume_dataset(origin.data, "validation", fold=origin.fold),
-        every=config.training.validate_every,
-        stop=stop,
-        on_case=None if events is None else events.see_case,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.evaluation.scores import OrganScores, score_organs
+from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.training.stopping import StopRequest
 from fcnseg.whole_file import write_whole, written_whole
@@ -32,7 +32,8 @@ class Validation(keras.callbacks.Callback):
     """Segments whole volumes and adds `val_dice` and `val_dice_<organ>` to the epoch's logs.
 
     An organ's score is the mean of its Dice over the cases that have it, `val_dice` the mean over
-    organs; what no truth and no mask has is NaN. The last epoch always validates.
+    organs; what no truth and no mask has is NaN. The last epoch always validates. Voxels whose
+    truth is the ignore label are background in truth and mask.
 
     Attributes:
         columns: What it adds to the logs: `val_dice`, then one an organ.
@@ -46,6 +47,7 @@ class Validation(keras.callbacks.Callback):
         *,
         every: int,
         stop: StopRequest,
+        ignore_label: int | None = None,
         on_case: OnCase | None = None,
     ) -> None:
         """Makes the callback.
@@ -55,6 +57,7 @@ class Validation(keras.callbacks.Callback):
             volumes: Records as `make_volume_dataset` gives them.
             every: Epochs from one validation to the next.
             stop: Looked at after each case.
+            ignore_label: Class index of voxels that count nowhere; None if all count.
             on_case: Called with each record and its mask (z, y, x).
         """
         super().__init__()
@@ -62,6 +65,7 @@ class Validation(keras.callbacks.Callback):
         self.volumes = volumes
         self.every = every
         self.stop = stop
+        self.ignore_label = ignore_label
         self.on_case = on_case
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
@@ -89,8 +93,8 @@ class Validation(keras.callbacks.Callback):
         cases = []
         for record in self.volumes:
             mask = self.segmenter.segment_model_grid(record["image"]).numpy()
-            truth = record["label"].numpy()
-            cases.append(score_organs(truth, mask, num_classes=len(self.columns)))
+            pair = without_ignored(record["label"].numpy(), mask, self.ignore_label)
+            cases.append(score_organs(*pair, num_classes=len(self.columns)))
             if self.on_case is not None:
                 self.on_case(record, mask)
             self.stop.check()

@@ -32,17 +32,21 @@ class LabelMap:
             masks, for labels that are a folder of binary files. A class for which no mask is named
             is made of the mask with its own name. The first class is the background.
         unlisted: What an id that no class names becomes: `background`, or `reject`, an error.
+        ignored: Ids of voxels of which nobody knows what they are; they become `ignore_label` and
+            count nowhere.
     """
 
     classes: dict[str, tuple[int | str, ...]]
     unlisted: Literal["background", "reject"] = "reject"
+    ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if next(iter(self.classes), None) != BACKGROUND:
             raise LabelError(f"classes must begin with {BACKGROUND}, got {list(self.classes)}")
-        if not 2 <= len(self.classes) <= _MOST_CLASSES:
-            raise LabelError(f"classes must be 2 to {_MOST_CLASSES}, got {len(self.classes)}")
-        ids = [number for number, _ in self._ids()]
+        most = _MOST_CLASSES - bool(self.ignored)
+        if not 2 <= len(self.classes) <= most:
+            raise LabelError(f"classes must be 2 to {most}, got {len(self.classes)}")
+        ids = [*(number for number, _ in self._ids()), *self.ignored]
         _check_once("an id", ids)
         _check_once("a mask", [name for name, _ in self.masks])
         if any(isinstance(part, str) for part in self.classes[BACKGROUND]):
@@ -57,7 +61,7 @@ class LabelMap:
         """Reads a label map from YAML.
 
         The file has `classes`, names in order each with a list of ids and names of masks, and
-        optionally `unlisted`.
+        optionally `unlisted` and `ignored`.
 
         Raises:
             LabelError: If the file is missing, is not of this form, or breaks a rule.
@@ -78,9 +82,10 @@ class LabelMap:
         Raises:
             LabelError: If the mapping is not of this form, or breaks a rule.
         """
-        if not isinstance(mapping, Mapping) or not set(mapping) <= {"classes", "unlisted"}:
+        known = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(mapping, Mapping) or not set(mapping) <= set(known):
             keys = list(mapping) if isinstance(mapping, Mapping) else mapping
-            raise LabelError(f"a label map has the keys classes and unlisted, got {keys!r}")
+            raise LabelError(f"a label map has the keys {told(known)}, got {keys!r}")
         try:
             return pydantic.TypeAdapter(cls).validate_python(dict(mapping))
         except pydantic.ValidationError as error:
@@ -127,12 +132,18 @@ class LabelMap:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
         classes = {name: list(parts) for name, parts in self.classes.items()}
-        return {"unlisted": self.unlisted, "classes": classes}
+        return {"unlisted": self.unlisted, "ignored": list(self.ignored), "classes": classes}
 
     @property
     def dtype(self) -> np.dtype[np.uint8 | np.uint16]:
-        """Type of class indices."""
-        return label_dtype(self.num_classes)
+        """Type of class indices: uint8, or uint16 where 255 numbers are too few."""
+        numbers = self.num_classes + bool(self.ignored)
+        return np.dtype(np.uint8 if numbers <= 255 else np.uint16)
+
+    @property
+    def ignore_label(self) -> int | None:
+        """What ignored ids become, the largest number of `dtype`; None if there are none."""
+        return int(np.iinfo(self.dtype).max) if self.ignored else None
 
     def apply(
         self, label: npt.NDArray[np.integer], *, case_id: str | None = None
@@ -155,17 +166,14 @@ class LabelMap:
         unlisted = self.num_classes  # the first number that is no class
         table = np.full(len(ids), 0 if self.unlisted == "background" else unlisted, self.dtype)
         by_id = dict(self._ids())
+        if self.ignore_label is not None:
+            by_id |= dict.fromkeys(self.ignored, self.ignore_label)
         for row, number in enumerate(ids):
             table[row] = by_id.get(int(number), unlisted if number < 0 else table[row])
         classes = look_up(table, rows)
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
             raise _unlisted_ids(label[wrong], case_id)
         return classes
-
-
-def label_dtype(num_classes: int) -> np.dtype[np.uint8 | np.uint16]:
-    """Type of the class indices of so many classes: uint8, or uint16 above 255."""
-    return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
 
 
 def _check_once(what: str, parts: list[Any]) -> None:

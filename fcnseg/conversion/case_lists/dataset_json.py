@@ -92,7 +92,7 @@ def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str
         for name, parts in label_map.classes.items()
     }
     if label_map.unlisted == "reject":
-        _check_listed(set().union(*ids_of_class.values()), named, path)
+        _check_listed(set(label_map.ignored).union(*ids_of_class.values()), named, path)
     ids_of_name = {name.casefold(): set(ids) for name, ids in named.items()}
     for name, ids in ids_of_class.items():
         _check_meaning(name, ids, ids_of_name.get(name.casefold(), set()), path)
