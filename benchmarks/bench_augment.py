@@ -63,7 +63,7 @@ def fcnseg() -> Contender:
         return tf.constant(hu[np.newaxis]), tf.constant(label[np.newaxis])
 
     def run(patch: Any, seed: int) -> Any:
-        return [part[0].numpy() for part in warp(*patch, tf.constant(seed, tf.int64))]
+        return [part.numpy()[0] for part in warp(*patch, tf.constant(seed, tf.int64))]
 
     return f"tensorflow {tf.__version__}", prepare, run
 

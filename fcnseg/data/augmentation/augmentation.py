@@ -14,14 +14,14 @@ from fcnseg.data.augmentation.affine import source_size
 from fcnseg.data.augmentation.deformation import displacements
 from fcnseg.data.augmentation.drawing import draw_parameters
 from fcnseg.data.augmentation.intensity import Parameters, change_hu
-from fcnseg.data.augmentation.resample import Cells, cells_of, linear, voxels_at
+from fcnseg.data.augmentation.resample import Places, linear, nearest, places_of
 from fcnseg.volumes.volume import Shape, Triple
 
 
 class _Pieces(NamedTuple):
     """What is compiled apart: one function for all patches, so that each is compiled once."""
 
-    cells: Callable[..., Any]
+    places: Callable[..., Any]
     resample: Callable[..., Any]
     change_hu: Callable[..., Any]
 
@@ -77,7 +77,7 @@ class Augmentation:
             HU float32 (batch, *size) and class indices (batch, *label_size).
         """
         if self.config.warps:
-            hu, label = self._resample(hu, label, self._cells(parameters))
+            hu, label = self._resample(hu, label, self._places(parameters))
         else:
             hu, label = tf.cast(hu, tf.float32), label[self._middle]
         return self._change_hu(hu, parameters), label
@@ -90,28 +90,29 @@ class Augmentation:
         One patch at a time is best: its intermediate values stay in the cache.
         """
         if self.config.warps:
-            hu, label = self._compiled.resample(hu, label, self._compiled.cells(parameters))
+            hu, label = self._compiled.resample(hu, label, self._compiled.places(parameters))
         else:
             hu, label = tf.cast(hu, tf.float32), label[self._middle]
         return self._compiled.change_hu(hu, parameters), label
 
     @functools.cached_property
     def _compiled(self) -> _Pieces:
-        steps = (self._cells, self._resample, self._change_hu)
+        steps = (self._places, self._resample, self._change_hu)
         return _Pieces(*(tf.function(step, jit_compile=True) for step in steps))
 
-    def _cells(self, parameters: Parameters) -> Cells:
+    def _places(self, parameters: Parameters) -> Places:
         displacement = None
         if any(self.config.deformation_voxels):
             displacement = displacements(parameters["control"], self.size, self.config)
-        return cells_of(
+        return places_of(
             parameters["matrix"], displacement, size=self.size, source_size=self.source_size
         )
 
     def _resample(
-        self, hu: tf.Tensor, label: tf.Tensor, cells: Cells
+        self, hu: tf.Tensor, label: tf.Tensor, places: Places
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        return linear(hu, cells), voxels_at(label, cells.nearest[self._middle])
+        of_label = Places(*(along[self._middle] for along in places))
+        return linear(hu, places), nearest(label, of_label)
 
     def _change_hu(self, hu: tf.Tensor, parameters: Parameters) -> tf.Tensor:
         return change_hu(hu, parameters, self.config) if self.config.changes_hu else hu

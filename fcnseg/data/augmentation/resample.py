@@ -1,73 +1,96 @@
 """The one resampling of a patch: every move of its voxels composed, one gather of the source.
 
-Two steps, `cells_of` and then `linear` and `voxels_at`. In one piece, XLA would work the cells out
-anew for each of the gathers, which takes twice as long on a CPU; and where two of its loops round a
-position to the two sides of a voxel, index and share would not fit together.
+Two steps, `places_of` and then `linear` and `nearest`. In one piece, XLA would work the places out
+anew for each of the gathers, which takes twice as long on a CPU. Between them a place is a whole
+number of 65536ths of a voxel, which is as fine as float32 is: the voxel before it and its share of
+the next then always fit together, where two loops may round one float to the two sides of a voxel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from fcnseg.volumes.volume import Shape
 
+_BITS = 16  # of a voxel's parts
 
-class Cells(NamedTuple):
-    """Where the voxels of a patch come from: each lies in a cell of eight voxels of its source.
+
+class Places(NamedTuple):
+    """Where in their source the voxels of a patch come from.
 
     Attributes:
-        first: int32 (batch, z, y, x), index of the cell's first voxel in all samples' sources as
-            one row.
-        nearest: int32 (batch, z, y, x), index of the cell's nearest voxel.
-        shares: float32 (batch, z, y, x) along z, y and x, how far it lies from the first voxel to
-            the next, 0 to 1.
+        z: int32 (batch, z, y, x), 65536ths of a voxel from the source's first.
+        y: As z.
+        x: As z.
     """
 
-    first: tf.Tensor
-    nearest: tf.Tensor
-    shares: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+    z: tf.Tensor
+    y: tf.Tensor
+    x: tf.Tensor
 
 
-def cells_of(
-    matrix: tf.Tensor, displacement: tf.Tensor | None, *, size: Shape, source_size: Shape
-) -> Cells:
+def places_of(
+    matrix: tf.Tensor,
+    displacement: Sequence[tf.Tensor] | None,
+    *,
+    size: Shape,
+    source_size: Shape,
+) -> Places:
     """Where in its source each voxel of a patch comes from; both have one centre.
 
     What would lie outside of the source is moved to its border.
 
     Args:
         matrix: (batch, 3, 3) from offsets in the patch to offsets in the source, in voxels.
-        displacement: Voxels (batch, 3, z, y, x) to add, or None.
+        displacement: Voxels to add along z, y and x, each (batch, z, y, x), or None.
         size: Voxels (z, y, x) of the patch.
         source_size: Voxels (z, y, x) of the source, at least two along each axis.
     """
-    at = _positions(matrix, displacement, size=size, source_size=source_size)
-    # The last voxel is the far end of the last cell.
-    floors = [tf.minimum(tf.floor(p), n - 2.0) for p, n in zip(at, source_size, strict=True)]
-    share_z, share_y, share_x = (p - floor for p, floor in zip(at, floors, strict=True))
-    first = _flat_index(floors, source_size)
-    nearest = _flat_index([tf.floor(position + 0.5) for position in at], source_size)
-    return Cells(first, nearest, (share_z, share_y, share_x))
+    offsets = [tf.range(length, dtype=tf.float32) - (length - 1) / 2 for length in size]
+    z, y, x = (
+        tf.reshape(offset, [-1 if axis == own else 1 for axis in range(4)])
+        for own, offset in enumerate(offsets, start=1)
+    )
+    places = []
+    for axis, length in enumerate(source_size):
+        by_z, by_y, by_x = (matrix[:, axis, i, None, None, None] for i in range(3))
+        position = by_z * z + by_y * y + by_x * x + (length - 1) / 2
+        if displacement is not None:
+            position += displacement[axis]
+        position = tf.clip_by_value(position, 0.0, length - 1.0)
+        places.append(tf.cast(position * 2**_BITS + 0.5, tf.int32))
+    return Places(*places)
 
 
-def linear(source: tf.Tensor, cells: Cells) -> tf.Tensor:
+def linear(source: tf.Tensor, places: Places) -> tf.Tensor:
     """Values between the voxels of a source.
 
     Args:
         source: (batch, z, y, x) of any real type.
-        cells: Of the source.
+        places: In the source.
 
     Returns:
-        float32 (batch, z, y, x) of the cells' shape.
+        float32 (batch, z, y, x) of the places' shape.
     """
-    _, _, height, width = source.shape
+    _, *size = source.shape
+    _, height, width = size
     flat = tf.reshape(source, [-1])
-    share_z, share_y, share_x = cells.shares
+    # The last voxel is the far end of the last cell of eight voxels.
+    cells = [
+        tf.minimum(tf.bitwise.right_shift(place, _BITS), length - 2)
+        for place, length in zip(places, size, strict=True)
+    ]
+    share_z, share_y, share_x = (
+        tf.cast(place - tf.bitwise.left_shift(cell, _BITS), tf.float32) / 2**_BITS
+        for place, cell in zip(places, cells, strict=True)
+    )
+    first = _flat_index(cells, size)
 
     def voxel(step: int) -> tf.Tensor:
-        return tf.cast(tf.gather(flat, cells.first + step), tf.float32)
+        return tf.cast(tf.gather(flat, first + step), tf.float32)
 
     def edge(step: int) -> tf.Tensor:
         """On the edge along x that starts so many voxels after the cell's first."""
@@ -82,33 +105,24 @@ def linear(source: tf.Tensor, cells: Cells) -> tf.Tensor:
     return near + share_z * (far - near)
 
 
-def voxels_at(source: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """The voxels of a source (batch, z, y, x) that indices of `Cells` name."""
-    return tf.gather(tf.reshape(source, [-1]), index)
+def nearest(source: tf.Tensor, places: Places) -> tf.Tensor:
+    """The nearest voxels of a source.
+
+    Args:
+        source: (batch, z, y, x).
+        places: In the source.
+
+    Returns:
+        Voxels (batch, z, y, x) of the places' shape, of the source's type.
+    """
+    half = 2 ** (_BITS - 1)
+    voxels = [tf.bitwise.right_shift(place + half, _BITS) for place in places]
+    _, *size = source.shape
+    return tf.gather(tf.reshape(source, [-1]), _flat_index(voxels, size))
 
 
-def _positions(
-    matrix: tf.Tensor, displacement: tf.Tensor | None, *, size: Shape, source_size: Shape
-) -> list[tf.Tensor]:
-    """float32 (batch, z, y, x) along z, y and x, kept within the source."""
-    offsets = [tf.range(length, dtype=tf.float32) - (length - 1) / 2 for length in size]
-    z, y, x = (
-        tf.reshape(offset, [-1 if axis == own else 1 for axis in range(4)])
-        for own, offset in enumerate(offsets, start=1)
-    )
-    found = []
-    for axis, length in enumerate(source_size):
-        by_z, by_y, by_x = (matrix[:, axis, i, None, None, None] for i in range(3))
-        position = by_z * z + by_y * y + by_x * x + (length - 1) / 2
-        if displacement is not None:
-            position += displacement[:, axis]
-        found.append(tf.clip_by_value(position, 0.0, length - 1.0))
-    return found
-
-
-def _flat_index(voxels: list[tf.Tensor], shape: Shape) -> tf.Tensor:
-    """int32 indices of voxels in all samples' sources as one row."""
-    depth, height, width = shape
-    z, y, x = (tf.cast(voxel, tf.int32) for voxel in voxels)
+def _flat_index(voxels: Sequence[tf.Tensor], size: Sequence[int]) -> tf.Tensor:
+    """int32 indices of voxels along z, y and x in all samples' sources as one row."""
+    (z, y, x), (depth, height, width) = voxels, size
     sample = tf.reshape(tf.range(tf.shape(z)[0]), [-1, 1, 1, 1])
     return ((sample * depth + z) * height + y) * width + x
