@@ -44,6 +44,8 @@ class PredictCommand:
     """Replace masks that are there already."""
     resume: bool = False
     """Leave out cases that are whole, and do the others; with the same runs and flags as before."""
+    probabilities: bool = False
+    """Write the probability of each class too, to probabilities/CASE/."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
     coarse_run_dir: Path | None = None
@@ -59,7 +61,7 @@ class PredictCommand:
         if self.dilation_voxels < 0:
             raise InputError(f"dilation_voxels must be 0 or more, got {self.dilation_voxels}")
         cases = {
-            case_id: Case(case_id, image, self.output)
+            case_id: Case(case_id, image, self.output, self.probabilities)
             for case_id, image in list_images(self.images).items()
         }
         made_with = self._made_with()
@@ -82,6 +84,8 @@ class PredictCommand:
             "flips": sorted(self.flips),
             "postprocessing": dataclasses.asdict(self.postprocessing),
         }
+        if self.probabilities:
+            made_with["probabilities"] = True
         if self.coarse_run_dir is not None:
             digest = network_digest(self.coarse_run_dir)
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}

@@ -3,7 +3,13 @@
 One `Segmenter` serves validation, prediction and the exported signatures.
 """
 
-from fcnseg.inference.prediction import Coarse, load_run, load_runs, predict_volume
+from fcnseg.inference.prediction import (
+    Coarse,
+    load_run,
+    load_runs,
+    predict_probabilities,
+    predict_volume,
+)
 from fcnseg.inference.segmenter import Segmenter, make_segmenter
 
 __all__ = [
@@ -12,5 +18,6 @@ __all__ = [
     "load_run",
     "load_runs",
     "make_segmenter",
+    "predict_probabilities",
     "predict_volume",
 ]

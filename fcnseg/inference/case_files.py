@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fcnseg.inference.label_tables import workbench_table
 from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
-from fcnseg.inference.prediction import Coarse, predict_volume
+from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
-from fcnseg.volumes import read_ct, write_mask
+from fcnseg.inference.sliding_window import CERTAIN
+from fcnseg.volumes import Volume, read_ct, write_mask, write_parts
 from fcnseg.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
@@ -30,11 +35,13 @@ class Case:
         case_id: Names the files.
         image: A CT volume.
         output: Folder of the files.
+        with_probabilities: Whether those of each class are among them.
     """
 
     case_id: str
     image: Path
     output: Path
+    with_probabilities: bool = False
 
     @property
     def mask(self) -> Path:
@@ -46,9 +53,21 @@ class Case:
         """The organs' volumes in ml."""
         return self.output / f"{self.case_id}.json"
 
+    @property
+    def probabilities(self) -> Path:
+        """Folder of the classes' probabilities; in it, no volume lies beside the masks."""
+        return self.output / "probabilities" / self.case_id
+
     def is_whole(self) -> bool:
         """Whether all files of the case are there; each is written whole or not at all."""
-        return self.mask.exists() and self.volumes.exists()
+        files = [self.mask, self.volumes, *[self.probabilities] * self.with_probabilities]
+        return all(path.exists() for path in files)
+
+    def clear(self) -> None:
+        """Takes away old files: beside new ones they would make two networks a whole."""
+        self.mask.unlink(missing_ok=True)
+        if self.probabilities.exists():
+            shutil.rmtree(self.probabilities)
 
     def made_with(self) -> dict[str, Any]:
         """What the files were made with, as `CasePredictor` has it."""
@@ -82,11 +101,38 @@ class CasePredictor:
         for finding in volume.findings:
             logger.warning("%s: %s", case.case_id, finding.reason)
         voxel_mm3 = abs(float(np.linalg.det(volume.affine[:3, :3])))
-        mask = predict_volume(self.segmenter, volume, coarse=self.coarse)
-        mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
         names = self.segmenter.info.class_names
-        case.mask.unlink(missing_ok=True)  # an old one would make two files of two networks a whole
+        if case.with_probabilities:
+            mask, parts = predict_probabilities(self.segmenter, volume, coarse=self.coarse)
+            case.clear()
+            _write_probabilities(zip(names, parts, strict=True), case.probabilities, like=volume)
+        else:
+            mask = predict_volume(self.segmenter, volume, coarse=self.coarse)
+            case.clear()
+        mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
         told = {"volumes_ml": volumes_ml, "made_with": dict(self.made_with)}
         write_whole(case.volumes, json.dumps({"case_id": case.case_id, **told}, indent=2) + "\n")
         write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
+
+
+def probability_file(index: int, class_name: str) -> str:
+    """Name of the file of a class's probability; what a file system may not like is replaced.
+
+    >>> probability_file(3, "portal/splenic vein")
+    '003_portal_splenic_vein.nii.gz'
+    """
+    return f"{index:03}_{re.sub(r'[^A-Za-z0-9._-]+', '_', class_name)}.nii.gz"
+
+
+def _write_probabilities(
+    by_class: Iterable[tuple[str, npt.NDArray[np.int16]]], folder: Path, *, like: Volume
+) -> None:
+    """Writes a file for each class into a folder that appears when all are there."""
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as unfinished:
+        whole = Path(unfinished) / folder.name
+        whole.mkdir()
+        for index, (name, parts) in enumerate(by_class):
+            write_parts(parts, whole / probability_file(index, name), whole=CERTAIN, like=like)
+        whole.rename(folder)

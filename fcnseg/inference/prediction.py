@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -104,13 +105,57 @@ def predict_volume(
     """
     canonical = to_canonical(volume)
     asked = (canonical.array, np.array(canonical.spacing, np.float32))
-    try:
+    with _refusals():
         if coarse is None:
             labels = segmenter.segment_volume(*asked)["labels"]
         else:
             region = coarse.segmenter.foreground_region(*asked, coarse.dilation_voxels)
             labels = segmenter.segment_within(*asked, region)["labels"]
+    return from_canonical(labels.numpy(), volume).astype(np.uint8, copy=False)
+
+
+def predict_probabilities(
+    segmenter: Segmenter, volume: Volume, *, coarse: Coarse | None = None
+) -> tuple[npt.NDArray[np.uint8], Iterator[npt.NDArray[np.int16]]]:
+    """As `predict_volume`, and the probability of each class.
+
+    All are held on the network's grid; on the volume's own, one class at a time.
+
+    Args:
+        segmenter: Made by `make_segmenter`.
+        volume: HU (z, y, x), int16.
+        coarse: What tells where to look; everywhere by default.
+
+    Returns:
+        Class ids (z, y, x), and for each class, background first, its probability (z, y, x) in
+        parts of `CERTAIN`; all on the volume's own grid.
+
+    Raises:
+        InputError: If the volume is refused, as for too many voxels.
+    """
+    canonical = to_canonical(volume)
+    spacing = np.array(canonical.spacing, np.float32)
+    with _refusals():
+        if coarse is None:
+            region = tf.ones(canonical.shape, tf.bool)
+        else:
+            voxels = coarse.dilation_voxels
+            region = coarse.segmenter.foreground_region(canonical.array, spacing, voxels)
+        found = segmenter.score_within(canonical.array, spacing, region)
+    probabilities = (
+        segmenter.probability_of(found["scores"], found["region"], spacing, index)
+        for index in range(segmenter.info.num_classes)
+    )
+    return from_canonical(found["labels"].numpy(), volume), (
+        from_canonical(each.numpy(), volume) for each in probabilities
+    )
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What the graph's own checks refuse is bad input."""
+    try:
+        yield
     except tf.errors.InvalidArgumentError as error:
         check = _FAILED_CHECK.search(error.message)
         raise InputError(check[1] if check else error.message) from error
-    return from_canonical(labels.numpy(), volume).astype(np.uint8, copy=False)

@@ -42,19 +42,22 @@ def resample_hu(volume: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
     Returns:
         int16 (z, y, x), of `resampled_shape`; the volume itself where all steps are one.
     """
-    if tf.reduce_all(tf.equal(steps, 1)):
-        return volume
-    old_shape = tf.shape(volume)
-    new_shape = tf.cast(resampled_shape(old_shape, steps), tf.int32)
-    along_z, along_y, along_x = _linear_matrices(old_shape, new_shape, steps)
-    slabs = _empty_slabs(new_shape[0], tf.int16)
-    for number in tf.range(slabs.size()):
-        tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-        rows, used = _slab_rows(along_z, number)
-        slab = tf.tensordot(rows, tf.cast(tf.gather(volume, used), tf.float32), axes=1)
-        slab = tf.matmul(tf.matmul(along_y, slab), along_x, transpose_b=True)
-        slabs = slabs.write(number, tf.cast(tf.round(slab), tf.int16))
-    return slabs.concat()
+    shape = tf.cast(resampled_shape(tf.shape(volume), steps), tf.int32)
+    return _resample(volume, shape, steps)
+
+
+def resample_back(values: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Brings values linearly back to the grid that `resample_hu` started from, slab by slab.
+
+    Args:
+        values: int16 (z, y, x), of `resampled_shape`.
+        shape: int32 (3,), voxels (z, y, x) of the grid wanted.
+        steps: float64 (3,), as given to `resample_hu`.
+
+    Returns:
+        int16 (z, y, x).
+    """
+    return _resample(values, shape, 1 / steps)
 
 
 def resample_ids(
@@ -102,6 +105,21 @@ def count_voxels(ids: tf.Tensor, num_classes: int) -> tf.Tensor:
         )
         counts = tf.ensure_shape(counts, [num_classes])
     return counts
+
+
+def _resample(volume: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Resamples int16 (z, y, x) linearly to a shape; the volume itself where all steps are one."""
+    if tf.reduce_all(tf.equal(steps, 1)):
+        return volume
+    along_z, along_y, along_x = _linear_matrices(tf.shape(volume), shape, steps)
+    slabs = _empty_slabs(shape[0], tf.int16)
+    for number in tf.range(slabs.size()):
+        tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+        rows, used = _slab_rows(along_z, number)
+        slab = tf.tensordot(rows, tf.cast(tf.gather(volume, used), tf.float32), axes=1)
+        slab = tf.matmul(tf.matmul(along_y, slab), along_x, transpose_b=True)
+        slabs = slabs.write(number, tf.cast(tf.round(slab), tf.int16))
+    return slabs.concat()
 
 
 def _positions(n_in: tf.Tensor, n_out: tf.Tensor, step: tf.Tensor) -> tf.Tensor:

@@ -12,8 +12,14 @@ from fcnseg.errors import ModelError
 from fcnseg.inference.averaging import Axis, mean_of, over_flips
 from fcnseg.inference.checks import checked_request
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
-from fcnseg.inference.resampling import count_voxels, resample_hu, resample_ids, spacing_steps
-from fcnseg.inference.sliding_window import SlidingWindow
+from fcnseg.inference.resampling import (
+    count_voxels,
+    resample_back,
+    resample_hu,
+    resample_ids,
+    spacing_steps,
+)
+from fcnseg.inference.sliding_window import CERTAIN, SlidingWindow
 from fcnseg.inference.tiling import Tiling
 from fcnseg.model_info import ModelInfo
 from fcnseg.volumes import AIR_HU
@@ -26,6 +32,7 @@ VOLUME = tf.TensorSpec([None, None, None], tf.int16, name="volume")
 SPACING = tf.TensorSpec([3], tf.float32, name="spacing")
 REGION = tf.TensorSpec([None, None, None], tf.bool, name="region")
 VOXELS = tf.TensorSpec([], tf.int32, name="voxels")
+SCORES = tf.TensorSpec([None, None, None, None], tf.int16, name="scores")
 
 
 def make_segmenter(
@@ -151,6 +158,52 @@ class Segmenter(tf.Module):
         """
         return self._segment(volume, spacing, region)
 
+    @tf.function(input_signature=[VOLUME, SPACING, REGION])
+    def score_within(
+        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """As `segment_within`, and what `probability_of` makes the probabilities of.
+
+        Args:
+            volume: HU, int16 (z, y, x).
+            spacing: float32 (3,), mm (z, y, x).
+            region: bool (z, y, x), on the volume's own grid.
+
+        Returns:
+            `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they
+            are background, on the volume's own grid; and `scores`, probabilities on the network's
+            grid, int16 (z, y, x, classes) in parts of `CERTAIN`.
+        """
+        volume, spacing = checked_request(volume, spacing, self.info)
+        looked_at = self._body_within(volume, region)
+        hu, steps = self._resampled(volume, spacing)
+        ids, scores = self._sliding_window.segment_with_probabilities(
+            hu, resample_region(looked_at, steps)
+        )
+        ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
+        labels = background_outside(ids, looked_at)
+        return {"labels": labels, "region": looked_at, "scores": scores}
+
+    @tf.function(input_signature=[SCORES, REGION, SPACING, VOXELS])
+    def probability_of(
+        self, scores: tf.Tensor, region: tf.Tensor, spacing: tf.Tensor, index: tf.Tensor
+    ) -> tf.Tensor:
+        """The probability of a class on a volume's own grid, interpolated linearly.
+
+        Args:
+            scores: As `score_within` gives them.
+            region: As `score_within` gives it; outside, all is background.
+            spacing: float32 (3,), mm (z, y, x) of the volume.
+            index: Of the class.
+
+        Returns:
+            int16 (z, y, x), in parts of `CERTAIN`.
+        """
+        steps = spacing_steps(spacing, self.info.spacing_mm)
+        outside = tf.where(index == 0, tf.constant(CERTAIN, tf.int16), tf.constant(0, tf.int16))
+        inside = tf.where(resample_region(region, steps), scores[..., index], outside)
+        return tf.where(region, resample_back(inside, tf.shape(region), steps), outside)
+
     @tf.function(input_signature=[VOLUME, SPACING, VOXELS])
     def foreground_region(
         self, volume: tf.Tensor, spacing: tf.Tensor, dilation_voxels: tf.Tensor
@@ -191,12 +244,17 @@ class Segmenter(tf.Module):
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class ids uint8 (z, y, x) on the network's grid, and the steps of spacing to that."""
+        hu, steps = self._resampled(volume, spacing)
+        if region is not None:
+            region = resample_region(region, steps)
+        return self._sliding_window.segment(hu, region), steps
+
+    def _resampled(self, volume: tf.Tensor, spacing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """HU int16 (z, y, x) on the network's grid, and the steps of spacing to that."""
         # Padding far below air would spread when resampled; the conversion clips it likewise.
         hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
         steps = spacing_steps(spacing, self.info.spacing_mm)
-        if region is not None:
-            region = resample_region(region, steps)
-        return self._sliding_window.segment(resample_hu(hu, steps), region), steps
+        return resample_hu(hu, steps), steps
 
 
 def _probabilities(model: keras.Model, patches: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,8 @@ from fcnseg.inference.regions import background_outside
 from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
+CERTAIN = 32767  # a probability of 1, in the whole numbers that probabilities are kept as
+
 
 class _Reach(NamedTuple):
     """Where tiles begin along an axis, and the first voxel after it that later tiles reach.
@@ -49,14 +51,15 @@ class _Sums(NamedTuple):
     """What a volume has come to.
 
     Attributes:
-        ids: Class ids, uint8 (z, y, x), of the voxels that later tiles don't reach.
+        kept: Of the voxels that later tiles don't reach: class ids, uint8 (z, y, x), and, where
+            they are asked for, probabilities, int16 (z, y, x, classes).
         shared: Sums of the slices that the next layer shares, float32 (z, y, x, classes).
         lines: Sums of the lines that tiles now reach, float32 (z, y, x, classes), a tile deep and
             high.
         row: Number of these tiles along y.
     """
 
-    ids: tf.Tensor
+    kept: tuple[tf.Tensor, ...]
     shared: tf.Tensor
     lines: tf.Tensor
     row: tf.Tensor
@@ -101,23 +104,56 @@ class SlidingWindow:
         Returns:
             Class ids, uint8 (z, y, x).
         """
+        (ids,) = self._cover(hu, region, probabilities=False)
+        return ids if region is None else background_outside(ids, region)
+
+    def segment_with_probabilities(
+        self, hu: tf.Tensor, region: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `segment`, and the probability of each class.
+
+        Args:
+            hu: int16 (z, y, x).
+            region: bool (z, y, x).
+
+        Returns:
+            Class ids, uint8 (z, y, x), and probabilities, int16 (z, y, x, classes) in parts of
+            `CERTAIN`, which mean nothing outside of the region.
+        """
+        ids, probabilities = self._cover(hu, region, probabilities=True)
+        return background_outside(ids, region), probabilities
+
+    def _cover(
+        self, hu: tf.Tensor, region: tf.Tensor | None, *, probabilities: bool
+    ) -> tuple[tf.Tensor, ...]:
+        """What `_Sums` keeps, of all voxels of the volume."""
         shape = tf.shape(hu)
         extent = tf.maximum(shape, self.tiling.tile)
         before = (extent - shape) // 2
-        labels = tf.slice(self._segment_extent(hu, region, extent, before), before, shape)
-        return labels if region is None else background_outside(labels, region)
+        kept: tuple[tf.Tensor, ...] = (tf.zeros(extent, tf.uint8),)
+        if probabilities:
+            classes = tf.constant([self.num_classes])
+            kept += (tf.zeros(tf.concat([extent, classes], axis=0), tf.int16),)
+        ids, *others = self._cover_extent(hu, region, before, kept)
+        begin = tf.concat([before, [0]], axis=0)
+        size = tf.concat([shape, [self.num_classes]], axis=0)
+        return (tf.slice(ids, before, shape), *(tf.slice(each, begin, size) for each in others))
 
-    def _segment_extent(
-        self, hu: tf.Tensor, region: tf.Tensor | None, extent: tf.Tensor, before: tf.Tensor
-    ) -> tf.Tensor:
-        """Class ids (z, y, x) of the extent, in which the volume begins at `before`."""
+    def _cover_extent(
+        self,
+        hu: tf.Tensor,
+        region: tf.Tensor | None,
+        before: tf.Tensor,
+        kept: tuple[tf.Tensor, ...],
+    ) -> tuple[tf.Tensor, ...]:
+        """Fills what is kept of the extent, in which the volume begins at `before`."""
+        extent = tf.shape(kept[0])
         along_z, along_y, along_x = (self._reach(axis, extent[axis]) for axis in range(3))
         corners = tf.stack(tf.meshgrid(along_y.starts, along_x.starts, indexing="ij"), axis=-1)
         corners = tf.reshape(corners, [-1, 2])
         shares = along_z.starts + self.tiling.tile[0] - along_z.ends  # slices, with the next layer
         deepest = tf.reduce_max(shares)
         sums = tf.zeros(tf.stack([deepest, extent[1], extent[2], self.num_classes]))
-        ids = tf.zeros(extent, tf.uint8)
         for number in tf.range(tf.size(shares)):
             # One after the other: layers in parallel would each hold a network's activations.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -128,8 +164,8 @@ class SlidingWindow:
                 useful = self._corners_within(region, corners, start - before[0], before)
             slab = self._slab(hu, extent, start - before[0])
             layer = _Layer(start, end, shared)
-            ids, sums = self._add_layer(ids, sums, slab, useful, layer, along_y)
-        return ids
+            kept, sums = self._add_layer(kept, sums, slab, useful, layer, along_y)
+        return kept
 
     def _reach(self, axis: int, extent: tf.Tensor) -> _Reach:
         starts = self.tiling.starts(axis, extent)
@@ -168,17 +204,17 @@ class SlidingWindow:
 
     def _add_layer(
         self,
-        ids: tf.Tensor,
+        kept: tuple[tf.Tensor, ...],
         shared: tf.Tensor,
         slab: tf.Tensor,
         corners: tf.Tensor,
         layer: _Layer,
         along_y: _Reach,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
         """Adds the tiles at all (y, x) corners of one layer, in batches of windows.
 
         Args:
-            ids: As in `_Sums`, and returned.
+            kept: As in `_Sums`, and returned.
             shared: As in `_Sums`, and returned.
             slab: HU int16 (z, y, x), as deep as a window.
             corners: int32 (count, 2), where tiles begin along y and x, in this order.
@@ -188,7 +224,7 @@ class SlidingWindow:
         depth, height, width = self.tiling.window
         window = tf.TensorSpec(self.tiling.window, tf.int16)
         lines = self._lines(shared, layer, 0, self.tiling.tile[1])
-        sums = _Sums(ids, shared, lines, row=tf.constant(0))
+        sums = _Sums(kept, shared, lines, row=tf.constant(0))
         for first in tf.range(0, tf.shape(corners)[0], self.batch_size):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             batch = corners[first : first + self.batch_size]
@@ -206,7 +242,7 @@ class SlidingWindow:
                 sums = self._add_tile(sums, tiles[number], x)
         while sums.row < tf.size(along_y.starts):
             sums = self._finish_row(sums, layer, along_y)
-        return sums.ids, sums.shared
+        return sums.kept, sums.shared
 
     def _add_tile(self, sums: _Sums, tile: tf.Tensor, x: tf.Tensor) -> _Sums:
         """Adds a tile (z, y, x, classes), weighted, that begins at x."""
@@ -219,22 +255,25 @@ class SlidingWindow:
     def _finish_row(self, sums: _Sums, layer: _Layer, along_y: _Reach) -> _Sums:
         """Goes to the next tiles along y.
 
-        Of the lines that these don't reach, the slices that later layers don't reach either become
-        class ids, and the sums of the others are put aside.
+        Of the lines that these don't reach, the slices that later layers don't reach either are
+        final, and the sums of the others are put aside.
         """
         start, end = along_y.starts[sums.row], along_y.ends[sums.row]
-        _, height, width = tf.unstack(tf.shape(sums.ids))
         left, stay = tf.split(sums.lines, [end - start, -1], axis=1)
         final, unfinished = tf.split(left, [layer.end - layer.start, -1])
-        ids = tf.cast(tf.argmax(final, axis=-1, output_type=tf.int32), tf.uint8)
-        ids = _replaced(sums.ids, [layer.start, start, 0], [layer.end, end, width], ids)
-        corner = [tf.shape(unfinished)[0], end, width, self.num_classes]
-        shared = _replaced(sums.shared, [0, start, 0, 0], corner, unfinished)
-        tile_height = self.tiling.tile[1]
-        entering = self._lines(
-            shared, layer, start + tile_height, tf.minimum(end + tile_height, height)
+        boxes = [tf.cast(tf.argmax(final, axis=-1, output_type=tf.int32), tf.uint8)]
+        if len(sums.kept) > 1:
+            parts = tf.math.divide_no_nan(final, tf.reduce_sum(final, axis=-1, keepdims=True))
+            boxes.append(tf.cast(tf.round(parts * CERTAIN), tf.int16))
+        kept = tuple(
+            _with_box(each, (layer.start, start), box)
+            for each, box in zip(sums.kept, boxes, strict=True)
         )
-        return _Sums(ids, shared, tf.concat([stay, entering], axis=1), sums.row + 1)
+        shared = _with_box(sums.shared, (0, start), unfinished)
+        tile_height = self.tiling.tile[1]
+        last = tf.minimum(end + tile_height, tf.shape(shared)[1])
+        entering = self._lines(shared, layer, start + tile_height, last)
+        return _Sums(kept, shared, tf.concat([stay, entering], axis=1), sums.row + 1)
 
     def _lines(
         self, shared: tf.Tensor, layer: _Layer, start: tf.Tensor, end: tf.Tensor
@@ -244,6 +283,14 @@ class SlidingWindow:
         below = [[0, depth - layer.shared], [0, 0], [0, 0], [0, 0]]
         lines = tf.pad(shared[: layer.shared, start:end], below)
         return tf.ensure_shape(lines, [depth, None, None, self.num_classes])
+
+
+def _with_box(
+    values: tf.Tensor, corner: tuple[tf.Tensor | int, tf.Tensor], box: tf.Tensor
+) -> tf.Tensor:
+    """Values with a box put in place that begins at a slice and a line, and has all of x."""
+    begin = tf.stack([*corner, *[0] * (len(values.shape) - 2)])
+    return _replaced(values, begin, begin + tf.shape(box), box)
 
 
 def _replaced(values: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, box: tf.Tensor) -> tf.Tensor:

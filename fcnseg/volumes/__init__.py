@@ -7,7 +7,7 @@ TensorFlow nor Beam.
 from fcnseg.volumes.dicom import Series, list_series
 from fcnseg.volumes.files import case_id_of, list_images, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
-from fcnseg.volumes.nifti import write_mask, write_volume
+from fcnseg.volumes.nifti import write_mask, write_parts, write_volume
 from fcnseg.volumes.orientation import from_canonical, to_canonical
 from fcnseg.volumes.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
@@ -35,5 +35,6 @@ __all__ = [
     "resampled_shape",
     "to_canonical",
     "write_mask",
+    "write_parts",
     "write_volume",
 ]

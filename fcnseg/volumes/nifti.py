@@ -75,14 +75,7 @@ def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> No
     Raises:
         InputError: If the path is not a NIfTI name.
     """
-    image = nib.Nifti1Image(volume.array.T, volume.affine)
-    image.set_sform(volume.affine, code="scanner")
-    image.set_qform(volume.affine, code="scanner")
-    if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
-        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
-    image.header.set_xyzt_units("mm")
-    _add_label_table(image.header, label_table)
-    _save(image, Path(path))
+    _save(_image_of(volume, label_table), Path(path))
 
 
 def write_mask(
@@ -104,20 +97,58 @@ def write_mask(
         InputError: If the path is not a NIfTI name.
         GeometryError: If the mask has another shape than the volume.
     """
-    on_grid = like.with_array(mask)
+    _save(_image_like(mask, like, label_table), Path(path))
+
+
+def write_parts(parts: npt.NDArray[np.int16], path: PathLike, *, whole: int, like: Volume) -> None:
+    """Writes numbers in whole parts, as `write_mask` writes masks.
+
+    NIfTI-1 knows no float16. int16 with a slope, which readers multiply by, is as small, and all
+    read it.
+
+    Args:
+        parts: How many parts each voxel (z, y, x) has.
+        path: A `.nii` or `.nii.gz` file.
+        whole: How many parts make 1.
+        like: The volume that they belong to.
+
+    Raises:
+        InputError: If the path is not a NIfTI name.
+        GeometryError: If there are not as many voxels as in the volume.
+    """
+    image = _image_like(parts, like)
+    image.header.set_slope_inter(1 / whole, 0)
+    _save(image, Path(path))
+
+
+def _image_of(volume: Volume, label_table: str) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(volume.array.T, volume.affine)
+    image.set_sform(volume.affine, code="scanner")
+    image.set_qform(volume.affine, code="scanner")
+    if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
+        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
+    image.header.set_xyzt_units("mm")
+    _add_label_table(image.header, label_table)
+    return image
+
+
+def _image_like(
+    array: npt.NDArray[np.integer], like: Volume, label_table: str = ""
+) -> nib.Nifti1Image:
+    """Values (z, y, x) under the header of a volume, if it has one."""
+    on_grid = like.with_array(array)
     if like.header is None:
-        write_volume(on_grid, path, label_table=label_table)
-        return
+        return _image_of(on_grid, label_table)
     header = like.header.copy()
     header.extensions.clear()  # a source's extension may hold the patient's name
     header.set_data_offset(0)  # where voxels begin follows from the extensions
     _add_label_table(header, label_table)
-    header.set_data_dtype(mask.dtype)
+    header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
-    _save(image_class(mask.T, None, header), Path(path))  # no affine: the header's stays as it is
+    return image_class(array.T, None, header)  # no affine: the header's stays as it is
 
 
 def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
