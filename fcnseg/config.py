@@ -281,6 +281,8 @@ class TrainingConfig:
     """Validations in a row without a better network that end the run; 0 for no such end."""
     accumulate_steps: PositiveInt = 1
     """Parts of `patches.batch_size` whose gradients make one step, one after the other."""
+    steps_per_execution: PositiveInt = 1
+    """Steps that TensorFlow does in one call; the results are the same."""
     jit_compile: bool = False
     """Whether XLA compiles the step, on one device; on a CPU it then takes ten times as long."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"

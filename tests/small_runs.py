@@ -48,11 +48,11 @@ def assert_same_runs(one, other):
 
 def stop_after(monkeypatch, step):
     """Sends this process a SIGTERM in the midst of a step."""
-    do_step = TrainingLoop._step
+    do_steps = TrainingLoop._steps
 
-    def step_and_signal(self, *args):
+    def steps_and_signal(self, *args):
         if self.progress.step + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        do_step(self, *args)
+        do_steps(self, *args)
 
-    monkeypatch.setattr(TrainingLoop, "_step", step_and_signal)
+    monkeypatch.setattr(TrainingLoop, "_steps", steps_and_signal)

@@ -94,7 +94,7 @@ def test_average_follows_the_weights_and_can_stand_in_for_them():
     expected = 0.0
     for step, value in enumerate((1.0, 2.0, -3.0, 5.0), start=1):
         weight.assign([value])
-        average.update(step)
+        average.move(tf.constant(average.share(step)))
         decay = min(0.5, (1 + step) / (10 + step))  # 2/11, 1/4, 4/13, 5/14
         expected = decay * expected + (1 - decay) * value
     with average.applied():
@@ -111,12 +111,15 @@ def test_kept_network_is_the_average(dataset, tmp_path, decay):
     assert is_last == (decay == 0)
 
 
-def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path, steps):
     """A step of that size leaves weights with which nothing can be computed."""
-    config = override(ALL_STATE, {"training.optimizer": "sgd", "training.learning_rate": 1e38})
+    changes = {"training.optimizer": "sgd", "training.learning_rate": 1e38}
+    config = override(ALL_STATE, {**changes, "training.steps_per_execution": steps})
     with pytest.raises(LossError, match=r"the loss is (nan|inf) at step \d+, of patches of ") as e:
         train(config, dataset, tmp_path / "run")
     *_, number = str(e.value).split(",")[0].split()
+    assert number == "2"  # of three in a call: the first has moved the weights
     patches = make_training_dataset(dataset, ALL_STATE.patches, seed=0, with_case_ids=True)
     batch = list(patches.take(int(number)))[-1]
     told = str(e.value).partition("patches of ")[2]

@@ -84,25 +84,30 @@ from fcnseg.training.loop import TrainingLoop
 config, data, run_dir, last_step = sys.argv[1:]
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-step = TrainingLoop._step
+steps = TrainingLoop._steps
 
-def step_and_die(self, *args):
-    step(self, *args)
+def steps_and_die(self, *args):
+    steps(self, *args)
     if self.progress.step == int(last_step):
         os.kill(os.getpid(), signal.SIGKILL)
 
-TrainingLoop._step = step_and_die
+TrainingLoop._steps = steps_and_die
 train(read_config(config), data, run_dir, resume=True)
 """
 
 
 @pytest.mark.slow
 def test_two_devices_go_on_too(dataset, tmp_path):
-    """Batch norm is not synchronised: each replica has moving means of its own."""
-    write_config(override(ALL_STATE, {"model.norm": "batch"}), tmp_path / "config.yaml")
+    """Batch norm is not synchronised: each replica has moving means of its own.
+
+    The run that is not disturbed does up to three steps in a call.
+    """
+    for name, steps in (("undisturbed", 3), ("killed", 1)):
+        changes = {"model.norm": "batch", "training.steps_per_execution": steps}
+        write_config(override(ALL_STATE, changes), tmp_path / f"{name}.yaml")
 
     def run(name, *, last_step):
-        words = (tmp_path / "config.yaml", dataset, tmp_path / name, last_step)
+        words = (tmp_path / f"{name}.yaml", dataset, tmp_path / name, last_step)
         return subprocess.run(
             [sys.executable, "-c", DIE_ON_TWO_DEVICES, *map(str, words)],
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},

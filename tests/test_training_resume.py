@@ -16,9 +16,10 @@ from fcnseg.config import override
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
 from fcnseg.run_folder import CHECKPOINT_FILE
-from fcnseg.training import TrainingStoppedError, read_run, train
+from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.execution import make_steps
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,45 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     assert {path.name for path in undisturbed.iterdir()} == {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+@pytest.mark.parametrize("most", [2, 3, 50])
+def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, monkeypatch, most):
+    """Two epochs of four steps, and a checkpoint every three: calls end there too."""
+    config = override(ALL_STATE, {"training.steps_per_execution": most})
+    lengths, graphs = [], []
+
+    def counting(model, average, *, most):
+        train_step = model.train_step
+        model.train_step = lambda data: graphs.append(1) or train_step(data)
+        do_steps = make_steps(model, average, most=most)
+
+        def do_and_count(*args):
+            logs, done = do_steps(*args)
+            lengths.append((done, len(graphs)))
+            return logs, done
+
+        return do_and_count
+
+    monkeypatch.setattr(loop, "make_steps", counting)
+    train(config, dataset, tmp_path / "run")
+    assert_same_runs(undisturbed, tmp_path / "run")
+    assert [done for done, _ in lengths] == ([2, 1, 1, 2, 2] if most == 2 else [3, 1, 2, 2])
+    assert len({built for _, built in lengths}) == 1  # one graph for calls of any length
+
+
+def test_run_of_several_steps_in_a_call_stops_after_the_call(
+    dataset, undisturbed, tmp_path, monkeypatch
+):
+    config = override(ALL_STATE, {"training.steps_per_execution": 2})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(TrainingStoppedError):
+            train(config, dataset, tmp_path / "run")
+    with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
+        assert '"step": 6,' in arrays["progress"].item()
+    train(config, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(undisturbed, tmp_path / "run")
 
 
 def test_run_stopped_while_it_validates_validates_again(

@@ -37,11 +37,15 @@ class WeightAverage:
                 for weight in self._weights
             ]
 
-    def update(self, step: int) -> None:
-        """Takes in the weights after a step, counted from 1."""
-        if self._weights:
-            share = 1 - min(self._decay, (1 + step) / (10 + step))
-            self._move(tf.constant(share, tf.float32))
+    def share(self, step: int) -> float:
+        """The share of the average that the weights after a step have, counted from 1."""
+        return 1 - min(self._decay, (1 + step) / (10 + step))
+
+    def move(self, share: tf.Tensor) -> None:
+        """Takes in the weights as they are, by a share float32 ()."""
+        for weight, average in zip(self._weights, self.averages, strict=True):
+            old = tf.convert_to_tensor(average)
+            average.assign(old + share * (tf.convert_to_tensor(weight) - old))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -56,9 +60,3 @@ class WeightAverage:
             for of_weight, values in zip(copies, before, strict=True):
                 for copy, value in zip(of_weight, values, strict=True):
                     copy.assign(value)
-
-    @tf.function
-    def _move(self, share: tf.Tensor) -> None:
-        for weight, average in zip(self._weights, self.averages, strict=True):
-            old = tf.convert_to_tensor(average)
-            average.assign(old + share * (tf.convert_to_tensor(weight) - old))

@@ -6,6 +6,7 @@ Keras's `fit` begins with whole epochs only; a run that goes on begins where it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import sys
@@ -21,6 +22,7 @@ from fcnseg.errors import FcnsegError
 from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.execution import Steps, make_steps
 from fcnseg.training.stopping import StopRequest, TrainingStoppedError
 from fcnseg.training.tensorboard import TensorBoardEvents
 
@@ -45,7 +47,7 @@ class TrainingLoop:
         history: then this,
         events: and then this, if there is one.
         average: Of the weights; it is what is validated and kept.
-        stop: Looked at after each step; validation looks at it too.
+        stop: Looked at after each call that does steps; validation looks at it too.
         progress: How far the run has come.
     """
 
@@ -85,7 +87,6 @@ class TrainingLoop:
         patches = self.make_patches(start_step=self.progress.step)
         batches = iter(strategy.experimental_distribute_dataset(patches))
         callbacks = self._callbacks()
-        self.model.make_train_function()
         with self.stop.listening():
             callbacks.on_train_begin()
             try:
@@ -107,7 +108,7 @@ class TrainingLoop:
             self.model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         while self.progress.step < (epoch + 1) * steps:
-            self._step(self.progress.step - epoch * steps, batches, callbacks)
+            self._steps(self.progress.step - epoch * steps, batches, callbacks)
         started = time.perf_counter()
         logs = floats_of(self.model.get_metrics_result())
         with self.average.applied():
@@ -116,29 +117,37 @@ class TrainingLoop:
         if self.validation.is_due(epoch):
             self.checkpoints.save(self.progress)
 
-    def _step(
+    def _steps(
         self, number: int, batches: Iterator[Any], callbacks: keras.callbacks.CallbackList
     ) -> None:
-        """One step, of that number in its epoch."""
+        """As many steps as one call may do, the first of that number in its epoch."""
         started = time.perf_counter()
         callbacks.on_train_batch_begin(number)
-        logs = self.model.train_function(batches)
-        self._check_loss(float(logs["loss"]))
-        self.average.update(self.progress.step + 1)
-        callbacks.on_train_batch_end(number, logs)
-        self._advance(started, step=self.progress.step + 1)
+        count = min(
+            self.settings.steps_per_execution,
+            self.settings.steps_per_epoch - number,
+            self.settings.checkpoint_every - self.progress.step % self.settings.checkpoint_every,
+        )
+        logs, done = self._do_steps(batches, self.progress.step + 1, count)
+        self._check_loss(float(logs["loss"]), step=self.progress.step + done)
+        callbacks.on_train_batch_end(number + done - 1, logs)
+        self._advance(started, step=self.progress.step + done)
         self.stop.check()
         if self.progress.step % self.settings.checkpoint_every == 0:
             self.checkpoints.save(self.progress)
 
-    def _check_loss(self, loss: float) -> None:
+    @functools.cached_property
+    def _do_steps(self) -> Steps:
+        return make_steps(self.model, self.average, most=self.settings.steps_per_execution)
+
+    def _check_loss(self, loss: float, *, step: int) -> None:
         """Ends the run at the step at which the mean of the epoch is no longer a number."""
         if math.isfinite(loss):
             return
-        step = self.progress.step
-        batch = self.make_patches(start_step=step, with_case_ids=True).take(1).get_single_element()
+        patches = self.make_patches(start_step=step - 1, with_case_ids=True)
+        batch = patches.take(1).get_single_element()
         cases = [case_id.decode() for case_id in batch[-1].numpy()]
-        raise LossError(f"the loss is {loss} at step {step + 1}, of patches of {', '.join(cases)}")
+        raise LossError(f"the loss is {loss} at step {step}, of patches of {', '.join(cases)}")
 
     def _has_lost_patience(self) -> bool:
         since_best = self.progress.epochs[self.best.best_epoch :]

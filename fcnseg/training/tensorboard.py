@@ -51,8 +51,8 @@ class TensorBoardEvents(keras.callbacks.Callback):
         self.epochs = 0
         self._pictures: dict[str, bytes] = {}
         self._has_matplotlib = importlib.util.find_spec("matplotlib") is not None
-        self._step_seconds: list[float] = []
-        self._step_started = 0.0
+        self._calls: list[tuple[int, float]] = []  # steps, and the seconds they took
+        self._first_step, self._started = 0, 0.0  # of the call
 
     def see_case(self, record: dict[str, tf.Tensor], mask: npt.NDArray[np.uint8]) -> None:
         """Draws a case that is being validated, if it is one of the first.
@@ -75,28 +75,29 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the time."""
-        del batch, logs
-        self._step_started = time.perf_counter()
+        del logs
+        self._first_step, self._started = batch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the time; the loss has been waited for."""
-        del batch, logs
-        self._step_seconds.append(time.perf_counter() - self._step_started)
+        del logs
+        steps = batch + 1 - self._first_step
+        self._calls.append((steps, time.perf_counter() - self._started))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes everything."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
-        if len(self._step_seconds) > 1:
-            # In the first step of a process TensorFlow builds the graph.
-            seconds = self._step_seconds[1:] if epoch == self.epochs else self._step_seconds
-            values["patches_per_second"] = self.patches_per_step * len(seconds) / sum(seconds)
+        # In the first call of a process TensorFlow builds the graph.
+        if calls := self._calls[1:] if epoch == self.epochs else self._calls:
+            steps, seconds = map(sum, zip(*calls, strict=True))
+            values["patches_per_second"] = self.patches_per_step * steps / seconds
         step = (epoch + 1) * self.params["steps"]
         with self._writer.as_default():
             write_scalars(values, step=step)
             write_pictures(self._pictures, step=step)
         self._writer.flush()
-        self._step_seconds, self._pictures = [], {}
+        self._calls, self._pictures = [], {}
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the file."""
