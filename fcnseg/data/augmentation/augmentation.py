@@ -93,7 +93,9 @@ class Augmentation:
             hu, label = self._compiled.resample(hu, label, self._compiled.places(parameters))
         else:
             hu, label = tf.cast(hu, tf.float32), label[self._middle]
-        return self._compiled.change_hu(hu, parameters), label
+        if self.config.changes_hu:
+            hu = self._compiled.change_hu(hu, parameters)
+        return hu, label
 
     @functools.cached_property
     def _compiled(self) -> _Pieces:
