@@ -120,7 +120,9 @@ def is_finite_in_half_precision(subject, tmp_path):
     for precision in ("bfloat16",) if is_model else ("bfloat16", "float16"):
         thing = subject.make(f"mixed_{precision}")
         *labels, last = subject.inputs()
-        last = last if is_model else tf.cast(last, precision)
+        # One sample: of several two slices deep, oneDNN's gradient in bfloat16 holds what was in
+        # the memory before (docs/training.md).
+        last = last[:1] if is_model else tf.cast(last, precision)
         first, *others = subject.outputs(thing, (*labels, last), gradients=True)
         if subject.kind != "layer":
             assert first.dtype in (tf.float32, tf.float64)
