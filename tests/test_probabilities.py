@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
 import tensorflow as tf
+from scripts import output_of
 from small_models import (
     make_hu,
     make_info,
@@ -187,10 +183,5 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 predict((200, 256, 256))
 print("grown", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    grown_mb = int(done.stdout.split("grown")[1]) / 1024  # ru_maxrss is in KiB on Linux
+    grown_mb = int(output_of(script).split("grown")[1]) / 1024  # ru_maxrss is in KiB on Linux
     assert grown_mb < 480

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from scripts import output_of
 from small_models import CONFIG, make_hu, make_info, make_network
 
 from fcnseg.config import ModelConfig
@@ -20,7 +17,6 @@ from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
-TEST_PATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 VALID = dataclasses.replace(CONFIG, model=ModelConfig(filters=(4, 8), padding="valid"))
 
 
@@ -113,15 +109,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 segmenter.segment_model_grid(np.zeros([int(size) for size in sys.argv[1:]], np.int16))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    environment = {**os.environ, "PYTHONPATH": TEST_PATH}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, shape)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown_mb = int(done.stdout) / 1024  # ru_maxrss is in KiB on Linux
+    grown_mb = int(output_of(script, *shape)) / 1024  # ru_maxrss is in KiB on Linux
     assert grown_mb < 100
 
 
@@ -150,15 +138,7 @@ Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from h
 PredictCommand((run_dir,), folder / "case.nii", folder / "masks").run()
 print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
-    environment = {**os.environ, "PYTHONPATH": TEST_PATH}
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak_gib = int(done.stdout.split("peak")[1]) / 2**20  # /proc tells KiB
+    peak_gib = int(output_of(script, tmp_path).split("peak")[1]) / 2**20  # /proc tells KiB
     assert 1 < peak_gib < 4
 
 

@@ -86,6 +86,10 @@ class Coarse:
     segmenter: Segmenter
     dilation_voxels: int = 3
 
+    def region(self, hu: npt.NDArray[np.int16], spacing: npt.NDArray[np.float32]) -> tf.Tensor:
+        """Where to look, bool (z, y, x), of HU (z, y, x) with a spacing (3,) in mm."""
+        return self.segmenter.foreground_region(hu, spacing, self.dilation_voxels)
+
 
 def predict_volume(
     segmenter: Segmenter, volume: Volume, *, coarse: Coarse | None = None
@@ -109,8 +113,7 @@ def predict_volume(
         if coarse is None:
             labels = segmenter.segment_volume(*asked)["labels"]
         else:
-            region = coarse.segmenter.foreground_region(*asked, coarse.dilation_voxels)
-            labels = segmenter.segment_within(*asked, region)["labels"]
+            labels = segmenter.segment_within(*asked, coarse.region(*asked))["labels"]
     return from_canonical(labels.numpy(), volume).astype(np.uint8, copy=False)
 
 
@@ -135,13 +138,10 @@ def predict_probabilities(
     """
     canonical = to_canonical(volume)
     spacing = np.array(canonical.spacing, np.float32)
+    asked = (canonical.array, spacing)
     with _refusals():
-        if coarse is None:
-            region = tf.ones(canonical.shape, tf.bool)
-        else:
-            voxels = coarse.dilation_voxels
-            region = coarse.segmenter.foreground_region(canonical.array, spacing, voxels)
-        found = segmenter.score_within(canonical.array, spacing, region)
+        region = coarse.region(*asked) if coarse else tf.ones(canonical.shape, tf.bool)
+        found = segmenter.score_within(*asked, region)
     probabilities = (
         segmenter.probability_of(found["scores"], found["region"], spacing, index)
         for index in range(segmenter.info.num_classes)

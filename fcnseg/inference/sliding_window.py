@@ -152,18 +152,18 @@ class SlidingWindow:
         corners = tf.stack(tf.meshgrid(along_y.starts, along_x.starts, indexing="ij"), axis=-1)
         corners = tf.reshape(corners, [-1, 2])
         shares = along_z.starts + self.tiling.tile[0] - along_z.ends  # slices, with the next layer
+        shared = tf.concat([[0], shares[:-1]], axis=0)  # with the layer before
         deepest = tf.reduce_max(shares)
         sums = tf.zeros(tf.stack([deepest, extent[1], extent[2], self.num_classes]))
         for number in tf.range(tf.size(shares)):
             # One after the other: layers in parallel would each hold a network's activations.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             start, end = along_z.starts[number], along_z.ends[number]
-            shared = tf.concat([[0], shares], axis=0)[number]
             useful = corners
             if region is not None:
                 useful = self._corners_within(region, corners, start - before[0], before)
             slab = self._slab(hu, extent, start - before[0])
-            layer = _Layer(start, end, shared)
+            layer = _Layer(start, end, shared[number])
             kept, sums = self._add_layer(kept, sums, slab, useful, layer, along_y)
         return kept
 
