@@ -132,9 +132,9 @@ _OVERLAP = ("class_weights", "per", "background", "ignore_label")
 
 SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     "dice": _OVERLAP,
-    "dice_cross_entropy": (*_OVERLAP, "label_smoothing"),
+    "dice_cross_entropy": (*_OVERLAP, "class_balance", "label_smoothing"),
     "tversky": (*_OVERLAP, "alpha", "beta"),
-    "cross_entropy": ("class_weights", "ignore_label", "label_smoothing"),
+    "cross_entropy": ("class_weights", "class_balance", "ignore_label", "label_smoothing"),
     "focal": ("class_weights", "ignore_label", "gamma"),
     "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "share"),
 }
@@ -147,10 +147,13 @@ class LossConfig:
 
     name: Literal[
         "dice", "dice_cross_entropy", "tversky", "cross_entropy", "focal", "top_k_cross_entropy"
-    ] = "dice"
-    """Multi-class soft Dice, alone or with the mean cross-entropy; or another (docs/losses.md)."""
+    ] = "dice_cross_entropy"
+    """Multi-class soft Dice, alone or with the cross-entropy; or another (docs/losses.md)."""
     class_weights: Literal["uniform", "simple", "square"] | tuple[NonNegativeFloat, ...] = "uniform"
     """Weight of a class: equal, by its inverse or inverse squared frequency, or a number each."""
+    class_balance: Fraction = 0.5
+    """Exponent b of the weight f^-b of a class of frequency f in the cross-entropy: 0 weighs voxels
+    alike, 1 classes alike. At 0.5 small organs are found early and large ones stay sharp."""
     per: Literal["batch", "sample"] = "batch"
     """Dice of all voxels of the global batch, or the mean of each patch's Dice."""
     background: bool = True

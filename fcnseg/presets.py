@@ -8,6 +8,7 @@ from fcnseg.config import (
     AugmentationConfig,
     Config,
     InferenceConfig,
+    LossConfig,
     ModelConfig,
     PatchConfig,
     Size,
@@ -63,6 +64,7 @@ PRESETS: dict[str, Config] = {
     "roth2018": Config(
         model=ModelConfig(filters=(32, 64, 128, 256), skip="sum", norm="sync_batch"),
         patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        loss=LossConfig(name="dice"),
         augmentation=_ROTH2018,
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),
@@ -89,6 +91,7 @@ PRESETS: dict[str, Config] = {
     "pyramid": Config(
         model=ModelConfig(filters=(32, 64, 128), skip="sum", norm="sync_batch", pyramid=2),
         patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        loss=LossConfig(name="dice"),
         augmentation=_ROTH2018,
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),

@@ -48,6 +48,7 @@ class RunManifest:
         fold: Number of the fold, from 0, in a cross-validation.
         folds: How many there are.
         validation_cases: The ids of the cases that validated.
+        lost_organs: Organs whose validation Dice was about 0 at the end, while others were learnt.
         status: That the run is whole.
     """
 
@@ -67,6 +68,7 @@ class RunManifest:
     fold: int | None = None
     folds: int | None = None
     validation_cases: tuple[str, ...] = ()
+    lost_organs: tuple[str, ...] = ()
     status: Literal["completed"] = "completed"
 
     def write(self, run_dir: Path) -> None:

@@ -171,11 +171,17 @@ SUBJECTS: dict[str, Subject] = {
     "LinearUpsampling": Subject("layer", lambda p: LinearUpsampling((1, 2, 3), dtype=p)),
     "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", background=False),
     "DiceCrossEntropyLoss": loss(
-        "DiceCrossEntropyLoss", class_weights=[0.5, 1.0, 2.0], label_smoothing=0.1
+        "DiceCrossEntropyLoss",
+        class_weights=[0.5, 1.0, 2.0],
+        class_balance=0.5,
+        label_smoothing=0.1,
     ),
     "TverskyLoss": loss("TverskyLoss", class_weights="simple", per="sample", alpha=0.2, beta=0.8),
     "CrossEntropyLoss": loss(
-        "CrossEntropyLoss", class_weights=[0.5, 1.0, 2.0], label_smoothing=0.2
+        "CrossEntropyLoss",
+        class_weights=[0.5, 1.0, 2.0],
+        class_balance=0.5,
+        label_smoothing=0.2,
     ),
     "FocalLoss": loss("FocalLoss", class_weights=[0.5, 1.0, 2.0], gamma=1.5),
     "TopKCrossEntropyLoss": loss("TopKCrossEntropyLoss", share=0.2, label_smoothing=0.1),

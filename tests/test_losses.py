@@ -70,6 +70,8 @@ BY_HAND = {
         CrossEntropyLoss([1, 3]),
         -(np.log(0.9 * 0.6) + 3 * np.log(0.8 * 0.5)) / (1 + 1 + 3 + 3),
     ),
+    # Both classes have two voxels, so balance changes nothing.
+    "cross_entropy, balanced": (CrossEntropyLoss(class_balance=0.5), -np.log(RIGHT).mean()),
     # A tenth of the truth is halved between the classes.
     "cross_entropy, smoothed": (
         CrossEntropyLoss(label_smoothing=0.1),
@@ -105,6 +107,48 @@ def test_equally_frequent_classes_weigh_alike(weights):
     logits = logits_of(PROBABILITIES)
     expected = BY_HAND["dice"][1]
     assert float(SoftDiceLoss(weights)(TRUTH, logits)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("balance", "share_of_rare"),
+    # One voxel of 17 is rare: a class of G voxels counts G^(1 - balance), 16 to 1 at first.
+    [(0.0, 1 / 17), (0.5, 1 / 5), (1.0, 1 / 2)],
+)
+def test_class_balance_lies_between_voxels_and_classes(balance, share_of_rare):
+    truth = np.zeros((1, 1, 1, 17), np.uint8)
+    truth[..., -1] = 1
+    logits = logits_of([[0.9, 0.1]] * 16 + [[0.7, 0.3]])
+    expected = -((1 - share_of_rare) * np.log(0.9) + share_of_rare * np.log(0.3))
+    loss = CrossEntropyLoss(class_balance=balance)
+    assert float(loss(truth, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_balance_reaches_an_organ_that_the_network_gave_up():
+    # One voxel of 1000 has p = 1e-6; the gradient of its own logit, against that of Dice.
+    truth = np.zeros((1, 10, 10, 10), np.uint8)
+    truth[0, 5, 5, 5] = 1
+    logits = tf.constant(np.tile(np.log([1 - 1e-6, 1e-6]), (1, 10, 10, 10, 1)), tf.float32)
+    gradients = {}
+    for name, loss in {
+        "dice": SoftDiceLoss(),
+        "voxels alike": DiceCrossEntropyLoss(),
+        "balanced": DiceCrossEntropyLoss(class_balance=0.5),
+    }.items():
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(truth, logits)
+        gradients[name] = -float(tape.gradient(value, logits)[0, 5, 5, 5, 1])
+    # Dice: p (1 - p) 2 / (P + G) / 2 = 1e-6. Cross-entropy: 1 / 1000, and 1 / (sqrt(999) + 1).
+    assert gradients["dice"] == pytest.approx(1e-6, rel=0.1)
+    assert gradients["voxels alike"] == pytest.approx(1 / 1000, rel=0.01)
+    assert gradients["balanced"] == pytest.approx(1 / (np.sqrt(999) + 1), rel=0.01)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_balance_of_ignored_voxels_alone_is_zero(smoothing):
+    truth, logits = noise(1, 2, 2, 2)
+    loss = CrossEntropyLoss(class_balance=0.5, ignore_label=2, label_smoothing=smoothing)
+    assert float(loss(np.full_like(truth, 2), logits)) == 0
 
 
 @pytest.mark.parametrize(

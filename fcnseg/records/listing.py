@@ -18,12 +18,17 @@ class ListedCase:
     Attributes:
         case_id: Name of the case.
         patient_id: Name of the patient.
-        has_organ: Whether a voxel of it is of a class other than the background.
+        class_voxels: Voxels of each class.
     """
 
     case_id: str
     patient_id: str
-    has_organ: bool
+    class_voxels: tuple[int, ...]
+
+    @property
+    def has_organ(self) -> bool:
+        """Whether a voxel is of a class other than the background."""
+        return any(self.class_voxels[1:])
 
 
 def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
@@ -46,7 +51,7 @@ def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
         case = ListedCase(
             bytes(features["case_id"]).decode(),
             bytes(features["patient_id"]).decode(),
-            bool(array_of(features, "class_histogram")[1:].any()),
+            tuple(map(int, array_of(features, "class_histogram"))),
         )
         if not cases or cases[-1] != case:  # a case may take several records
             cases.append(case)

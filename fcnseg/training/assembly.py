@@ -33,7 +33,9 @@ from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
+from fcnseg.training.dataset import organs_to_learn
 from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.organs import LostOrgans
 from fcnseg.training.origin import Origin
 from fcnseg.training.starting_weights import start_from
 from fcnseg.training.stopping import StopRequest
@@ -93,6 +95,7 @@ def make_loop(
             {**origin.identity(), "devices": replicas},
         ),
         validation=validation,
+        lost=LostOrgans(organs_to_learn(origin.data, info, fold=origin.fold), config),
         best=KeepBest(run_dir / BEST_MODEL_FILE, network),
         history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
         events=events,

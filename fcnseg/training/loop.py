@@ -23,6 +23,7 @@ from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.execution import Steps, make_steps
+from fcnseg.training.organs import LostOrgans
 from fcnseg.training.stopping import StopRequest, TrainingStoppedError
 from fcnseg.training.tensorboard import TensorBoardEvents
 
@@ -43,6 +44,7 @@ class TrainingLoop:
         settings: Epochs, steps and checkpoints.
         checkpoints: Of the model's variables.
         validation: Called first when an epoch ends,
+        lost: then this,
         best: then this,
         history: then this,
         events: and then this, if there is one.
@@ -56,6 +58,7 @@ class TrainingLoop:
     settings: TrainingConfig
     checkpoints: Checkpoints
     validation: Validation
+    lost: LostOrgans
     best: KeepBest
     history: HistoryFile
     events: TensorBoardEvents | None
@@ -71,6 +74,7 @@ class TrainingLoop:
         self.progress = restored
         self.best.resume()
         self.history.rows = list(restored.epochs)
+        self.lost.resume(restored.epochs)
         if self.events is not None:
             self.events.epochs = len(restored.epochs)
         self.validation.seconds = restored.validation_seconds
@@ -165,7 +169,7 @@ class TrainingLoop:
     def _callbacks(self) -> keras.callbacks.CallbackList:
         return keras.callbacks.CallbackList(
             # What one adds to the logs is seen by the next, and by the progress bar last.
-            [self.validation, self.best, self.history, *filter(None, [self.events])],
+            [self.validation, self.lost, self.best, self.history, *filter(None, [self.events])],
             add_progbar=True,
             model=self.model,
             epochs=self.settings.epochs,

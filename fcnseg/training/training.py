@@ -92,7 +92,7 @@ def train(
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
     """
-    check_dataset(data, fold=fold)
+    check_dataset(data, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir, config, resume=resume)
     origin = Origin.of(data, init_from=init_from, fold=fold)
@@ -128,6 +128,7 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
         fold=None if origin.fold is None else origin.fold.number,
         folds=None if origin.fold is None else origin.fold.count,
         validation_cases=origin.validation_cases(),
+        lost_organs=loop.lost.names,
         config=config,
         started=loop.progress.started,
         seconds=loop.progress.seconds,

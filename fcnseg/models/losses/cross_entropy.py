@@ -33,8 +33,14 @@ class CrossEntropyLoss(keras.losses.Loss):
     with p_nk the softmax of voxel n at class k, and v_k the weight of that class. It is PyTorch's
     `cross_entropy` with `weight`, `ignore_index` and `label_smoothing`.
 
+    With class balance b the weight of class k is also multiplied by f_k^-b, where f_k is its share
+    of the voxels of the global batch. Then the loss is a mean over classes of their mean
+    -log p_n, in which a class of G_k voxels counts G_k^(1 - b): like its voxels for b = 0, all
+    classes alike for b = 1 (the balanced cross-entropy), the square root between them for 1/2.
+
     Args:
         class_weights: `uniform`, or a number for each class, background first.
+        class_balance: b, from 0 to 1.
         ignore_label: The class index of voxels that count nowhere.
         label_smoothing: e, from 0 to below 1.
         name: Of the loss.
@@ -45,6 +51,7 @@ class CrossEntropyLoss(keras.losses.Loss):
         self,
         class_weights: ClassWeights = "uniform",
         *,
+        class_balance: float = 0.0,
         ignore_label: int | None = None,
         label_smoothing: float = 0.0,
         name: str = "cross_entropy",
@@ -52,6 +59,7 @@ class CrossEntropyLoss(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.class_weights = class_weights if isinstance(class_weights, str) else [*class_weights]
+        self.class_balance = class_balance
         self.ignore_label = ignore_label
         self.label_smoothing = label_smoothing
 
@@ -74,21 +82,30 @@ class CrossEntropyLoss(keras.losses.Loss):
         classes, counts = counted_voxels(y_true, self.ignore_label)
         logits = tf.cast(y_pred, tf.float32)
         values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
-        weights = counts
-        if not isinstance(self.class_weights, str):
-            weights *= tf.gather(weights_of_classes(self.class_weights, y_pred), classes)
+        weights, of_classes = counts, self._weights(classes, counts, y_pred)
+        if of_classes is not None:
+            weights *= tf.gather(of_classes, classes)
         losses = weights * self.modulate(values)
         if self.label_smoothing:
             smooth = self.label_smoothing
-            losses = (1 - smooth) * losses + smooth * counts * self._of_all_classes(logits)
+            of_all = -tf.nn.log_softmax(logits) * (1.0 if of_classes is None else of_classes)
+            losses = (1 - smooth) * losses + smooth * counts * tf.reduce_mean(of_all, axis=-1)
         return losses, weights
 
-    def _of_all_classes(self, logits: tf.Tensor) -> tf.Tensor:
-        """The mean over classes of a voxel's weighed -log p."""
-        values = -tf.nn.log_softmax(logits)
+    def _weights(self, classes: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> Any:
+        """The weight of each class, float32 (classes,); None where all weights are 1."""
+        weights = None
         if not isinstance(self.class_weights, str):
-            values *= weights_of_classes(self.class_weights, logits)
-        return tf.reduce_mean(values, axis=-1)
+            weights = weights_of_classes(self.class_weights, logits)
+        if self.class_balance:
+            # (batch, z, y, x, classes) sums, as `sum_over_voxels` wants them.
+            members = tf.one_hot(classes, logits.shape[-1]) * counts[..., tf.newaxis]
+            voxels = sum_over_replicas(tf.reduce_sum(sum_over_voxels(members), axis=0))
+            # An absent class counts as one voxel, which only label smoothing can see.
+            shares = tf.maximum(voxels, 1.0) / tf.maximum(tf.reduce_sum(voxels), 1.0)
+            balance = shares**-self.class_balance
+            weights = balance if weights is None else weights * balance
+        return weights
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
         """What a voxel's cross-entropy adds to the numerator, before its weight."""
@@ -99,6 +116,7 @@ class CrossEntropyLoss(keras.losses.Loss):
         return {
             **super().get_config(),
             "class_weights": self.class_weights,
+            "class_balance": self.class_balance,
             "ignore_label": self.ignore_label,
             "label_smoothing": self.label_smoothing,
         }

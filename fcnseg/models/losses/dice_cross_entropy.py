@@ -17,12 +17,14 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
     """`SoftDiceLoss` plus `CrossEntropyLoss`.
 
     Dice alone has next to no gradient for an organ that the network gives up early, as a small one
-    may be; the cross-entropy has. nnU-Net (Isensee et al. 2021) and the group's later network (the
-    MONAI bundle `multi_organ_segmentation`) train with this sum.
+    may be; a cross-entropy with class balance has (docs/decisions/0017). nnU-Net (Isensee et al.
+    2021) and the group's later network (the MONAI bundle `multi_organ_segmentation`) train with
+    this sum, without class balance.
 
     Args:
         class_weights: `uniform`, `simple` or `square`, of the Dice alone, while voxels count alike
             in the cross-entropy; or a number for each class, of both.
+        class_balance: Of the cross-entropy alone.
         label_smoothing: Of the cross-entropy alone.
         name: Of the loss.
         **kwargs: `per` and `background`, of the Dice alone, and `ignore_label` of `OverlapLoss`; as
@@ -33,14 +35,17 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
         self,
         class_weights: OverlapWeights = "uniform",
         *,
+        class_balance: float = 0.0,
         label_smoothing: float = 0.0,
         name: str = "dice_cross_entropy",
         **kwargs: Any,
     ) -> None:
         super().__init__(class_weights, name=name, **kwargs)
+        self.class_balance = class_balance
         self.label_smoothing = label_smoothing
         self._cross_entropy = CrossEntropyLoss(
             "uniform" if isinstance(class_weights, str) else class_weights,
+            class_balance=class_balance,
             ignore_label=self.ignore_label,
             label_smoothing=label_smoothing,
         )
@@ -51,4 +56,5 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        own = {"class_balance": self.class_balance, "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), **own}

@@ -1,0 +1,170 @@
+"""Organs that a run can learn, and organs that it is losing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from fcnseg.config import Config
+from fcnseg.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+FEW_CASES = 3
+"""An organ in fewer training cases is warned of: fewer cannot show how patients differ."""
+
+_VALIDATIONS = 3  # in a row; batch norm's averages may spoil one alone
+# Soft Dice leaves an organ that it gave up at 0.00 to 0.01 (docs/decisions/0017); one that is being
+# found passes 0.05 within an epoch or two.
+_LOST = 0.05
+_LEARNT = 0.3  # mean of the other organs, above which it is no matter of time alone
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOrgan:
+    """An organ in the cases that train.
+
+    Attributes:
+        name: Class name.
+        cases: Cases that have a voxel of it; None where the manifest does not say.
+        voxels: In all of them.
+    """
+
+    name: str
+    cases: int | None
+    voxels: int
+
+    def __str__(self) -> str:
+        if self.cases is None:
+            return f"{self.name} ({self.voxels} training voxels)"
+        return f"{self.name} ({self.voxels} voxels in {self.cases} training cases)"
+
+
+def count_organs(
+    class_names: Sequence[str], class_voxels: Sequence[Sequence[int]]
+) -> tuple[TrainingOrgan, ...]:
+    """Counts the cases and voxels of each organ.
+
+    Args:
+        class_names: In order, background first.
+        class_voxels: Of each case that trains, the voxels of each class.
+    """
+    return tuple(
+        TrainingOrgan(name, sum(n[k] > 0 for n in class_voxels), sum(n[k] for n in class_voxels))
+        for k, name in enumerate(class_names)
+        if k > 0
+    )
+
+
+def check_organs(organs: Sequence[TrainingOrgan], *, source: str) -> None:
+    """Checks that each organ can be learnt, and warns of those in few cases.
+
+    Args:
+        organs: Of the cases that train.
+        source: The training cases in words, for the error.
+
+    Raises:
+        DatasetError: If an organ has no voxel; it names all such organs.
+    """
+    missing = [organ.name for organ in organs if organ.voxels == 0]
+    if missing:
+        raise DatasetError(
+            f"{source} have no voxel of {', '.join(missing)}: take the class out of the label map,"
+            " or put cases that have it into the train split"
+        )
+    few = [organ for organ in organs if organ.cases is not None and organ.cases < FEW_CASES]
+    if few:
+        logger.warning(f"organs in fewer than {FEW_CASES} cases: {', '.join(map(str, few))}")
+
+
+class LostOrgans(keras.callbacks.Callback):
+    """Warns of organs whose validation Dice stays at about 0 while others are learnt.
+
+    An organ is lost where its Dice is below 0.05 in three validations in a row, the last included,
+    and the mean Dice of the other organs above 0.3 in the last. Each is warned of once, and again
+    if it was found in between. `lost_organs`, their number, is added to the logs of epochs that
+    validate.
+
+    Attributes:
+        names: Those that are lost now.
+        rows: Logs of the epochs so far, with `val_dice_<organ>`; a resumed run sets them.
+    """
+
+    def __init__(self, organs: Sequence[TrainingOrgan], config: Config) -> None:
+        """Makes the callback.
+
+        Args:
+            organs: Of the cases that train.
+            config: Of the run; what the warning suggests depends on it.
+        """
+        super().__init__()
+        self.organs = organs
+        self.advice = _advice(config)
+        self.rows: list[dict[str, float]] = []
+        self.names: tuple[str, ...] = ()
+
+    def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Takes the logs of the epochs that ended before, whose warnings were given then."""
+        self.rows = [dict(row) for row in rows]
+        self.names = self._lost()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Warns if the epoch validated and an organ is newly lost."""
+        del epoch
+        self.rows.append(dict(logs or {}))
+        if logs is None or "val_dice" not in logs:
+            return
+        before, self.names = self.names, self._lost()
+        logs["lost_organs"] = len(self.names)
+        for organ in self.organs:
+            if organ.name in self.names and organ.name not in before:
+                logger.warning(self._warning(organ))
+
+    def _lost(self) -> tuple[str, ...]:
+        validated = [row for row in self.rows if "val_dice" in row]
+        if len(validated) < _VALIDATIONS:
+            return ()
+        return tuple(organ.name for organ in self.organs if self._is_lost(organ.name, validated))
+
+    def _is_lost(self, name: str, validated: Sequence[Mapping[str, float]]) -> bool:
+        recent = [_dice(row, name) for row in validated[-_VALIDATIONS:]]
+        others = [_dice(validated[-1], organ.name) for organ in self.organs if organ.name != name]
+        others = [dice for dice in others if not math.isnan(dice)]
+        if not others or not all(dice < _LOST for dice in recent):  # NaN: no case validates it
+            return False
+        return sum(others) / len(others) > _LEARNT
+
+    def _warning(self, organ: TrainingOrgan) -> str:
+        best = max(_dice(row, organ.name) for row in self.rows if "val_dice" in row)
+        fell = f" after {best:.2f}" if best >= _LOST else ""
+        return (
+            f"losing {organ}: validation Dice below {_LOST} in the last {_VALIDATIONS}"
+            f" validations{fell}, while other organs are learnt; try {self.advice}"
+        )
+
+
+def _dice(row: Mapping[str, float], organ: str) -> float:
+    return row.get(f"val_dice_{organ}", math.nan)
+
+
+def _advice(config: Config) -> str:
+    """Settings that keep small organs, of those that the run does not have yet."""
+    balanced = config.loss.name in ("dice_cross_entropy", "cross_entropy")
+    advice = []
+    if not balanced:
+        advice.append("loss.name=dice_cross_entropy")
+    elif config.loss.class_balance < 1:
+        advice.append(f"a loss.class_balance above {config.loss.class_balance:g}")
+    if not config.training.warm_up_steps:
+        advice.append("training.warm_up_steps=50")
+    advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")
+    if config.patches.foreground_fraction < 1:
+        advice.append(
+            f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}"
+        )
+    return ", ".join(advice)

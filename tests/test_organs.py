@@ -1,0 +1,161 @@
+"""Organs that a run cannot learn are refused, and those that it is losing are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+from small_records import make_record, write_dataset
+from small_runs import make_config
+
+from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
+from fcnseg.data import Fold
+from fcnseg.errors import DatasetError
+from fcnseg.training import read_run, train
+from fcnseg.training.dataset import check_dataset
+from fcnseg.training.organs import LostOrgans, TrainingOrgan, check_organs
+
+ORGANS = (TrainingOrgan("liver", 9, 80_000), TrainingOrgan("gallbladder", 9, 1_200))
+NAN = float("nan")
+
+
+def watch(validations, *, config=None):
+    """The callback after epochs with a validation Dice of liver and gallbladder each, or None."""
+    lost = LostOrgans(ORGANS, config or Config())
+    rows = []
+    for epoch, dices in enumerate(validations):
+        logs = {"loss": 0.5}
+        if dices is not None:
+            liver, gallbladder = dices
+            mean = np.nanmean(dices)
+            logs |= {
+                "val_dice": mean,
+                "val_dice_liver": liver,
+                "val_dice_gallbladder": gallbladder,
+            }
+        lost.on_epoch_end(epoch, logs)
+        rows.append(logs)
+    return lost, rows
+
+
+@pytest.mark.parametrize(
+    ("validations", "lost", "warnings"),
+    [
+        ([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0)], ("gallbladder",), 1),
+        ([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0), (0.8, 0.0)], ("gallbladder",), 1),  # said once
+        ([(0.6, 0.0), (0.7, 0.01)], (), 0),  # too early to say
+        ([(0.6, 0.0), None, (0.7, 0.01), None, (0.8, 0.0)], ("gallbladder",), 1),
+        ([(0.1, 0.0), (0.2, 0.0), (0.2, 0.0)], (), 0),  # nothing is learnt yet
+        ([(0.6, 0.0), (0.7, 0.0), (0.8, 0.2)], (), 0),  # found
+        ([(0.6, 0.5), (0.7, 0.0), (0.7, 0.0), (0.8, 0.0)], ("gallbladder",), 1),  # fell back
+        ([(0.6, NAN), (0.7, NAN), (0.8, NAN)], (), 0),  # no case validates it
+        ([(0.6, 0.0)] * 3 + [(0.7, 0.4)] + [(0.7, 0.0)] * 3, ("gallbladder",), 2),
+        ([(0.0, 0.6), (0.0, 0.7), (0.0, 0.8)], ("liver",), 1),
+    ],
+)
+def test_organ_is_lost_when_others_are_learnt(validations, lost, warnings, caplog):
+    with caplog.at_level(logging.WARNING):
+        callback, rows = watch(validations)
+    assert callback.names == lost
+    assert rows[-1]["lost_organs"] == len(lost)
+    assert len(caplog.messages) == warnings
+
+
+def test_warning_names_organ_counts_and_what_to_try(caplog):
+    config = Config(
+        loss=LossConfig(name="dice"),
+        training=TrainingConfig(learning_rate=0.01, warm_up_steps=0),
+        patches=PatchConfig(foreground_fraction=0.5),
+    )
+    watch([(0.6, 0.5), (0.7, 0.0), (0.7, 0.0), (0.8, 0.0)], config=config)
+    assert caplog.messages == [
+        "losing gallbladder (1200 voxels in 9 training cases): validation Dice below 0.05 in the"
+        " last 3 validations after 0.50, while other organs are learnt; try"
+        " loss.name=dice_cross_entropy, training.warm_up_steps=50, a training.learning_rate below"
+        " 0.01, a patches.foreground_fraction above 0.5"
+    ]
+
+
+def test_resumed_run_does_not_warn_again(caplog):
+    _, rows = watch([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0)])
+    caplog.clear()
+    resumed = LostOrgans(ORGANS, Config())
+    resumed.resume(rows)
+    assert resumed.names == ("gallbladder",)
+    resumed.on_epoch_end(3, {"val_dice": 0.4, "val_dice_liver": 0.8, "val_dice_gallbladder": 0.0})
+    assert caplog.messages == []
+
+
+def test_organ_in_few_cases_is_warned_of(caplog):
+    check_organs([*ORGANS, TrainingOrgan("pancreas", 2, 300)], source="the training cases of data")
+    assert caplog.messages == [
+        "organs in fewer than 3 cases: pancreas (300 voxels in 2 training cases)"
+    ]
+
+
+def livers_alone(folder):
+    """Four cases, none of which has a spleen."""
+    records = [make_record(f"case_{seed}", seed=seed, organs=(1,)) for seed in range(4)]
+    return write_dataset(folder, {"train": [records[:3]], "validation": [records[3:]]})
+
+
+def test_organ_without_a_voxel_in_training_is_refused(tmp_path):
+    data = livers_alone(tmp_path / "data")
+    with pytest.raises(DatasetError, match=r"the training cases of .* have no voxel of spleen"):
+        check_dataset(data)
+    check_dataset(data, ignore_label=2)  # counts nowhere
+
+
+def test_fold_without_a_voxel_of_an_organ_is_refused(dataset_with_one_spleen):
+    data, patient = dataset_with_one_spleen
+    refused = 0
+    for number in range(2):
+        fold = Fold(number, 2)
+        validating = fold.validating([f"case_{seed}" for seed in range(4)], seed=0)
+        if patient in validating:
+            refused += 1
+            with pytest.raises(DatasetError, match=rf"fold {number} of 2 of .* voxel of spleen"):
+                check_dataset(data, fold=fold)
+        else:
+            check_dataset(data, fold=fold)
+    assert refused == 1
+
+
+@pytest.fixture
+def dataset_with_one_spleen(tmp_path):
+    """Four cases of which one, of the named patient, has a spleen."""
+    organs = {seed: (1, 2) if seed == 2 else (1,) for seed in range(4)}
+    records = [make_record(f"case_{seed}", seed=seed, organs=organs[seed]) for seed in organs]
+    data = tmp_path / "data"
+    return write_dataset(data, {"train": [records[:3]], "validation": [records[3:]]}), "case_2"
+
+
+def unlearnable(record):
+    """The case with a spleen of scattered voxels that look like what surrounds them."""
+    rng = np.random.default_rng(int(record.case_id[-1]))
+    label = np.where(record.label == 2, 0, record.label).astype(np.uint8)
+    hu = np.where(label == 1, 200, -100) + rng.normal(0, 5, label.shape)
+    rows = rng.choice(np.argwhere(label == 0), 12, replace=False)
+    label[tuple(rows.T)] = 2
+    coordinates = [np.argwhere(label == organ)[:1000] for organ in (1, 2)]
+    return dataclasses.replace(
+        record,
+        image=hu.astype(np.int16),
+        label=label,
+        class_histogram=np.bincount(label.ravel(), minlength=3),
+        foreground_coordinates=np.concatenate(coordinates).astype(np.int32),
+        foreground_counts=np.array([0, *map(len, coordinates)]),
+    )
+
+
+def test_run_names_an_organ_that_cannot_be_learnt(tmp_path, caplog):
+    records = [unlearnable(make_record(f"case_{seed}", seed=seed)) for seed in range(4)]
+    data = write_dataset(tmp_path / "data", {"train": [records[:3]], "validation": [records[3:]]})
+    config = make_config(
+        ModelConfig(filters=(4, 8)), epochs=5, steps_per_epoch=20, learning_rate=1e-2
+    )
+    train(override(config, {"loss.name": "dice"}), data, tmp_path / "run")
+    assert read_run(tmp_path / "run").lost_organs == ("spleen",)
+    assert any(message.startswith("losing spleen") for message in caplog.messages)
