@@ -18,7 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from fcnseg.conversion import s3
 from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.dicom_headers import begins_dicom
+from fcnseg.volumes.dicom_files import begins_dicom
 
 s3.mend()  # every worker that opens a file imports this module
 

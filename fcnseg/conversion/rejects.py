@@ -41,6 +41,8 @@ CODES = {
     "dicom_duplicate_slice": "two slices have one position",
     "dicom_missing_slice": "a slice is missing between two others",
     "dicom_uneven_slices": "the slices are unevenly spaced",
+    "dicom_bad_rescale": "slices lack the rescale values that others have, or have impossible ones",
+    "dicom_mixed_scans": "slices of several scans, patients or frames of reference are mixed",
     "dicom_gantry_tilt": "the slices are shifted against each other, as by a tilted gantry",
     "dicom_not_seg": "the DICOM label is not one segmentation object",
     "segments_overlap": "the label keeps overlapping segments, which make no label map",
@@ -67,6 +69,7 @@ WARNINGS = {
     "masks_overlap": "masks overlap; the later class of the label map took the voxels",
     "dicom_series_chosen": "the folder holds several CT series, of which the largest was taken",
     "dicom_localizers_left_out": "the DICOM series holds localizers, which were left out",
+    "dicom_files_left_out": "the DICOM folder holds other files, which were left out",
 }
 """What each code in the warnings means; the case is converted all the same."""
 
@@ -79,6 +82,7 @@ ACCEPTABLE = (
     "windowed_image",
     "missing_rescale",
     "no_tissue",
+    "dicom_mixed_scans",
     "label_empty",
 )
 """Codes of what is implausible, not impossible: a user may accept it."""

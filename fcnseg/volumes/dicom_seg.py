@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
+from fcnseg.volumes.dicom_files import find_files
 from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
 from fcnseg.volumes.volume import Geometry, Shape, Volume
 
@@ -49,7 +50,7 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
 
 def _open(path: str, *, lazily: bool = False) -> Any:
     """The one segmentation object in a file or folder."""
-    headers = read_headers(path)
+    headers = read_headers(find_files(path))
     found = segmentations(headers)
     if len(found) != 1:
         kinds = sorted({header.modality for header in headers})

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.volumes.dicom_headers import SUFFIX, holds_dicom, is_dicom, read_headers
+from fcnseg.volumes.dicom_files import SUFFIX, find_files, holds_dicom, is_dicom
+from fcnseg.volumes.dicom_headers import read_headers
 from fcnseg.volumes.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
@@ -113,7 +114,7 @@ def _holds_slices(folder: Path) -> bool:
     if any(is_volume_name(file.name) and file.suffix != SUFFIX for file in files):
         return False
     first = next((file for file in files if is_dicom(file)), None)
-    return first is not None and len(read_headers(str(first))[0].slices) <= 1
+    return first is not None and len(read_headers(find_files(str(first)))[0].slices) <= 1
 
 
 def _is_volume(path: Path) -> bool:
