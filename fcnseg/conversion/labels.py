@@ -18,9 +18,11 @@ from fcnseg.volumes import (
     LabelMap,
     Volume,
     case_id_of,
-    check_same_grid,
+    check_same_voxels,
+    is_turned,
     read_geometry,
     read_label,
+    turn_like,
 )
 from fcnseg.volumes.reading import SUFFIXES
 from fcnseg.volumes.regridding import nearest_on_grid
@@ -153,7 +155,7 @@ class LabelReader:
         """The label's array on the grid of the image, and what was done to bring it there."""
         mismatch = self._mismatch(label.geometry, image, file)
         if mismatch is None:
-            return label.array, []
+            return turn_like(label, image).array, []
         if self.checks.on_mismatch == "trust_image":
             return label.array, [Finding("label_moved", f"taken as the image lies: {mismatch}")]
         on_grid = nearest_on_grid(label, image)
@@ -162,14 +164,16 @@ class LabelReader:
     def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
         """What differs, if anything does and it is allowed."""
         try:
-            check_same_grid(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
+            check_same_voxels(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
         except GeometryError as error:
             same_shape = image.shape == label.shape
-            allowed = self.checks.on_mismatch
-            if allowed == "resample_label" or (allowed == "trust_image" and same_shape):
+            trusted = self.checks.on_mismatch == "trust_image" and same_shape
+            mirrors = trusted and is_turned(label, image)
+            if self.checks.on_mismatch == "resample_label" or (trusted and not mirrors):
                 return str(error)
+            reason = f"{error}; trust_image turns and mirrors none" if mirrors else str(error)
             code = "grid_mismatch" if same_shape else "shape_mismatch"
-            raise CaseError(code, str(error), file=file) from error
+            raise CaseError(code, reason, file=file) from error
         return None
 
 

@@ -12,10 +12,11 @@ from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
     LabelMap,
     Volume,
-    check_same_grid,
+    check_same_voxels,
     list_volumes,
     read_ct,
     read_label,
+    turn_like,
 )
 
 PathLike = str | os.PathLike[str]
@@ -102,19 +103,21 @@ def read_case(files: CaseFiles, label_map: LabelMap) -> Case:
         label_map: Turns the label's ids into class indices.
 
     Returns:
-        Truth, mask and image on one grid.
+        Truth, mask and image on the grid of the label file.
 
     Raises:
         InputError: If a file is unreadable.
         LabelError: If the label holds an id that the map refuses, or the mask no class index.
-        GeometryError: If they do not lie on one grid.
+        GeometryError: If they do not have the same voxels in the same places.
     """
     case_id = files.case_id
     label, mask = (read_label(path, case_id=case_id) for path in (files.label, files.mask))
-    check_same_grid(mask, label, names=("mask", "label"), case_id=case_id)
+    check_same_voxels(mask, label.geometry, names=("mask", "label"), case_id=case_id)
+    mask = turn_like(mask, label)
     image = None if files.image is None else read_ct(files.image, case_id=case_id)
     if image is not None:
-        check_same_grid(image, label, case_id=case_id)
+        check_same_voxels(image, label.geometry, case_id=case_id)
+        image = turn_like(image, label)
     indices = LabelMap.consecutive(label_map.class_names)
     classes, predicted = without_ignored(
         label_map.apply(label.array, case_id=case_id),

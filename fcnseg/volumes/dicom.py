@@ -119,7 +119,7 @@ def _may_be_slice(header: Header) -> bool:
 
 
 def _stranger(header: Header) -> Header:
-    """An image that is not of CT by its header in a series that is: it may be a slice all the same."""
+    """An image of another modality in a CT series: it may be a slice all the same."""
     problem = InputError(
         f"a series must be of one modality, got {header.modality} in {header.file} among CT of"
         f" series {header.series_uid}",

@@ -47,6 +47,7 @@ _GROUP_OF = {
     "IrradiationEventUID": ("IrradiationEventIdentificationSequence", "IrradiationEventUID"),
 }
 
+
 @dataclasses.dataclass(frozen=True)
 class Header:
     """What a DICOM file tells before its pixels.
@@ -210,7 +211,7 @@ def _rescale(dataset: Any, frame: int | None, keyword: str, file: Path) -> float
     if not np.isfinite(number) or (keyword == "RescaleSlope" and number == 0):
         where = "" if frame is None else f" frame {frame + 1}"
         raise InputError(
-            f"{keyword} must be a finite number, and of a slope not 0, got {number} in {file}{where}",
+            f"{keyword} must be a finite number, and a slope not 0, got {number} in {file}{where}",
             code="dicom_bad_rescale",
         )
     return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from fcnseg.errors import InputError, told
@@ -73,7 +74,7 @@ def find_scans(slices: Sequence[Slice], *, what: str) -> Iterator[Finding]:
 
 def _first_change(slices: Sequence[Slice], keyword: str) -> list[Slice]:
     """The first neighbours that differ, if any do."""
-    pairs = zip(slices, slices[1:], strict=False)
+    pairs = itertools.pairwise(slices)
     return next(
         ([one, other] for one, other in pairs if one.scan[keyword] != other.scan[keyword]), []
     )

@@ -12,11 +12,14 @@ from fcnseg.errors import GeometryError, InputError, LabelError, one_line, requi
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.dicom_files import find_files
 from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
+from fcnseg.volumes.orientation import turn_geometry_like, turn_like
 from fcnseg.volumes.volume import Geometry, Shape, Volume
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
+
+Place = tuple[int, int, int]  # index (z, y, x)
 
 
 def segmentations(headers: Iterable[Header]) -> list[Header]:
@@ -26,8 +29,12 @@ def segmentations(headers: Iterable[Header]) -> list[Header]:
 
 def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
     """The grid that encloses all frames, or that of the image of which it is a part."""
+    segmentation = _open(path, lazily=True)
     with quiet():
-        found = _open(path, lazily=True).get_volume_geometry()
+        try:
+            found = segmentation.get_volume_geometry()
+        except Exception as error:  # highdicom raises of many kinds
+            raise _refusal(error, path) from error
     if found is None:
         raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
     affine, _ = _affine(found, path)
@@ -44,8 +51,11 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
             raise _refusal(error, path) from error
     affine, upwards = _affine(found, path)
     ids = found.array if upwards else found.array[::-1]
-    geometry, start = _completed(Geometry(ids.shape, affine), like)
-    return Volume(_placed(ids, geometry.shape, start), geometry.affine)
+    part = Volume(ids, affine)
+    geometry, start = _completed(part.geometry, like)
+    if like is None or start is None:
+        return part
+    return Volume(_placed(turn_like(part, like).array, geometry.shape, start), geometry.affine)
 
 
 def _open(path: str, *, lazily: bool = False) -> Any:
@@ -91,30 +101,29 @@ def _affine(found: Any, path: str) -> tuple[Affine, bool]:
     return check_affine(affine_from_lps(origin, steps), what=path), upwards
 
 
-def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, tuple[int, int, int]]:
-    """The grid of the whole as the part tells it, and where the part begins in it.
+def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place | None]:
+    """The grid of the whole as the part tells it, and where the part, turned, begins in it.
 
-    A grid that is no part of the whole stays as it is.
+    A grid that is no part of the whole stays as it is and begins nowhere.
     """
-    nowhere = (0, 0, 0)
     if whole is None:
-        return part, nowhere
-    start = np.rint((np.linalg.inv(whole.affine) @ part.affine)[:3, 3])
+        return part, None
+    turned = turn_geometry_like(part, whole)
+    start = np.rint((np.linalg.inv(whole.affine) @ turned.affine)[:3, 3])
     shift = np.eye(4)
     shift[:3, 3] = start
     z, y, x = (int(index) for index in start[::-1])
-    ends = np.add((z, y, x), part.shape)
-    distance = Geometry(part.shape, whole.affine @ shift).corners_mm() - part.corners_mm()
+    distance = Geometry(turned.shape, whole.affine @ shift).corners_mm() - turned.corners_mm()
     if (
         min(z, y, x) < 0
-        or (ends > whole.shape).any()
+        or (np.add((z, y, x), turned.shape) > whole.shape).any()
         or np.abs(distance).max() > _PART_TOLERANCE_MM
     ):
-        return part, nowhere
-    return Geometry(whole.shape, part.affine @ np.linalg.inv(shift)), (z, y, x)
+        return part, None
+    return Geometry(whole.shape, turned.affine @ np.linalg.inv(shift)), (z, y, x)
 
 
-def _placed(part: npt.NDArray[Any], shape: Shape, start: tuple[int, int, int]) -> npt.NDArray[Any]:
+def _placed(part: npt.NDArray[Any], shape: Shape, start: Place) -> npt.NDArray[Any]:
     if part.shape == shape:
         return part
     whole = np.zeros(shape, dtype=part.dtype)
