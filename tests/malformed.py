@@ -17,7 +17,7 @@ from dicom_series import make_slices
 from dicom_series import write as write_series
 from small_cases import AFFINE, write_case
 
-from fcnseg.volumes import Volume, write_volume
+from fcnseg.volumes import Volume, read_geometry, write_volume
 
 SHAPE = (12, 14, 16)
 
@@ -162,6 +162,15 @@ def series_as_label(files: Files) -> None:
     """The CT once more in the place of its DICOM segmentation."""
     slices = make_slices(CT, spacing=(10, 7.5, 5))
     files.image = files.label = write_series(slices, files.image.parent / "series")
+
+
+def two_scans(files: Files) -> None:
+    """Every other slice of a series is of a second acquisition."""
+    slices = make_slices(CT, spacing=(10, 7.5, 5))
+    for z, made in enumerate(slices):
+        made.AcquisitionNumber = 1 + z % 2
+    files.image = write_series(slices, files.image.parent / "series")
+    label(LIVER * np.uint8(5), read_geometry(files.image).affine)(files)
 
 
 def masks(**arrays) -> Spoil:
@@ -321,6 +330,14 @@ OF_CASES = {
         "values are -1400 to -401, but 99.5% lie below -4",
         "image",
         image(random_hu(low=-1400, high=-400)),
+    ),
+    "two scans in one series": Malformed(
+        "convert",
+        "dicom_mixed_scans",
+        "of one AcquisitionNumber must not lie between those of another, got 1 in IM003_5.dcm, 2"
+        " in IM010_5.dcm, 1 in IM017_5.dcm, of series",
+        "image",
+        two_scans,
     ),
     "one NaN": Malformed(
         "convert",
@@ -495,6 +512,13 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
         set(),
     ),
     "doubles": (image(CT.astype(np.float64)), set()),
+    "rows of the label from back to front": (
+        label(
+            LIVER[:, ::-1] * np.uint8(5),
+            AFFINE @ np.array([[1, 0, 0, 0], [0, -1, 0, 13], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        ),
+        set(),
+    ),
     "float noise in the affine": (label(LIVER * np.uint8(5), AFFINE * (1 + 1e-8)), set()),
     "ids as doubles": (label(LIVER * 5.0), set()),
     "masks": (masks(liver=LIVER, spleen=np.roll(LIVER, 6, axis=0)), set()),

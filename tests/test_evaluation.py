@@ -2,6 +2,7 @@ import csv
 import io
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -199,6 +200,25 @@ def test_another_grid_is_refused(folders, array, affine, message):
     write_label(folders / "masks", "a", array, affine)
     with pytest.raises(GeometryError, match=rf"{message}.*\(case a\)"):
         read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SPR"])
+def test_the_order_of_axes_does_not_matter(folders, axes):
+    """Of mask, label and image the same voxels may be stored in any order."""
+    straight = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    for folder, array in (("masks", drawn("110", "022")), ("images", drawn("123", "456"))):
+        volume = nib.Nifti1Image(array.T, AFFINE)
+        now = nib.orientations.io_orientation(AFFINE)
+        turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+        turned = volume.as_reoriented(turn)
+        write_label(folders / folder, "a", np.asarray(turned.dataobj).T, turned.affine)
+        write_label(folders / folder, "b", array)
+    files = pair_files(folders / "masks", folders / "labels", folders / "images")[0]
+    case = read_case(files, LABEL_MAP)
+    np.testing.assert_array_equal(case.mask.array, straight.mask.array)
+    np.testing.assert_array_equal(case.truth.array, straight.truth.array)
+    np.testing.assert_array_equal(case.image.array, drawn("123", "456"))
+    assert case.scores(TOLERANCES_MM) == straight.scores(TOLERANCES_MM)
 
 
 def test_an_image_on_another_grid_is_refused(folders):

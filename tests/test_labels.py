@@ -8,6 +8,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from object_store import ObjectStore
 from small_cases import AFFINE, SPACING_MM
 
@@ -218,6 +219,94 @@ ORIENTATIONS = [
     for order in itertools.permutations(("RL", "AP", "SI"))
     for axes in itertools.product(*order)
 ]
+
+
+def stored_as(axes: str, label: Volume) -> Volume:
+    """The same voxels in the same places, their axes in that order."""
+    straight = nib.Nifti1Image(label.array.T, label.affine)
+    now = nib.orientations.io_orientation(label.affine)
+    turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+    turned = straight.as_reoriented(turn)
+    return Volume(np.asarray(turned.dataobj).T, turned.affine)
+
+
+def tilted(affine: np.ndarray) -> np.ndarray:
+    """An oblique grid, as of a head that is not straight."""
+    turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(x=0.3, z=0.2))
+    return turn @ affine
+
+
+@pytest.mark.parametrize("on_mismatch", ["reject", "resample_label", "trust_image"])
+@pytest.mark.parametrize("axes", ORIENTATIONS, ids="".join)
+def test_the_order_of_axes_of_a_label_does_not_matter(tmp_path, axes, on_mismatch):
+    """The same voxels in the same places are turned, and no voxel is interpolated."""
+    ids = np.random.default_rng(0).choice(np.array([0, 5, 6, 63], np.uint8), SHAPE)
+    wanted = LABEL_MAP.apply(ids)
+    for affine in (AFFINE, tilted(AFFINE)):
+        image = Geometry(SHAPE, affine)
+        turned = stored_as("".join(axes), Volume(ids, affine))
+        path = write(tmp_path / "label.nii.gz", turned.array, turned.affine)
+        bringing = reader(on_mismatch=on_mismatch)
+        bringing.inspect(path, image)
+        label, findings = bringing.read(path, image)
+        np.testing.assert_array_equal(label, wanted)
+        assert findings == []
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_the_order_of_axes_does_not_matter_in_other_formats(tmp_path, suffix):
+    turned = stored_as("LAS", Volume(boxes(5), AFFINE))
+    picture = sitk.GetImageFromArray(turned.array)
+    lps = np.diag([-1, -1, 1, 1]) @ turned.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    picture.SetOrigin(lps[:3, 3])
+    picture.SetSpacing(spacing)
+    picture.SetDirection((lps[:3, :3] / spacing).ravel())
+    sitk.WriteImage(picture, tmp_path / f"label{suffix}")
+    label, findings = reader().read(f"{tmp_path}/label{suffix}", GRID)
+    np.testing.assert_array_equal(label, boxes(1))
+    assert findings == []
+
+
+def test_the_order_of_axes_of_masks_does_not_matter(masks):
+    wanted, _ = reader().read(str(masks), GRID)
+    for name, axes in (("liver", "LAS"), ("cava", "ASR")):
+        mask = boxes(1) if name == "liver" else boxes(0, 1)
+        turned = stored_as(axes, Volume(mask, AFFINE))
+        write(masks / f"{name}.nii.gz", turned.array, turned.affine)
+    reader().inspect(str(masks), GRID)
+    label, _ = reader().read(str(masks), GRID)
+    np.testing.assert_array_equal(label, wanted)
+
+
+MIRRORS = {
+    "left and right": (-1, 1, 1),
+    "front and back": (1, -1, 1),
+    "head and foot": (1, 1, -1),
+    "half a turn": (-1, -1, 1),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_a_label_that_another_direction_is_told_of_is_never_mirrored(tmp_path, name):
+    """It lies elsewhere by its header, so nobody knows which voxel is which."""
+    path = write(tmp_path / "label.nii.gz", boxes(5), AFFINE @ np.diag([*MIRRORS[name], 1]))
+    for options in ({}, {"on_mismatch": "trust_image"}):
+        for act in (reader(**options).inspect, reader(**options).read):
+            with pytest.raises(CaseError, match="orientation LPS and") as caught:
+                act(path, GRID)
+            assert caught.value.code == "grid_mismatch"
+    assert str(caught.value).endswith("trust_image turns and mirrors none")
+
+
+def test_axes_in_another_order_are_not_the_same_voxels_elsewhere(tmp_path):
+    """A turned label that is also shifted is refused as it was."""
+    turned = stored_as("LAS", Volume(boxes(5), AFFINE))
+    turned.affine[0, 3] += 0.5
+    path = write(tmp_path / "label.nii.gz", turned.array, turned.affine)
+    with pytest.raises(CaseError, match="must lie on the same grid") as caught:
+        reader().inspect(path, GRID)
+    assert caught.value.code == "grid_mismatch"
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS, ids="".join)
