@@ -302,11 +302,11 @@ BAD_DICOM = {
     ),
     "a slice of no modality": BadFile(
         "dicom_not_ct",
-        "of one modality, got none in .*IM031_5.dcm among CT",
+        "of CT images alone, got modality none in .*IM031_5.dcm, of series",
         with_values(4, Modality=None),
     ),
     "a slice of another modality": BadFile(
-        "dicom_not_ct", "got PT in .*IM031_5.dcm", with_values(4, Modality="PT")
+        "dicom_not_ct", "got modality PT in .*IM031_5.dcm", with_values(4, Modality="PT")
     ),
     "a series for each slice": BadFile(
         "bad_geometry", "each of the 5 CT series in .* has one", a_series_for_each_slice

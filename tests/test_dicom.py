@@ -600,6 +600,48 @@ def test_fractional_segments_are_refused(tmp_path):
         read_label(path)
 
 
+def other_number(made):
+    made.SegmentSequence[1].SegmentNumber = 7
+
+
+def fewer_rows(made):
+    made.Rows -= 2
+
+
+def no_frames(made):
+    made.NumberOfFrames = None
+
+
+def columns_of_no_number(made):
+    made["Columns"] = pydicom.DataElement("Columns", "FD", float("nan"))
+
+
+BAD_SEGMENTATIONS = {
+    "frames of a segment that is not described": (
+        other_number,
+        "a frame is of segment 2, but SegmentSequence describes 1, 7",
+    ),
+    "more pixels than the header tells": (fewer_rows, "but there are"),
+    "no number of frames": (no_frames, "not a whole segmentation"),
+    "columns of no number": (columns_of_no_number, "not a whole segmentation"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SEGMENTATIONS)
+def test_a_broken_segmentation_is_refused_in_one_line(tmp_path, capfd, name):
+    """And never taken without some of its frames."""
+    spoil, reason = BAD_SEGMENTATIONS[name]
+    path = write_segmentation(tmp_path / "seg.dcm", make_slices(), segments())
+    made = pydicom.dcmread(path)
+    spoil(made)
+    made.save_as(path)
+    for read in (read_geometry, read_label):
+        with pytest.raises(InputError, match=reason) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    assert "File" not in capfd.readouterr().err
+
+
 def test_images_are_no_label(tmp_path):
     series = write(make_slices(), tmp_path / "series")
     with pytest.raises(InputError, match="must be one segmentation object.* 0 of them") as caught:

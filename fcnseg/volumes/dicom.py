@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra, told
 from fcnseg.volumes import dicom_seg, jpeg_lossless
 from fcnseg.volumes.dicom_files import find_files
-from fcnseg.volumes.dicom_headers import CT_CLASSES, Header, quiet, read_headers
+from fcnseg.volumes.dicom_headers import CT_CLASSES, Header, check_length, quiet, read_headers
 from fcnseg.volumes.dicom_scans import check_rescale, find_scans
 from fcnseg.volumes.slices import Slice, stack
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume
@@ -106,23 +106,25 @@ def _list_series(headers: Sequence[Header], path: str) -> list[Series]:
             f" in {path}",
             code="dicom_not_ct",
         )
-    for header in headers:
-        if header.series_uid in by_uid and not header.is_ct and _may_be_slice(header):
-            by_uid[header.series_uid].append(_stranger(header))
+    strangers = [one for one in headers if _is_stranger(one, in_ct=one.series_uid in by_uid)]
+    for header in strangers:
+        by_uid[header.series_uid].append(_not_ct(header))
     series = [_series(uid, images) for uid, images in by_uid.items()]
     return sorted(series, key=lambda one: (-len(one.slices), one.uid))
 
 
-def _may_be_slice(header: Header) -> bool:
-    is_segmentation = bool(dicom_seg.segmentations([header]))
-    return header.kind in CT_CLASSES or (header.is_image and not is_segmentation)
+def _is_stranger(header: Header, *, in_ct: bool) -> bool:
+    """Whether what is no CT image may be a slice: by its class, or by the CT series it is in."""
+    has_pixels = header.is_image and not dicom_seg.segmentations([header])
+    is_like_ct = header.kind in CT_CLASSES or (in_ct and (has_pixels or header.modality == "CT"))
+    return is_like_ct and not header.is_ct
 
 
-def _stranger(header: Header) -> Header:
-    """An image of another modality in a CT series: it may be a slice all the same."""
+def _not_ct(header: Header) -> Header:
     problem = InputError(
-        f"a series must be of one modality, got {header.modality} in {header.file} among CT of"
-        f" series {header.series_uid}",
+        f"a CT series must be of CT images alone, got modality {header.modality}"
+        f"{'' if header.is_image else ' without pixels'} in {header.file}, of series"
+        f" {header.series_uid}",
         code="dicom_not_ct",
     )
     return dataclasses.replace(header, problem=problem)
@@ -180,24 +182,10 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     with quiet():
         try:
             dataset = pydicom.dcmread(file)
-            _check_length(dataset)
+            check_length(dataset)
             yield from iter_pixels(dataset, indices=indices, decoding_plugin=slices[0].decoder)
         except Exception as error:  # decoders raise of many kinds for broken bytes
             raise InputError(f"not a whole volume: {file}: {one_line(error)}") from error
-
-
-def _check_length(dataset: Any) -> None:
-    """Checks that pixels are no more than the header tells; less than a row is padding.
-
-    That they are no less is what pydicom checks.
-    """
-    if dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
-        return
-    row = dataset.Columns * dataset.BitsAllocated // 8
-    told_bytes = row * dataset.Rows * int(dataset.get("NumberOfFrames") or 1)
-    found = len(dataset.PixelData)
-    if found - told_bytes >= max(row, 2):
-        raise ValueError(f"the header tells of {told_bytes} bytes of pixels, but there are {found}")
 
 
 def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:

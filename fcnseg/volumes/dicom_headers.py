@@ -24,7 +24,9 @@ CT_CLASSES = (
 )
 """SOP classes of CT images."""
 
+_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR by another name
 _LOCALIZER = "LOCALIZER"
+_MOST_RESCALE = 2**15  # HU that int16 holds; those of scanners are a few thousand
 # Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
 _DECODERS = {
     "1.2.840.10008.1.2.5": "pydicom",
@@ -92,6 +94,24 @@ def read_headers(files: DicomFiles) -> list[Header]:
     return headers
 
 
+def check_length(dataset: Any) -> None:
+    """Checks that pixels are no more than the header tells; less than a row is padding.
+
+    That they are no less is what pydicom checks.
+
+    Raises:
+        ValueError: If they are more.
+    """
+    if dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
+        return
+    row_bits = dataset.Columns * dataset.BitsAllocated
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    told = -(-row_bits * dataset.Rows * frames // 8)
+    found = len(dataset.PixelData)
+    if found - told >= max(row_bits // 8, 2):
+        raise ValueError(f"the header tells of {told} bytes of pixels, but there are {found}")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Leaves out pydicom's warnings of values that break a rule and do no harm."""
@@ -112,8 +132,10 @@ def _read_header(file: Path) -> Header:
 
 
 def _header(dataset: Any, file: Path) -> Header:
-    kind = dataset.file_meta.get("MediaStorageSOPClassUID", dataset.get("SOPClassUID"))
-    if kind is None or (kind in CT_CLASSES and "Rows" not in dataset):
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    is_image = "Rows" in dataset
+    is_told = is_image or "SeriesInstanceUID" in dataset or kind == _DIRECTORY_CLASS
+    if kind is None or not is_told or (kind in CT_CLASSES and not is_image):
         raise InputError(f"not a whole DICOM file: {file}: its header ends early")
     header = Header(
         file=file,
@@ -121,7 +143,7 @@ def _header(dataset: Any, file: Path) -> Header:
         modality=str(dataset.get("Modality") or "none"),
         series_uid=str(dataset.get("SeriesInstanceUID", "")),
         description=str(dataset.get("SeriesDescription", "")),
-        is_image="Rows" in dataset,
+        is_image=is_image,
     )
     if not header.is_ct:
         return header
@@ -208,10 +230,11 @@ def _rescale(dataset: Any, frame: int | None, keyword: str, file: Path) -> float
     if value is None:
         return None
     number = float(value)
-    if not np.isfinite(number) or (keyword == "RescaleSlope" and number == 0):
+    if not abs(number) <= _MOST_RESCALE or (keyword == "RescaleSlope" and number == 0):
         where = "" if frame is None else f" frame {frame + 1}"
         raise InputError(
-            f"{keyword} must be a finite number, and a slope not 0, got {number} in {file}{where}",
+            f"{keyword} must be of {-_MOST_RESCALE} to {_MOST_RESCALE}, and a slope not 0, got"
+            f" {number} in {file}{where}",
             code="dicom_bad_rescale",
         )
     return number

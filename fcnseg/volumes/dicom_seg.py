@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
+from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.dicom_files import find_files
-from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
+from fcnseg.volumes.dicom_headers import Header, check_length, quiet, read_headers
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
 from fcnseg.volumes.volume import Geometry, Shape, Volume
 
@@ -29,16 +29,17 @@ def segmentations(headers: Iterable[Header]) -> list[Header]:
 
 def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
     """The grid that encloses all frames, or that of the image of which it is a part."""
-    segmentation = _open(path, lazily=True)
+    segmentation = _open(path)
     with quiet():
         try:
             found = segmentation.get_volume_geometry()
+            depth, height, width = map(int, found.spatial_shape if found else (0, 0, 0))
         except Exception as error:  # highdicom raises of many kinds
             raise _refusal(error, path) from error
     if found is None:
         raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
     affine, _ = _affine(found, path)
-    return _completed(Geometry(found.spatial_shape, affine), like)[0]
+    return _completed(Geometry((depth, height, width), affine), like)[0]
 
 
 def read_label(path: str, *, like: Geometry | None = None) -> Volume:
@@ -58,8 +59,11 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
     return Volume(_placed(turn_like(part, like).array, geometry.shape, start), geometry.affine)
 
 
-def _open(path: str, *, lazily: bool = False) -> Any:
-    """The one segmentation object in a file or folder."""
+def _open(path: str) -> Any:
+    """The one segmentation object in a file or folder.
+
+    It is read at once: of broken ones highdicom's lazy reader writes a traceback by itself.
+    """
     headers = read_headers(find_files(path))
     found = segmentations(headers)
     if len(found) != 1:
@@ -72,9 +76,24 @@ def _open(path: str, *, lazily: bool = False) -> Any:
     segread = require_extra("highdicom.seg", "dicom").segread
     with quiet():
         try:
-            return segread(found[0].file, lazy_frame_retrieval=lazily)
+            segmentation = segread(found[0].file)
+            check_length(segmentation)
+            _check_segments(segmentation)
         except Exception as error:  # highdicom raises of many kinds for broken objects
             raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
+    return segmentation
+
+
+def _check_segments(segmentation: Any) -> None:
+    """Checks that frames are of segments that are described: highdicom leaves out all others."""
+    described = {int(segment.SegmentNumber) for segment in segmentation.SegmentSequence}
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        for item in frame.get("SegmentIdentificationSequence") or ():  # a labelmap has none
+            if int(item.ReferencedSegmentNumber) not in described:
+                raise ValueError(
+                    f"a frame is of segment {item.ReferencedSegmentNumber}, but SegmentSequence"
+                    f" describes {told(sorted(described))}"
+                )
 
 
 def _refusal(error: Exception, path: str) -> InputError:
