@@ -83,7 +83,7 @@ class ConvertCt:
     """How far a corner of the label may lie from the image's."""
     on_mismatch: OnMismatch = CheckOptions.on_mismatch
     """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
-    where a label of the same shape takes the image's place."""
+    where a label of the same shape and direction takes the image's place."""
     max_case_voxels: int = CheckOptions.max_case_voxels
     """A larger image is rejected by its header, before it is read."""
     accept: tuple[str, ...] = ()

@@ -565,6 +565,22 @@ def test_a_segmentation_is_completed_to_an_image_in_any_order_of_axes(tmp_path):
         np.testing.assert_array_equal(back.array, segments())
 
 
+def test_a_segmentation_in_another_frame_of_reference_is_told(tmp_path):
+    slices = make_slices()
+    path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
+    image = read_ct(write(slices, tmp_path / "image"))
+    assert read_label(path, like=image.geometry).findings == ()
+    for made in slices:
+        made.FrameOfReferenceUID = "1.2.3.99"
+    image = read_ct(write(slices, tmp_path / "image"))
+    label = read_label(path, like=image.geometry)
+    np.testing.assert_array_equal(label.array, segments())
+    (finding,) = label.findings
+    assert finding.code == "dicom_other_frame_of_reference"
+    assert finding.code in WARNINGS
+    assert finding.reason.startswith("FrameOfReferenceUID is 1.2.3.99 in the image and 1.2.3.4 in")
+
+
 def test_a_segmentation_of_another_grid_stays_as_it_is(tmp_path):
     slices = make_slices()
     path = write_segmentation(tmp_path / "seg.dcm", slices, segments())

@@ -69,6 +69,7 @@ WARNINGS = {
     "masks_overlap": "masks overlap; the later class of the label map took the voxels",
     "dicom_series_chosen": "the folder holds several CT series, of which the largest was taken",
     "dicom_localizers_left_out": "the DICOM series holds localizers, which were left out",
+    "dicom_other_frame_of_reference": "the DICOM label tells other coordinates than its image does",
     "dicom_files_left_out": "the DICOM folder holds other files, which were left out",
 }
 """What each code in the warnings means; the case is converted all the same."""

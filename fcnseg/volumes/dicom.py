@@ -84,7 +84,12 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
         for z, stored in zip(heights, frames, strict=True):
             hu[z] = _to_hu(stored, slices[z])
     mixed = find_scans(slices, what=f"{series} of {path}")
-    return Volume(hu, geometry.affine, findings=(*findings, *mixed))
+    return Volume(
+        hu,
+        geometry.affine,
+        findings=(*findings, *mixed),
+        frame_of_reference=slices[0].scan.get("FrameOfReferenceUID", ""),
+    )
 
 
 def _stack(series: Series, path: str) -> tuple[list[Slice], Geometry]:

@@ -13,7 +13,7 @@ from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.dicom_files import find_files
 from fcnseg.volumes.dicom_headers import Header, check_length, quiet, read_headers
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.volume import Finding, Geometry, Shape, Volume
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -52,11 +52,22 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
             raise _refusal(error, path) from error
     affine, upwards = _affine(found, path)
     ids = found.array if upwards else found.array[::-1]
-    part = Volume(ids, affine)
+    part = Volume(ids, affine, findings=_find_other_frame(segmentation, like, path))
     geometry, start = _completed(part.geometry, like)
     if like is None or start is None:
         return part
-    return Volume(_placed(turn_like(part, like).array, geometry.shape, start), geometry.affine)
+    placed = _placed(turn_like(part, like).array, geometry.shape, start)
+    return Volume(placed, geometry.affine, findings=part.findings)
+
+
+def _find_other_frame(segmentation: Any, like: Geometry | None, path: str) -> tuple[Finding, ...]:
+    """Finds whether a segmentation tells other coordinates than the image does."""
+    own = str(segmentation.get("FrameOfReferenceUID") or "")
+    image = "" if like is None else like.frame_of_reference
+    if not own or not image or own == image:
+        return ()
+    reason = f"FrameOfReferenceUID is {image} in the image and {own} in {path}"
+    return (Finding("dicom_other_frame_of_reference", reason),)
 
 
 def _open(path: str) -> Any:

@@ -27,10 +27,12 @@ class Geometry:
         shape: Voxels (z, y, x).
         affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
             NIfTI defines it.
+        frame_of_reference: UID of the coordinates that DICOM tells; empty if none is known.
     """
 
     shape: Shape
     affine: npt.NDArray[np.float64]
+    frame_of_reference: str = ""
 
     @property
     def spacing(self) -> Triple:
@@ -73,12 +75,14 @@ class Volume:
         header: Header of the NIfTI file that the volume came from, kept so that a mask can be
             written on exactly that file's grid.
         findings: What its reader saw that is no error, such as a second series in the folder.
+        frame_of_reference: As in `Geometry`.
     """
 
     array: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header | None = None
     findings: tuple[Finding, ...] = ()
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -89,7 +93,7 @@ class Volume:
     @property
     def geometry(self) -> Geometry:
         """The grid."""
-        return Geometry(self.shape, self.affine)
+        return Geometry(self.shape, self.affine, self.frame_of_reference)
 
     @property
     def shape(self) -> Shape:
