@@ -362,6 +362,11 @@ BAD_DICOM = {
     "multi-frame, a frame that is not described": BadFile(
         "unreadable", "NumberOfFrames 5 and 4 of Per", one_enhanced(frame_not_told)
     ),
+    "bits that are not the lowest": BadFile(
+        "unreadable",
+        "one less than BitsStored, got 15 and 12 in .*IM010",
+        with_values(1, BitsStored=12),
+    ),
     "cut by its header": BadFile(
         "unreadable", "tells of 70 bytes of pixels, but there are 84", fewer_rows
     ),

@@ -190,6 +190,7 @@ def _is_localizer(dataset: Any, frame: int | None) -> bool:
 def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
     if dataset.get("SamplesPerPixel", 1) != 1 or "PALETTE" in dataset.PhotometricInterpretation:
         raise InputError(f"voxels must be single numbers, got colours in {file}", code="not_scalar")
+    _check_bits(dataset, file)
     place = {
         keyword: _numbers(_value(dataset, frame, keyword), count, keyword, file)
         for keyword, count in (
@@ -213,6 +214,15 @@ def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
         decoder=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""),
         scan=_scan(dataset, frame),
     )
+
+
+def _check_bits(dataset: Any, file: Path) -> None:
+    """Checks that stored bits are the lowest, as the standard demands and pydicom assumes."""
+    stored, highest = dataset.get("BitsStored"), dataset.get("HighBit")
+    if None not in (stored, highest) and highest != stored - 1:
+        raise InputError(
+            f"HighBit must be one less than BitsStored, got {highest} and {stored} in {file}"
+        )
 
 
 def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, ...]:
