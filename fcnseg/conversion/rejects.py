@@ -87,6 +87,12 @@ ACCEPTABLE = (
 )
 """Codes of what is implausible, not impossible: a user may accept it."""
 
+
+def how_to_accept(code: str) -> str:
+    """What to do to let cases of an acceptable code pass, for `Reject.detail`."""
+    return f"--accept {code} lets such cases pass"
+
+
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",
     LabelError: "label_not_integral",

@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.file_voxels import NOT_WHOLE, FileVoxels
-from fcnseg.volumes.nifti_header import NiftiHeader
+from fcnseg.volumes.nifti_header import NIFTI_SUFFIXES, NiftiHeader
 from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PAIR_SUFFIXES = (".hdr", ".img")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
 _UNREADABLE: tuple[type[Exception], ...] = (
@@ -44,7 +43,7 @@ def read_ct(path: str) -> Volume:
     """HU (z, y, x) as int16, with the header."""
     image, header = _load(path)
     grid = header.grid(_shape(image, path))
-    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale()
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
     is_hu = voxels.dtype.newbyteorder("=") == np.int16 and (slope, inter) == (1, 0)
     with _reading_voxels(path):
         hu = voxels.read() if is_hu else to_int16(voxels, slope, inter, what=path)
@@ -55,7 +54,7 @@ def read_label(path: str) -> Volume:
     """Ids (z, y, x), with the header: of the file's own type or the smallest that holds them."""
     image, header = _load(path)
     grid = header.grid(_shape(image, path))
-    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale()
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
     is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
     is_ids = is_short and (slope, inter) == (1, 0)
     with _reading_voxels(path):
@@ -156,14 +155,14 @@ def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
 
 
 def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
+    header = NiftiHeader.read(path)
     try:
-        image = nib.load(path)
+        with np.errstate(all="ignore"):  # its affine, of what may be NaN, is not ours
+            image = nib.load(path)
     except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"not a NIfTI volume: {path}")
-    header = NiftiHeader.of(image, path)
-    header.check_offset()
     return image, header
 
 

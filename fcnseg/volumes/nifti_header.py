@@ -14,8 +14,14 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.affine import check_affine
+from fcnseg.volumes.file_voxels import NOT_WHOLE
 from fcnseg.volumes.volume import Finding, Geometry, Shape
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+"""How the names of files with header and voxels end."""
+
+_KINDS = (nib.Nifti1Header, nib.Nifti2Header)
+_GZIP = b"\x1f\x8b"  # how packed data begin
 # A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
 _TOLERANCE_MM = 0.5
 _LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER; 1 is the first that means a space, 0 means none
@@ -37,48 +43,31 @@ class NiftiHeader:
     is_single: bool
 
     @classmethod
-    def of(cls, image: nib.Nifti1Pair, path: str) -> NiftiHeader:
-        """Reads the header of an image once more, from its file."""
-        header_class = type(image.header)
-        holder = image.file_map.get("header", image.file_map["image"])
-        with holder.get_prepare_fileobj("rb") as file:
-            block = file.read(header_class.sizeof_hdr)
-        is_single = isinstance(image, nib.Nifti1Image | nib.Nifti2Image)
-        return cls(header_class(block, check=False), path, is_single)
-
-    def check_offset(self) -> None:
-        """Checks that voxels begin at a byte behind the header, where the standard has them.
+    def read(cls, path: str) -> NiftiHeader:
+        """Reads the header of a file, or of a pair from its `.hdr`.
 
         Raises:
-            InputError: If not.
+            InputError: If it is missing, or leaves the place or the scale of the voxels open.
         """
-        magic = self.raw.single_magic if self.is_single else self.raw.pair_magic
-        if self.raw["magic"].item() != magic:
-            raise InputError(
-                f"not a readable volume: {self.path}: magic must be {magic!r} for a file of this"
-                f" name, got {self.raw['magic'].item()!r}"
-            )
-        offset = float(self.raw["vox_offset"])
-        least = self.raw.single_vox_offset if self.is_single else 0
-        if not (least <= offset <= _LARGEST_OFFSET and offset.is_integer()):
-            raise InputError(
-                f"not a readable volume: {self.path}: vox_offset must be a whole number of bytes,"
-                f" at least {least}, got {offset:g}"
-            )
+        is_single = path.lower().endswith(NIFTI_SUFFIXES)
+        try:
+            block = _first_bytes(path, is_single=is_single)
+        except NOT_WHOLE as error:
+            raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
+        if block.startswith(_GZIP):
+            raise InputError(f"not a readable volume: {path}: it is packed, so name it .nii.gz")
+        kind = next((kind for kind in _KINDS if kind.may_contain_header(block)), None)
+        if kind is None:
+            raise InputError(f"not a readable volume: {path}: it has no header of NIfTI")
+        header = cls(kind(block[: kind.sizeof_hdr], check=False), path, is_single)
+        header._check_offset()
+        header._check_scale()
+        return header
 
+    @property
     def scale(self) -> tuple[float, float]:
-        """Slope and intercept that make values of stored numbers; a slope of 0 means no scale.
-
-        Raises:
-            InputError: If one is NaN or infinite.
-        """
+        """Slope and intercept that make values of stored numbers; a slope of 0 means no scale."""
         slope, inter = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
-        if not np.isfinite([slope, inter]).all():
-            raise InputError(
-                f"scl_slope and scl_inter must be finite, got {slope:g} and {inter:g} in"
-                f" {self.path}",
-                code="not_finite",
-            )
         return (1.0, 0.0) if slope == 0 else (slope, inter)
 
     def grid(self, shape: Shape) -> Geometry:
@@ -106,6 +95,35 @@ class NiftiHeader:
         elif sform and not findings:
             self._check_steps_agree(shape, affine)
         return Geometry(shape, affine, findings)
+
+    def _check_offset(self) -> None:
+        """Checks that voxels begin at a byte behind the header, where the standard has them.
+
+        Raises:
+            InputError: If not.
+        """
+        magic = self.raw.single_magic if self.is_single else self.raw.pair_magic
+        if self.raw["magic"].item() != magic:
+            raise InputError(
+                f"not a readable volume: {self.path}: magic must be {magic!r} for a file of this"
+                f" name, got {self.raw['magic'].item()!r}"
+            )
+        offset = float(self.raw["vox_offset"])
+        least = self.raw.single_vox_offset if self.is_single else 0
+        if not (least <= offset <= _LARGEST_OFFSET and offset.is_integer()):
+            raise InputError(
+                f"not a readable volume: {self.path}: vox_offset must be a whole number of bytes,"
+                f" at least {least}, got {offset:g}"
+            )
+
+    def _check_scale(self) -> None:
+        scale = [float(self.raw[name]) for name in ("scl_slope", "scl_inter")]
+        if not np.isfinite(scale).all():
+            raise InputError(
+                f"scl_slope and scl_inter must be finite, got {scale[0]:g} and {scale[1]:g} in"
+                f" {self.path}",
+                code="not_finite",
+            )
 
     def _is_set(self, code: str) -> bool:
         return 0 < int(self.raw[code]) <= _LAST_CODE
@@ -178,6 +196,14 @@ class NiftiHeader:
                 f" {self.path}",
                 code="qform_sform_disagree",
             )
+
+
+def _first_bytes(path: str, *, is_single: bool) -> bytes:
+    """As many bytes, unpacked, as a header has."""
+    kind = nib.Nifti1Image if is_single else nib.Nifti1Pair
+    files = kind.filespec_to_file_map(path)
+    with files.get("header", files["image"]).get_prepare_fileobj("rb") as file:
+        return bytes(file.read(nib.Nifti2Header.sizeof_hdr))
 
 
 def _listed(sizes: npt.NDArray[np.float64]) -> str:
