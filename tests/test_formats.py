@@ -137,6 +137,35 @@ def test_labels_keep_their_integers_and_fractions_are_refused(tmp_path, suffix):
         read_label(path, case_id="c1")
 
 
+# What float32 makes of 1, 2 and 3: by a slope, by another program's rounding, by a division.
+ROUNDED = [1.0000153, 2.00000009, 3.0000002, 0.9999999, -1e-7, 117.0008]
+# Ids that were resampled, or scaled as a picture.
+NOT_ROUNDED = [0.988, 1.5, 0.996, 2.002, -0.01, 1e-2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", *ITK_SUFFIXES])
+def test_labels_pass_with_the_noise_of_rounding_and_with_no_more(tmp_path, suffix, dtype):
+    path = tmp_path / f"label{suffix}"
+    write_any(path, np.array(ROUNDED, dtype).reshape(3, 2, 1))
+    assert read_label(path).array.ravel().tolist() == [1, 2, 3, 1, 0, 117]
+    for value in NOT_ROUNDED:
+        write_any(path, np.full((3, 2, 1), value, dtype))
+        with pytest.raises(LabelError, match="integral, got"):
+            read_label(path)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 13, 117])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32])
+def test_float_labels_under_an_integer_header_pass(tmp_path, most, dtype):
+    """nibabel stores floats as integers with a slope: ids miss theirs by half a step."""
+    label = np.resize(np.arange(most + 1), (5, 5, 5))
+    image = nib.Nifti1Image(label.astype(np.float64), np.eye(4))
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "label.nii")
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii").array, label.T)
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", *ITK_SUFFIXES])
 def test_a_fourth_axis_of_one_volume_is_dropped(tmp_path, suffix):
     path = tmp_path / f"ct{suffix}"

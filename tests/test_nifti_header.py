@@ -42,6 +42,7 @@ HEADERS = {
     "qform alone": Told({"sform_code": 0}, AFFINE),
     "the last code": Told({"qform_code": 5, "sform_code": 5}, AFFINE),
     "qfac 0 is 1": Told({"sform_code": 0, "pixdim": sizes(2, 3, 4, qfac=0)}, AFFINE),
+    "qfac 3 is 1": Told({"sform_code": 0, "pixdim": sizes(2, 3, 4, qfac=3)}, AFFINE),
     "noise in pixdim": Told({"qform_code": 0, "pixdim": sizes(2.0001, 3, 4)}, AFFINE),
     "no code": Told({"qform_code": 0, "sform_code": 0}, PIXDIM, ("orientation_unknown",)),
     "codes of no meaning": Told(

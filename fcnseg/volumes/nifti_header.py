@@ -137,7 +137,7 @@ class NiftiHeader:
         """The qform with these steps."""
         header = self.raw.copy()
         header["pixdim"][1:4] = self._steps()
-        header["pixdim"][0] = header["pixdim"][0] or 1
+        header["pixdim"][0] = 1 if header["pixdim"][0] >= 0 else -1
         try:
             return np.asarray(header.get_qform(), np.float64)
         except ValueError as error:
@@ -166,7 +166,7 @@ class NiftiHeader:
         return [Finding("orientation_unknown", f"{reason}; taken where accepted: {taken}")]
 
     def _check_qform(self) -> None:
-        """Checks qfac, which programs read in different ways where it is not 1, 0 or -1."""
+        """Checks qfac, which programs read in different ways where it is negative, but not -1."""
         qfac = float(self.raw["pixdim"][0])
         if not (qfac >= 0 or qfac == -1):
             raise GeometryError(
