@@ -261,6 +261,10 @@ def renamed(**labels):
         (renamed(background=0, liver="x"), "labels of .*dataset.json must be names and ids"),
         (renamed(background=0, liver=1, spleen=2, tumour=3), r"it lacks 3 \(tumour\)"),
         (renamed(background=0, all=[1, 2, 7]), r"it lacks 7 \(all\)"),
+        (renamed(background=0, liver=1, ignore=2), r"under `ignored` what .* names ignore, .* 2$"),
+        (MSD | {"labels": {"0": "background", "1": "liver", "255": "Ignore"}}, "it lacks 255$"),
+        (V2 | {"dataset": {"a": {"images": [], "label": "a.nii"}}}, "dataset.a.images"),
+        (V2 | {"dataset": {"a": {"images": ["a", "b"], "label": "c"}}}, "dataset.a.images"),
         (renamed(background=0, Spleen=1, Liver=2), r"by liver, got the ids \[1\] and \[2\]"),
     ],
 )
@@ -280,6 +284,72 @@ def test_nnunets_ignore_label_is_listed_where_it_is_ignored(tmp_path):
     path = write_dataset_json(tmp_path, renamed(background=0, liver=1, ignore=3), "_0000")
     label_map = LabelMap(LABEL_MAP.classes, ignored=(3,))
     assert len(cases_of_dataset_json(path, label_map)) == 2
+
+
+# An id that nobody outlined, and how a label map may get it wrong.
+@pytest.mark.parametrize(
+    ("unlisted", "classes", "ignored"),
+    [
+        ("background", {"background": (0,), "liver": (1,)}, ()),
+        ("background", {"background": (0, 3), "liver": (1,)}, ()),
+        ("reject", {"background": (0, 3), "liver": (1,)}, ()),
+        ("reject", {"background": (0,), "liver": (1,), "spleen": (3,)}, ()),
+        ("reject", {"background": (0,), "liver": (1,), "ignore": (3,)}, ()),
+        ("background", {"background": (0,), "liver": (1,)}, (4,)),
+    ],
+)
+@pytest.mark.parametrize("form", ["decathlon", "nnU-Net v2", "regions"])
+def test_nnunets_ignore_label_never_becomes_a_class(tmp_path, form, unlisted, classes, ignored):
+    labels = {
+        "decathlon": {"0": "background", "1": "liver", "3": "ignore"},
+        "nnU-Net v2": {"background": 0, "liver": 1, "ignore": 3},
+        "regions": {"background": 0, "all": [1, 2], "liver": 1, "ignore": 3},
+    }[form]
+    path = write_dataset_json(tmp_path, V2 | {"labels": labels}, "_0000")
+    label_map = LabelMap(classes, unlisted, ignored)
+    with pytest.raises(InputError, match=r"must list under `ignored` .* it lacks 3$"):
+        cases_of_dataset_json(path, label_map)
+    assert len(cases_of_dataset_json(path, label_map, labelled=False)) == 2
+
+
+def test_the_keys_of_nnunets_dataset_are_the_case_ids(tmp_path):
+    """File names may be the same in each folder."""
+    write(tmp_path, *(f"{site}/{name}.nii.gz" for site in "ab" for name in ("ct", "seg")))
+    dataset = {
+        f"site_{site}": {"images": [f"{site}/ct.nii.gz"], "label": f"{site}/seg.nii.gz"}
+        for site in "ab"
+    }
+    write(tmp_path, "dataset.json", text=json.dumps(V2 | {"dataset": dataset}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert found.cases == tuple(
+        Case(
+            f"site_{site}",
+            f"{tmp_path}/{site}/ct.nii.gz",
+            f"{tmp_path}/{site}/seg.nii.gz",
+            f"site_{site}",
+        )
+        for site in "ab"
+    )
+
+
+def test_a_listed_case_without_label_is_rejected_where_labels_are_wanted(tmp_path):
+    write(tmp_path, "a.nii.gz", "b.nii.gz", "seg/a.nii.gz")
+    dataset = {"a": {"images": ["a.nii.gz"], "label": "seg/a.nii.gz"}, "b": {"images": ["b.nii.gz"]}}
+    write(tmp_path, "dataset.json", text=json.dumps(V2 | {"dataset": dataset}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert [case.case_id for case in found.cases] == ["a"]
+    assert rejected(found) == [("b", "file_missing")]
+    alone = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP, labelled=False)
+    assert [case.case_id for case in alone.cases] == ["a", "b"]
+
+
+def test_equal_names_in_two_folders_of_the_decathlon_are_named(tmp_path):
+    write(tmp_path, *(f"{site}/{name}.nii.gz" for site in "ab" for name in ("ct", "seg")))
+    training = [{"image": f"{site}/ct.nii.gz", "label": f"{site}/seg.nii.gz"} for site in "ab"]
+    write(tmp_path, "dataset.json", text=json.dumps(MSD | {"training": training}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert rejected(found) == [("ct", "duplicate_case")] * 2
+    assert {reject.file for reject in found.rejects} == {f"{tmp_path}/{s}/ct.nii.gz" for s in "ab"}
 
 
 def test_regions_of_several_ids_may_be_classes_of_their_own(tmp_path):
