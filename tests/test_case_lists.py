@@ -334,7 +334,10 @@ def test_the_keys_of_nnunets_dataset_are_the_case_ids(tmp_path):
 
 def test_a_listed_case_without_label_is_rejected_where_labels_are_wanted(tmp_path):
     write(tmp_path, "a.nii.gz", "b.nii.gz", "seg/a.nii.gz")
-    dataset = {"a": {"images": ["a.nii.gz"], "label": "seg/a.nii.gz"}, "b": {"images": ["b.nii.gz"]}}
+    dataset = {
+        "a": {"images": ["a.nii.gz"], "label": "seg/a.nii.gz"},
+        "b": {"images": ["b.nii.gz"]},
+    }
     write(tmp_path, "dataset.json", text=json.dumps(V2 | {"dataset": dataset}))
     found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
     assert [case.case_id for case in found.cases] == ["a"]

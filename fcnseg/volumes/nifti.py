@@ -28,6 +28,8 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     nib.filebasedimages.ImageFileError,
 )
 
+_TEXTS_OF_FORMAT = ("magic", "regular")  # the fields of characters that say nothing of a patient
+
 _CARET = 30  # code of an extension that holds Connectome Workbench's XML
 
 PathLike = str | os.PathLike[str]
@@ -82,7 +84,7 @@ def write_mask(
     """Writes a mask on exactly the grid of the volume it was made from.
 
     The header is the source file's own, so affine, qform, sform and their codes are the same to
-    the bit. The file appears under its name when it is whole.
+    the bit; its texts and extensions, which may name the patient, are emptied. The file appears under its name when it is whole.
 
     Args:
         mask: Class ids (z, y, x), uint8 or uint16.
@@ -138,7 +140,7 @@ def _image_like(
     if like.header is None:
         return _image_of(on_grid, label_table)
     header = like.header.copy()
-    header.extensions.clear()  # a source's extension may hold the patient's name
+    _clear_texts(header)
     header.set_data_offset(0)  # where voxels begin follows from the extensions
     _add_label_table(header, label_table)
     header.set_data_dtype(array.dtype)
@@ -147,6 +149,14 @@ def _image_like(
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     return image_class(array.T, None, header)  # no affine: the header's stays as it is
+
+
+def _clear_texts(header: nib.Nifti1Header) -> None:
+    """Empties what converters and viewers put names, ids and dates of patients in."""
+    header.extensions.clear()
+    for name, (kind, *_) in header.template_dtype.fields.items():
+        if kind.kind == "S" and name not in _TEXTS_OF_FORMAT:
+            header[name] = b""
 
 
 def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
