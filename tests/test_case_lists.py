@@ -382,6 +382,25 @@ def test_a_folder_a_subject(tmp_path):
     assert [case.label for case in alone.cases] == [None] * 3
 
 
+def test_suffixes_in_capitals_are_the_same_suffixes(tmp_path):
+    write(tmp_path, "ts/s1/CT.NII.GZ", "ts/s1/segmentations/liver.NII.GZ", "ts/s2/ct.nii.gz")
+    found = cases_of_totalsegmentator(f"{tmp_path}/ts")
+    assert [Path(case.image).name for case in found.cases] == ["CT.NII.GZ", "ct.nii.gz"]
+    write(tmp_path, "ts/s2/ct.NII.gz")
+    found = cases_of_totalsegmentator(f"{tmp_path}/ts")
+    assert rejected(found) == [("s2", "duplicate_case")] * 2
+
+    write(tmp_path, "images/a_0000.NII.GZ", "images/b.Nii", "images/c.MHA", "images/d.Nrrd")
+    write(tmp_path, "labels/a.nii.gz", "labels/b.NII.GZ", "labels/c.SEG.NRRD", "labels/d.mha")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert [case.case_id for case in found.cases] == ["a", "b", "c", "d"]
+    assert not found.rejects
+    write(tmp_path, "images/a.nii.gz")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert rejected(found) == [("a", "duplicate_case")] * 2
+    assert {Path(reject.file).name for reject in found.rejects} == {"a.nii.gz", "a_0000.NII.GZ"}
+
+
 def test_the_splits_of_its_meta_csv_hold(tmp_path):
     root = write_subjects(tmp_path)
     write(tmp_path, "meta.csv", text="\ufeffimage_id;age;split\ns0000;50;train\ns0001;60;val\n")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from bad_files import BAD_FILES, SHAPE, voxels, write_itk
+from dicom_series import make_slices
+from dicom_series import write as write_series
 
 from fcnseg.conversion.rejects import CODES, CaseError, opened
 from fcnseg.errors import InputError, LabelError, MissingExtraError
@@ -18,6 +20,7 @@ from fcnseg.volumes import (
     Volume,
     case_id_of,
     check_same_grid,
+    list_images,
     list_volumes,
     pair_by_name,
     read_ct,
@@ -75,6 +78,44 @@ def test_a_volume_reads_alike_from_every_format(tmp_path, suffix):
     check_same_grid(read_geometry(path), read_ct(path))
     assert case_id_of(path) == "case"
     assert list(list_volumes(tmp_path)) == ["case"]
+
+
+# Suffixes as other systems write them; of a pair, those of its two files.
+CAPITALS = [".NII", ".Nii", ".NII.GZ", ".nii.GZ", ".Nii.Gz", ".NRRD", ".SEG.NRRD"]
+PAIRS = [(".HDR", ".IMG"), (".Hdr", ".Img"), (".HDR", ".img"), (".hdr", ".IMG")]
+
+
+@pytest.mark.parametrize("suffix", CAPITALS)
+def test_suffixes_may_be_of_any_case(tmp_path, suffix):
+    write_any(tmp_path / f"x{suffix.lower()}", voxels())
+    path = (tmp_path / f"x{suffix.lower()}").rename(tmp_path / f"case{suffix}")
+    for read in (read_ct, read_label):
+        np.testing.assert_array_equal(read(path).array, voxels())
+    assert list_volumes(tmp_path) == list_images(tmp_path) == {"case": path}
+    (tmp_path / "case.nii.gz").touch()
+    (tmp_path / "case.nii.GZ").touch()
+    with pytest.raises(InputError, match=r"one file, got case\.\S+ and case\.\S+ \(case case\)"):
+        list_volumes(tmp_path)
+
+
+@pytest.mark.parametrize(("header", "data"), PAIRS)
+def test_the_suffixes_of_a_pair_may_be_of_any_case(tmp_path, header, data):
+    nib.save(nib.Nifti1Pair(voxels().T, np.diag([-0.7, -0.9, 2.5, 1])), tmp_path / "x.hdr")
+    for old, new in ((".hdr", header), (".img", data)):
+        (tmp_path / f"x{old}").rename(tmp_path / f"case{new}")
+    for suffix in (header, data):
+        np.testing.assert_array_equal(read_ct(tmp_path / f"case{suffix}").array, voxels())
+    assert list_volumes(tmp_path) == {"case": tmp_path / f"case{header}"}
+
+
+def test_slices_called_dcm_in_capitals_are_one_volume(tmp_path):
+    folder = write_series(make_slices(), tmp_path / "series")
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".DCM"))
+    assert list_images(folder) == {"series": folder}
+    assert read_ct(folder).shape == (5, 6, 7)
+    one = next(iter(folder.iterdir()))
+    assert case_id_of(one) == one.stem
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])

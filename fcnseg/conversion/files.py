@@ -204,7 +204,7 @@ def _files_of(path: str) -> list[str]:
     """
     if exists(path):
         stem, suffix = os.path.splitext(path)
-        if suffix not in _HEADERS_ALONE:
+        if suffix.lower() not in _HEADERS_ALONE:
             return [path]
         return [other for other in list_folder(parent(path)) if other.startswith(f"{stem}.")]
     found = list_folder(path)

@@ -191,7 +191,7 @@ def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in paths:
         name = path.removeprefix(root)
-        if "/" in name or not name.endswith(_MASK_SUFFIXES):
+        if "/" in name or not name.lower().endswith(_MASK_SUFFIXES):
             continue
         other = found.setdefault(case_id_of(name), path)
         if other != path:

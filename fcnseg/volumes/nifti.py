@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.file_voxels import NOT_WHOLE, FileVoxels
-from fcnseg.volumes.nifti_header import NIFTI_SUFFIXES, NiftiHeader
+from fcnseg.volumes.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
 from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
@@ -84,7 +84,8 @@ def write_mask(
     """Writes a mask on exactly the grid of the volume it was made from.
 
     The header is the source file's own, so affine, qform, sform and their codes are the same to
-    the bit; its texts and extensions, which may name the patient, are emptied. The file appears under its name when it is whole.
+    the bit; its texts and extensions, which may name the patient, are emptied. The file appears
+    under its name when it is whole.
 
     Args:
         mask: Class ids (z, y, x), uint8 or uint16.
@@ -168,11 +169,9 @@ def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
     header = NiftiHeader.read(path)
     try:
         with np.errstate(all="ignore"):  # its affine, of what may be NaN, is not ours
-            image = nib.load(path)
+            image = header.image_class.from_file_map(file_map(path))
     except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
-    if not isinstance(image, nib.Nifti1Pair):
-        raise InputError(f"not a NIfTI volume: {path}")
     return image, header
 
 
@@ -211,7 +210,7 @@ def _reading_voxels(path: str) -> Iterator[None]:
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    if not path.name.endswith(NIFTI_SUFFIXES):
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
         raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
     with written_whole(path) as unfinished:
         nib.save(image, unfinished)

@@ -7,6 +7,7 @@ Here it is read without that, so that what the file leaves open is known.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -51,7 +52,9 @@ class NiftiHeader:
         """
         is_single = path.lower().endswith(NIFTI_SUFFIXES)
         try:
-            block = _first_bytes(path, is_single=is_single)
+            files = file_map(path)
+            with files.get("header", files["image"]).get_prepare_fileobj("rb") as file:
+                block = bytes(file.read(nib.Nifti2Header.sizeof_hdr))
         except NOT_WHOLE as error:
             raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
         if block.startswith(_GZIP):
@@ -63,6 +66,14 @@ class NiftiHeader:
         header._check_offset()
         header._check_scale()
         return header
+
+    @property
+    def image_class(self) -> type[nib.Nifti1Pair]:
+        """Class of nibabel for the file."""
+        pair, single = (nib.Nifti1Pair, nib.Nifti1Image)
+        if isinstance(self.raw, nib.Nifti2Header):
+            pair, single = (nib.Nifti2Pair, nib.Nifti2Image)
+        return single if self.is_single else pair
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -198,12 +209,25 @@ class NiftiHeader:
             )
 
 
-def _first_bytes(path: str, *, is_single: bool) -> bytes:
-    """As many bytes, unpacked, as a header has."""
-    kind = nib.Nifti1Image if is_single else nib.Nifti1Pair
-    files = kind.filespec_to_file_map(path)
-    with files.get("header", files["image"]).get_prepare_fileobj("rb") as file:
-        return bytes(file.read(nib.Nifti2Header.sizeof_hdr))
+def file_map(path: str) -> dict[str, nib.FileHolder]:
+    """The files of a volume as nibabel names them; it would guess letters of another case."""
+    if path.lower().endswith(NIFTI_SUFFIXES):
+        return {"image": nib.FileHolder(path)}
+    return {
+        "header": nib.FileHolder(_half(path, ".hdr")),
+        "image": nib.FileHolder(_half(path, ".img")),
+    }
+
+
+def _half(path: str, suffix: str) -> str:
+    """Path of one file of a pair, whose suffix may have letters of any case."""
+    given = Path(path)
+    if given.suffix.lower() == suffix:
+        return path
+    same_case = given.with_suffix(suffix.upper() if given.suffix.isupper() else suffix)
+    beside = [other for other in given.parent.iterdir() if other.stem == given.stem]
+    found = sorted(other for other in beside if other.suffix.lower() == suffix)
+    return str(same_case if same_case in found or not found else found[0])
 
 
 def _listed(sizes: npt.NDArray[np.float64]) -> str:

@@ -13,9 +13,9 @@ from fcnseg.volumes.file_voxels import FileVoxels
 
 _SLAB = 16  # slices converted at once: bounds the float32 copy to a few MB
 
-# A label that was floats misses its integers by float32's rounding; one that nibabel kept as int16
-# with a slope by half a step, n / 131070 for ids up to n: 0.0009 for TotalSegmentator's 117 classes.
-# Resampling, and scales as of 0.996 for 1, are off by more.
+# A label that was floats misses its integers by float32's rounding; one that nibabel stored as
+# int16 with a slope by half a step, n / 131070 for ids up to n: 0.0009 for the 117 classes of
+# TotalSegmentator. Resampling, and scales as of 0.996 for 1, are off by more.
 _NOISE = 0.001
 
 Stored = npt.NDArray[Any] | FileVoxels
