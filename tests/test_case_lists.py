@@ -45,11 +45,13 @@ def test_csv_paths_are_relative_to_the_folder_of_the_file(tmp_path):
         tmp_path,
         "label,case_id,image,patient_id,split,series_uid\n"
         "l/b.nii.gz,b,/data/dicom,Müller,test,1.2.3\n"
-        "gs://bucket/a.nii,a,images/a.nii,,,\n",
+        "gs://bucket/a.nii,a,images/a.nii,,,\n"
+        "file:///d/c%201.nii,c,file:///d/c.nii,,,\n",
     )
     assert read_cases_csv(path).cases == (
         Case("a", f"{tmp_path}/images/a.nii", "gs://bucket/a.nii", "a", None),
         Case("b", "/data/dicom", f"{tmp_path}/l/b.nii.gz", "Müller", "test", "1.2.3"),
+        Case("c", "/d/c.nii", "/d/c 1.nii", "c", None),
     )
 
 
