@@ -117,7 +117,7 @@ class ConvertCt:
                 than allowed.
         """
         given = {name: getattr(self, name) for name in _PATHS}
-        paths = {name: path and local_path(path) for name, path in given.items()}
+        paths: dict[str, Any] = {name: path and local_path(path) for name, path in given.items()}
         dataclasses.replace(self, **paths)._run(beam_args)
 
     def _run(self, beam_args: Sequence[str]) -> None:

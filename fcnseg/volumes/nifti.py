@@ -155,8 +155,9 @@ def _image_like(
 def _clear_texts(header: nib.Nifti1Header) -> None:
     """Empties what converters and viewers put names, ids and dates of patients in."""
     header.extensions.clear()
-    for name, (kind, *_) in header.template_dtype.fields.items():
-        if kind.kind == "S" and name not in _TEXTS_OF_FORMAT:
+    fields: np.dtype[Any] = header.template_dtype
+    for name in fields.names or ():
+        if fields[name].kind == "S" and name not in _TEXTS_OF_FORMAT:
             header[name] = b""
 
 
