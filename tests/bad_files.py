@@ -284,6 +284,21 @@ BAD_FILES = {
     "vox_offset beyond the packed file": BadFile(
         "unreadable", "not a whole volume", nifti_with(name="ct.nii.gz", vox_offset=2**30)
     ),
+    "more voxels than bytes": BadFile(
+        "unreadable",
+        "bytes expected, .* found",
+        nifti_with(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+    ),
+    "more voxels than packed bytes": BadFile(
+        "unreadable",
+        "bytes expected, .* found",
+        nifti_with(name="ct.nii.gz", dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+    ),
+    "more voxels than numbers count": BadFile(
+        "unreadable",
+        "bytes expected, .* found",
+        nifti_with(kind=nib.Nifti2Image, dim=[3, 2**21, 2**21, 2**20, 1, 1, 1, 1]),
+    ),
     "n+1 in a pair": BadFile(
         "unreadable",
         "magic must be b'ni1'",

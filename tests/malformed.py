@@ -588,5 +588,5 @@ UNLUCKY = {
     "no package": Malformed(
         "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", as_nrrd
     ),
-    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", enlarge),
+    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", no_spoil),
 }
