@@ -9,15 +9,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pydantic
 import tyro
 
 from fcnseg.config import Config, config_error, read_config
-from fcnseg.errors import FcnsegError
+from fcnseg.errors import FcnsegError, InputError
+
+# As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 USER_ERROR_STATUS = FcnsegError.exit_status
 
@@ -62,6 +67,7 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
 
     Raises:
         ConfigError: If a setting is out of range, or the configuration cannot be read.
+        InputError: If a path is not on this machine.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     options: dict[str, Any] = {
@@ -72,9 +78,11 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
     if "settings" in {field.name for field in dataclasses.fields(command)}:
         options["default"] = _with_settings(command, argv)
     try:
-        return tyro.cli(command, use_underscores=True, **options)
+        parsed = tyro.cli(command, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
+    _check_local(parsed)
+    return parsed
 
 
 def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
@@ -92,6 +100,18 @@ def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return parsed
+
+
+def _check_local(command: Command) -> None:
+    """Checks that no path has a scheme such as gs://, which would be a folder of that name here."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and _SCHEME.match(str(path)):
+                raise InputError(
+                    f"{field.name} must be a path on this machine, without a scheme, got"
+                    f" {str(path).replace(':/', '://', 1)}"
+                )
 
 
 def program_name() -> str | None:

@@ -23,6 +23,7 @@ from fcnseg.conversion.case_lists import (
 )
 from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.file_urls import local_path
 from fcnseg.conversion.output import Output, job_text
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.progress import shown
@@ -40,6 +41,8 @@ from pipelines.runners import beam_options
 
 logger = logging.getLogger(__name__)
 
+_PATHS = ("label_map", "output", "cases", "images", "labels", "dataset", "totalsegmentator")
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvertCt:
@@ -50,7 +53,8 @@ class ConvertCt:
     cluster. The output is the same to the byte.
 
     A case that cannot be converted is written to rejects.jsonl with its reason, the others go on,
-    and the exit status tells. Paths may be local or gs://, s3://, hdfs:// where Beam opens them.
+    and the exit status tells. Paths may be local, also as file:///, or gs://, s3://, hdfs:// where
+    Beam opens them.
     """
 
     label_map: str
@@ -112,6 +116,11 @@ class ConvertCt:
             DatasetError: If the output folder is in use, no case is good, or more are rejected
                 than allowed.
         """
+        given = {name: getattr(self, name) for name in _PATHS}
+        paths: dict[str, Any] = {name: path and local_path(path) for name, path in given.items()}
+        dataclasses.replace(self, **paths)._run(beam_args)
+
+    def _run(self, beam_args: Sequence[str]) -> None:
         self.check()
         options = beam_options(beam_args)
         FileSystems.set_options(options)  # the workers' are set by Beam

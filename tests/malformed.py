@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from bad_dicom import BAD_DICOM
-from bad_files import BAD_FILES, RGB
+from bad_files import BAD_FILES, RGB, set_fields
 from dicom_series import make_slices
 from dicom_series import write as write_series
 from small_cases import AFFINE, write_case
@@ -140,6 +140,16 @@ def enlarge(files: Files) -> None:
         path.write_bytes(gzip.compress(bytes(header)))
 
 
+def header(*parts: str, **fields: Any) -> Spoil:
+    """Other values in the NIfTI headers of image, label or both."""
+
+    def spoil(files: Files) -> None:
+        for part in parts or ("image", "label"):
+            set_fields(getattr(files, part), **fields)
+
+    return spoil
+
+
 def as_nrrd(files: Files) -> None:
     picture = sitk.GetImageFromArray(CT)
     picture.SetSpacing((5, 7.5, 10))
@@ -213,6 +223,10 @@ def random_hu(shape=SHAPE, low=-1000, high=1000) -> np.ndarray:
 
 
 CT = random_hu()
+THICK = random_hu((90, 14, 16))
+"""HU of slices that make a patient also where they are 1 mm apart."""
+POSITIVE = np.diag([5.0, 7.5, 10, 1])
+"""The affine that is taken where a header leaves the orientation open."""
 ZEROS = np.zeros(SHAPE)
 LIVER = np.zeros(SHAPE, np.uint8)
 LIVER[3:8, 3:9, 4:10] = 1
@@ -279,6 +293,55 @@ OF_CASES = {
         r"right angles, but miss them by 24 degrees",
         "image",
         both(CT, with_affine(r1c2=4, r2c2=9)),
+    ),
+    "codes of qform and sform 0": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 0 and 0; taken where accepted: x = pixdim",
+        "image",
+        header(qform_code=0, sform_code=0),
+    ),
+    "codes of no meaning": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "must be 1 to 5, .* got 6 and -1",
+        "image",
+        header(qform_code=6, sform_code=-1),
+    ),
+    "one code of no meaning": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 1 and 77; taken where accepted: the other form",
+        "image",
+        header(sform_code=77),
+    ),
+    "codes of the label 0": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 0 and 0",
+        "label",
+        in_turn(both(CT, POSITIVE), header("label", qform_code=0, sform_code=0)),
+    ),
+    "pixdim 0": Malformed(
+        "inspect",
+        "spacing_unknown",
+        r"positive .* got 5, 7\.5, 0 \(x, y, z\); taken where accepted: 5, 7\.5, 1$",
+        "image",
+        in_turn(both(THICK, AFFINE), header(sform_code=0, pixdim=[1, 5, 7.5, 0, 0, 0, 0, 0])),
+    ),
+    "pixdim NaN": Malformed(
+        "inspect",
+        "spacing_unknown",
+        "got nan, 7.5, 10 .*: the lengths of sform$",
+        "image",
+        header(qform_code=0, pixdim=[1, np.nan, 7.5, 10, 0, 0, 0, 0]),
+    ),
+    "pixdim negative": Malformed(
+        "inspect",
+        "spacing_unknown",
+        r"got -5, 7\.5, 10 .*: 5, 7\.5, 10$",
+        "image",
+        header(sform_code=0, pixdim=[1, -5, 7.5, 10, 0, 0, 0, 0]),
     ),
     "too large": Malformed(
         "inspect", "too_large", "1073741824 voxels, .* got 35181150961663", "image", enlarge
@@ -549,5 +612,5 @@ UNLUCKY = {
     "no package": Malformed(
         "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", as_nrrd
     ),
-    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", enlarge),
+    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", no_spoil),
 }

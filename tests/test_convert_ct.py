@@ -68,6 +68,41 @@ def test_each_case_arrives_once_in_the_split_of_its_patient(cases, tmp_path):
     assert info.spacing_mm == (10.0, 7.5, 7.5)
 
 
+def test_paths_may_be_urls_of_local_files(tmp_path, capsys):
+    """As flags and in the list of cases; the records are those of plain paths."""
+    cases = write_cases(tmp_path / "in 1", count=3)
+    command(cases, tmp_path / "out").run()
+    root = (tmp_path / "in 1").as_uri()
+    assert root.startswith("file:///")
+    assert "%20" in root
+    rows = (
+        cases.read_text()
+        .replace(",images/", f",{root}/images/")
+        .replace(",labels/", f",{root}/labels/")
+    )
+    cases.with_name("urls.csv").write_text(rows)
+    flags = {"label_map": f"{root}/label_map.yaml", "output": f"{tmp_path.as_uri()}/of urls"}
+    dataclasses.replace(command(cases, tmp_path), cases=f"{root}/urls.csv", **flags).run()
+    folders = {"images": f"{root}/images", "labels": f"{root}/labels", "cases": None}
+    flags |= {"output": f"FILE://localhost{tmp_path}/of folders"}
+    dataclasses.replace(command(cases, tmp_path), **folders, **flags).run()
+
+    wanted = {case.case_id: case.image.tobytes() for case in records_of(tmp_path / "out")}
+    for name in ("of urls", "of folders"):
+        found = {case.case_id: case.image.tobytes() for case in records_of(tmp_path / name)}
+        assert found == wanted
+    with pytest.raises(SystemExit) as caught:
+        main(["--cases", "file://elsewhere/cases.csv", "--label_map", "m", "--output", "o"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: a file URL must be file:///FOLDER/NAME, got file://elsewhere/cases.csv"
+    )
+
+
+def records_of(folder: Path) -> list[Record]:
+    return [case for path in sorted(folder.glob("*.tfrecord")) for case in read_cases(path)]
+
+
 def test_the_manifest_describes_the_files(cases, tmp_path):
     import google_crc32c
 

@@ -47,6 +47,17 @@ def command(data, **changes):
     )
 
 
+def test_the_noise_of_rounding_changes_no_score(data):
+    """In labels and in masks: both are read as in the conversion."""
+    command(data, output=data / "exact").run()
+    for path in (data / "labels/case_0.nii.gz", data / "masks/case_1.nii.gz"):
+        volume = read_label(path)
+        write_volume(volume.with_array(np.float32(volume.array * 0.99999994)), path)
+    command(data, output=data / "rounded").run()
+    texts = [(data / of / "evaluation.json").read_text() for of in ("exact", "rounded")]
+    assert texts[0] == texts[1]
+
+
 def test_the_command_scores_and_draws(data, capsys):
     command(data, images=data / "images").run()
     result = json.loads((data / "out/evaluation.json").read_text())

@@ -105,6 +105,17 @@ def test_masks_make_the_record_that_one_file_makes(tmp_path):
     assert many.warnings == one.warnings
 
 
+def test_masks_may_have_suffixes_of_any_case(masks):
+    here, _ = reader().read(str(masks), GRID)
+    for name, suffix in (("liver", ".NII.GZ"), ("cava", ".nii.GZ"), ("stomach", ".Nii.Gz")):
+        (masks / f"{name}.nii.gz").rename(masks / f"{name}{suffix}")
+    there, _ = reader().read(str(masks), GRID)
+    np.testing.assert_array_equal(here, there)
+    write(masks / "liver.nii.gz", boxes(1))
+    with pytest.raises(CaseError, match=r"one file, got liver\.NII\.GZ and liver\.nii\.gz"):
+        reader().inspect(str(masks), GRID)
+
+
 def test_two_files_may_not_be_one_mask(masks):
     write(masks / "liver.nii", boxes(1))
     with pytest.raises(CaseError, match="one file, got liver.nii and liver.nii.gz") as caught:

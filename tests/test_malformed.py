@@ -17,6 +17,7 @@ from small_cases import LABEL_MAP
 from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS
 from fcnseg.errors import DatasetError
 from fcnseg.records import read_dataset_info
+from fcnseg.volumes.file_voxels import FileVoxels
 from pipelines.convert_ct import ConvertCt
 
 COLUMNS = ("case_id", "image", "label", "patient_id", "split")
@@ -119,8 +120,18 @@ def test_what_is_odd_is_told_with_the_case(converted, name):
     assert converted.warnings[name] == codes | {"thick_slices"}
 
 
+READ = FileVoxels.read
+
+
+def read_with_little_memory(self):
+    if "no_memory" in self.path:
+        raise MemoryError("no room for voxels")
+    return READ(self)
+
+
 def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setattr(FileVoxels, "read", read_with_little_memory)
     found = convert(tmp_path, UNLUCKY, {"good": no_spoil}, **SMALL_AND_LARGE)
     for name, wanted in UNLUCKY.items():
         check_rejects(name, wanted, found)

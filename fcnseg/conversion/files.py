@@ -17,6 +17,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from fcnseg.conversion import s3
+from fcnseg.conversion.file_urls import local_path
 from fcnseg.errors import InputError, one_line
 from fcnseg.volumes.dicom_files import begins_dicom
 
@@ -48,6 +49,7 @@ def parent(path: str) -> str:
 
 def resolve(path: str, folder: str) -> str:
     """A path as it is if it is absolute or has a scheme, else inside the folder."""
+    path = local_path(path)
     if not is_local(path) or Path(path).is_absolute():
         return path
     return join(folder, path)
@@ -204,7 +206,7 @@ def _files_of(path: str) -> list[str]:
     """
     if exists(path):
         stem, suffix = os.path.splitext(path)
-        if suffix not in _HEADERS_ALONE:
+        if suffix.lower() not in _HEADERS_ALONE:
             return [path]
         return [other for other in list_folder(parent(path)) if other.startswith(f"{stem}.")]
     found = list_folder(path)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion import files
 from fcnseg.conversion.checks import CheckOptions
-from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.conversion.rejects import CODES, CaseError, how_to_accept, opened
 from fcnseg.errors import GeometryError, LabelError, told
 from fcnseg.volumes import (
     Finding,
@@ -70,6 +70,7 @@ class LabelReader:
         for file in [file for file, _ in self._masks(label)] or [label]:
             with opened(file, header_only=True) as path:
                 geometry = read_geometry(path, like=image)
+            self._check_known(geometry, file)
             self._mismatch(geometry, image, file)
 
     def read(self, label: str, image: Geometry) -> tuple[Classes, list[Finding]]:
@@ -161,6 +162,13 @@ class LabelReader:
         on_grid = nearest_on_grid(label, image)
         return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
 
+    def _check_known(self, label: Geometry, file: str) -> None:
+        """Rejects a label whose header leaves its grid open, before it is compared."""
+        for finding in label.findings:
+            if finding.code in CODES and finding.code not in self.checks.accept:
+                detail = how_to_accept(finding.code)
+                raise CaseError(finding.code, finding.reason, file=file, detail=detail)
+
     def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
         """What differs, if anything does and it is allowed."""
         try:
@@ -187,7 +195,7 @@ def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in paths:
         name = path.removeprefix(root)
-        if "/" in name or not name.endswith(_MASK_SUFFIXES):
+        if "/" in name or not name.lower().endswith(_MASK_SUFFIXES):
             continue
         other = found.setdefault(case_id_of(name), path)
         if other != path:

@@ -13,7 +13,14 @@ from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, CaseError, CaseWarning, opened
+from fcnseg.conversion.rejects import (
+    ACCEPTABLE,
+    CODES,
+    CaseError,
+    CaseWarning,
+    how_to_accept,
+    opened,
+)
 from fcnseg.errors import GeometryError
 from fcnseg.records import Record
 from fcnseg.volumes import (
@@ -81,7 +88,7 @@ class Preprocessing:
         with opened(case.image, header_only=True) as path:
             image = read_geometry(path, series_uid=case.series_uid)
         self._check_size(image, case.image)
-        self._judge(find_in_geometry(image), case, case.image)
+        self._judge([*image.findings, *find_in_geometry(image)], case, case.image)
         if case.label is not None:
             self._labels.inspect(case.label, image)
         return image
@@ -150,7 +157,7 @@ class Preprocessing:
             first, *others = rejecting
             told = [f"also: {other.reason} [{other.code}]" for other in others]
             if first.code in ACCEPTABLE:
-                told.insert(0, f"--accept {first.code} lets such cases pass")
+                told.insert(0, how_to_accept(first.code))
             raise CaseError(first.code, first.reason, file=file, detail="; ".join(told))
         return [
             CaseWarning(case.case_id, finding.code, finding.reason, file) for finding in findings

@@ -20,7 +20,9 @@ CODES = {
     "not_scalar": "the voxels are colours or vectors",
     "bad_geometry": "the file holds not one three-dimensional volume",
     "bad_affine": "the affine is singular, or holds NaN or infinity",
-    "qform_sform_disagree": "a NIfTI header puts the volume in two places",
+    "qform_sform_disagree": "a NIfTI header gives the volume two places or sizes",
+    "orientation_unknown": "the header does not say how the axes lie in the patient",
+    "spacing_unknown": "the header does not say the size of a voxel",
     "not_finite": "a voxel is NaN or infinite",
     "too_large": "the volume has more voxels than max_case_voxels allows",
     "spacing_implausible": "voxels are smaller or larger than those of any CT",
@@ -75,6 +77,8 @@ WARNINGS = {
 """What each code in the warnings means; the case is converted all the same."""
 
 ACCEPTABLE = (
+    "orientation_unknown",
+    "spacing_unknown",
     "spacing_implausible",
     "field_of_view_implausible",
     "sheared_grid",
@@ -87,6 +91,12 @@ ACCEPTABLE = (
     "label_empty",
 )
 """Codes of what is implausible, not impossible: a user may accept it."""
+
+
+def how_to_accept(code: str) -> str:
+    """What to do to let cases of an acceptable code pass, for `Reject.detail`."""
+    return f"--accept {code} lets such cases pass"
+
 
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",

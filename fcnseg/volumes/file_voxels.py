@@ -70,7 +70,7 @@ class FileVoxels:
             _finish(file)
 
     def _opened(self) -> BinaryIO:
-        opened = _open_gzip if self.path.endswith(".gz") else open
+        opened = _open_gzip if self.path.lower().endswith(".gz") else open
         file = cast(BinaryIO, opened(self.path, "rb"))
         file.seek(self.offset)
         return file

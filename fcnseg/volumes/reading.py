@@ -110,7 +110,7 @@ def read_label(
 def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
     if not os.path.exists(path):
         raise InputError(f"no such file: {path}", code="file_missing")
-    suffix = next((suffix for suffix in _READERS if path.endswith(suffix)), None)
+    suffix = next((suffix for suffix in _READERS if path.lower().endswith(suffix)), None)
     is_dicom = Path(path).is_dir() or suffix == dicom_files.SUFFIX
     if is_dicom or (suffix is None and dicom_files.is_dicom(path)):
         return dicom
