@@ -120,7 +120,7 @@ def test_what_is_odd_is_told_with_the_case(converted, name):
 
 
 def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     found = convert(tmp_path, UNLUCKY, {"good": no_spoil}, **SMALL_AND_LARGE)
     for name, wanted in UNLUCKY.items():
         check_rejects(name, wanted, found)

@@ -81,7 +81,7 @@ class Preprocessing:
         with opened(case.image, header_only=True) as path:
             image = read_geometry(path, series_uid=case.series_uid)
         self._check_size(image, case.image)
-        self._judge(find_in_geometry(image), case, case.image)
+        self._judge([*image.findings, *find_in_geometry(image)], case, case.image)
         if case.label is not None:
             self._labels.inspect(case.label, image)
         return image

@@ -21,6 +21,8 @@ CODES = {
     "bad_geometry": "the file holds not one three-dimensional volume",
     "bad_affine": "the affine is singular, or holds NaN or infinity",
     "qform_sform_disagree": "a NIfTI header puts the volume in two places",
+    "orientation_unknown": "the header does not say how the axes lie in the patient",
+    "spacing_unknown": "the header does not say the size of a voxel",
     "not_finite": "a voxel is NaN or infinite",
     "too_large": "the volume has more voxels than max_case_voxels allows",
     "spacing_implausible": "voxels are smaller or larger than those of any CT",
@@ -71,6 +73,8 @@ WARNINGS = {
 """What each code in the warnings means; the case is converted all the same."""
 
 ACCEPTABLE = (
+    "orientation_unknown",
+    "spacing_unknown",
     "spacing_implausible",
     "field_of_view_implausible",
     "sheared_grid",

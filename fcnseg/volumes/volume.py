@@ -19,6 +19,19 @@ Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Finding:
+    """Something about a file that whoever uses it should know.
+
+    Attributes:
+        code: One word for programs.
+        reason: One line for people, with the value that was found.
+    """
+
+    code: str
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
     """The grid of a volume: how many voxels, and where they lie in the patient.
@@ -27,10 +40,12 @@ class Geometry:
         shape: Voxels (z, y, x).
         affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
             NIfTI defines it.
+        findings: What the header leaves open, such as the orientation, each with what was taken.
     """
 
     shape: Shape
     affine: npt.NDArray[np.float64]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def spacing(self) -> Triple:
@@ -48,19 +63,6 @@ class Geometry:
         depth, height, width = self.shape
         ends = itertools.product((0, width - 1), (0, height - 1), (0, depth - 1))
         return nib.affines.apply_affine(self.affine, np.array(list(ends), dtype=np.float64))
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Finding:
-    """Something about a file that whoever uses it should know.
-
-    Attributes:
-        code: One word for programs.
-        reason: One line for people, with the value that was found.
-    """
-
-    code: str
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
