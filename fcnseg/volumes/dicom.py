@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import InputError, one_line, require_extra, told
-from fcnseg.volumes import dicom_seg, jpeg_lossless
+from fcnseg.volumes import dicom_seg, frame_decoding
 from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
 from fcnseg.volumes.slices import Slice, stack
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume
@@ -135,7 +135,7 @@ def _choose(
 def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     """The stored numbers (y, x) of some slices of a file, decompressed."""
     iter_pixels = require_extra("pydicom.pixels", "dicom").iter_pixels
-    jpeg_lossless.register()
+    frame_decoding.register()
     indices = [one.frame or 0 for one in slices]
     with quiet():
         try:

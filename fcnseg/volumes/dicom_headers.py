@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra
-from fcnseg.volumes import jpeg_lossless
 from fcnseg.volumes.slices import Slice
 
 SUFFIX = ".dcm"
@@ -26,10 +25,7 @@ _CT_CLASSES = (
 )
 _LOCALIZER = "LOCALIZER"
 # Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
-_DECODERS = {
-    "1.2.840.10008.1.2.5": "pydicom",
-    **dict.fromkeys(jpeg_lossless.SYNTAXES, jpeg_lossless.PLUGIN),
-}
+_DECODERS = {"1.2.840.10008.1.2.5": "pydicom"}
 
 # Where a multi-frame object keeps what a single slice has at its top.
 _GROUP_OF = {

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
+from fcnseg.volumes import frame_decoding
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
 from fcnseg.volumes.volume import Geometry, Shape, Volume
@@ -59,6 +60,7 @@ def _open(path: str, *, lazily: bool = False) -> Any:
             code="dicom_not_seg",
         )
     segread = require_extra("highdicom.seg", "dicom").segread
+    frame_decoding.register()
     with quiet():
         try:
             return segread(found[0].file, lazy_frame_retrieval=lazily)
