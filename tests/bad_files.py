@@ -106,6 +106,14 @@ def nifti_of(array, *, affine=None):
     return write
 
 
+def huge_nifti(folder):
+    """A header that promises 70 TB, where memory was once asked for before the file was."""
+    header = bytearray(nib.Nifti1Image(voxels(), np.eye(4)).to_bytes())
+    header[42:48] = b"\xff\x7f" * 3
+    (folder / "ct.nii.gz").write_bytes(gzip.compress(bytes(header)))
+    return folder / "ct.nii.gz"
+
+
 def forms(folder):
     image = nib.Nifti1Image(voxels(), np.eye(4))
     image.set_qform(np.diag([-1, 1, 1, 1]), code=1)  # as if a program flipped one of the two
@@ -195,6 +203,7 @@ BAD_FILES = {
         "1440 bytes of data, .* promises 14400000000",
         itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 100000 9000 8"),
     ),
+    "huge .nii.gz": BadFile("unreadable", "bytes of packed data cannot make", huge_nifti),
     "odd size .mha": BadFile(
         "unreadable",
         "DimSize must be whole numbers",

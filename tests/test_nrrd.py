@@ -105,6 +105,7 @@ def test_voxels_are_the_same_however_they_are_written(tmp_path, data, changes):
         ({"space_directions": "(2,0,0) (0,3,0) (0,0,nan)"}, "finite and invertible"),
         ({"space_directions": "(2,0) (0,3) (1,1)"}, "three dimensions"),
         ({"space_origin": "(1,2)"}, "no vector"),
+        ({"space_origin": "(1,2,3,4)"}, "no vector"),
         ({"space_origin": "1 2 3"}, "must be vectors"),
         ({"line_skip": "2"}, "not read"),
         ({"byte_skip": "-1", "encoding": "gzip"}, "not read"),
@@ -144,8 +145,6 @@ def test_what_does_not_begin_as_nrrd_is_refused(tmp_path, start):
         ("las", "LAS", (-1, 2, 3)),
         ("Right-Anterior-Superior", "RAS", (1, 2, 3)),
         ("RAS", "RAS", (1, 2, 3)),
-        ("left-posterior-superior-time", "LPS", (-1, -2, 3)),
-        ("RAST", "RAS", (1, 2, 3)),
     ],
 )
 def test_every_space_of_a_patient_is_known(tmp_path, space, orientation, origin):
@@ -155,6 +154,23 @@ def test_every_space_of_a_patient_is_known(tmp_path, space, orientation, origin)
     assert geometry.findings == ()
 
 
+@pytest.mark.parametrize("space", ["left-posterior-superior-time", "LPST"])
+def test_time_may_be_a_fourth_axis_of_one(tmp_path, space):
+    path = write(
+        tmp_path / "ct.nrrd",
+        space=space,
+        dimension="4",
+        sizes="4 3 2 1",
+        space_directions="(2,0,0,0) (0,3,0,0) (0,0,4,0) (0,0,0,1)",
+        space_origin="(1,2,3,0)",
+    )
+    volume = read_ct(path)
+    np.testing.assert_array_equal(volume.array, VOXELS)
+    assert volume.orientation == "LPS"
+    assert tuple(volume.affine[:3, 3]) == (-1, -2, 3)
+    assert volume.findings == ()
+
+
 BOTH = ["orientation_unknown", "spacing_unknown"]
 
 
@@ -162,6 +178,7 @@ BOTH = ["orientation_unknown", "spacing_unknown"]
     ("changes", "codes", "spacing"),
     [
         ({"space": None, "space_dimension": "3"}, BOTH[:1], (4, 3, 2)),
+        ({"space": "LPST"}, BOTH[:1], (4, 3, 2)),
         ({"space": "scanner-xyz"}, BOTH[:1], (4, 3, 2)),
         ({"space": "3D-right-handed"}, BOTH[:1], (4, 3, 2)),
         ({"space_directions": None, "spacings": "5 6 7"}, BOTH[:1], (7, 6, 5)),

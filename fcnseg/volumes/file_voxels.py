@@ -10,6 +10,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
@@ -87,25 +88,33 @@ class FileVoxels:
                 yield slab
             self._finish(file)
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
-        packing = self.packing or ("gzip" if self.path.endswith(".gz") else "none")
-        with open(self.path, "rb") as file:
-            if self.is_rest:
-                self._check_size(os.fstat(file.fileno()).st_size - self.start, packing)
-            file.seek(self.start)
-            with _unpacked(file, packing) as stream:
-                if self.offset:  # what zlib unpacks cannot be sought in
-                    stream.seek(self.offset, os.SEEK_CUR)
-                yield stream
+    def check_size(self) -> None:
+        """Checks, before there is room for the voxels, that the file can hold them.
 
-    def _check_size(self, present: int, packing: Packing) -> None:
-        """Checks, before there is room for the voxels, that the file can hold them."""
+        Raises:
+            EOFError: If not.
+        """
+        present = Path(self.path).stat().st_size - self.start
         promised = self.offset + self.num_bytes
-        if packing == "none" and present != promised:
+        is_right = present == promised if self.is_rest else present >= promised
+        if self._packing == "none" and not is_right:
             raise EOFError(f"{max(present, 0)} bytes of data, where its header promises {promised}")
         if promised > present * _MOST_UNPACKED:
             raise EOFError(f"{present} bytes of packed data cannot make {promised}")
+
+    @property
+    def _packing(self) -> Packing:
+        return self.packing or ("gzip" if self.path.endswith(".gz") else "none")
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        self.check_size()
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            with _unpacked(file, self._packing) as stream:
+                if self.offset:  # what zlib unpacks cannot be sought in
+                    stream.seek(self.offset, os.SEEK_CUR)
+                yield stream
 
     def _finish(self, file: BinaryIO) -> None:
         """Reads on to the end, where gzip keeps the checksum."""

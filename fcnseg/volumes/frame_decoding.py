@@ -113,7 +113,7 @@ class _Process:
             requests.write(json.dumps(request).encode() + b"\n" + frame)
             requests.flush()
         line = answers.readline()
-        answer = json.loads(line) if line.endswith(b"\n") else {"length": 1}
+        answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"length": 1}
         pixels = answers.read(answer["length"])
         if len(pixels) != answer["length"]:
             self.running = None

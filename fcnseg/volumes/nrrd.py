@@ -70,7 +70,7 @@ _SPACES = {
     ("left-anterior-superior", "las"): (-1, 1, 1),
     ("left-posterior-superior", "lps"): (-1, -1, 1),
 }
-_TIME = ("-time", "t")  # end of a space's names where a fourth axis is time
+_ENDS = {3: ("", ""), 4: ("-time", "t")}  # of a space's names, by its dimensions
 _OF_SPACE = {  # kinds of axes along which lie voxels, not what a voxel consists of
     "domain",
     "space",
@@ -228,8 +228,9 @@ def _grid(
 ) -> tuple[Affine, tuple[Finding, ...]]:
     """The affine of three axes, and what the header leaves out of it."""
     findings = [*described.spacing_in(fields.get("space units", ""))]
-    signs = _signs(fields)
     steps = [axis.step for axis in axes]
+    dimensions = _dimensions(steps, path)
+    signs = _signs(fields, dimensions)
     spacings = np.array([axis.spacing for axis in axes])
     if None not in steps:
         matrix = _matrix(steps, path)
@@ -248,35 +249,41 @@ def _grid(
         matrix = np.diag(spacings)
     affine = np.eye(4)
     affine[:3, :3] = matrix
-    affine[:3, 3] = _origin(fields, path)
+    affine[:3, 3] = _origin(fields, dimensions, path)
     to_ras = np.diag([*(signs or (-1, -1, 1)), 1])
     return check_affine(to_ras @ affine, what=path), tuple(findings)
 
 
-def _signs(fields: Mapping[str, str]) -> tuple[int, int, int] | None:
+def _signs(fields: Mapping[str, str], dimensions: int) -> tuple[int, int, int] | None:
+    """The signs of a space of so many dimensions, of which the fourth is time."""
     space = fields.get("space", "").lower()
     for names, signs in _SPACES.items():
-        if space in (*names, *(name + end for name, end in zip(names, _TIME, strict=True))):
+        if space in [name + end for name, end in zip(names, _ENDS[dimensions], strict=True)]:
             return signs
     return None
 
 
-def _matrix(steps: Sequence[tuple[float, ...] | None], path: str) -> np.ndarray:
-    """The steps (3, 3) as columns; a fourth axis of space, which is time, is not theirs."""
-    lengths = {len(step or ()) for step in steps}
+def _dimensions(steps: Sequence[tuple[float, ...] | None], path: str) -> int:
+    """How many numbers are in a vector of the space: 3, or with time 4."""
+    lengths = {3 if step is None else len(step) for step in steps}
     if lengths not in ({3}, {4}):
         raise GeometryError(f"a space must have three dimensions, got {lengths} in {path}")
+    return lengths.pop()
+
+
+def _matrix(steps: Sequence[tuple[float, ...] | None], path: str) -> np.ndarray:
+    """The steps (3, 3) as columns; a fourth axis of space, which is time, is not theirs."""
     matrix = np.array(steps, dtype=float).T
     if matrix[3:].any():
         raise GeometryError(f"axes of space must not lie along time in {path}", code="bad_affine")
     return matrix[:3]
 
 
-def _origin(fields: Mapping[str, str], path: str) -> tuple[float, ...]:
+def _origin(fields: Mapping[str, str], dimensions: int, path: str) -> tuple[float, ...]:
     """Where the first voxel's centre lies; where nothing is said, at 0."""
     if "space origin" in fields:
         (vector, *more) = _vectors(fields["space origin"], "space origin", path) or [None]
-        if vector is None or more or len(vector) not in (3, 4):
+        if vector is None or more or len(vector) != dimensions:
             raise unreadable(path, f"space origin is no vector: {fields['space origin']!r}")
         return vector[:3]
     mins = fields.get("axis mins", "")
