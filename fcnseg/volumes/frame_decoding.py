@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from typing import Any, BinaryIO, cast
@@ -97,6 +99,9 @@ class _Process:
     def __init__(self) -> None:
         self.parent = os.getpid()
         self.running: subprocess.Popen[bytes] | None = None
+        # For frames that a decoder reads from a file: what a crash leaves there is removed.
+        self.folder = tempfile.mkdtemp(prefix="fcnseg-")
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def ask(
         self, frame: bytes, syntax: str, options: dict[str, Any]
@@ -128,7 +133,11 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "TMPDIR": self.folder,
+            },
         )
         weakref.finalize(self, _end, process)
         return process
