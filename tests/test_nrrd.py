@@ -114,6 +114,8 @@ def test_voxels_are_the_same_however_they_are_written(tmp_path, data, changes):
         ({"data_file": "../ct.raw"}, "lie in its folder"),
         ({"end": ""}, "does not end with an empty line"),
         ({"DIMENSION": "3"}, "has 'DIMENSION' twice"),
+        ({"data_file": "ct.raw", "datafile": "ct.raw"}, "has 'datafile' twice"),
+        ({"spae_origin": "(1,2,3)"}, "has 'spae origin: .1,2,3.', which is no field"),
         ({"space_directions": None, "space_origin": None, "axis_mins": "1 2 3"}, "axis mins"),
     ],
 )

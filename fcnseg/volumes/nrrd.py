@@ -56,11 +56,17 @@ _DTYPES: dict[str, str] = {
     "float": "f4",
     "double": "f8",
 }
-_ALIASES = {
-    "datafile": "data file",
-    "byteskip": "byte skip",
-    "lineskip": "line skip",
-    "axismins": "axis mins",
+# What the definition knows, some of them by two names. What it does not know is refused, as by
+# teem: it may be a misspelt place.
+_FIELDS = {
+    *("type", "dimension", "sizes", "endian", "encoding", "data file", "line skip", "byte skip"),
+    *("space", "space dimension", "space directions", "space origin", "space units"),
+    *("spacings", "axis mins", "axis maxs", "thicknesses", "measurement frame"),
+    *("kinds", "labels", "units", "centerings", "content", "sample units", "number", "block size"),
+    *("min", "max", "old min", "old max"),
+}
+_ALIASES = {name.replace(" ", ""): name for name in _FIELDS if name.split()[0] != "space"} | {
+    "centers": "centerings"
 }
 _PACKINGS: dict[str, Packing] = {"raw": "none", "gzip": "gzip", "gz": "gzip"}
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
@@ -156,8 +162,10 @@ def _read_header(path: str) -> _Header:
                 keys.add(key.partition(":=")[0])
                 continue
             name = _ALIASES.get(key.lower(), key.lower())
-            if not colon or name in fields:
-                raise unreadable(path, f"its header has {key!r} {'twice' if colon else 'alone'}")
+            if not colon or name not in _FIELDS:
+                raise unreadable(path, f"its header has {text!r}, which is no field of NRRD")
+            if name in fields:
+                raise unreadable(path, f"its header has {key!r} twice")
             fields[name] = value.strip()
         return _Header(fields, frozenset(keys), file.tell(), line != "" and not text)
 
