@@ -104,7 +104,7 @@ class FileVoxels:
 
     @property
     def _packing(self) -> Packing:
-        return self.packing or ("gzip" if self.path.endswith(".gz") else "none")
+        return self.packing or ("gzip" if self.path.lower().endswith(".gz") else "none")
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
