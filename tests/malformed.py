@@ -157,6 +157,24 @@ def as_nrrd(files: Files) -> None:
     sitk.WriteImage(picture, str(files.image))
 
 
+def itk_pair(suffix: str, old: bytes, new: bytes, *parts: str) -> Spoil:
+    """Image and label in an ITK format, slices enough for voxels of 1 mm; some headers changed."""
+
+    def spoil(files: Files) -> None:
+        for part, array in {"image": THICK, "label": np.uint8(THICK > 900)}.items():
+            picture = sitk.GetImageFromArray(array)
+            picture.SetSpacing((5, 7.5, 10))
+            path = files.image.with_name(f"{part}{suffix}")
+            sitk.WriteImage(picture, str(path))
+            if part in parts:
+                content = path.read_bytes()
+                assert content.count(old) == 1
+                path.write_bytes(content.replace(old, new))
+            setattr(files, part, path)
+
+    return spoil
+
+
 def overlapping(files: Files) -> None:
     """3D Slicer's segments in two layers."""
     picture = sitk.GetImageFromArray(np.zeros((*SHAPE, 2), np.uint8), isVector=True)
@@ -342,6 +360,36 @@ OF_CASES = {
         r"got -5, 7\.5, 10 .*: 5, 7\.5, 10$",
         "image",
         header(sform_code=0, pixdim=[1, -5, 7.5, 10, 0, 0, 0, 0]),
+    ),
+    "MetaImage without its direction": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "TransformMatrix must be in the header; taken where accepted: the axes grow to left, post",
+        "image",
+        itk_pair(".mha", b"TransformMatrix", b"Nothing", "image", "label"),
+    ),
+    "MetaImage label without its direction": Malformed(
+        "inspect or convert",
+        "orientation_unknown",
+        "TransformMatrix must be in the header",
+        "label",
+        itk_pair(".mha", b"TransformMatrix", b"Nothing", "label"),
+    ),
+    "MetaImage without spacing": Malformed(
+        "inspect",
+        "spacing_unknown",
+        "ElementSpacing must be in the header; taken where accepted: 1 mm",
+        "image",
+        itk_pair(".mha", b"ElementSpacing", b"Nothing", "image", "label"),
+    ),
+    "NRRD without space": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "space must be of a patient, as left-posterior-superior, got ''",
+        "image",
+        itk_pair(
+            ".nrrd", b"space: left-posterior-superior", b"space dimension: 3", "image", "label"
+        ),
     ),
     "too large": Malformed(
         "inspect", "too_large", "1073741824 voxels, .* got 35181150961663", "image", enlarge
@@ -610,7 +658,7 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
 # Sound files where a package, or memory, is lacking.
 UNLUCKY = {
     "no package": Malformed(
-        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", as_nrrd
+        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", series_as_label
     ),
     "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", no_spoil),
 }

@@ -276,8 +276,8 @@ def test_overlapping_segments_are_refused_with_the_reason(tmp_path):
 
 
 def test_a_missing_extra_is_asked_for_by_name(tmp_path, monkeypatch):
-    path = write_itk(tmp_path / "ct.nrrd", voxels())
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    path = write_series(make_slices(), tmp_path / "series")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'fcnseg[dicom]'")):
         read_ct(path)
     with pytest.raises(CaseError) as rejected, opened(str(path)) as local:

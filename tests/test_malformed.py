@@ -130,7 +130,7 @@ def read_with_little_memory(self):
 
 
 def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.setattr(FileVoxels, "read", read_with_little_memory)
     found = convert(tmp_path, UNLUCKY, {"good": no_spoil}, **SMALL_AND_LARGE)
     for name, wanted in UNLUCKY.items():

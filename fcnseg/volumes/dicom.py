@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra, told
-from fcnseg.volumes import dicom_seg, jpeg_lossless
+from fcnseg.volumes import dicom_seg, frame_decoding
 from fcnseg.volumes.dicom_files import find_files
 from fcnseg.volumes.dicom_headers import CT_CLASSES, Header, check_length, quiet, read_headers
 from fcnseg.volumes.dicom_scans import check_rescale, find_scans
@@ -182,7 +182,7 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     """The stored numbers (y, x) of some slices of a file, decompressed."""
     pydicom = require_extra("pydicom", "dicom")
     iter_pixels = require_extra("pydicom.pixels", "dicom").iter_pixels
-    jpeg_lossless.register()
+    frame_decoding.register()
     indices = [one.frame or 0 for one in slices]
     with quiet():
         try:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra
-from fcnseg.volumes import jpeg_lossless
 from fcnseg.volumes.dicom_files import DicomFiles
 from fcnseg.volumes.dicom_scans import SCAN
 from fcnseg.volumes.slices import Slice
@@ -28,10 +27,7 @@ _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
 _LOCALIZER = "LOCALIZER"
 _MOST_RESCALE = 2**15  # HU that int16 holds; those of scanners are a few thousand
 # Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
-_DECODERS = {
-    "1.2.840.10008.1.2.5": "pydicom",
-    **dict.fromkeys(jpeg_lossless.SYNTAXES, jpeg_lossless.PLUGIN),
-}
+_DECODERS = {"1.2.840.10008.1.2.5": "pydicom"}
 
 # Where a multi-frame object keeps what a single slice has at its top, and by which name.
 _GROUP_OF = {

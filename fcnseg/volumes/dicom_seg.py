@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
+from fcnseg.volumes import frame_decoding
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.dicom_files import find_files
 from fcnseg.volumes.dicom_headers import Header, check_length, quiet, read_headers
@@ -85,6 +86,7 @@ def _open(path: str) -> Any:
             code="dicom_not_seg",
         )
     segread = require_extra("highdicom.seg", "dicom").segread
+    frame_decoding.register()
     with quiet():
         try:
             segmentation = segread(found[0].file)

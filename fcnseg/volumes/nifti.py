@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,6 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 
 _TEXTS_OF_FORMAT = ("magic", "regular")  # the fields of characters that say nothing of a patient
 
-_MOST_UNPACKED = 1032  # bytes that deflate makes of one at most
 
 _CARET = 30  # code of an extension that holds Connectome Workbench's XML
 
@@ -203,10 +201,7 @@ def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels
         raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
     voxels = FileVoxels(proxy.file_like, int(proxy.offset), grid.shape, proxy.dtype)
     with _reading_voxels(path):  # of a pair, the other file, which may not be there
-        present = Path(voxels.path).stat().st_size
-    promised = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
-    if promised > present * (_MOST_UNPACKED if voxels.path.lower().endswith(".gz") else 1):
-        raise InputError(f"not a whole volume: {path}: {promised} bytes expected, {present} found")
+        voxels.check_size()
     return voxels
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 from fcnseg.errors import InputError
-from fcnseg.volumes import dicom, dicom_files, dicom_seg, nifti, simpleitk
+from fcnseg.volumes import dicom, dicom_files, dicom_seg, metaimage, nifti, nrrd
 from fcnseg.volumes.volume import Geometry, Volume, of_case
 
 PathLike = str | os.PathLike[str]
 
 _READERS: dict[str, ModuleType] = {
     **dict.fromkeys((*nifti.NIFTI_SUFFIXES, *nifti.PAIR_SUFFIXES), nifti),
-    **dict.fromkeys(simpleitk.SUFFIXES, simpleitk),
+    **dict.fromkeys(nrrd.SUFFIXES, nrrd),
+    **dict.fromkeys(metaimage.SUFFIXES, metaimage),
     dicom_files.SUFFIX: dicom,
 }
 """Which module reads files of each suffix; by functions of the same names."""

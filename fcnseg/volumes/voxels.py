@@ -35,6 +35,7 @@ def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.ND
         InputError: If a value is NaN or infinite.
     """
     limits = np.iinfo(np.int16)
+    _check_size(stored)
     hu = np.empty(stored.shape, dtype=np.int16)
     for slab, values in _values(stored, slope, inter, what):
         hu[slab] = np.clip(np.rint(values), limits.min, limits.max)
@@ -60,6 +61,7 @@ def to_integral(
         InputError: If a value is NaN or infinite.
         LabelError: If a value is 0.001 or more from an integer, or not of 32 bits.
     """
+    _check_size(stored)
     ids: npt.NDArray[np.signedinteger] = np.empty(stored.shape, dtype=np.int8)
     for slab, values in _values(stored, slope, inter, what):
         rounded = np.rint(values)
@@ -98,6 +100,11 @@ def _values(
             )
         yield slice(start, start + len(values)), values
         start += len(values)
+
+
+def _check_size(stored: Stored) -> None:
+    if isinstance(stored, FileVoxels):
+        stored.check_size()
 
 
 def _slabs(stored: Stored) -> Iterator[npt.NDArray[Any]]:
