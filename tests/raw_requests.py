@@ -1,7 +1,8 @@
 """Feeds tensors of any rank, size and type to a SavedModel, as a C++ server does.
 
 Run as a script, so that what ends the process ends a process of its own. Python's checks of a
-feed's shape are skipped: the server has none. Prints one JSON object a request.
+feed's shape are skipped: the server has none. Writes a JSON object of each request, then
+one of its reply.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def fitting(name, draw):
 
 
 def any_tensor(draw, dtype):
-    """A tensor of any rank up to 7 and, mostly, any small size."""
-    rank = draw.integers(0, 8)
-    shape = draw.choice(SIZES[: 8 if rank < 6 else 3], rank)
+    """A tensor of any rank that can be fed and, mostly, any small size."""
+    rank = draw.integers(0, 8) if draw.random() < 0.9 else draw.integers(8, 33)
+    shape = draw.choice(SIZES[: 8 if rank < 6 else 3 if rank < 9 else 2], rank)
     if draw.random() < 0.1:  # one long axis: a huge matrix, if it were resampled
         shape = np.where(np.arange(rank) == draw.integers(0, 8), 90_000, np.minimum(shape, 1))
     if dtype == "object":
@@ -92,13 +93,18 @@ def random_requests(signatures, count, seed):
         yield name, inputs
 
 
+def write_line(content):
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
 def main(directory, count, seed):
     session = RawSession(directory)
     for name, inputs in random_requests(session.signatures, int(count), int(seed)):
         shown = {key: f"{value.dtype}{list(value.shape)}" for key, value in inputs.items()}
-        print(json.dumps({"signature": name, "inputs": shown}), flush=True)
+        write_line({"signature": name, "inputs": shown})
         code, message = session.run(name, inputs)
-        print(json.dumps({"code": code, "message": message}), flush=True)
+        write_line({"code": code, "message": message})
 
 
 if __name__ == "__main__":

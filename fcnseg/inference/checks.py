@@ -96,7 +96,8 @@ def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
     return _checked(
         sizes,
         tf.logical_and(is_triple, tf.reduce_all(is_length)),
-        f"spacing must be three positive numbers in mm, {low:g} to {high:g}, got {{}} of shape {{}}",
+        f"spacing must be three positive numbers in mm, {low:g} to {high:g}, got {{}} of shape"
+        " {}",
         tf.shape(fed),
     )
 
