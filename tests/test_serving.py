@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
+from half_plus_two import write_half_plus_two
 from small_models import make_oblique_volume, write_run
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
@@ -41,38 +42,6 @@ from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_
 from serving import rest as rest_server
 from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
-
-
-class HalfPlusTwo(tf.Module):
-    """What the real server's tests serve, with an input and an output of each kind."""
-
-    def __init__(self, offset=2.0):
-        super().__init__()
-        self.offset = tf.Variable(offset)
-        self.half = tf.function(self._half, input_signature=[tf.TensorSpec([None], tf.float32)])
-        self.label = tf.function(
-            self._label,
-            input_signature=[
-                tf.TensorSpec([None], tf.int16, name="number"),
-                tf.TensorSpec([None], tf.string, name="word"),
-            ],
-        )
-
-    def _half(self, x):
-        return {"y": x / 2 + self.offset}
-
-    def _label(self, number, word):
-        text = tf.strings.join([word, tf.strings.as_string(number)])
-        return {"text": text, "raw_bytes": text, "total": tf.reduce_sum(number)}
-
-
-def write_half_plus_two(folder: Path, offset=2.0):
-    """Publishes as an export does: written elsewhere, then renamed."""
-    module = HalfPlusTwo(offset)
-    hidden = folder.parent / f".tmp-{folder.name}"
-    signatures = {"serving_default": module.half, "label": module.label}
-    tf.saved_model.save(module, hidden, signatures=signatures)
-    hidden.rename(folder)
 
 
 def make_server(model_base_path, **flags):
