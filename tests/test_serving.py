@@ -626,6 +626,47 @@ def test_client_is_told_why_a_volume_is_refused(model_dir):
             SegmentationClient(address).segment(large)
 
 
+CUBE = np.zeros((4, 4, 4), np.int16)
+MM = np.full(3, 2, np.float32)
+BAD_INPUTS = [
+    ("serving_default", {"patches": np.float32(1)}, "patches must have five axes", "shape []"),
+    ("serving_default", {"patches": MM}, "patches must have five axes", "shape [3]"),
+    ("serving_default", {"patches": MM[:0]}, "patches must have five axes", "shape [0]"),
+    (SEGMENT_VOLUME, {"volume": np.int16(1), "spacing": MM}, "volume must have three", "shape []"),
+    (SEGMENT_VOLUME, {"volume": CUBE[0], "spacing": MM}, "volume must have three", "shape [4 4]"),
+    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM[0]}, "spacing must be three", "shape []"),
+    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM * 99}, "spacing must be three", "198"),
+]
+
+
+def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
+    with make_server(model_dir, model_name="fcnseg") as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            for signature, inputs, rule, value in BAD_INPUTS:
+                with pytest.raises(grpc.RpcError) as caught:
+                    prediction.Predict(predict_request("fcnseg", signature, **inputs))
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert rule in caught.value.details()
+                assert value in caught.value.details()
+        for signature, inputs, rule, value in BAD_INPUTS:
+            lists = {name: array.tolist() for name, array in inputs.items()}
+            body = {"signature_name": signature, "inputs": lists}
+            status, reply = rest(server, "/v1/models/fcnseg:predict", body)
+            assert status == 400
+            assert rule in reply["error"]
+            assert value in reply["error"]
+
+
+def test_client_names_a_reply_that_is_no_tensor(monkeypatch):
+    response = predict_pb2.PredictResponse()
+    response.outputs["labels"].CopyFrom(broken_tensor((-1, -1), int_val=[1]))
+    with SegmentationClient("127.0.0.1:1") as client:
+        monkeypatch.setattr(client, "_call", lambda *arguments, **named: response)
+        with pytest.raises(ServerError, match="gave what is no tensor: .* must not be negative"):
+            client.segment(make_oblique_volume((4, 5, 6)))
+
+
 @pytest.mark.serving
 def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
     """The server and the client as a user starts them, each in a process of its own."""
