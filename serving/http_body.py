@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from email.message import Message
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from fcnseg.errors import FcnsegError
 
@@ -30,7 +30,7 @@ class BodyError(FcnsegError):
         self.http_status = http_status
 
 
-def read_body(headers: Message, stream: BinaryIO, *, required: bool) -> bytes:
+def read_body(headers: Message, stream: BufferedIOBase, *, required: bool) -> bytes:
     """Reads a body to its end.
 
     Args:
@@ -64,7 +64,7 @@ def _checked_length(lengths: set[str]) -> int:
     return _within_limit(int(text))
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
     total = 0
     while size := _chunk_size(stream):
         total = _within_limit(total + size)
@@ -77,7 +77,7 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     raise BodyError(400, f"a chunked body must end in at most {_MAX_TRAILERS} trailers")
 
 
-def _chunk_size(stream: BinaryIO) -> int:
+def _chunk_size(stream: BufferedIOBase) -> int:
     line = stream.readline(_MAX_LINE)
     match = _CHUNK_SIZE.fullmatch(line)
     if match is None:
@@ -85,7 +85,7 @@ def _chunk_size(stream: BinaryIO) -> int:
     return int(match[1], 16)
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytes:
+def _exactly(stream: BufferedIOBase, size: int) -> bytes:
     pieces, left = [], size
     while left:
         piece = stream.read(min(left, _PIECE))

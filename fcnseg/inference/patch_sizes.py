@@ -49,11 +49,11 @@ def _smallest_and_step(models: Sequence[keras.Model], window: Shape, axis: int) 
     """The shortest length along an axis, and the step between lengths, the others as the window."""
 
     def fits(length: int) -> bool:
-        shape = (*window[:axis], length, *window[axis + 1 :])
-        return all(_takes(model, shape) for model in models)
+        z, y, x = (*window[:axis], length, *window[axis + 1 :])
+        return all(_takes(model, (z, y, x)) for model in models)
 
     length = window[axis]
-    # Twice the window always fits where the window does, or padding is "valid": then a step does.
+    # A network of one size only takes no other: its step means nothing.
     step = next((step for step in range(1, length + 1) if fits(length + step)), length)
     shorter = range(length % step, length, step)
     return [*shorter, length][bisect.bisect_left(shorter, True, key=fits)], step
