@@ -49,7 +49,7 @@ def _smallest_and_step(models: Sequence[keras.Model], window: Shape, axis: int) 
     """The shortest length along an axis, and the step between lengths, the others as the window."""
 
     def fits(length: int) -> bool:
-        z, y, x = (*window[:axis], length, *window[axis + 1 :])
+        z, y, x = (length if each == axis else size for each, size in enumerate(window))
         return all(_takes(model, (z, y, x)) for model in models)
 
     length = window[axis]
