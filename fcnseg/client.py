@@ -110,7 +110,10 @@ class SegmentationClient:
             response = self._call(request, timeout=self.timeout_s)
         except self._grpc.RpcError as error:
             raise self._error(error) from error
-        return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
+        try:
+            return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
+        except InputError as error:
+            raise ServerError(f"{self._model} gave what is no tensor: {error}") from error
 
     def _error(self, error: Any) -> FcnsegError:
         """What a failed call means to a user."""

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -11,7 +16,15 @@ from small_records import make_record, write_dataset
 from fcnseg.command import parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError
-from tuning.search import BEST_CONFIG_FILE, TRIALS_FILE, SearchCommand, SearchError
+from fcnseg.training.loop import TrainingLoop
+from tuning import search as tuning_search
+from tuning.search import (
+    BEST_CONFIG_FILE,
+    TRIALS_FILE,
+    SearchCommand,
+    SearchError,
+    SearchStoppedError,
+)
 from tuning.space import SearchSpace
 
 SMALL = override(
@@ -108,6 +121,95 @@ def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
         search(dataset, tmp_path, space, max_trials=1)
     assert (tmp_path / "search" / TRIALS_FILE).exists()
     assert not (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+RATES = {"training.learning_rate": {"choice": [1e-3, 2e-3, 3e-3, 4e-3]}}
+
+
+def during_trial(monkeypatch, number, module, function, action):
+    """Does something at the first call of a function in the trial of this number, from 0."""
+    original, trials = getattr(module, function), []
+
+    def act_and_call(*args, **kwargs):
+        if number == len(trials):
+            action()
+        return original(*args, **kwargs)
+
+    train = tuning_search.train
+
+    def count_and_train(*args, **kwargs):
+        try:
+            return train(*args, **kwargs)
+        finally:
+            trials.append(1)
+
+    monkeypatch.setattr(module, function, act_and_call)
+    monkeypatch.setattr(tuning_search, "train", count_and_train)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "function"),
+    [
+        pytest.param(0, TrainingLoop, "_steps", id="in the first trial"),
+        pytest.param(1, TrainingLoop, "_steps", id="in the second trial"),
+        pytest.param(1, tuning_search, "override", id="before the training listens"),
+        pytest.param(1, tuning_search.gc, "collect", id="between trials"),
+    ],
+)
+def test_sigterm_ends_the_search(dataset, tmp_path, monkeypatch, number, module, function):
+    before = signal.getsignal(signal.SIGTERM)
+    during_trial(monkeypatch, number, module, function, terminate)
+    finished = r"0 of 3 trials finished$" if number == 0 else "1 of 3 trials finished, written to"
+    with pytest.raises(SearchStoppedError, match=f"^search stopped by SIGTERM: {finished}") as got:
+        search(dataset, tmp_path, RATES, max_trials=3)
+    assert got.value.exit_status == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    check_unfinished(tmp_path / "search", trials=number)
+
+
+def test_interrupt_ends_the_search(dataset, tmp_path, monkeypatch):
+    during_trial(monkeypatch, 1, TrainingLoop, "_steps", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search(dataset, tmp_path, RATES, max_trials=3)
+    check_unfinished(tmp_path / "search", trials=1)
+
+
+def check_unfinished(folder, *, trials):
+    """That the finished trials are noted, none as failed, and no configuration as the best."""
+    path = folder / TRIALS_FILE
+    noted = json.loads(path.read_text()) if path.exists() else []
+    assert len(noted) == trials
+    assert all(trial["error"] is None and trial["val_dice"] is not None for trial in noted)
+    assert not (folder / BEST_CONFIG_FILE).exists()
+
+
+@pytest.mark.slow
+def test_command_ends_on_sigterm_with_a_line(dataset, tmp_path):
+    write_config(override(SMALL, {"training.epochs": 10**6}), tmp_path / "base.yaml")
+    space = write_space(tmp_path, RATES)
+    flags = f"--data {dataset} --config {tmp_path}/base.yaml --space {space} --max_trials 3"
+    command = [sys.executable, "-m", "tuning.search", *flags.split(), "--output", tmp_path / "s"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "s/trials/0/config.yaml").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert said.decode().splitlines()[-1] == (
+        "error: search stopped by SIGTERM: 0 of 3 trials finished"
+    )
+    assert b"Traceback" not in said
+    assert not (tmp_path / "s/trials/1").exists()
 
 
 @pytest.mark.parametrize(
