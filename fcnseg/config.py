@@ -12,7 +12,8 @@ import pydantic
 import yaml
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.errors import ConfigError, InputError, first_finding
+from fcnseg.unique_keys import read_yaml
 from fcnseg.whole_file import write_whole
 
 # Voxels along (z, y, x).
@@ -344,7 +345,8 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     """Reads a configuration from a YAML file, or takes a preset by its name.
 
     Raises:
-        ConfigError: If there is no such file or preset, or it holds an unknown key or a bad value.
+        ConfigError: If there is no such file or preset, or it holds an unknown key, a key
+            twice, or a bad value.
     """
     from fcnseg.presets import PRESETS  # presets are made of this module's classes
 
@@ -352,14 +354,14 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     if name in PRESETS:
         return PRESETS[name]
     try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        content = read_yaml(name)
     except OSError as error:
         presets = ", ".join(PRESETS)
         raise ConfigError(
             f"config must be a YAML file or one of the presets {presets}, got {name!r}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name} is not valid YAML: {one_line(error)}") from error
+    except InputError as error:
+        raise ConfigError(f"config {name} is not valid YAML: {error}") from error
     return config_from_mapping({} if content is None else content, source=name)
 
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
-import yaml
 
 from fcnseg.config import Config, override
-from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.errors import ConfigError, InputError, first_finding, one_line
+from fcnseg.unique_keys import read_yaml
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -126,8 +126,8 @@ class SearchSpace:
             ConfigError: If the file is missing, not of this form, or breaks a rule.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = read_yaml(path)
+        except (OSError, InputError) as error:
             raise ConfigError(f"search space {path} cannot be read: {one_line(error)}") from error
         if not isinstance(content, dict) or not content:
             raise ConfigError(f"search space {path} must map dotted keys to values")
