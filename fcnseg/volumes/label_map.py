@@ -63,7 +63,7 @@ class LabelMap:
         optionally `unlisted` and `ignored`.
 
         Raises:
-            LabelError: If the file is missing, is not of this form, has a key twice, or breaks a rule.
+            LabelError: If the file is missing, is not of this form, or breaks a rule.
         """
         try:
             content = read_yaml(path)
