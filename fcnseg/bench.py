@@ -102,8 +102,11 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     from fcnseg.data.blocks import Blocks
     from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
     from fcnseg.training.dataset import check_dataset
+    from fcnseg.training.settings import check_settings
 
-    model = build_model(config, check_dataset(data))
+    info = check_dataset(data)
+    check_settings(config, info)
+    model = build_model(config, info)
     replicas = model.distribute_strategy.num_replicas_in_sync
     patches = patches_maker(config, data, replicas=replicas)()
     # Patches come in blocks: whole ones, or the measurement would be of what was made before.

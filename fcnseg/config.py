@@ -25,7 +25,7 @@ Factor = Annotated[float, pydantic.Field(ge=1)]
 # Lowest and highest.
 PositiveRange = tuple[PositiveFloat, PositiveFloat]
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -185,6 +185,33 @@ class LossConfig:
                 f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
                 f" got {self.class_weights}"
             )
+        _check_weights(self)
+
+    def counts(self, index: int) -> bool:
+        """Whether the class of an index can add to the loss; one beyond the weights cannot."""
+        if index == self.ignore_label or (index == 0 and not self.background):
+            return False
+        if isinstance(self.class_weights, str):
+            return True
+        return index < len(self.class_weights) and self.class_weights[index] > 0
+
+
+def _check_weights(loss: LossConfig) -> None:
+    """Refuses weights under which the loss is the same whatever the network gives."""
+    weights = loss.class_weights
+    if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
+        but = "" if loss.background else ", the background aside"
+        but += "" if loss.ignore_label is None else f", class {loss.ignore_label} is ignored"
+        raise ValueError(
+            f"loss.class_weights must not be 0 for all that counts, got {weights}{but}"
+        )
+    if loss.name == "tversky" and loss.alpha == loss.beta == 0:
+        raise ValueError("loss.alpha and loss.beta must not both be 0: the loss would always be 0")
+    if loss.level_weights and not loss.level_weights[0] > 0:
+        raise ValueError(
+            "loss.level_weights must be above 0 for the first output, which is the one that"
+            f" predicts, got {loss.level_weights}"
+        )
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -339,6 +366,12 @@ class Config:
                     f"inference.overlap must be smaller than patches.size along each axis, "
                     f"got {self.inference.overlap} and {self.patches.size}"
                 )
+        outputs = self.model.deep_supervision + self.model.pyramid
+        if len(self.loss.level_weights) not in (0, outputs):
+            raise ValueError(
+                f"loss.level_weights must be one number an output, or none, got"
+                f" {self.loss.level_weights} for {outputs} outputs"
+            )
 
 
 def read_config(path_or_preset: str | os.PathLike[str]) -> Config:

@@ -33,6 +33,7 @@ from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset import check_dataset
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.origin import Origin, identity_of
+from fcnseg.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,12 @@ def train(
         InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
             unfinished, or has nothing to train or validate on, `init_from` is no finished run of
             such a network, or there are no such devices.
+        ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
     """
-    check_dataset(data, fold=fold)
+    info = check_dataset(data, fold=fold)
+    check_settings(config, info, fold=fold, devices=devices)
     output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir, config, resume=resume)
     origin = Origin.of(data, init_from=init_from, fold=fold)
