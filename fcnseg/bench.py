@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from fcnseg.command import run_command
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
+from fcnseg.whole_file import check_output_file, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -76,11 +77,13 @@ class BenchCommand:
             require_extra(module, "train")
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
+        if self.output is not None:
+            check_output_file(self.output)
         times = measure(self.settings, self.data, steps=self.steps)
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:
-            self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_whole(self.output, json.dumps(result, indent=2) + "\n")
         Console().print(_table(times, self.settings))
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 

@@ -58,6 +58,10 @@ class ModelError(InputError):
     """A network cannot be built, or cannot take an input of the given shape."""
 
 
+class OutputError(FcnsegError, OSError):
+    """A file cannot be written: the disk is full, or its place cannot be written to."""
+
+
 class MissingExtraError(FcnsegError, ImportError):
     """An optional dependency is not installed."""
 

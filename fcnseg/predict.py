@@ -21,7 +21,7 @@ from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.run_folder import check_same, network_digest
 from fcnseg.volumes import list_images
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class PredictCommand:
         made_with = self._made_with()
         todo = self._todo(cases, made_with)
         predictor = self._make_predictor(made_with)
-        self.output.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         self._write_tables(cases, predictor.segmenter.info.class_names)

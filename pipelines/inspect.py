@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 
 from fcnseg.command import run_command
-from fcnseg.errors import InputError, require_extra
+from fcnseg.errors import require_extra
 from fcnseg.records import Record
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_output_file, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of
@@ -47,8 +47,7 @@ class Inspect:
         require_extra("matplotlib", "evaluation")
         dataset = Dataset.read(self.directory)
         output = self.output or self.directory / "inspect.html"
-        if not output.parent.is_dir():
-            raise InputError(f"output must be in a folder that is there, got {output}")
+        check_output_file(output)
         cases = self.drawn(dataset)
         console = Console()
         for table in tables_of(dataset):

@@ -20,6 +20,7 @@ from fcnseg.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
 from fcnseg.training import check_dataset, train
+from fcnseg.whole_file import make_folder, write_whole
 from tuning.space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"
@@ -135,10 +136,11 @@ class SearchCommand:
         check_dataset(self.data)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
+        make_folder(self.output, argument="output")
         trials = self.search(space)
         Console().print(trials_table(trials))
         content = [dataclasses.asdict(trial) for trial in trials]
-        (self.output / TRIALS_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        write_whole(self.output / TRIALS_FILE, json.dumps(content, indent=2) + "\n")
         best = trials[0]
         if best.val_dice is None:
             raise SearchError(f"all {len(trials)} trials failed; the first: {best.error}")

@@ -21,6 +21,7 @@ from fcnseg.conversion.shards import Shard
 from fcnseg.errors import DatasetError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, ShardInfo
 from fcnseg.records.fingerprint import CaseFacts
+from fcnseg.whole_file import make_folder
 
 STATE = ".state"
 WARNINGS_FILE = "warnings.jsonl"
@@ -108,6 +109,8 @@ class Output:
         Raises:
             DatasetError: If something else is there, or what is there is of another job.
         """
+        if files.is_local(self.folder):
+            make_folder(self.folder, argument="output")
         found = files.list_folder(self.folder)  # .state and COMPLETED come before shards
         finished = files.join(self.folder, COMPLETED_FILE) in found
         if finished and not overwrite and not self.validate_only:

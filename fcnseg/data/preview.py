@@ -20,7 +20,7 @@ from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.slices import draw_slices
 from fcnseg.records import DatasetInfo, read_dataset_info
 from fcnseg.volumes import Volume
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class PreviewCommand:
     def run(self) -> None:
         """Writes the page."""
         require_extra("tensorflow", "train")
+        check_output_file(self.output)
         info = read_dataset_info(self.directory)
         pairs = self._pairs()
         parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
