@@ -94,6 +94,10 @@ def make_run_folder(
         for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
             shutil.rmtree(unfinished)
     if resume and (folder / CONFIG_FILE).exists():
+        if not (folder / CONFIG_FILE).stat().st_size:  # no YAML is all defaults
+            raise InputError(
+                f"{folder / CONFIG_FILE} is empty: write the run's settings to it again"
+            )
         then = config_to_mapping(read_config(folder / CONFIG_FILE))
         check_same(then, config_to_mapping(config), what=f"the run in {folder}")
         return folder

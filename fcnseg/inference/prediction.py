@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import fcnseg.models  # noqa: F401  registers the layers that a saved network is made of
+from fcnseg.archives import check_archive
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.model_info import ModelInfo
@@ -40,10 +41,13 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     """
     read_run(run_dir)
     path = Path(run_dir) / BEST_MODEL_FILE
+    check_archive(
+        path, what="network", remedy="copy it again from where it is whole, or train again"
+    )
     try:
         model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
     return model, ModelInfo.read(run_dir)
 
 

@@ -19,6 +19,7 @@ from fcnseg import __version__
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config
 from fcnseg.data import Fold
+from fcnseg.errors import InputError
 from fcnseg.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -104,6 +105,11 @@ def train(
     loop = make_loop(config, origin, folder, devices=devices)
     loop.resume()
     loop.run()
+    if not loop.best.best_epoch:  # it was deleted, as `--resume` advises where it is broken
+        raise InputError(
+            f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
+            " and --resume begins the run again"
+        )
     manifest = _manifest(config, origin, loop)
     manifest.write(folder)
     loop.checkpoints.remove()
