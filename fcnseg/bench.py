@@ -103,6 +103,7 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     import tensorflow as tf
 
     from fcnseg.data.blocks import Blocks
+    from fcnseg.data.broken import naming_broken_files
     from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
     from fcnseg.training.dataset import check_dataset
     from fcnseg.training.settings import check_settings
@@ -116,10 +117,11 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     batch_size = patches_per_step(config, replicas=replicas)
     block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
-    data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
-    one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
-    model_ms = _training(model, one, skip=steps, count=steps)
-    joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
+    with naming_broken_files(data):
+        data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
+        one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
+        model_ms = _training(model, one, skip=steps, count=steps)
+        joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
     return StepTimes(data_ms, model_ms, joint_ms)
 
 

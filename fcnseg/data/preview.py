@@ -58,6 +58,7 @@ class PreviewCommand:
     def _pairs(self) -> list[tuple[Any, Any]]:
         """Of each patch (HU, label, case id) before and after."""
         from fcnseg.data import make_training_dataset
+        from fcnseg.data.broken import naming_broken_files
 
         settings = self.settings
         drawn = [
@@ -77,7 +78,8 @@ class PreviewCommand:
                 dataclasses.replace(settings.augmentation, run_on="host"),
             )
         ]
-        return list(zip(*drawn, strict=True))
+        with naming_broken_files(self.directory):
+            return list(zip(*drawn, strict=True))
 
 
 def _facts(settings: Config, info: DatasetInfo) -> str:

@@ -19,6 +19,7 @@ from fcnseg import __version__
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config
 from fcnseg.data import Fold
+from fcnseg.data.broken import naming_broken_files
 from fcnseg.errors import InputError
 from fcnseg.run_folder import (
     CHECKPOINT_FILE,
@@ -104,7 +105,8 @@ def train(
         return _finished(folder, origin)
     loop = make_loop(config, origin, folder, devices=devices)
     loop.resume()
-    loop.run()
+    with naming_broken_files(data):
+        loop.run()
     if not loop.best.best_epoch:  # it was deleted, as `--resume` advises where it is broken
         raise InputError(
             f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
