@@ -442,6 +442,10 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
         section = mapping
         for part in sections:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"unknown key {key!r}: {part} is a value and has no keys (override)"
+                )
         section[name] = value
     return config_from_mapping(mapping, source="override")
 

@@ -60,6 +60,8 @@ class PredictCommand:
             raise InputError("overwrite and resume exclude each other: give one of them")
         if self.dilation_voxels < 0:
             raise InputError(f"dilation_voxels must be 0 or more, got {self.dilation_voxels}")
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         cases = {
             case_id: Case(case_id, image, self.output, self.probabilities)
             for case_id, image in list_images(self.images).items()

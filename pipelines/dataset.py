@@ -45,7 +45,8 @@ class Dataset:
         """Reads all but the records.
 
         Raises:
-            DatasetError: If the folder is no finished dataset, tells nothing of its data, or lacks a file.
+            DatasetError: If the folder is no finished dataset, tells nothing of its data, or
+                lacks a file.
         """
         info = read_dataset_info(folder)
         if info.fingerprint is None:

@@ -6,7 +6,7 @@ import pytest
 from small_records import make_record, write_dataset
 
 from fcnseg.errors import DatasetError
-from fcnseg.records import INFO_FILE, read_cases, read_dataset_info
+from fcnseg.records import INFO_FILE, TFRecordWriter, read_cases, read_dataset_info
 from fcnseg.records.damage import check_files, find_damage
 from pipelines.inspect import verify
 
@@ -159,7 +159,7 @@ def test_sound_dataset_is_whole(records, caplog):
 
 
 def test_readers_without_tensorflow_name_file_and_case(damaged):
-    kind, folder, path, _, cases = damaged
+    kind, _, path, _, cases = damaged
     if kind in (*SAME_SIZE, "empty", "cut between two cases"):
         return  # its records are right; its size or its checksum is not
     with pytest.raises(DatasetError, match=path.name) as caught:
@@ -169,12 +169,10 @@ def test_readers_without_tensorflow_name_file_and_case(damaged):
 
 
 def test_file_of_another_size_is_refused_unread(damaged):
-    kind, folder, path, _, _ = damaged
+    _, folder, path, _, _ = damaged
     info = read_dataset_info(folder)
-    if (
-        path.exists()
-        and path.stat().st_size == {s.name: s.bytes for s in info.splits["train"].shards}[path.name]
-    ):
+    sizes = {shard.name: shard.bytes for shard in info.splits["train"].shards}
+    if path.exists() and path.stat().st_size == sizes[path.name]:
         check_files(folder, info, ["train"])
         return
     with pytest.raises(DatasetError, match=rf"{path}"):
@@ -190,8 +188,6 @@ def test_broken_manifest_is_named(records, content):
 
 
 def test_record_of_something_else_is_refused(records):
-    from fcnseg.records import TFRecordWriter
-
     for content in (b"", b"text", b"\x0a\x00", bytes(100)):
         with (records / "other.tfrecord").open("wb") as file:
             TFRecordWriter(file).write(content)
@@ -224,12 +220,19 @@ def reading(records):
     }
 
 
-@pytest.mark.parametrize("way", ["training", "training on a fold", "preview", "bench"])
 @pytest.mark.parametrize(
-    "kind", ["one byte of a volume", "the length of the first record", "cut between two cases"]
+    ("way", "kind"),
+    [
+        ("training", "one byte of a volume"),
+        ("training", "the length of the first record"),
+        ("training", "cut between two cases"),
+        ("training on a fold", "one byte of a volume"),
+        ("preview", "one byte of a volume"),
+        ("bench", "one byte of a volume"),
+    ],
 )
-def test_tensorflow_s_error_becomes_a_line(records, kind, way):
-    name, damage, _, cases = DAMAGES[kind]
+def test_tensorflow_s_error_becomes_a_line(records, way, kind):
+    name, damage, _, _ = DAMAGES[kind]
     damage(records / name, records)
     with pytest.raises(DatasetError, match=rf"{name}\b") as caught:
         reading(records)[way]()
