@@ -321,7 +321,7 @@ class TrainingConfig:
     """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
     tensorboard: bool = True
     """Whether to write events for TensorBoard, pictures of validation cases among them."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
     """Reaches every random draw of the run."""
 
     def __post_init__(self) -> None:

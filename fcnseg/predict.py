@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 VOLUMES_FILE = "volumes.csv"
 SNAP_FILE = "organs.label"
 SLICER_FILE = "organs.ctbl"
+_MOST_DILATION = 512  # voxels: as wide as any CT, and far slower than to look everywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,10 @@ class PredictCommand:
         """Segments each volume; one that fails does not stop the others."""
         if self.overwrite and self.resume:
             raise InputError("overwrite and resume exclude each other: give one of them")
-        if self.dilation_voxels < 0:
-            raise InputError(f"dilation_voxels must be 0 or more, got {self.dilation_voxels}")
+        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
+            raise InputError(
+                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
+            )
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         cases = {

@@ -14,7 +14,7 @@ import tyro
 
 from fcnseg.command import run_command
 from fcnseg.config import AugmentationConfig, Config
-from fcnseg.errors import require_extra
+from fcnseg.errors import InputError, require_extra
 from fcnseg.evaluation.page import page, picture, section
 from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.slices import draw_slices
@@ -47,6 +47,10 @@ class PreviewCommand:
     def run(self) -> None:
         """Writes the page."""
         require_extra("tensorflow", "train")
+        for name, least in (("count", 1), ("step", 0)):
+            if getattr(self, name) < least:
+                rule = f"{name} must be {'at least 1' if least else '0 or more'}"
+                raise InputError(f"{rule}, got {getattr(self, name)}")
         check_output_file(self.output)
         info = read_dataset_info(self.directory)
         pairs = self._pairs()

@@ -63,6 +63,8 @@ def write_phantoms(
     """
     if cases < 1:
         raise InputError(f"cases must be at least 1, got {cases}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
     _make_room(Path(output), overwrite=overwrite)
     return _write(cases, Path(output), seed)
 

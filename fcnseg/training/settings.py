@@ -29,6 +29,10 @@ def check_settings(
         InputError: If there are no such devices.
     """
     _check_devices(config, device_names(devices))
+    if config.model.coarse_input:
+        raise ConfigError(
+            "model.coarse_input must be false in training, as records hold no coarse prediction"
+        )
     ignored = ignore_label(config, info)
     _check_number_of_weights(config.loss, info.class_names)
     present = [index for index in _classes_to_train_on(info, fold) if index != ignored]
