@@ -233,8 +233,8 @@ class AugmentationConfig:
     """Largest shift along each axis, either way; whole voxels."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
     """Largest displacement of the control points of the cubic B-spline that bends a patch."""
-    control_spacing_voxels: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (24.0, 24.0, 24.0)
-    """Distance of its control points."""
+    control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
+    """Distance of its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2
     """Share of patches that each of the changes below reaches."""
     noise_hu: NonNegativeFloat = 0.0

@@ -83,8 +83,8 @@ def verify(directory: Path) -> None:
     shards = [shard for split in info.splits.values() for shard in split.shards]
     found = list(find_damage(directory, info))
     for damage in found:
-        cases = ", ".join(damage.cases) or "-"
-        Console().print(f"{damage.path.name}: {damage.reason}; cases: {cases}", soft_wrap=True)
+        lost = ", ".join(damage.cases) or "-"
+        Console().print(f"{damage.path.name}: {damage.reason}; cases: {lost}", soft_wrap=True)
     if found:
         raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
     cases = sum(split.cases for split in info.splits.values())

@@ -122,8 +122,9 @@ class _Content:
         if not problems and crc32c != shard.crc32c:
             reason = _wrong_size(path, shard) or f"its checksum is not that in {INFO_FILE}"
             return cls(path, reason)
-        broken = {case_id for case_id, problem in frames if problem and case_id in known}
-        sound = {case_id for case_id, problem in frames if not problem and case_id in known}
+        named = [(name, problem) for name, problem in frames if name is not None and name in known]
+        broken = {name for name, problem in named if problem}
+        sound = {name for name, problem in named if not problem}
         return cls(
             path,
             problems[0].removesuffix(",") if problems else None,
