@@ -57,6 +57,11 @@ def run_or_exit(work: Callable[[], None]) -> None:
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
+    except OSError as error:  # one that nobody foresaw, of a file that it names
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
+        sys.exit(USER_ERROR_STATUS)
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:

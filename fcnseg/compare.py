@@ -13,7 +13,7 @@ from fcnseg.command import run_command
 from fcnseg.errors import require_extra
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CompareCommand:
         require_extra("matplotlib", "evaluation")
         runs = [Evaluation.read(folder) for folder in (self.first, self.second)]
         comparison = compare(*runs, names=(str(self.first), str(self.second)))
-        self.output.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output, argument="output")
         write_whole(self.output / "comparison.html", comparison.to_html())
         write_whole(self.output / "comparison.csv", comparison.to_csv())
         write_whole(self.output / "comparison.json", comparison.to_json())

@@ -12,7 +12,8 @@ import pydantic
 import yaml
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.errors import ConfigError, InputError, first_finding
+from fcnseg.unique_keys import read_yaml
 from fcnseg.whole_file import write_whole
 
 # Voxels along (z, y, x).
@@ -24,7 +25,7 @@ Factor = Annotated[float, pydantic.Field(ge=1)]
 # Lowest and highest.
 PositiveRange = tuple[PositiveFloat, PositiveFloat]
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -184,6 +185,33 @@ class LossConfig:
                 f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
                 f" got {self.class_weights}"
             )
+        _check_weights(self)
+
+    def counts(self, index: int) -> bool:
+        """Whether the class of an index can add to the loss; one beyond the weights cannot."""
+        if index == self.ignore_label or (index == 0 and not self.background):
+            return False
+        if isinstance(self.class_weights, str):
+            return True
+        return index < len(self.class_weights) and self.class_weights[index] > 0
+
+
+def _check_weights(loss: LossConfig) -> None:
+    """Refuses weights under which the loss is the same whatever the network gives."""
+    weights = loss.class_weights
+    if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
+        but = "" if loss.background else ", the background aside"
+        but += "" if loss.ignore_label is None else f", class {loss.ignore_label} is ignored"
+        raise ValueError(
+            f"loss.class_weights must not be 0 for all that counts, got {weights}{but}"
+        )
+    if loss.name == "tversky" and loss.alpha == loss.beta == 0:
+        raise ValueError("loss.alpha and loss.beta must not both be 0: the loss would always be 0")
+    if loss.level_weights and not loss.level_weights[0] > 0:
+        raise ValueError(
+            "loss.level_weights must be above 0 for the first output, which is the one that"
+            f" predicts, got {loss.level_weights}"
+        )
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -205,8 +233,8 @@ class AugmentationConfig:
     """Largest shift along each axis, either way; whole voxels."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
     """Largest displacement of the control points of the cubic B-spline that bends a patch."""
-    control_spacing_voxels: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (24.0, 24.0, 24.0)
-    """Distance of its control points."""
+    control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
+    """Distance of its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2
     """Share of patches that each of the changes below reaches."""
     noise_hu: NonNegativeFloat = 0.0
@@ -293,7 +321,7 @@ class TrainingConfig:
     """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
     tensorboard: bool = True
     """Whether to write events for TensorBoard, pictures of validation cases among them."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
     """Reaches every random draw of the run."""
 
     def __post_init__(self) -> None:
@@ -338,13 +366,20 @@ class Config:
                     f"inference.overlap must be smaller than patches.size along each axis, "
                     f"got {self.inference.overlap} and {self.patches.size}"
                 )
+        outputs = self.model.deep_supervision + self.model.pyramid
+        if len(self.loss.level_weights) not in (0, outputs):
+            raise ValueError(
+                f"loss.level_weights must be one number an output, or none, got"
+                f" {self.loss.level_weights} for {outputs} outputs"
+            )
 
 
 def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     """Reads a configuration from a YAML file, or takes a preset by its name.
 
     Raises:
-        ConfigError: If there is no such file or preset, or it holds an unknown key or a bad value.
+        ConfigError: If there is no such file or preset, or it holds an unknown key, a key
+            twice, or a bad value.
     """
     from fcnseg.presets import PRESETS  # presets are made of this module's classes
 
@@ -352,14 +387,14 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     if name in PRESETS:
         return PRESETS[name]
     try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        content = read_yaml(name)
     except OSError as error:
         presets = ", ".join(PRESETS)
         raise ConfigError(
             f"config must be a YAML file or one of the presets {presets}, got {name!r}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name} is not valid YAML: {one_line(error)}") from error
+    except InputError as error:
+        raise ConfigError(f"config {name} is not valid YAML: {error}") from error
     return config_from_mapping({} if content is None else content, source=name)
 
 
@@ -407,6 +442,10 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
         section = mapping
         for part in sections:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"unknown key {key!r}: {part} is a value and has no keys (override)"
+                )
         section[name] = value
     return config_from_mapping(mapping, source="override")
 

@@ -33,7 +33,7 @@ from fcnseg.evaluation import (
     write_picture,
 )
 from fcnseg.volumes import LabelMap
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 PICTURES = "pictures"
 _MOST_WORKERS = 8  # by default: each holds a case in memory
@@ -70,7 +70,7 @@ class EvaluateCommand:
         label_map = LabelMap.read(self.label_map)
         tolerances_mm = self._tolerances(label_map.class_names[1:])
         files = pair_files(self.masks, self.labels, self.images)
-        (self.output / PICTURES).mkdir(parents=True, exist_ok=True)
+        make_folder(self.output / PICTURES, argument="output")
         for name in (JSON_FILE, HTML_FILE, CSV_FILE):  # of an earlier run: no longer true
             (self.output / name).unlink(missing_ok=True)
         results = self._evaluate_all(files, label_map, tolerances_mm)

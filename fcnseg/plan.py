@@ -9,10 +9,9 @@ from typing import Literal
 
 from fcnseg.command import run_command
 from fcnseg.config import override, read_config
-from fcnseg.errors import InputError
 from fcnseg.planning import commented_yaml, propose
 from fcnseg.records import read_dataset_info
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,7 @@ class PlanCommand:
             ConfigError: If the budget is too small, or no network can be planned from `config`.
             InputError: If the output has no folder to go to.
         """
-        if not self.output.parent.is_dir():
-            raise InputError(f"output must be in a folder that is there, got {self.output}")
+        check_output_file(self.output)
         base = read_config(self.config)
         if self.precision is not None:
             base = override(base, {"training.precision": self.precision})

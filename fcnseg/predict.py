@@ -21,13 +21,14 @@ from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.run_folder import check_same, network_digest
 from fcnseg.volumes import list_images
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
 VOLUMES_FILE = "volumes.csv"
 SNAP_FILE = "organs.label"
 SLICER_FILE = "organs.ctbl"
+_MOST_DILATION = 512  # voxels: as wide as any CT, and far slower than to look everywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +59,12 @@ class PredictCommand:
         """Segments each volume; one that fails does not stop the others."""
         if self.overwrite and self.resume:
             raise InputError("overwrite and resume exclude each other: give one of them")
-        if self.dilation_voxels < 0:
-            raise InputError(f"dilation_voxels must be 0 or more, got {self.dilation_voxels}")
+        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
+            raise InputError(
+                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
+            )
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         cases = {
             case_id: Case(case_id, image, self.output, self.probabilities)
             for case_id, image in list_images(self.images).items()
@@ -67,7 +72,7 @@ class PredictCommand:
         made_with = self._made_with()
         todo = self._todo(cases, made_with)
         predictor = self._make_predictor(made_with)
-        self.output.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         self._write_tables(cases, predictor.segmenter.info.class_names)

@@ -36,6 +36,7 @@ from fcnseg.errors import InputError
 from fcnseg.records import SCHEMA_VERSION
 from fcnseg.volumes import LabelMap
 from pipelines.engines import engine
+from pipelines.failures import naming_failures
 from pipelines.report import report_dataset, report_validation
 from pipelines.runners import beam_options
 
@@ -136,6 +137,7 @@ class ConvertCt:
             return
         try:
             with (
+                naming_failures(),
                 engine(options) as runner,
                 shown(output, cases=len(cases)),
                 beam.Pipeline(runner=runner, options=options) as pipeline,

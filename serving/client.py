@@ -10,6 +10,7 @@ from fcnseg.client import SegmentationClient
 from fcnseg.command import run_command
 from fcnseg.errors import InputError
 from fcnseg.volumes import case_id_of, read_ct, write_mask
+from fcnseg.whole_file import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class ClientCommand:
         with SegmentationClient(self.server, model_name=self.model_name) as client:
             info = client.model_info()
             mask = client.segment(volume)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output.parent, argument="output")
         write_mask(mask, self.output, like=volume)
         logger.info("wrote %s with %s", self.output, ", ".join(info.class_names))
 

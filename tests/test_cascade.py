@@ -80,5 +80,5 @@ def test_dilation_below_zero_is_refused(folder, tmp_path):
     command = PredictCommand(
         (folder / "fine",), folder / "case.nii", tmp_path / "masks", dilation_voxels=-1
     )
-    with pytest.raises(InputError, match="dilation_voxels must be 0 or more, got -1"):
+    with pytest.raises(InputError, match="dilation_voxels must be 0 to 512, got -1"):
         command.run()

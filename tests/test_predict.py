@@ -13,11 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from small_models import make_oblique_volume, write_run
+import tensorflow as tf
+from small_models import CONFIG, make_oblique_volume, write_run
 
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
+from fcnseg.models import build_fcn
 from fcnseg.predict import PredictCommand
 from fcnseg.volumes import list_images, read_ct, write_volume
 
@@ -257,3 +259,24 @@ def test_network_that_is_not_whole_is_refused(images, tmp_path):
     (run_dir / "best.keras").write_bytes(b"PK half")
     with pytest.raises(InputError, match="not a whole network: .*best.keras"):
         PredictCommand((run_dir,), images, tmp_path / "masks").run()
+
+
+def test_flip_named_twice_is_refused(run_dir, images, tmp_path):
+    with pytest.raises(InputError, match="flips must name each axis once, got z x z"):
+        PredictCommand((run_dir,), images, tmp_path / "masks", flips=("z", "x", "z")).run()
+    assert not (tmp_path / "masks").exists()
+
+
+def test_network_of_half_precision_predicts_without_a_gpu(tmp_path):
+    """Trained on a GPU; a CPU cannot pool float16."""
+    run = write_run(tmp_path / "run")
+    half = build_fcn(CONFIG.model, num_classes=3, precision="mixed_float16")
+    plain, _ = load_run(run)
+    half.set_weights(plain.get_weights())
+    half.save(run / "best.keras")
+    hu = np.random.default_rng(0).uniform(-1000, 1000, (1, 8, 12, 10, 1)).astype(np.float32)
+    found = load_run(run)[0](hu)
+    if tf.config.list_physical_devices("GPU"):
+        np.testing.assert_allclose(found, plain(hu), atol=0.05)
+    else:
+        np.testing.assert_array_equal(found, plain(hu))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -225,6 +226,18 @@ def test_command_ends_on_sigterm_with_a_line(dataset, tmp_path):
         ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
         ({"training.learning_rate": {"choice": []}}, "at least one value"),
         ({"training.learning_rate": 3}, "must have one of"),
+        (
+            {"training.learning_rate.x": {"choice": [1]}},
+            "unknown key 'training.learning_rate.x': learning_rate is a value and has no keys",
+        ),
+        ({"model.filters.0.x": {"int": [1, 2]}}, "unknown key 'model.filters.0.x': filters is a"),
+        ({"": {"choice": [1]}}, "unknown section ''"),
+        ({"training.": {"choice": [1]}}, "unknown key '' in training"),
+        ({1: {"choice": [1]}}, "must have dotted keys, got 1"),
+        ({"training.epochs": {"choice": [datetime.date(2026, 1, 1)]}}, "numbers, words and lists"),
+        ({"training.epochs": {"choice": [1], "int": [1, 2]}}, "must have one of"),
+        ({"training.learning_rate": {"float": [0, float("inf")]}}, "finite number"),
+        ({"loss.class_weights": {"choice": [[0, 0, 0]]}}, "must not be 0 for all that counts"),
         ([], "must map dotted keys to values"),
     ],
 )

@@ -24,7 +24,7 @@ from fcnseg.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
 from fcnseg.training import TrainingStoppedError, check_dataset, train
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 from tuning.space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"
@@ -159,6 +159,7 @@ class SearchCommand:
         check_dataset(self.data)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
+        make_folder(self.output, argument="output")
         trials = self.search(space)
         Console().print(trials_table(trials))
         best = trials[0]

@@ -20,6 +20,7 @@ from fcnseg.conversion import s3
 from fcnseg.conversion.file_urls import local_path
 from fcnseg.errors import InputError, one_line
 from fcnseg.volumes.dicom_files import begins_dicom
+from fcnseg.whole_file import naming_output, put_in_place
 
 s3.mend()  # every worker that opens a file imports this module
 
@@ -183,6 +184,8 @@ def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
 def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
     """Opens a file to write that appears under its name when it is whole.
 
+    On a local disk it then survives a loss of power too, as in `fcnseg.whole_file`.
+
     A name is taken by each attempt anew, so attempts that run at the same time do not meet.
 
     Args:
@@ -191,11 +194,19 @@ def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
 
     Yields:
         The open file.
+
+    Raises:
+        OutputError: If it cannot be written, as on a full disk.
     """
+    place = join(folder, name)
     temporary = join(folder, TEMPORARY, f"{uuid.uuid4().hex}-{name}")
-    with FileSystems.create(temporary, compression_type=_AS_IT_IS) as file:
-        yield file
-    FileSystems.rename([temporary], [join(folder, name)])
+    with naming_output(place):
+        with FileSystems.create(temporary, compression_type=_AS_IT_IS) as file:
+            yield file
+        if is_local(place):
+            put_in_place(Path(temporary), Path(place))
+        else:
+            FileSystems.rename([temporary], [place])
 
 
 def _files_of(path: str) -> list[str]:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -18,9 +19,10 @@ import pydantic
 from fcnseg.conversion import files
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
-from fcnseg.errors import DatasetError
+from fcnseg.errors import DatasetError, one_line
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, ShardInfo
 from fcnseg.records.fingerprint import CaseFacts
+from fcnseg.whole_file import make_folder
 
 STATE = ".state"
 WARNINGS_FILE = "warnings.jsonl"
@@ -108,6 +110,8 @@ class Output:
         Raises:
             DatasetError: If something else is there, or what is there is of another job.
         """
+        if files.is_local(self.folder):
+            make_folder(self.folder, argument="output")
         found = files.list_folder(self.folder)  # .state and COMPLETED come before shards
         finished = files.join(self.folder, COMPLETED_FILE) in found
         if finished and not overwrite and not self.validate_only:
@@ -138,7 +142,10 @@ class Output:
     def read_plan(self) -> Plan | None:
         """What is going to be written, once that is known."""
         path = files.join(self.state, _PLAN_FILE)
-        return Plan(**json.loads(files.read_text(path))) if files.exists(path) else None
+        try:
+            return Plan(**json.loads(files.read_text(path))) if files.exists(path) else None
+        except (TypeError, ValueError):  # of a run whose disk has lost it
+            return None
 
     def key_of(self, shard: Shard) -> str:
         """What tells a shard's work from any other."""
@@ -154,10 +161,20 @@ class Output:
         note = files.join(self.state, _note_of(shard.name))
         if not files.exists(note):
             return None
-        if not (self.validate_only or files.exists(files.join(self.folder, shard.name))):
+        try:
+            written = WrittenShard.from_json(files.read_text(note))
+        except ValueError:  # the disk has lost it: the shard is made again
             return None
-        written = WrittenShard.from_json(files.read_text(note))
-        return written if written.key == self.key_of(shard) else None
+        if written.key != self.key_of(shard):
+            return None
+        return written if self.validate_only or self._has(written.info) else None
+
+    def _has(self, shard: ShardInfo) -> bool:
+        """Whether a file is there, and on a local disk of its size: a cut one is made again."""
+        path = files.join(self.folder, shard.name)
+        if not files.is_local(path):
+            return files.exists(path)
+        return Path(path).is_file() and Path(path).stat().st_size == shard.bytes
 
     def list_notes(self) -> list[str]:
         """Paths of the small files of shards."""
@@ -192,7 +209,12 @@ class Output:
                 f"--resume goes on with an interrupted job, and {self.folder} holds none:"
                 " --overwrite deletes what an earlier run left there"
             )
-        then, now = json.loads(files.read_text(path)), json.loads(self.job)
+        try:
+            then, now = dict(json.loads(files.read_text(path))), json.loads(self.job)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(
+                f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
+            ) from error
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
                 raise DatasetError(

@@ -22,7 +22,7 @@ from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_v
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import CERTAIN
 from fcnseg.volumes import Volume, read_ct, write_mask, write_parts
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import put_in_place, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -135,4 +135,4 @@ def _write_probabilities(
         whole.mkdir()
         for index, (name, parts) in enumerate(by_class):
             write_parts(parts, whole / probability_file(index, name), whole=CERTAIN, like=like)
-        whole.rename(folder)
+        put_in_place(whole, folder)

@@ -11,6 +11,7 @@ from fcnseg.conversion import files
 from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
 from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
 from fcnseg.errors import InputError, first_finding, told
+from fcnseg.unique_keys import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,14 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         InputError: If the file is of another form, its images are not CT alone, or its labels and
             the label map contradict each other.
     """
+    text = files.read_text(path)
     try:
-        content = _DatasetJson.model_validate_json(files.read_text(path))
+        content = _DatasetJson.model_validate(parse_json(text))
         ids_by_name = content.ids_by_name()
     except pydantic.ValidationError as error:
         raise InputError(f"{path} is no dataset.json: {first_finding(error)}") from error
+    except InputError as error:
+        raise InputError(f"{path} is no dataset.json: {error}") from error
     except (TypeError, ValueError) as error:
         raise InputError(f"labels of {path} must be names and ids: {error}") from error
     channels = list(content.channels.values())
