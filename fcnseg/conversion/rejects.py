@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fcnseg.conversion import files
-from fcnseg.errors import FcnsegError, GeometryError, LabelError, one_line
+from fcnseg.errors import FcnsegError, GeometryError, InputError, LabelError, one_line
 
 CODES = {
     "file_missing": "there is no such file",
@@ -90,7 +90,7 @@ _OF_READING: dict[type[FcnsegError], str] = {
 _HEAD = 2**20  # bytes of a remote file that hold its header, packed or not, but for DICOM
 
 
-class CaseError(FcnsegError):
+class CaseError(InputError):
     """A case breaks a rule.
 
     Attributes:
@@ -100,8 +100,7 @@ class CaseError(FcnsegError):
     """
 
     def __init__(self, code: str, reason: str, *, file: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.code = code
+        super().__init__(reason, code=code)
         self.file = file
         self.detail = detail
 
@@ -130,7 +129,8 @@ class Reject:
     def of(cls, error: Exception, *, case_id: str, stage: str) -> Reject:
         """The reject that an exception means for its case."""
         if isinstance(error, CaseError):
-            return cls(case_id, stage, error.code, str(error), error.file, error.detail)
+            code = error.code or "unexpected_error"
+            return cls(case_id, stage, code, str(error), error.file, error.detail)
         last = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
         reason = f"{type(error).__name__}: {one_line(error)}"
@@ -147,6 +147,20 @@ class Reject:
     def from_json(cls, line: str) -> Reject:
         """Reads what `to_json` wrote."""
         return cls(**json.loads(line))
+
+
+def explain(error: Exception) -> str:
+    """One line that says why a command does not do a case: the reason, its code, and the detail.
+
+    Args:
+        error: What the case ended with.
+    """
+    if isinstance(error, FcnsegError | OSError) and not isinstance(error, CaseError):
+        code = getattr(error, "code", None)
+        return f"{one_line(error)} [{code}]" if code else one_line(error)
+    reject = Reject.of(error, case_id="", stage="")
+    detail = f"; {reject.detail}" if reject.detail else ""
+    return f"{reject.reason} [{reject.code}]{detail}"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
