@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from fcnseg.errors import InputError
 
 
 @contextlib.contextmanager
@@ -34,3 +36,35 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a text file in UTF-8 with the line ends that the text has."""
     with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Checks that no output is there already, unless it may be replaced.
+
+    Args:
+        paths: What a command is going to write.
+        overwrite: Whether the user allows it.
+
+    Raises:
+        InputError: If one is there; it names the first.
+    """
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} is there already: give --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def folder_for_output(folder: Path) -> Iterator[None]:
+    """Makes a folder, which is removed again if the block fails with nothing in it.
+
+    Args:
+        folder: The folder; it may be there already.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise

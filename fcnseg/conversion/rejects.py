@@ -51,6 +51,7 @@ CODES = {
     "masks_missing": "a folder of masks lacks one that the label map names",
     "mask_ambiguous": "a folder of masks has two files of one name",
     "mask_not_binary": "a mask holds several values other than 0",
+    "class_names_differ": "a mask names other classes than the label map",
     "duplicate_case": "the list has several cases of this id",
     "patient_in_two_splits": "the list has cases of this patient in several splits",
     "unexpected_error": "something else failed; `detail` says where",
@@ -111,7 +112,7 @@ class Reject:
 
     Attributes:
         case_id: Name of the case.
-        stage: `list` (of cases), `inspect` (headers) or `convert` (voxels).
+        stage: `list` (of cases), `inspect` (headers) or `convert` (voxels); or `evaluate`.
         code: One of `CODES`, for programs.
         reason: One line for people.
         file: The file to blame; empty if it is not known.
