@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from fcnseg.command import run_command
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
+from fcnseg.whole_file import check_free, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -67,11 +68,14 @@ class BenchCommand:
     """Steps of each measurement, after as many that warm up."""
     output: Path | None = None
     """JSON file for the result too."""
+    overwrite: bool = False
+    """Replace a result that is there already."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Measures and shows the result."""
+        check_free([] if self.output is None else [self.output], overwrite=self.overwrite)
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
         if self.steps < 1:
@@ -80,7 +84,7 @@ class BenchCommand:
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:
-            self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_whole(self.output, json.dumps(result, indent=2) + "\n")
         Console().print(_table(times, self.settings))
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 

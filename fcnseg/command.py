@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -20,6 +21,7 @@ from fcnseg.config import Config, config_error, read_config
 from fcnseg.errors import FcnsegError
 
 USER_ERROR_STATUS = FcnsegError.exit_status
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
 
 class Command(Protocol):
@@ -45,13 +47,19 @@ def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> N
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a job's work; an error of ours becomes one line on stderr and its exit status."""
+    """Runs a job's work.
+
+    An error of ours becomes one line on stderr and its exit status, and so does Ctrl-C.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED_STATUS)
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:

@@ -103,6 +103,8 @@ class EvaluateCommand:
             InputError: If an argument breaks a rule, or a case is rejected; the others are
                 reported.
         """
+        written = [self.output / name for name in (JSON_FILE, HTML_FILE, CSV_FILE)]
+        check_free(written, overwrite=self.overwrite)
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
         for module in ("matplotlib", "surface_distance"):
@@ -111,8 +113,6 @@ class EvaluateCommand:
         label_map = LabelMap.read(self.label_map)
         tolerances_mm = self._tolerances(label_map.class_names[1:])
         files = pair_files(self.masks, self.labels, self.images)
-        written = [self.output / name for name in (JSON_FILE, HTML_FILE, CSV_FILE)]
-        check_free(written, overwrite=self.overwrite)
         with folder_for_output(self.output), _unfinished(self.output) as pictures:
             for path in written:  # of an earlier run: no longer true
                 path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from fcnseg.command import run_command
 from fcnseg.errors import InputError, require_extra
 from fcnseg.records import Record
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_free, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of
@@ -36,17 +36,21 @@ class Inspect:
     """The page; inspect.html beside the records if it is not given."""
     cases: tuple[str, ...] = ("6",)
     """How many cases to draw, from all over the dataset, or the ids of those to draw."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
 
     def run(self) -> None:
         """Prints the tables and writes the page.
 
         Raises:
             DatasetError: If the folder is no finished dataset.
-            InputError: If a case is not in it, or the page has no folder to go to.
+            InputError: If a case is not in it, or the page is there already or has no folder to go
+                to.
         """
+        output = self.output or self.directory / "inspect.html"
+        check_free([output], overwrite=self.overwrite)
         require_extra("matplotlib", "evaluation")
         dataset = Dataset.read(self.directory)
-        output = self.output or self.directory / "inspect.html"
         if not output.parent.is_dir():
             raise InputError(f"output must be in a folder that is there, got {output}")
         cases = self.drawn(dataset)

@@ -162,7 +162,7 @@ def change_last_byte(path):
 REPLACED = {
     "a file": ("one_0000.nii.gz", lambda image: shutil.copy(image.parent / "two.nii", image)),
     "one voxel": ("two.nii", change_last_byte),
-    "a slice of a folder": ("slices", lambda image: change_last_byte(image / "slice_000.dcm")),
+    "a slice of a folder": ("slices", lambda image: change_last_byte(next(image.iterdir()))),
     "the voxels of a header": (
         "meta.mhd",
         lambda image: change_last_byte(image.parent / "meta.raw"),

@@ -19,7 +19,7 @@ from rich.table import Table
 from fcnseg.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
-from fcnseg.training import check_dataset, train
+from fcnseg.training import TrainingStoppedError, check_dataset, train
 from tuning.space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"
@@ -59,6 +59,18 @@ class Trial:
     seconds: float
 
 
+class SearchStoppedError(FcnsegError):
+    """A search was stopped by a signal.
+
+    Attributes:
+        exit_status: What a shell reports of a process that the signal ended.
+    """
+
+    def __init__(self, stopped: TrainingStoppedError, output: Path) -> None:
+        super().__init__(f"stopped by {stopped.received.name}; trials so far are in {output}")
+        self.exit_status = stopped.exit_status
+
+
 class ConfigTuner(keras_tuner.Tuner):
     """Trains one configuration after the other as its oracle draws them.
 
@@ -93,6 +105,8 @@ class ConfigTuner(keras_tuner.Tuner):
             config = override(self.base, settings)
             run_dir = self.output / TRIALS_FOLDER / trial.trial_id
             val_dice = train(config, self.data, run_dir).best_dice
+        except TrainingStoppedError as error:
+            raise keras_tuner.errors.FatalError(str(error)) from error
         except Exception as error:
             message = f"{type(error).__name__}: {one_line(error)}"
             logger.warning(f"trial {trial.trial_id} failed: {message}")
@@ -155,7 +169,12 @@ class SearchCommand:
             max_consecutive_failed_trials=self.max_trials + 1,  # no number of failures is the end
         )
         tuner = ConfigTuner(oracle, self.settings, space, data=self.data, output=self.output)
-        tuner.search(verbose=0)
+        try:
+            tuner.search(verbose=0)
+        except keras_tuner.errors.FatalError as error:
+            if isinstance(error.__cause__, TrainingStoppedError):
+                raise SearchStoppedError(error.__cause__, self.output) from error
+            raise
         return sorted(
             tuner.finished, key=lambda trial: (trial.val_dice is None, -(trial.val_dice or 0))
         )

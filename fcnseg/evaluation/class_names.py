@@ -89,13 +89,12 @@ def _names_inside(header: nib.Nifti1Header | None) -> NamesById:
     for extension in [] if header is None else header.extensions:
         if extension.get_code() == _CARET:
             with contextlib.suppress(ElementTree.ParseError, ValueError, TypeError):
-                found |= dict(_labels_in(extension.get_content()))
+                found |= dict(_labels_in(extension.content))
     return found
 
 
-def _labels_in(xml: str | bytes) -> Iterator[tuple[int, str]]:
-    text = xml if isinstance(xml, str) else xml.rstrip(b"\0").decode()
-    for label in ElementTree.fromstring(text).iter("Label"):
+def _labels_in(xml: bytes) -> Iterator[tuple[int, str]]:
+    for label in ElementTree.fromstring(xml.rstrip(b"\0").decode()).iter("Label"):
         class_id = int(label.get("Key", ""))
         if class_id != 0:
             yield class_id, (label.text or "").strip()

@@ -90,7 +90,7 @@ def train(
             unfinished, or has nothing to train or validate on, `init_from` is no finished run of
             such a network, or there are no such devices.
         ModelError: If the patches do not fit the network.
-        TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
+        TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
     check_dataset(data, fold=fold)
     output_shape(config.model, config.patches.size)
