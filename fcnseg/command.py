@@ -7,11 +7,13 @@ test can call it in-process without a command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pydantic
@@ -53,13 +55,47 @@ def run_or_exit(work: Callable[[], None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        work()
+        with _quiet_when_interrupted():
+            work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _was_interrupted(error):
+            raise
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED_STATUS)
+
+
+@contextlib.contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Silences logs and threads from a Ctrl-C on: Beam and gRPC report at length what it breaks.
+
+    Only the main thread of a process can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        logging.disable(logging.CRITICAL)
+        threading.excepthook = lambda _: None
+        raise KeyboardInterrupt
+
+    hook, before = threading.excepthook, signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        threading.excepthook = hook
+        logging.disable(logging.NOTSET)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:

@@ -84,6 +84,46 @@ ACCEPTABLE = (
 )
 """Codes of what is implausible, not impossible: a user may accept it."""
 
+COMMANDS = ("convert", "predict", "client", "evaluate")
+"""The commands that read scans: `pipelines.convert_ct`, `fcnseg.predict`, `serving.client`, and
+`fcnseg.evaluate`, which reads images where `--images` is given."""
+
+_OF_LISTS = {"patient_in_two_splits"}
+_OF_LABELS = {
+    "duplicate_case",
+    "shape_mismatch",
+    "grid_mismatch",
+    "dicom_not_seg",
+    "segments_overlap",
+    "label_not_integral",
+    "label_negative",
+    "label_ids_unknown",
+    "label_empty",
+    "masks_missing",
+    "mask_ambiguous",
+    "mask_not_binary",
+    "label_moved",
+    "label_resampled",
+    "masks_overlap",
+}
+_OF_MASKS = {"class_names_differ"}
+
+
+def commands_of(code: str) -> tuple[str, ...]:
+    """The commands of `COMMANDS` that give a code of `CODES` or `WARNINGS`.
+
+    >>> commands_of("label_empty")
+    ('convert', 'evaluate')
+    """
+    if code in _OF_LISTS:
+        return ("convert",)
+    if code in _OF_MASKS:
+        return ("evaluate",)
+    if code in _OF_LABELS:
+        return ("convert", "evaluate")
+    return COMMANDS
+
+
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",
     LabelError: "label_not_integral",
