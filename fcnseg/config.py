@@ -290,7 +290,7 @@ class TrainingConfig:
     validate_every: PositiveInt = 1
     """Epochs between validations on whole volumes."""
     checkpoint_every: PositiveInt = 250
-    """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
+    """Steps between checkpoints, which are also written after each validation and when stopped."""
     tensorboard: bool = True
     """Whether to write events for TensorBoard, pictures of validation cases among them."""
     seed: NonNegativeInt = 0

@@ -193,7 +193,7 @@ def test_bad_cases_alone_leave_no_result_of_this_or_an_earlier_run(data):
 
 
 def test_labels_are_what_the_conversion_takes(data):
-    """A folder of masks for one case, a DICOM segmentation without empty slices for the other."""
+    """A folder of masks here; of a DICOM segmentation without empty slices tells test_dicom.py."""
     label = read_label(data / "labels/case_0.nii.gz")
     (data / "labels/case_0.nii.gz").unlink()
     (data / "labels/case_0").mkdir()
