@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from fcnseg.command import run_command
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
-from fcnseg.whole_file import check_output_file, write_whole
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -68,11 +68,14 @@ class BenchCommand:
     """Steps of each measurement, after as many that warm up."""
     output: Path | None = None
     """JSON file for the result too."""
+    overwrite: bool = False
+    """Replace a result that is there already."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Measures and shows the result."""
+        check_free([] if self.output is None else [self.output], overwrite=self.overwrite)
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
         if self.steps < 1:

@@ -7,11 +7,14 @@ test can call it in-process without a command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -25,6 +28,7 @@ from fcnseg.errors import FcnsegError, InputError
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 USER_ERROR_STATUS = FcnsegError.exit_status
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
 
 class Command(Protocol):
@@ -50,18 +54,56 @@ def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> N
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a job's work; an error of ours becomes one line on stderr and its exit status."""
+    """Runs a job's work.
+
+    An error of ours becomes one line on stderr and its exit status, and so does Ctrl-C.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        work()
+        with _quiet_when_interrupted():
+            work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
-    except OSError as error:  # one that nobody foresaw, of a file that it names
-        if error.filename is None:
-            raise
-        sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
-        sys.exit(USER_ERROR_STATUS)
+    except BaseException as error:
+        if _was_interrupted(error):
+            sys.stderr.write("interrupted\n")
+            sys.exit(INTERRUPTED_STATUS)
+        if isinstance(error, OSError) and error.filename is not None:  # one that nobody foresaw
+            sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
+            sys.exit(USER_ERROR_STATUS)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Silences logs and threads from a Ctrl-C on: Beam and gRPC report at length what it breaks.
+
+    Only the main thread of a process can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        logging.disable(logging.CRITICAL)
+        threading.excepthook = lambda _: None
+        raise KeyboardInterrupt
+
+    hook, before = threading.excepthook, signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        threading.excepthook = hook
+        logging.disable(logging.NOTSET)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:

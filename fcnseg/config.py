@@ -318,7 +318,7 @@ class TrainingConfig:
     validate_every: PositiveInt = 1
     """Epochs between validations on whole volumes."""
     checkpoint_every: PositiveInt = 250
-    """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
+    """Steps between checkpoints, which are also written after each validation and when stopped."""
     tensorboard: bool = True
     """Whether to write events for TensorBoard, pictures of validation cases among them."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pydantic
@@ -22,7 +22,7 @@ class FcnsegError(Exception):
         exit_status: Of a job that ends with it.
     """
 
-    exit_status: ClassVar[int] = 2  # what argparse exits with for a wrong flag: one for both
+    exit_status: int = 2  # what argparse exits with for a wrong flag: one for both
 
 
 class InputError(FcnsegError, ValueError):

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fcnseg.errors import FcnsegError, InputError, OutputError, one_line
@@ -150,3 +150,35 @@ def check_output_file(path: str | os.PathLike[str], *, argument: str = "output")
             f"{argument} must be in a folder that can be written to, got {path}:"
             f" {error.strerror or one_line(error)}"
         ) from error
+
+
+def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Checks that no output is there already, unless it may be replaced.
+
+    Args:
+        paths: What a command is going to write.
+        overwrite: Whether the user allows it.
+
+    Raises:
+        InputError: If one is there; it names the first.
+    """
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} is there already: give --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def folder_for_output(folder: Path) -> Iterator[None]:
+    """Makes a folder, which is removed again if the block fails with nothing in it.
+
+    Args:
+        folder: The folder; it may be there already.
+    """
+    is_new = not folder.exists()
+    make_folder(folder, argument="output")
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise

@@ -114,8 +114,8 @@ class ConvertCt:
 
         Raises:
             InputError: If an argument, the list of cases or the label map breaks a rule.
-            DatasetError: If the output folder is in use, no case is good, or more are rejected
-                than allowed.
+            DatasetError: If the output folder is in use or holds what another job made, no case is
+                good, or more are rejected than allowed.
         """
         given = {name: getattr(self, name) for name in _PATHS}
         paths: dict[str, Any] = {name: path and local_path(path) for name, path in given.items()}

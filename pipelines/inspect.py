@@ -15,7 +15,7 @@ from fcnseg.command import run_command
 from fcnseg.errors import DatasetError, require_extra
 from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
-from fcnseg.whole_file import check_output_file, write_whole
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of
@@ -37,6 +37,8 @@ class Inspect:
     """The page; inspect.html beside the records if it is not given."""
     cases: tuple[str, ...] = ("6",)
     """How many cases to draw, from all over the dataset, or the ids of those to draw."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
     verify: bool = False
     """Read all records instead, check all checksums, and list the broken files with their cases."""
 
@@ -45,7 +47,8 @@ class Inspect:
 
         Raises:
             DatasetError: If the folder is no finished dataset, or with `verify` a file is broken.
-            InputError: If a case is not in it, or the page has no folder to go to.
+            InputError: If a case is not in it, or the page is there already or has no folder to go
+                to.
         """
         if self.verify:
             verify(self.directory)
@@ -54,9 +57,10 @@ class Inspect:
 
     def show(self) -> None:
         """Prints the tables and writes the page, as `run` does without `verify`."""
+        output = self.output or self.directory / "inspect.html"
+        check_free([output], overwrite=self.overwrite)
         require_extra("matplotlib", "evaluation")
         dataset = Dataset.read(self.directory)
-        output = self.output or self.directory / "inspect.html"
         check_output_file(output)
         cases = self.drawn(dataset)
         console = Console()

@@ -38,9 +38,11 @@ from pydicom.uid import (
 
 from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS, CaseError, opened
 from fcnseg.errors import GeometryError, InputError, LabelError
+from fcnseg.evaluation import pair_files, read_case
 from fcnseg.volumes import (
     AIR_HU,
     Geometry,
+    LabelMap,
     case_id_of,
     check_same_grid,
     list_series,
@@ -579,6 +581,19 @@ def test_a_segmentation_in_another_frame_of_reference_is_told(tmp_path):
     assert finding.code == "dicom_other_frame_of_reference"
     assert finding.code in WARNINGS
     assert finding.reason.startswith("FrameOfReferenceUID is 1.2.3.99 in the image and 1.2.3.4 in")
+
+
+def test_an_evaluation_takes_a_segmentation_that_leaves_out_empty_slices(tmp_path):
+    slices = make_slices()
+    image = read_ct(write(slices, tmp_path / "image"))
+    for folder in ("labels", "masks"):
+        (tmp_path / folder).mkdir()
+    write_segmentation(tmp_path / "labels/a.dcm", slices, segments())
+    write_mask(segments(), tmp_path / "masks/a.nii.gz", like=image)
+    (files,) = pair_files(tmp_path / "masks", tmp_path / "labels")
+    case = read_case(files, LabelMap({"background": (0,), "one": (1,), "two": (2,)}))
+    np.testing.assert_array_equal(case.truth.array, segments())
+    np.testing.assert_array_equal(case.mask.array, segments())
 
 
 def test_a_segmentation_of_another_grid_stays_as_it_is(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from half_plus_two import write_half_plus_two
-from small_models import make_oblique_volume, write_run
+from small_models import CROP, make_oblique_volume, write_run
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -35,6 +36,7 @@ from tensorflow_serving.apis import (
 
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
+from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.export import SEGMENT_VOLUME, export_run
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model import SavedModelSession
@@ -594,7 +596,7 @@ def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
     flags = {"model_name": "fcnseg", "enable_serialization_as_tensor_content": tensor_content}
     with make_server(model_dir, **flags) as server:
         with SegmentationClient(f"127.0.0.1:{server.grpc_port}") as client:
-            np.testing.assert_array_equal(client.segment(volume), mask)
+            np.testing.assert_array_equal(client.segment(volume, accept=CROP), mask)
             assert client.model_info() == segmenter.info
         lists = {name: array.tolist() for name, array in inputs.items()}
         body = {"signature_name": SEGMENT_VOLUME, "inputs": lists}
@@ -609,11 +611,11 @@ def test_client_names_what_went_wrong(server):
     volume = make_oblique_volume((4, 5, 6))
     address = f"127.0.0.1:{server.grpc_port}"
     with pytest.raises(ServerError, match=f"no model other at {address}: Servable not found"):
-        SegmentationClient(address, model_name="other").segment(volume)
+        SegmentationClient(address, model_name="other").segment(volume, accept=CROP)
     with pytest.raises(ServerError, match="FAILED_PRECONDITION: Serving signature key"):
         SegmentationClient(address, model_name="half").model_info()
     with pytest.raises(ServerError, match="no server at 127.0.0.1:1: "):
-        SegmentationClient("127.0.0.1:1").segment(volume)
+        SegmentationClient("127.0.0.1:1").segment(volume, accept=CROP)
     with pytest.raises(InputError, match="volume must be HU as int16, got float32"):
         SegmentationClient(address).segment(volume.with_array(volume.array.astype(np.float32)))
 
@@ -623,7 +625,26 @@ def test_client_is_told_why_a_volume_is_refused(model_dir):
     with make_server(model_dir, model_name="fcnseg") as server:
         address = f"127.0.0.1:{server.grpc_port}"
         with pytest.raises(InputError, match=r"refused the volume: \[volume must have at most"):
-            SegmentationClient(address).segment(large)
+            SegmentationClient(address).segment(large, accept=("constant_image",))
+
+
+NOT_CT = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20  # from 0 to 780
+
+
+def test_client_refuses_what_the_conversion_refuses(tmp_path):
+    """Before anything is sent: there is no server."""
+    volume = Volume(NOT_CT, np.diag([2.5, 2.5, 2.5, 1.0]))
+    with pytest.raises(InputError, match="was the rescale intercept") as caught:
+        SegmentationClient("127.0.0.1:1").segment(volume)
+    assert caught.value.code == "missing_rescale"
+    write_volume(volume, tmp_path / "ct.nii.gz")
+    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz")
+    told = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
+    with pytest.raises(InputError, match=told):
+        command.run()
+    with pytest.raises(ServerError, match="no server"):
+        dataclasses.replace(command, accept=("missing_rescale",)).run()
+    assert not (tmp_path / "mask.nii.gz").exists()
 
 
 CUBE = np.zeros((4, 4, 4), np.int16)
@@ -679,13 +700,15 @@ def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
         try:
             ready = server.stdout.readline()
             address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
-            ClientCommand(address, image, output, model_name="abdomen").run()
+            ClientCommand(address, image, output, model_name="abdomen", accept=CROP).run()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
     mask = np.asarray(nib.load(output).dataobj).T
     expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     np.testing.assert_array_equal(mask, expected)
+    names = read_class_names(output, nib.load(output).header)
+    assert names == {1: "liver", 2: "spleen"}
 
 
 def test_client_needs_no_tensorflow(tmp_path):
@@ -694,14 +717,17 @@ def test_client_needs_no_tensorflow(tmp_path):
     shutil.copytree(Path(__file__).parent.parent / "serving", tmp_path / "serving")
     script = """
 import sys
-sys.modules["tensorflow"] = sys.modules["keras"] = None
+sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["apache_beam"] = None
 from serving.client import ClientCommand, main
 main()
 """
     flags = ["--server", "127.0.0.1:1", "--image", "ct.nii.gz", "--output", "mask.nii.gz"]
+    flags += ["--accept", *CROP]
     done = subprocess.run(
         [sys.executable, "-c", script, *flags], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no server at 127.0.0.1:1")
+    warning, error = done.stderr.splitlines()
+    assert "[field_of_view_implausible]" in warning
+    assert error.startswith("error: no server at 127.0.0.1:1")
     assert not (tmp_path / "mask.nii.gz").exists()

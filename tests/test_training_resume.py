@@ -20,6 +20,7 @@ from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.execution import make_steps
+from fcnseg.training.stopping import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,30 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     assert {path.name for path in undisturbed.iterdir()} == {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, undisturbed, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, number=signal.SIGINT)
+        with pytest.raises(TrainingStoppedError, match="stopped by SIGINT; --resume") as caught:
+            train(ALL_STATE, dataset, tmp_path / "run")
+    assert caught.value.exit_status == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
+        assert '"step": 2,' in arrays["progress"].item()
+    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(undisturbed, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once():
+    stop = StopRequest()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TrainingStoppedError):
+        stop.check()
 
 
 @pytest.mark.parametrize("most", [2, 3, 50])

@@ -17,6 +17,7 @@ from small_records import make_record, write_dataset
 from fcnseg.command import parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError
+from fcnseg.training import TrainingStoppedError
 from fcnseg.training.loop import TrainingLoop
 from tuning import search as tuning_search
 from tuning.search import (
@@ -114,6 +115,22 @@ def test_failing_trial_does_not_end_the_search(dataset, tmp_path):
     assert bad["val_dice"] is None
     assert "ModelError: the input's z must fit" in bad["error"]
     assert read_config(tmp_path / "search" / BEST_CONFIG_FILE).patches.size == (8, 8, 8)
+
+
+def test_a_signal_ends_the_search_and_not_the_trial_alone(dataset, tmp_path, monkeypatch):
+    trials = []
+
+    def stop(*args, **kwargs):
+        trials.append(args)
+        raise TrainingStoppedError(signal.SIGINT)
+
+    monkeypatch.setattr("tuning.search.train", stop)
+    space = {"training.learning_rate": {"float": [1e-4, 1e-2], "log": True}}
+    with pytest.raises(
+        SearchStoppedError, match="^search stopped by SIGINT: 0 of . trials finished$"
+    ) as caught:
+        search(dataset, tmp_path, space)
+    assert (len(trials), caught.value.exit_status) == (1, 130)
 
 
 def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):

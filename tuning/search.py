@@ -47,13 +47,28 @@ class SearchError(FcnsegError):
 
 
 class SearchStoppedError(FcnsegError):
-    """A search got a SIGTERM; the trial under way is neither finished nor failed."""
+    """A search was stopped by a signal; the trial under way is neither finished nor failed.
 
-    exit_status = TrainingStoppedError.exit_status
+    Attributes:
+        exit_status: What a shell reports of a process that the signal ended.
+    """
+
+    def __init__(
+        self, received: signal.Signals, *, finished: int, max_trials: int, output: Path
+    ) -> None:
+        where = f", written to {output / TRIALS_FILE}" if finished else ""
+        super().__init__(
+            f"search stopped by {received.name}: {finished} of {max_trials} trials finished{where}"
+        )
+        self.exit_status = 128 + received
 
 
-class _Terminated(BaseException):
-    """A SIGTERM, which KerasTuner takes for no trial's failure since it is no `Exception`."""
+class _Stopped(BaseException):
+    """A signal, which KerasTuner takes for no trial's failure since it is no `Exception`."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(received.name)
+        self.received = received
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +125,7 @@ class ConfigTuner(keras_tuner.Tuner):
             run_dir = self.output / TRIALS_FOLDER / trial.trial_id
             val_dice = train(config, self.data, run_dir).best_dice
         except TrainingStoppedError as error:
-            raise _Terminated from error
+            raise _Stopped(error.received) from error
         except Exception as error:
             message = f"{type(error).__name__}: {one_line(error)}"
             logger.warning(f"trial {trial.trial_id} failed: {message}")
@@ -172,7 +187,7 @@ class SearchCommand:
         """Runs the trials; the best comes first, those that failed last.
 
         Raises:
-            SearchStoppedError: If the process gets a SIGTERM.
+            SearchStoppedError: If the process gets a SIGTERM, or a Ctrl-C in a training.
         """
         oracle = _ORACLES[self.oracle](
             objective=_OBJECTIVE,
@@ -185,12 +200,13 @@ class SearchCommand:
         try:
             with _ending_on_sigterm():
                 tuner.search(verbose=0)
-        except _Terminated as error:
-            where = f", written to {self.output / TRIALS_FILE}" if tuner.finished else ""
+        except _Stopped as stop:
             raise SearchStoppedError(
-                f"search stopped by SIGTERM: {len(tuner.finished)} of {self.max_trials} trials"
-                f" finished{where}"
-            ) from error
+                stop.received,
+                finished=len(tuner.finished),
+                max_trials=self.max_trials,
+                output=self.output,
+            ) from stop
         return ranked(tuner.finished)
 
 
@@ -211,13 +227,13 @@ def trials_table(trials: list[Trial]) -> Table:
 
 @contextlib.contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Ends the block with `_Terminated` on a SIGTERM, but for a training, which stops by itself."""
+    """Ends the block with `_Stopped` on a SIGTERM, but for a training, which stops by itself."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
 
     def end(*_: object) -> None:
-        raise _Terminated
+        raise _Stopped(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

@@ -51,10 +51,12 @@ class LabelReader:
     Attributes:
         label_map: Makes classes of ids, or of masks.
         checks: What is done about another grid than the image's.
+        reference: What the grid is called that labels must lie on, for errors.
     """
 
     label_map: LabelMap
     checks: CheckOptions
+    reference: str = "image"
 
     def inspect(self, label: str, image: Geometry) -> None:
         """Checks the headers of a label against the image.
@@ -172,7 +174,12 @@ class LabelReader:
     def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
         """What differs, if anything does and it is allowed."""
         try:
-            check_same_voxels(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
+            check_same_voxels(
+                image,
+                label,
+                tolerance_mm=self.checks.geometry_tolerance_mm,
+                names=(self.reference, "label"),
+            )
         except GeometryError as error:
             same_shape = image.shape == label.shape
             trusted = self.checks.on_mismatch == "trust_image" and same_shape

@@ -2,7 +2,8 @@
 
 Beside the shards lies a folder `.state`, which goes when the dataset is finished: `job.json` tells
 which job is at work, `plan.json` what it is going to write, and one small file for each shard what
-that holds. A shard gets its name after its small file has, so whatever is whole is also known.
+that holds. A shard gets its name after its small file has, so whatever is whole is also known. The
+marker of a finished dataset holds what `job.json` held.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fcnseg.conversion import files
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
 from fcnseg.errors import DatasetError, one_line
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, ShardInfo
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo, ShardInfo
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.whole_file import make_folder
 
@@ -105,16 +106,18 @@ class Output:
             resume: Go on where the same job was interrupted.
 
         Returns:
-            False if a finished dataset is there already and is to stay.
+            False if what the job makes is there already and is to stay.
 
         Raises:
-            DatasetError: If something else is there, or what is there is of another job.
+            DatasetError: If something else is there, or what is there is of another job; it names
+                what differs.
         """
         if files.is_local(self.folder):
             make_folder(self.folder, argument="output")
         found = files.list_folder(self.folder)  # .state and COMPLETED come before shards
         finished = files.join(self.folder, COMPLETED_FILE) in found
         if finished and not overwrite and not self.validate_only:
+            self._check_finished_job()
             self.tidy()  # the run that finished it may have been killed before it could
             return False
         if overwrite:
@@ -210,17 +213,46 @@ class Output:
                 " --overwrite deletes what an earlier run left there"
             )
         try:
-            then, now = dict(json.loads(files.read_text(path))), json.loads(self.job)
+            then = dict(json.loads(files.read_text(path)))
         except (TypeError, ValueError) as error:
             raise DatasetError(
                 f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
             ) from error
-        for name in sorted(then.keys() | now.keys()):
-            if then.get(name) != now.get(name):
-                raise DatasetError(
-                    f"--resume goes on with the same job, but {name} was {_short(then.get(name))}"
-                    f" and is {_short(now.get(name))} now in {self.folder}"
-                )
+        differs = _difference(then, json.loads(self.job))
+        if differs:
+            raise DatasetError(
+                f"--resume goes on with the same job, but {differs} now in {self.folder}"
+            )
+
+    def _check_finished_job(self) -> None:
+        then = self._finished_job()
+        now = {name: value for name, value in json.loads(self.job).items() if name in then}
+        differs = _difference(then, now)
+        if differs:
+            raise DatasetError(
+                f"output holds the finished dataset of another job: {differs} now in {self.folder}:"
+                " name another folder, or give --overwrite to replace it"
+            )
+
+    def _finished_job(self) -> dict[str, Any]:
+        """What the finished dataset was made of; a new version of fcnseg is no other job."""
+        text = files.read_text(files.join(self.folder, COMPLETED_FILE))
+        if text:
+            job: dict[str, Any] = json.loads(text)
+            return {name: value for name, value in job.items() if name != "fcnseg"}
+        # Markers were empty once; then the manifest tells of some settings.
+        info = DatasetInfo.from_json(files.read_text(files.join(self.folder, INFO_FILE)))
+        known = {
+            "schema": info.schema_version,
+            "spacing_mm": info.spacing_mm,
+            "label_map": list(info.label_map["classes"].items()),
+            "unlisted": info.label_map["unlisted"],
+            "ignored": info.label_map["ignored"],
+            "split_seed": info.seed,
+            "images_only": not info.labelled,
+        }
+        told: dict[str, Any] = json.loads(json.dumps(known))
+        return told
 
     def _is_ours(self, path: str) -> bool:
         """Whether a file in the folder is one that this job writes."""
@@ -242,6 +274,16 @@ class Output:
 def job_text(settings: dict[str, Any]) -> str:
     """What decides the bytes of an output, as JSON: equal jobs give equal text."""
     return json.dumps(settings, indent=1)
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first setting that differs, with both values; None where none does."""
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            if name == "cases":
+                return "cases: others were listed, or other files, patients or splits, than are"
+            return f"{name} was {_short(then.get(name))} and is {_short(now.get(name))}"
+    return None
 
 
 def _is_shard(path: str) -> bool:

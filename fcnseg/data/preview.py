@@ -20,7 +20,7 @@ from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.slices import draw_slices
 from fcnseg.records import DatasetInfo, read_dataset_info
 from fcnseg.volumes import Volume
-from fcnseg.whole_file import check_output_file, write_whole
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,14 @@ class PreviewCommand:
     """How many patches."""
     step: int = 0
     """From which training step on: the very patches of that step of a run with the same seed."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Writes the page."""
+        check_free([self.output], overwrite=self.overwrite)
         require_extra("tensorflow", "train")
         for name, least in (("count", 1), ("step", 0)):
             if getattr(self, name) < least:

@@ -94,7 +94,7 @@ def train(
             such a network, or there are no such devices.
         ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
-        TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
+        TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
     info = check_dataset(data, fold=fold)
     check_settings(config, info, fold=fold, devices=devices)

@@ -5,6 +5,7 @@ TensorFlow nor Beam.
 """
 
 from fcnseg.volumes.dicom import Series, list_series
+from fcnseg.volumes.digest import image_digest
 from fcnseg.volumes.files import case_id_of, list_images, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
 from fcnseg.volumes.nifti import write_mask, write_parts, write_volume
@@ -30,6 +31,7 @@ __all__ = [
     "check_same_grid",
     "check_same_voxels",
     "from_canonical",
+    "image_digest",
     "is_turned",
     "list_images",
     "list_series",
