@@ -186,6 +186,7 @@ def _read_label(
 ) -> tuple[Classes, list[CaseWarning]]:
     label = str(files.label)
     reader = LabelReader(label_map, checks, reference="mask")
+    reader.inspect(label, grid)
     classes, findings = reader.read(label, grid)
     counts = np.bincount(classes.ravel(), minlength=label_map.num_classes)
     findings += find_in_counts(counts[: label_map.num_classes])
