@@ -121,7 +121,8 @@ class PatchConfig:
     batch_size: PositiveInt = 2
     """Patches a step on each replica."""
     foreground_fraction: Fraction = 0.67
-    """Share of patches centred on a voxel of an organ, each organ of a case alike."""
+    """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
+    voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
     per_read: PositiveInt = 4
     """Patches drawn from a record each time it is read."""
     shuffle_buffer: PositiveInt = 64
@@ -202,9 +203,13 @@ class AugmentationConfig:
     flip: Fractions = (0.0, 0.0, 0.0)
     """Probability that an axis is turned round; organs have sides, so mind the x axis."""
     translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
-    """Largest shift along each axis, either way; whole voxels."""
+    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
+    way; whole voxels, each alike that does not move the patch out of the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
-    """Largest displacement of the control points of the cubic B-spline that bends a patch."""
+    """Largest displacement drawn for each control point of the cubic B-spline that bends a patch."""
+    deformation_of: Literal["coefficients", "field"] = "coefficients"
+    """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
+    the `field` at the control points."""
     control_spacing_voxels: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (24.0, 24.0, 24.0)
     """Distance of its control points."""
     intensity_probability: Fraction = 0.2
