@@ -140,7 +140,7 @@ def _draw_patch(
         return patch | {"parameters": parameters}
     batch = tf.nest.map_structure(lambda part: part[tf.newaxis], (hu, label, parameters))
     hu, label = changes.apply_compiled(*batch)
-    # Records hold whole HU too; float32 would double the block.
+    # Records hold whole HU too; float32 would double the block. The device rounds as well.
     return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
 
 
