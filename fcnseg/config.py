@@ -170,7 +170,7 @@ class LossConfig:
     """Share of the truth that cross-entropy gives to all classes alike."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
     """Weight of each output of a network with deep supervision, full resolution first; by default
-    each half of the one before, with sum 1."""
+    each half of the one before, with sum 1. nnU-Net gives the last one 0."""
 
     def __post_init__(self) -> None:
         known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
@@ -302,8 +302,11 @@ class TrainingConfig:
     """Reaches every random draw of the run."""
 
     def __post_init__(self) -> None:
-        if list(self.step_at) != sorted(set(self.step_at)):
-            raise ValueError(f"step_at must be growing parts of the run, got {self.step_at}")
+        if list(self.step_at) != sorted(set(self.step_at)) or {0.0, 1.0} & set(self.step_at):
+            raise ValueError(
+                "step_at must be growing parts of the run, each above 0 and below 1,"
+                f" got {self.step_at}"
+            )
         if self.warm_up_steps >= self.epochs * self.steps_per_epoch:
             raise ValueError(
                 f"warm_up_steps must be fewer than the steps of the run,"

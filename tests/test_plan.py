@@ -18,7 +18,7 @@ from fcnseg.errors import ConfigError, DatasetError, InputError
 from fcnseg.phantom import write_phantoms
 from fcnseg.plan import PlanCommand
 from fcnseg.planning import candidates, commented_yaml, propose, target_spacing
-from fcnseg.planning.spacing import coarse_spacing, spacing_advice
+from fcnseg.planning.spacing import coarse_spacing, median_shape, spacing_advice
 from fcnseg.presets import PRESETS
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, DatasetInfo, SplitInfo
 from fcnseg.records.fingerprint import CaseFacts
@@ -231,6 +231,22 @@ TARGETS = {
 def test_spacing_that_files_ask_for(name):
     spacings, expected = TARGETS[name]
     assert target_spacing(files_of(*spacings).fingerprint.cases) == expected
+
+
+@pytest.mark.parametrize(
+    ("depths", "median"),
+    [((40, 90, 70), 70), ((40, 90), 65), ((40, 41), 41), ((30, 40, 60, 90), 50)],
+)
+def test_median_of_an_even_number_of_cases_is_the_mean_of_the_middle_two(depths, median):
+    cases = dataset([((1.5, 1.5, 1.5), (depth, 50, 60)) for depth in depths]).fingerprint.cases
+    assert median_shape(cases) == (median, 50, 60)
+
+
+def test_voxels_are_counted_after_resampling_to_the_medians():
+    """Files of 600 and of 60 slices, 330 in the median, are 109 slices of 2.75 mm."""
+    files = [((0.5, 0.8, 0.8), (600, 512, 512))] * 2 + [((5.0, 0.8, 0.8), (60, 512, 512))] * 2
+    info = dataset(files, spacing_mm=(1.5, 1.5, 1.5))
+    assert target_spacing(info.fingerprint.cases) == (0.8, 0.8, 0.8)
 
 
 def test_thick_slices_that_are_many_stay():
