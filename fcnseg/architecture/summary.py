@@ -17,7 +17,7 @@ _COPIES_OF_WEIGHTS = 4
 # What a step makes beside what it keeps, in sizes of a tensor; both numbers are fitted to steps of
 # the presets on a CPU (docs/models.md). At the loss: logits, probabilities and one-hot labels of
 # loss and metric, their products and gradients, float32 in every precision.
-_COPIES_OF_LOGITS = 13
+_COPIES_OF_LOGITS = 11
 # While gradients flow back through a convolution: those of its output and input, those that wait
 # for the skip connection, and copies in the layout of the kernels.
 _COPIES_OF_OUTPUT = 8.5
@@ -127,7 +127,7 @@ def model_summary(
     output_size = output_shape(config, patch_size)
     counters = []
     for supervised in (False, True):
-        counter = _Counter(config)
+        counter = _Counter(config, precision)
         hu = _Flow(patch_size, 2 if config.coarse_input else 1)
         logits, *_ = assemble(config, counter, hu, num_classes=num_classes, supervised=supervised)
         counters.append(counter)
@@ -140,7 +140,7 @@ def model_summary(
         parameters=sum(each.parameters for each in network.layers),
         macs=sum(each.macs for each in network.layers),
         receptive_field=logits.field,
-        training_bytes=training.bytes(batch_size, precision),
+        training_bytes=training.bytes(batch_size),
     )
 
 
@@ -182,22 +182,24 @@ class _Flow:
 class _Counter:
     """Counts instead of computing; see `fcnseg.architecture.assembly.Parts`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, precision: str) -> None:
         self.config = config
+        self.width = _FLOAT32 if precision == "float32" else 2  # bytes of a number
+        # Keras normalises by sample in float32, on the way back too.
+        self.norm_width = _FLOAT32 if config.norm in ("instance", "group") else self.width
         self.layers: list[LayerCost] = []
         self.kept: dict[int, _Flow] = {}  # what the way back needs, each once
-        self.values = 0  # numbers in it, for one patch
-        self.most_values = 0  # with those that the way back makes at a convolution
+        self.kept_bytes = 0  # of one patch
+        self.most_bytes = 0  # of one patch, with what the way back makes at a convolution
         self.logits = 0  # numbers of all outputs, for one patch
 
-    def bytes(self, batch_size: int, precision: str) -> int:
+    def bytes(self, batch_size: int) -> int:
         """Memory of a training step, at the loss or at a convolution on the way back."""
-        width = _FLOAT32 if precision == "float32" else 2
         weights = sum(each.parameters for each in self.layers)
-        at_loss = width * self.values + _FLOAT32 * _COPIES_OF_LOGITS * self.logits
-        a_patch = max(at_loss, width * self.most_values)
-        cast = 0 if width == _FLOAT32 else width * weights
-        return batch_size * round(a_patch) + _COPIES_OF_WEIGHTS * _FLOAT32 * weights + cast
+        at_loss = self.kept_bytes + _FLOAT32 * _COPIES_OF_LOGITS * self.logits
+        cast = 0 if self.width == _FLOAT32 else self.width * weights
+        held = _COPIES_OF_WEIGHTS * _FLOAT32 * weights + cast
+        return batch_size * max(at_loss, self.most_bytes) + held
 
     def window(self, hu: _Flow) -> _Flow:
         """Nothing is learned, so the convolution after it keeps what it needs."""
@@ -234,9 +236,10 @@ class _Counter:
         own = (0 if is_plain else 2) + (is_plain or use_bias)
         self._add(name, out, weights + own * out.channels, macs)
         if norm != "none":
-            self._keep(out)
+            self._keep(out, width=self.norm_width)
             out = dataclasses.replace(out)
-        self.most_values = max(self.most_values, self.values + _COPIES_OF_OUTPUT * out.values)
+        made = round(_COPIES_OF_OUTPUT * self.norm_width * out.values)
+        self.most_bytes = max(self.most_bytes, self.kept_bytes + made)
         return self.activation(out, name=name) if activate else out
 
     def activation(self, x: _Flow, *, name: str) -> _Flow:
@@ -309,10 +312,10 @@ class _Counter:
         """Channels of what flows."""
         return x.channels
 
-    def _keep(self, x: _Flow) -> None:
+    def _keep(self, x: _Flow, *, width: int = 0) -> None:
         if id(x) not in self.kept:
             self.kept[id(x)] = x
-            self.values += x.values
+            self.kept_bytes += (width or self.width) * x.values
 
     def _add(self, name: str, out: _Flow, parameters: int, macs: int) -> None:
         cost = LayerCost(name, out.size, out.channels, parameters, macs, out.field)
