@@ -206,7 +206,7 @@ class AugmentationConfig:
     """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
     way; whole voxels, each alike that does not move the patch out of the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
-    """Largest displacement drawn for each control point of the cubic B-spline that bends a patch."""
+    """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
     deformation_of: Literal["coefficients", "field"] = "coefficients"
     """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
     the `field` at the control points."""

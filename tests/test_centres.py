@@ -193,7 +193,7 @@ def test_label_holds_the_voxel_whatever_is_drawn(name):
 @pytest.mark.parametrize("run_on", ["host", "device"])
 @pytest.mark.parametrize("preset", ["roth2018", "demo"])
 def test_each_patch_for_an_organ_shows_it(tmp_path, preset, run_on):
-    """Of a case with one ball of an organ, 40 of 40 patches of the preset's augmentation show it."""
+    """Of a case with one ball of an organ, 40 of 40 patches under the preset show it."""
     shape = (40, 110, 110)
     z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
     ball = (z - 8) ** 2 + (y - 50) ** 2 + (x - 90) ** 2 <= 4

@@ -47,9 +47,7 @@ def test_equal_masks_are_perfect():
 def edge_voxels_assd(truth, mask):
     """The usual average symmetric surface distance, in voxels, between edge voxels."""
     edges = [array & ~ndimage.binary_erosion(array) for array in (truth > 0, mask > 0)]
-    distances = [
-        ndimage.distance_transform_edt(~other)[own] for own, other in (edges, edges[::-1])
-    ]
+    distances = [ndimage.distance_transform_edt(~other)[own] for own, other in (edges, edges[::-1])]
     return np.concatenate(distances).mean()
 
 

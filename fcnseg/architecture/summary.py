@@ -19,8 +19,13 @@ _COPIES_OF_WEIGHTS = 4
 # loss and metric, their products and gradients, float32 in every precision.
 _COPIES_OF_LOGITS = 11
 # While gradients flow back through a convolution: those of its output and input, those that wait
-# for the skip connection, and copies in the layout of the kernels.
-_COPIES_OF_OUTPUT = 8.5
+# for the skip connection, and copies in the layout of the kernels; more where normalisation is not
+# one fused kernel.
+_COPIES_OF_OUTPUT = 6
+_COPIES_OF_OUTPUT_BY_SAMPLE = 9
+# Of what a cropped skip connection took: its gradient with a border of zeros, that of the pool, and
+# their sum.
+_COPIES_OF_CROPPED = 3
 _FLOAT32 = 4  # bytes
 
 
@@ -238,8 +243,7 @@ class _Counter:
         if norm != "none":
             self._keep(out, width=self.norm_width)
             out = dataclasses.replace(out)
-        made = round(_COPIES_OF_OUTPUT * self.norm_width * out.values)
-        self.most_bytes = max(self.most_bytes, self.kept_bytes + made)
+        self._make(out)
         return self.activation(out, name=name) if activate else out
 
     def activation(self, x: _Flow, *, name: str) -> _Flow:
@@ -256,6 +260,8 @@ class _Counter:
         if not mean:
             self._keep(x)
             self._keep(out)
+        if self.config.padding == "valid":
+            self._make(x, more=_COPIES_OF_CROPPED)
         return out
 
     def transposed_convolution(self, x: _Flow, *, filters: int, stride: Shape, name: str) -> _Flow:
@@ -316,6 +322,13 @@ class _Counter:
         if id(x) not in self.kept:
             self.kept[id(x)] = x
             self.kept_bytes += (width or self.width) * x.values
+
+    def _make(self, x: _Flow, *, more: int = 0) -> None:
+        """Counts what the way back makes at a tensor, beside what has been kept up to it."""
+        by_sample = self.config.norm in ("instance", "group")
+        copies = (_COPIES_OF_OUTPUT_BY_SAMPLE if by_sample else _COPIES_OF_OUTPUT) + more
+        made = copies * self.norm_width * x.values
+        self.most_bytes = max(self.most_bytes, self.kept_bytes + made)
 
     def _add(self, name: str, out: _Flow, parameters: int, macs: int) -> None:
         cost = LayerCost(name, out.size, out.channels, parameters, macs, out.field)

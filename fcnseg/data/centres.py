@@ -92,7 +92,10 @@ def _translation(
 ) -> tf.Tensor:
     """Whole voxels int64 (3,) from an organ's voxel to the centre, each allowed one alike."""
     size, most = (tf.constant(each, tf.int64) for each in (rule.label_size, rule.translation))
-    before, after = size // 2, size - 1 - size // 2  # voxels of the label on each side of its centre
+    before, after = (
+        size // 2,
+        size - 1 - size // 2,
+    )  # voxels of the label on each side of its centre
     # Between these two centres the label lies in the volume, or the volume in the label.
     ends = before, shape - 1 - after
     first = tf.maximum(-tf.minimum(most, after), tf.minimum(tf.minimum(*ends) - voxel, 0))
