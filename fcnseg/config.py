@@ -122,7 +122,8 @@ class PatchConfig:
     batch_size: PositiveInt = 2
     """Patches a step on each replica."""
     foreground_fraction: Fraction = 0.67
-    """Share of patches centred on a voxel of an organ, each organ of a case alike."""
+    """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
+    voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
     per_read: PositiveInt = 4
     """Patches drawn from a record each time it is read."""
     shuffle_buffer: PositiveInt = 64
@@ -170,7 +171,7 @@ class LossConfig:
     """Share of the truth that cross-entropy gives to all classes alike."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
     """Weight of each output of a network with deep supervision, full resolution first; by default
-    each half of the one before, with sum 1."""
+    each half of the one before, with sum 1. nnU-Net gives the last one 0."""
 
     def __post_init__(self) -> None:
         known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
@@ -230,9 +231,13 @@ class AugmentationConfig:
     flip: Fractions = (0.0, 0.0, 0.0)
     """Probability that an axis is turned round; organs have sides, so mind the x axis."""
     translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
-    """Largest shift along each axis, either way; whole voxels."""
+    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
+    way; whole voxels, each alike that does not move the patch out of the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
-    """Largest displacement of the control points of the cubic B-spline that bends a patch."""
+    """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
+    deformation_of: Literal["coefficients", "field"] = "coefficients"
+    """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
+    the `field` at the control points."""
     control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
     """Distance of its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2
@@ -325,8 +330,11 @@ class TrainingConfig:
     """Reaches every random draw of the run."""
 
     def __post_init__(self) -> None:
-        if list(self.step_at) != sorted(set(self.step_at)):
-            raise ValueError(f"step_at must be growing parts of the run, got {self.step_at}")
+        if list(self.step_at) != sorted(set(self.step_at)) or {0.0, 1.0} & set(self.step_at):
+            raise ValueError(
+                "step_at must be growing parts of the run, each above 0 and below 1,"
+                f" got {self.step_at}"
+            )
         if self.warm_up_steps >= self.epochs * self.steps_per_epoch:
             raise ValueError(
                 f"warm_up_steps must be fewer than the steps of the run,"
