@@ -12,7 +12,8 @@ from fcnseg.volumes import shares
 from fcnseg.volumes.shares import BINS
 from fcnseg.volumes.volume import Triple
 
-_WEIGHED_AT_ONCE = 2**21  # old voxels around new ones: 8 MiB for each float32 copy
+_SLAB = 16  # slices made at once
+_WEIGHED_AT_ONCE = 2**17  # old voxels around new ones: what floats of them take stays in a cache
 
 Positions = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -31,6 +32,12 @@ class _Axis(NamedTuple):
     weight: npt.NDArray[np.float32]
     start: npt.NDArray[np.intp]
     length: int
+
+    def part(self, rows: slice, first: int) -> _Axis:
+        """Some new voxels, in an array that begins with an old voxel."""
+        return _Axis(
+            self.index[rows] - first, self.weight[rows], self.start[rows] - first, self.length
+        )
 
 
 _Axes = tuple[_Axis, _Axis, _Axis]
@@ -56,9 +63,7 @@ class _Borders(NamedTuple):
     other_wanted: npt.NDArray[np.float32]
 
 
-def resample_ids(
-    array: npt.NDArray[Any], positions: Positions, steps: Triple
-) -> npt.NDArray[Any]:
+def resample_ids(array: npt.NDArray[Any], positions: Positions, steps: Triple) -> npt.NDArray[Any]:
     """Brings class ids to another grid, as `fcnseg.volumes.shares` decides.
 
     Args:
@@ -70,21 +75,19 @@ def resample_ids(
         Ids of the same type.
     """
     along_z, along_y, along_x = map(_axis, positions, array.shape, steps)
-    axes = (along_z, along_y, along_x)
     ids = np.empty([len(each) for each in positions], array.dtype)
-    is_border = np.empty(ids.shape, np.bool_)
-    for number, start in enumerate(along_z.start):
-        planes = array[start : start + along_z.length]
-        _copy_plane(planes, (along_y, along_x), ids[number], is_border[number])
-    places = np.flatnonzero(is_border)
-    del is_border
-    count = max(1, _WEIGHED_AT_ONCE // math.prod(axis.index.shape[1] for axis in axes))
-    found = [
-        _weigh(array, axes, np.unravel_index(places[first : first + count], ids.shape))
-        for first in range(0, len(places), count)
-    ]
+    places, found = [], []
+    for start in range(0, len(ids), _SLAB):
+        rows = slice(start, start + _SLAB)
+        first, last = along_z.start[rows][0], along_z.start[rows][-1] + along_z.length
+        old = np.ascontiguousarray(array[first:last])
+        axes = (along_z.part(rows, first), along_y, along_x)
+        index = _copy(old, axes, ids[rows])
+        found += _weigh_all(old, axes, index, start=start)
+        places.append(np.ravel_multi_index((index[0] + start, *index[1:]), ids.shape))
     if found:
-        ids.reshape(-1)[places] = _decide(_Borders(*map(np.concatenate, zip(*found, strict=True))))
+        borders = _Borders(*map(np.concatenate, zip(*found, strict=True)))
+        ids.reshape(-1)[np.concatenate(places)] = _decide(borders)
     return ids
 
 
@@ -98,30 +101,27 @@ def _axis(positions: npt.NDArray[np.float64], length: int, step: float) -> _Axis
     return _Axis(index.astype(np.intp), weight.astype(np.float32), start, window)
 
 
-def _copy_plane(
-    planes: npt.NDArray[Any],
-    axes: tuple[_Axis, _Axis],
-    ids: npt.NDArray[Any],
-    is_border: npt.NDArray[np.bool_],
-) -> None:
-    """Copies the first of the old voxels around each new one, and tells where others differ.
+def _copy(
+    array: npt.NDArray[Any], axes: _Axes, ids: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.intp], ...]:
+    """Copies an old voxel near each new one (z, y, x).
 
-    Args:
-        planes: The old slices (z, y, x) around a new one.
-        axes: Along y and x.
-        ids: A new slice (y, x), to be filled.
-        is_border: Likewise.
+    Returns:
+        Indices (z, y, x) of the new voxels that have weights of several classes; of some more, too.
     """
-    along_y, along_x = axes
-    plane = np.ascontiguousarray(planes[0])
-    is_same = np.ones(plane.shape, np.bool_)
-    for other in planes[1:]:
-        is_same &= plane == other
-    is_same = _same_ahead(is_same, plane, along_y.length)[along_y.start]
-    plane = plane[along_y.start]
-    is_same = _same_ahead(is_same.T, plane.T, along_x.length).T
-    np.take(plane, along_x.start, axis=1, out=ids)
-    np.logical_not(np.take(is_same, along_x.start, axis=1), out=is_border)
+    along_z, along_y, along_x = axes
+    is_border = np.empty(ids.shape, np.bool_)
+    for number, start in enumerate(along_z.start):
+        plane = array[start]
+        is_same = np.ones(plane.shape, np.bool_)
+        for other in array[start + 1 : start + along_z.length]:
+            is_same &= plane == other
+        is_same = _same_ahead(is_same, plane, along_y.length)[along_y.start]
+        plane = plane[along_y.start]
+        is_same = _same_ahead(is_same.T, plane.T, along_x.length).T
+        np.take(plane, along_x.start, axis=1, out=ids[number])
+        np.logical_not(np.take(is_same, along_x.start, axis=1), out=is_border[number])
+    return np.nonzero(is_border)
 
 
 def _same_ahead(
@@ -138,16 +138,34 @@ def _same_ahead(
     return result
 
 
-def _weigh(array: npt.NDArray[Any], axes: _Axes, index: tuple[npt.NDArray[np.intp], ...]) -> _Borders:
+def _weigh_all(
+    array: npt.NDArray[Any], axes: _Axes, index: tuple[npt.NDArray[np.intp], ...], *, start: int
+) -> list[_Borders]:
+    """Weighs the voxels at some indices (z, y, x) of a slab that begins at a slice."""
+    count = max(1, _WEIGHED_AT_ONCE // math.prod(axis.index.shape[1] for axis in axes))
+    tie_break = shares.tie_breaks(index[0] + start, *index[1:], xp=np).astype(np.float32)
+    batches = [slice(first, first + count) for first in range(0, len(tie_break), count)]
+    return [
+        _weigh(array, axes, tuple(each[batch] for each in index), tie_break[batch])
+        for batch in batches
+    ]
+
+
+def _weigh(
+    array: npt.NDArray[Any],
+    axes: _Axes,
+    index: tuple[npt.NDArray[np.intp], ...],
+    tie_break: npt.NDArray[np.float32],
+) -> _Borders:
     """The classes with the largest shares of the voxels at some indices (z, y, x)."""
     (in_z, by_z), (in_y, by_y), (in_x, by_x) = (
         (axis.index[i].T, axis.weight[i].T) for axis, i in zip(axes, index, strict=True)
     )
-    count = len(index[0])
-    around = array[in_z[:, None, None], in_y[:, None], in_x]
-    ids = around.astype(np.float32).reshape(-1, count)
-    weights = (by_z[:, None, None] * by_y[:, None] * by_x).reshape(-1, count)
-    tie_break = shares.tie_breaks(*index, xp=np).astype(np.float32)
+    _, height, width = array.shape
+    lines = (in_z * height)[:, None] + in_y
+    places = (lines * width)[:, :, None] + in_x
+    ids = array.reshape(-1).take(places).reshape(-1, len(tie_break))
+    weights = ((by_z[:, None] * by_y)[:, :, None] * by_x).reshape(ids.shape)
     leaders = _leaders(ids, weights, tie_break)
     contest, *others = shares.rivals(leaders, xp=np)
     third = leaders[2].share > 0
@@ -167,28 +185,38 @@ def _pairs(contest: shares.Contest) -> npt.NDArray[np.int64]:
 
 
 def _leaders(
-    ids: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], tie_break: npt.NDArray[np.float32]
+    ids: npt.NDArray[Any], weights: npt.NDArray[np.float32], tie_break: npt.NDArray[np.float32]
 ) -> shares.Leaders:
-    """Looks at one class after the other; most voxels have two."""
-    leaders = np.zeros((9, len(tie_break)), np.float32)
-    open_voxels = np.arange(len(tie_break))
-    class_id = ids.min(axis=0)
-    while len(open_voxels):
-        share = np.einsum("tn->n", np.where(ids == class_id, weights, np.float32(0)))
-        so_far = _as_leaders(leaders[:, open_voxels])
-        ranks = shares.with_class(so_far, class_id, share, tie_break, xp=np)
-        leaders[:, open_voxels] = np.concatenate(ranks)
-        class_id = np.where(ids > class_id, ids, np.float32(np.inf)).min(axis=0)
-        has_more = np.isfinite(class_id)
-        if not has_more.all():
-            ids, weights = ids[:, has_more], weights[:, has_more]
-            class_id, tie_break = class_id[has_more], tie_break[has_more]
-            open_voxels = open_voxels[has_more]
-    return _as_leaders(leaders)
+    """The classes with the largest shares; of the few voxels with three or more, one by one.
 
+    Args:
+        ids: Of the old voxels around each new one (taps, count).
+        weights: Of these (taps, count).
+        tie_break: As `shares.tie_breaks` gives it (count,).
+    """
+    lowest, highest = ids.min(axis=0), ids.max(axis=0)
+    is_lowest = ids == lowest
+    share = np.einsum("tn->n", np.where(is_lowest, weights, np.float32(0)))
+    leaders = np.zeros((3, 3, len(tie_break)), np.float32)  # (rank, as in `Rank`, voxel)
 
-def _as_leaders(rows: npt.NDArray[np.float32]) -> shares.Leaders:
-    return shares.Rank(*rows[:3]), shares.Rank(*rows[3:6]), shares.Rank(*rows[6:])
+    def look_at(
+        voxels: Any, class_id: npt.NDArray[Any], share: npt.NDArray[np.float32]
+    ) -> None:
+        so_far = tuple(shares.Rank(*rank) for rank in leaders[..., voxels])
+        leaders[..., voxels] = shares.with_class(
+            so_far, class_id.astype(np.float32), share, tie_break[voxels], xp=np
+        )
+
+    everywhere = slice(None)
+    look_at(everywhere, lowest, share)
+    has_two = (is_lowest | (ids == highest)).all(axis=0)
+    look_at(everywhere, highest, np.where(has_two & (lowest < highest), 1 - share, np.float32(0)))
+    for class_id in np.unique(ids[:, ~has_two]):
+        is_class = ids == class_id
+        voxels = np.flatnonzero(~has_two & is_class.any(axis=0) & (lowest != class_id))
+        share = np.einsum("tn->n", np.where(is_class[:, voxels], weights[:, voxels], np.float32(0)))
+        look_at(voxels, np.full(len(voxels), class_id), share)
+    return tuple(shares.Rank(*rank) for rank in leaders)
 
 
 def _decide(borders: _Borders) -> npt.NDArray[np.int64]:

@@ -93,7 +93,7 @@ def count_taps(step: Any, *, xp: ModuleType) -> Any:
         step: New spacing over old spacing, float64.
         xp: numpy or tensorflow.
     """
-    return xp.ceil(2 * xp.maximum(step, 1.0) - _CERTAIN)
+    return -xp.floor(_CERTAIN - 2 * xp.maximum(step, 1.0))
 
 
 def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: ModuleType) -> Taps:
@@ -153,8 +153,8 @@ def rivals(leaders: Leaders, *, xp: ModuleType) -> tuple[Contest, Contest, Conte
     first, second, third = leaders
     both = first.share + second.share
     high_share = xp.where(first.class_id < second.class_id, second.share, first.share) / both
-    high_share = xp.where(high_share < _CERTAIN, 0.0, high_share)
-    high_share = xp.where(high_share > 1 - _CERTAIN, 1.0, high_share)
+    high_share = xp.where(high_share > _CERTAIN, high_share, 0.0)
+    high_share = xp.where(high_share < 1 - _CERTAIN, high_share, 1.0)
     contests = [_contest(first, second, 1 - high_share, xp=xp)]
     for rank in (first, second):
         lost = third.share * rank.share / both
@@ -171,7 +171,7 @@ def _contest(rank: Rank, other: Rank, wanted: Any, *, xp: ModuleType) -> Contest
 def bins_of(contest: Contest, *, xp: ModuleType) -> Any:
     """The bins, 0 to `BINS` - 1, of the shares that the higher class has in a first contest."""
     share = 1 - contest.wanted
-    return xp.where(share == 0, 0.0, 1 + xp.floor(share * _OPEN_BINS))
+    return xp.where(share > 0, 1 + xp.floor(share * _OPEN_BINS), 0.0)
 
 
 def part(counts: Any, wanted: Any, *, xp: ModuleType) -> Parting:
@@ -185,12 +185,13 @@ def part(counts: Any, wanted: Any, *, xp: ModuleType) -> Parting:
     """
     least, most = counts[:, 0], xp.einsum("pb->p", counts[:, :-1])
     wanted = xp.minimum(xp.maximum(wanted, least), most)
+    ones, none = xp.ones_like(counts), xp.zeros_like(counts)
     is_below = xp.cumsum(counts, axis=1) < wanted[:, None]
-    is_parted = xp.cumsum(xp.where(is_below, 0.0, xp.ones_like(counts)), axis=1) == 1
-    taken = xp.einsum("pb->p", xp.where(is_below, counts, 0.0))
-    in_bin = xp.einsum("pb->p", xp.where(is_parted, counts, 0.0))
+    is_parted = xp.cumsum(xp.where(is_below, none, ones), axis=1) == 1
+    taken = xp.einsum("pb->p", xp.where(is_below, counts, none))
+    in_bin = xp.einsum("pb->p", xp.where(is_parted, counts, none))
     return Parting(
-        bin=xp.einsum("pb->p", xp.where(is_below, xp.ones_like(counts), 0.0)),
+        bin=xp.einsum("pb->p", xp.where(is_below, ones, none)),
         portion=(wanted - taken) / xp.maximum(in_bin, 1.0),
     )
 
