@@ -13,8 +13,7 @@ import tensorflow as tf
 from fcnseg.volumes import shares
 from fcnseg.volumes.shares import BINS, Contest, Leaders, Parting, Rank
 
-_NO_CLASS = 256.0  # above all class ids
-_WEIGHED_AT_ONCE = 2**21  # old voxels around new ones: 8 MiB for each float32 copy
+_WEIGHED_AT_ONCE = 2**19  # old voxels around new ones: 2 MiB for each float32 copy
 
 
 class Axis(NamedTuple):
@@ -194,12 +193,15 @@ def _leaders(ids: tf.Tensor, weights: tf.Tensor, tie_break: tf.Tensor) -> Leader
     """
     nothing = Rank(*[tf.zeros_like(tie_break)] * 3)
     leaders = (nothing, nothing, nothing)
-    class_id = tf.reduce_min(ids, axis=0)
-    while tf.reduce_any(class_id < _NO_CLASS):
-        share = tf.reduce_sum(tf.where(ids == class_id, weights, 0.0), axis=0)
+    class_id, highest = tf.reduce_min(ids, axis=0), tf.reduce_max(ids, axis=0)
+    left = tf.ones_like(tie_break)  # of the voxel for the highest class: most have two classes
+    while tf.reduce_any(class_id < highest):
+        weighed = tf.where(ids == class_id, weights, 0.0)
+        share = tf.where(class_id < highest, tf.reduce_sum(weighed, axis=0), 0.0)
         leaders = shares.with_class(leaders, class_id, share, tie_break, xp=tf)
-        class_id = tf.reduce_min(tf.where(ids > class_id, ids, _NO_CLASS), axis=0)
-    return leaders
+        left -= share
+        class_id = tf.reduce_min(tf.where(ids > class_id, ids, highest), axis=0)
+    return shares.with_class(leaders, highest, left, tie_break, xp=tf)
 
 
 def _tie_breaks(part: Slab, index: tf.Tensor) -> tf.Tensor:
