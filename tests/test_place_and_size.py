@@ -39,7 +39,9 @@ class Draw:
 def draws(count, *, new_spacing=None):
     rng = np.random.default_rng(0)
     for number in range(count):
-        ratio = rng.choice(USUAL, 3) if number % 2 else np.exp(rng.uniform(np.log(0.4), np.log(4), 3))
+        ratio = (
+            rng.choice(USUAL, 3) if number % 2 else np.exp(rng.uniform(np.log(0.4), np.log(4), 3))
+        )
         new = np.array(new_spacing or rng.uniform(1, 3, 3))
         spacing = np.clip(new / ratio, 0.5, 5) * (1 + rng.uniform(-1e-8, 1e-8, 3))
         radius = max(5, 2.5 * max(*spacing, *new)) * rng.uniform(1, 1.6)

@@ -205,7 +205,8 @@ def _leaders(ids: tf.Tensor, weights: tf.Tensor, tie_break: tf.Tensor) -> Leader
 
 
 def _tie_breaks(part: Slab, index: tf.Tensor) -> tf.Tensor:
-    z, y, x = tf.unstack(tf.cast(index + [part.start, 0, 0], tf.float64), axis=1)
+    z, y, x = tf.unstack(tf.cast(index, tf.float64), axis=1)
+    z += tf.cast(part.start, tf.float64)
     return tf.cast(shares.tie_breaks(z, y, x, xp=tf), tf.float32)
 
 

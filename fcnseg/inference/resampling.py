@@ -159,9 +159,7 @@ def _border_axes(old_shape: tf.Tensor, new_shape: tf.Tensor, steps: tf.Tensor) -
 
 def _empty_slabs(count: tf.Tensor, dtype: tf.DType) -> tf.TensorArray:
     """Room for so many slabs (z, y, x)."""
-    return tf.TensorArray(
-        dtype, size=count, infer_shape=False, element_shape=[None, None, None]
-    )
+    return tf.TensorArray(dtype, size=count, infer_shape=False, element_shape=[None, None, None])
 
 
 def _slab_rows(along_z: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

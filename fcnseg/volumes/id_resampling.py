@@ -180,7 +180,9 @@ def _weigh(
 
 
 def _pairs(contest: shares.Contest) -> npt.NDArray[np.int64]:
-    pairs: npt.NDArray[np.int64] = contest.low.astype(np.int64) << 32 | contest.high.astype(np.int64)
+    pairs: npt.NDArray[np.int64] = contest.low.astype(np.int64) << 32 | contest.high.astype(
+        np.int64
+    )
     return pairs
 
 
@@ -199,9 +201,7 @@ def _leaders(
     share = np.einsum("tn->n", np.where(is_lowest, weights, np.float32(0)))
     leaders = np.zeros((3, 3, len(tie_break)), np.float32)  # (rank, as in `Rank`, voxel)
 
-    def look_at(
-        voxels: Any, class_id: npt.NDArray[Any], share: npt.NDArray[np.float32]
-    ) -> None:
+    def look_at(voxels: Any, class_id: npt.NDArray[Any], share: npt.NDArray[np.float32]) -> None:
         so_far = tuple(shares.Rank(*rank) for rank in leaders[..., voxels])
         leaders[..., voxels] = shares.with_class(
             so_far, class_id.astype(np.float32), share, tie_break[voxels], xp=np

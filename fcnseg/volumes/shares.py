@@ -115,7 +115,7 @@ def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: Modul
 
 
 def tie_breaks(z: Any, y: Any, x: Any, *, xp: ModuleType) -> Any:
-    """Numbers in [0, 1) for indices of voxels, float64 (count,), spread evenly in all directions."""
+    """Numbers in [0, 1) for indices of voxels, float64 (count,), spread evenly in all ways."""
     number = z * _ALONG_Z + y * _ALONG_Y + x * _ALONG_X
     return number - xp.floor(number)
 
