@@ -25,6 +25,11 @@ USUAL = (0.5, 2 / 3, 1.5, 2.0, 3.0, 4.0)  # ratios of spacings with many voxels 
 NETWORK_MM = (2.0, 2.0, 2.0)
 
 
+FEW_OR_ALL = pytest.mark.parametrize(
+    "count", [8, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Draw:
     """A ball in mm from the centre of a grid, and another spacing; all (z, y, x)."""
@@ -79,7 +84,7 @@ def check(ratios, moved_mm, voxel_mm):
     ratios, moved = np.array(ratios), np.array(moved_mm) / np.array(voxel_mm)  # in new voxels
     assert np.mean(ratios) == pytest.approx(1, abs=0.01)
     assert np.quantile(np.abs(ratios - 1), 0.9) < 0.03
-    assert np.abs(moved.mean(axis=0)).max() < 0.02
+    assert np.abs(moved.mean(axis=0)).max() < 0.25 / np.sqrt(len(moved))
     assert np.abs(moved).max() < 0.3  # of a coarse grid's voxels a small ball has some twenty
 
 
@@ -120,9 +125,10 @@ def ids_back():
     return lambda ids, shape, steps: back(ids, np.array(shape, np.int32), np.array(steps)).numpy()
 
 
-def test_masks_keep_place_and_volume_in_the_graph(ids_back):
+@FEW_OR_ALL
+def test_masks_keep_place_and_volume_in_the_graph(ids_back, count):
     ratios, moved, voxels = [], [], []
-    for draw in draws(200):
+    for draw in draws(count):
         steps = np.divide(draw.new_spacing, draw.spacing)
         shape = resampled_shape(draw.shape, draw.spacing, draw.new_spacing)
         mask = distance_mm(shape, draw.new_spacing, draw.centre_mm) <= draw.radius_mm
@@ -207,25 +213,18 @@ def segmenter():
     return make_segmenter(model, dataclasses.replace(info, window=(32,) * 3, max_voxels=10**7))
 
 
-@pytest.fixture(scope="module")
-def served(segmenter, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    return SavedModelSession(export_segmenter(segmenter, folder))
+def image_of(draw):
+    away = distance_mm(draw.shape, draw.spacing, draw.centre_mm)
+    hu = np.clip((draw.radius_mm - away) * 100, -200, 200).astype(np.int16)
+    return Volume(hu, np.diag([*draw.spacing[::-1], 1.0]))
 
 
-@pytest.mark.parametrize(
-    "count", [12, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "all"]
-)
-def test_masks_keep_what_the_network_found(segmenter, served, count):
-    """`predict_volume` and the served signature, against the mask on the network's own grid."""
+@FEW_OR_ALL
+def test_predicted_masks_keep_what_the_network_found(segmenter, count):
     ratios, moved, voxels = [], [], []
     for draw in draws(count, new_spacing=NETWORK_MM):
-        away = distance_mm(draw.shape, draw.spacing, draw.centre_mm)
-        hu = np.clip((draw.radius_mm - away) * 100, -200, 200).astype(np.int16)
-        volume = Volume(hu, np.diag([*draw.spacing[::-1], 1.0]))
+        volume = image_of(draw)
         mask = predict_volume(segmenter, volume)
-        asked = {"volume": hu, "spacing": np.array(volume.spacing, np.float32)}
-        np.testing.assert_array_equal(served.run("segment_volume", asked)["labels"], mask)
         found = segmenter.segment_model_grid(resample_image(volume, NETWORK_MM).array).numpy()
         ratios.append(volume_mm3(mask, draw.spacing) / volume_mm3(found, NETWORK_MM))
         moved.append(
@@ -233,6 +232,15 @@ def test_masks_keep_what_the_network_found(segmenter, served, count):
             - centre_of_mass_mm(found.astype(float), NETWORK_MM)
         )
         voxels.append(np.maximum(NETWORK_MM, draw.spacing))
-    if count >= 100:
-        check(ratios, moved, voxels)
-    assert np.mean(ratios) == pytest.approx(1, abs=0.02)
+    check(ratios, moved, voxels)
+
+
+@pytest.mark.slow
+def test_served_masks_are_those_predicted(segmenter, tmp_path):
+    """So what holds for one holds for the other."""
+    served = SavedModelSession(export_segmenter(segmenter, tmp_path))
+    for draw in draws(200, new_spacing=NETWORK_MM):
+        volume = image_of(draw)
+        asked = {"volume": volume.array, "spacing": np.array(volume.spacing, np.float32)}
+        labels = served.run("segment_volume", asked)["labels"]
+        np.testing.assert_array_equal(labels, predict_volume(segmenter, volume))

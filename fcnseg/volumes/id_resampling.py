@@ -22,13 +22,13 @@ class _Axis(NamedTuple):
     """As `shares.Taps`, and the windows of old voxels that hold all taps of a new one.
 
     Attributes:
-        index: intp (n_out, taps).
+        taps: Of old voxels, intp (n_out, taps).
         weight: float32 (n_out, taps).
         start: Of the window, intp (n_out,).
         length: Of all windows.
     """
 
-    index: npt.NDArray[np.intp]
+    taps: npt.NDArray[np.intp]
     weight: npt.NDArray[np.float32]
     start: npt.NDArray[np.intp]
     length: int
@@ -36,7 +36,7 @@ class _Axis(NamedTuple):
     def part(self, rows: slice, first: int) -> _Axis:
         """Some new voxels, in an array that begins with an old voxel."""
         return _Axis(
-            self.index[rows] - first, self.weight[rows], self.start[rows] - first, self.length
+            self.taps[rows] - first, self.weight[rows], self.start[rows] - first, self.length
         )
 
 
@@ -142,7 +142,7 @@ def _weigh_all(
     array: npt.NDArray[Any], axes: _Axes, index: tuple[npt.NDArray[np.intp], ...], *, start: int
 ) -> list[_Borders]:
     """Weighs the voxels at some indices (z, y, x) of a slab that begins at a slice."""
-    count = max(1, _WEIGHED_AT_ONCE // math.prod(axis.index.shape[1] for axis in axes))
+    count = max(1, _WEIGHED_AT_ONCE // math.prod(axis.taps.shape[1] for axis in axes))
     tie_break = shares.tie_breaks(index[0] + start, *index[1:], xp=np).astype(np.float32)
     batches = [slice(first, first + count) for first in range(0, len(tie_break), count)]
     return [
@@ -159,7 +159,7 @@ def _weigh(
 ) -> _Borders:
     """The classes with the largest shares of the voxels at some indices (z, y, x)."""
     (in_z, by_z), (in_y, by_y), (in_x, by_x) = (
-        (axis.index[i].T, axis.weight[i].T) for axis, i in zip(axes, index, strict=True)
+        (axis.taps[i].T, axis.weight[i].T) for axis, i in zip(axes, index, strict=True)
     )
     _, height, width = array.shape
     lines = (in_z * height)[:, None] + in_y
@@ -202,7 +202,7 @@ def _leaders(
     leaders = np.zeros((3, 3, len(tie_break)), np.float32)  # (rank, as in `Rank`, voxel)
 
     def look_at(voxels: Any, class_id: npt.NDArray[Any], share: npt.NDArray[np.float32]) -> None:
-        so_far = tuple(shares.Rank(*rank) for rank in leaders[..., voxels])
+        so_far = _ranks(leaders[..., voxels])
         leaders[..., voxels] = shares.with_class(
             so_far, class_id.astype(np.float32), share, tie_break[voxels], xp=np
         )
@@ -216,7 +216,12 @@ def _leaders(
         voxels = np.flatnonzero(~has_two & is_class.any(axis=0) & (lowest != class_id))
         share = np.einsum("tn->n", np.where(is_class[:, voxels], weights[:, voxels], np.float32(0)))
         look_at(voxels, np.full(len(voxels), class_id), share)
-    return tuple(shares.Rank(*rank) for rank in leaders)
+    return _ranks(leaders)
+
+
+def _ranks(rows: npt.NDArray[np.float32]) -> shares.Leaders:
+    first, second, third = (shares.Rank(*rank) for rank in rows)
+    return first, second, third
 
 
 def _decide(borders: _Borders) -> npt.NDArray[np.int64]:

@@ -36,7 +36,7 @@ def label_on_grid(label: Volume, grid: Geometry) -> Volume:
         return nearest_on_grid(label, grid)
     array = label.array.transpose(order)
     starts = np.where(scale > 0, offset[order], np.array(array.shape) - 1 - offset[order])
-    array = np.flip(array, [axis for axis in range(3) if scale[axis] < 0])
+    array = np.flip(array, tuple(axis for axis in range(3) if scale[axis] < 0))
     return Volume(_along_axes(array, starts, np.abs(scale), grid), grid.affine)
 
 
