@@ -24,7 +24,7 @@ from fcnseg.volumes import (
     to_canonical,
     write_volume,
 )
-from fcnseg.volumes.regridding import nearest_on_grid
+from fcnseg.volumes.regridding import label_on_grid
 
 SHAPE = (12, 14, 16)
 GRID = Geometry(SHAPE, AFFINE)
@@ -325,9 +325,9 @@ def test_a_turned_label_comes_to_the_same_voxels(axes):
     rng = np.random.default_rng(0)
     label = Volume(rng.integers(0, 4, (5, 6, 7), dtype=np.uint8), oriented("".join(axes)))
     straight = to_canonical(label)
-    turned = nearest_on_grid(label, straight.geometry)
+    turned = label_on_grid(label, straight.geometry)
     np.testing.assert_array_equal(turned.array, straight.array)
-    back = nearest_on_grid(straight, label.geometry)
+    back = label_on_grid(straight, label.geometry)
     np.testing.assert_array_equal(back.array, label.array)
 
 
@@ -345,25 +345,44 @@ def test_a_finer_and_oblique_grid_takes_the_nearest_voxel():
     angle = np.radians(20)
     turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     fine = Geometry((45, 45, 45), nib.affines.from_matvec(turn, np.array(turn) @ [-22, -22, -22]))
-    found = nearest_on_grid(Volume(ball(coarse), coarse.affine), fine).array
+    found = label_on_grid(Volume(ball(coarse), coarse.affine), fine).array
     inside = ball(fine)
     # The surface of a ball moves by half a voxel of 2 mm at most, seen along one of three axes.
     assert 2 * np.sum(found * inside) / (found.sum() + inside.sum()) > 0.95
     assert abs(int(found.sum()) / int(inside.sum()) - 1) < 0.02
 
 
-def ball(grid: Geometry) -> np.ndarray:
+def ball(grid: Geometry, *, radius=20.0) -> np.ndarray:
     index = np.moveaxis(np.indices(grid.shape), 0, -1)[..., ::-1]  # (x, y, z)
-    return np.uint8(np.linalg.norm(nib.affines.apply_affine(grid.affine, index), axis=-1) < 20)
+    return np.uint8(np.linalg.norm(nib.affines.apply_affine(grid.affine, index), axis=-1) < radius)
+
+
+@pytest.mark.parametrize("noise", [-1e-8, 0, 1e-8])
+@pytest.mark.parametrize("turn", [(1, 1, 1), (-1, 1, -1)])
+def test_a_coarser_or_finer_grid_moves_nothing(turn, noise):
+    """A ball between grids whose voxels lie half way between each other's."""
+    fine = centred((40, 40, 40), (1.0 + noise, 1.0 + noise, 1.0), (1, 1, 1))
+    for other in (centred((20, 20, 20), (2, 2, 2), turn), centred((41, 27, 40), (1, 1.5, 1), turn)):
+        there = label_on_grid(Volume(ball(fine, radius=12), fine.affine), other)
+        centre = np.argwhere(there.array)[:, ::-1].mean(axis=0)
+        assert np.abs(nib.affines.apply_affine(other.affine, centre)).max() < 0.05  # mm
+        volume = there.array.sum() * np.prod(other.spacing)
+        assert volume == pytest.approx(ball(fine, radius=12).sum(), rel=0.01)
+
+
+def centred(shape, spacing, turn) -> Geometry:
+    """A grid (z, y, x) around the patient's origin, of which axes are flipped."""
+    matrix = np.diag(np.multiply(spacing, turn)[::-1])
+    return Geometry(
+        shape, nib.affines.from_matvec(matrix, -matrix @ (np.array(shape[::-1]) - 1) / 2)
+    )
 
 
 def test_what_the_label_does_not_reach_is_background():
     label = Volume(np.ones((2, 2, 2), np.uint8), np.eye(4))
-    wide = nearest_on_grid(
-        label, Geometry((2, 2, 6), nib.affines.from_matvec(np.eye(3), [-2, 0, 0]))
-    )
+    wide = label_on_grid(label, Geometry((2, 2, 6), nib.affines.from_matvec(np.eye(3), [-2, 0, 0])))
     assert wide.array[0, 0].tolist() == [0, 0, 1, 1, 0, 0]
-    half = nearest_on_grid(
+    half = label_on_grid(
         label, Geometry((2, 2, 1), nib.affines.from_matvec(np.eye(3), [1.4, 0, 0]))
     )
     assert half.array[0, 0].tolist() == [1]  # a voxel reaches beyond its centre

@@ -25,7 +25,7 @@ from fcnseg.volumes import (
     turn_like,
 )
 from fcnseg.volumes.reading import SUFFIXES
-from fcnseg.volumes.regridding import nearest_on_grid
+from fcnseg.volumes.regridding import label_on_grid
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
 _MASK_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".dcm", ".img"))
@@ -161,7 +161,7 @@ class LabelReader:
             return turn_like(label, image).array, []
         if self.checks.on_mismatch == "trust_image":
             return label.array, [Finding("label_moved", f"taken as the image lies: {mismatch}")]
-        on_grid = nearest_on_grid(label, image)
+        on_grid = label_on_grid(label, image)
         return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
 
     def _check_known(self, label: Geometry, file: str) -> None:
