@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from fcnseg.command import run_command
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -67,20 +68,25 @@ class BenchCommand:
     """Steps of each measurement, after as many that warm up."""
     output: Path | None = None
     """JSON file for the result too."""
+    overwrite: bool = False
+    """Replace a result that is there already."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Measures and shows the result."""
+        check_free([] if self.output is None else [self.output], overwrite=self.overwrite)
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
+        if self.output is not None:
+            check_output_file(self.output)
         times = measure(self.settings, self.data, steps=self.steps)
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:
-            self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_whole(self.output, json.dumps(result, indent=2) + "\n")
         Console().print(_table(times, self.settings))
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 
@@ -100,20 +106,25 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     import tensorflow as tf
 
     from fcnseg.data.blocks import Blocks
+    from fcnseg.data.broken import naming_broken_files
     from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
     from fcnseg.training.dataset import check_dataset
+    from fcnseg.training.settings import check_settings
 
-    model = build_model(config, check_dataset(data))
+    info = check_dataset(data)
+    check_settings(config, info)
+    model = build_model(config, info)
     replicas = model.distribute_strategy.num_replicas_in_sync
     patches = patches_maker(config, data, replicas=replicas)()
     # Patches come in blocks: whole ones, or the measurement would be of what was made before.
     batch_size = patches_per_step(config, replicas=replicas)
     block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
-    data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
-    one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
-    model_ms = _training(model, one, skip=steps, count=steps)
-    joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
+    with naming_broken_files(data):
+        data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
+        one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
+        model_ms = _training(model, one, skip=steps, count=steps)
+        joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
     return StepTimes(data_ms, model_ms, joint_ms)
 
 

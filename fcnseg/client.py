@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
 from fcnseg.errors import FcnsegError, InputError, require_extra
 from fcnseg.model_info import ModelInfo
 from fcnseg.protos import message_class
@@ -73,22 +76,24 @@ class SegmentationClient:
         except (KeyError, ValueError) as error:
             raise ServerError(f"{self._model} is not a model of fcnseg: {error}") from error
 
-    def segment(self, volume: Volume) -> npt.NDArray[np.uint8]:
+    def segment(self, volume: Volume, *, accept: Sequence[str] = ()) -> npt.NDArray[np.uint8]:
         """Segments a volume of any orientation and spacing.
 
         Args:
             volume: HU (z, y, x), int16.
+            accept: Codes of implausible things that are let through, as in the conversion.
 
         Returns:
             Class ids (z, y, x) on the volume's own grid; `model_info` has their names.
 
         Raises:
-            InputError: If the volume is refused, as for too many voxels.
+            InputError: If the volume cannot be a CT, or is refused, as for too many voxels.
             ServerError: If there is no answer, or not a mask.
         """
         canonical = to_canonical(volume)
         if canonical.array.dtype != np.int16:
             raise InputError(f"volume must be HU as int16, got {canonical.array.dtype}")
+        Gate(CheckOptions(accept=tuple(accept))).check(volume, case_id="")
         spacing = np.array(canonical.spacing, np.float32)
         outputs = self._predict("segment_volume", {"volume": canonical.array, "spacing": spacing})
         labels = outputs.get("labels")
@@ -110,7 +115,10 @@ class SegmentationClient:
             response = self._call(request, timeout=self.timeout_s)
         except self._grpc.RpcError as error:
             raise self._error(error) from error
-        return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
+        try:
+            return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
+        except InputError as error:
+            raise ServerError(f"{self._model} gave what is no tensor: {error}") from error
 
     def _error(self, error: Any) -> FcnsegError:
         """What a failed call means to a user."""

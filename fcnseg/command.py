@@ -7,19 +7,28 @@ test can call it in-process without a command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pydantic
 import tyro
 
 from fcnseg.config import Config, config_error, read_config
-from fcnseg.errors import FcnsegError
+from fcnseg.errors import FcnsegError, InputError
+
+# As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 USER_ERROR_STATUS = FcnsegError.exit_status
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
 
 class Command(Protocol):
@@ -45,13 +54,56 @@ def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> N
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a job's work; an error of ours becomes one line on stderr and its exit status."""
+    """Runs a job's work.
+
+    An error of ours becomes one line on stderr and its exit status, and so does Ctrl-C.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        work()
+        with _quiet_when_interrupted():
+            work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
+    except BaseException as error:
+        if _was_interrupted(error):
+            sys.stderr.write("interrupted\n")
+            sys.exit(INTERRUPTED_STATUS)
+        if isinstance(error, OSError) and error.filename is not None:  # one that nobody foresaw
+            sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
+            sys.exit(USER_ERROR_STATUS)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Silences logs and threads from a Ctrl-C on: Beam and gRPC report at length what it breaks.
+
+    Only the main thread of a process can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        logging.disable(logging.CRITICAL)
+        threading.excepthook = lambda _: None
+        raise KeyboardInterrupt
+
+    hook, before = threading.excepthook, signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        threading.excepthook = hook
+        logging.disable(logging.NOTSET)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:
@@ -62,6 +114,7 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
 
     Raises:
         ConfigError: If a setting is out of range, or the configuration cannot be read.
+        InputError: If a path is not on this machine.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     options: dict[str, Any] = {
@@ -72,9 +125,11 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
     if "settings" in {field.name for field in dataclasses.fields(command)}:
         options["default"] = _with_settings(command, argv)
     try:
-        return tyro.cli(command, use_underscores=True, **options)
+        parsed = tyro.cli(command, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
+    _check_local(parsed)
+    return parsed
 
 
 def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
@@ -92,6 +147,18 @@ def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return parsed
+
+
+def _check_local(command: Command) -> None:
+    """Checks that no path has a scheme such as gs://, which would be a folder of that name here."""
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and _SCHEME.match(str(path)):
+                raise InputError(
+                    f"{field.name} must be a path on this machine, without a scheme, got"
+                    f" {str(path).replace(':/', '://', 1)}"
+                )
 
 
 def program_name() -> str | None:

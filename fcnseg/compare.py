@@ -13,7 +13,9 @@ from fcnseg.command import run_command
 from fcnseg.errors import require_extra
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_free, make_folder, write_whole
+
+_SUFFIXES = ("html", "csv", "json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +28,22 @@ class CompareCommand:
     """Folder of the other run; differences are second minus first."""
     output: Path
     """Folder for comparison.html, comparison.json and comparison.csv."""
+    overwrite: bool = False
+    """Replace a comparison that is there already."""
 
     def run(self) -> None:
         """Compares and reports; `comparison.json` comes last."""
         require_extra("matplotlib", "evaluation")
+        html, csv, json = (self.output / f"comparison.{suffix}" for suffix in _SUFFIXES)
+        check_free((html, csv, json), overwrite=self.overwrite)
         runs = [Evaluation.read(folder) for folder in (self.first, self.second)]
         comparison = compare(*runs, names=(str(self.first), str(self.second)))
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_whole(self.output / "comparison.html", comparison.to_html())
-        write_whole(self.output / "comparison.csv", comparison.to_csv())
-        write_whole(self.output / "comparison.json", comparison.to_json())
+        page, table = comparison.to_html(), comparison.to_csv()
+        make_folder(self.output, argument="output")
+        json.unlink(missing_ok=True)  # where it is, the others belong to it
+        write_whole(html, page)
+        write_whole(csv, table)
+        write_whole(json, comparison.to_json())
         Console().print(difference_table(comparison))
 
 

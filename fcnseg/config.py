@@ -12,7 +12,8 @@ import pydantic
 import yaml
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.errors import ConfigError, InputError, first_finding
+from fcnseg.unique_keys import read_yaml
 from fcnseg.whole_file import write_whole
 
 # Voxels along (z, y, x).
@@ -24,7 +25,7 @@ Factor = Annotated[float, pydantic.Field(ge=1)]
 # Lowest and highest.
 PositiveRange = tuple[PositiveFloat, PositiveFloat]
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -121,7 +122,8 @@ class PatchConfig:
     batch_size: PositiveInt = 2
     """Patches a step on each replica."""
     foreground_fraction: Fraction = 0.67
-    """Share of patches centred on a voxel of an organ, each organ of a case alike."""
+    """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
+    voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
     per_read: PositiveInt = 4
     """Patches drawn from a record each time it is read."""
     shuffle_buffer: PositiveInt = 64
@@ -172,7 +174,7 @@ class LossConfig:
     """Share of the truth that cross-entropy gives to all classes alike."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
     """Weight of each output of a network with deep supervision, full resolution first; by default
-    each half of the one before, with sum 1."""
+    each half of the one before, with sum 1. nnU-Net gives the last one 0."""
 
     def __post_init__(self) -> None:
         known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
@@ -187,6 +189,33 @@ class LossConfig:
                 f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
                 f" got {self.class_weights}"
             )
+        _check_weights(self)
+
+    def counts(self, index: int) -> bool:
+        """Whether the class of an index can add to the loss; one beyond the weights cannot."""
+        if index == self.ignore_label or (index == 0 and not self.background):
+            return False
+        if isinstance(self.class_weights, str):
+            return True
+        return index < len(self.class_weights) and self.class_weights[index] > 0
+
+
+def _check_weights(loss: LossConfig) -> None:
+    """Refuses weights under which the loss is the same whatever the network gives."""
+    weights = loss.class_weights
+    if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
+        but = "" if loss.background else ", the background aside"
+        but += "" if loss.ignore_label is None else f", class {loss.ignore_label} is ignored"
+        raise ValueError(
+            f"loss.class_weights must not be 0 for all that counts, got {weights}{but}"
+        )
+    if loss.name == "tversky" and loss.alpha == loss.beta == 0:
+        raise ValueError("loss.alpha and loss.beta must not both be 0: the loss would always be 0")
+    if loss.level_weights and not loss.level_weights[0] > 0:
+        raise ValueError(
+            "loss.level_weights must be above 0 for the first output, which is the one that"
+            f" predicts, got {loss.level_weights}"
+        )
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -205,11 +234,15 @@ class AugmentationConfig:
     flip: Fractions = (0.0, 0.0, 0.0)
     """Probability that an axis is turned round; organs have sides, so mind the x axis."""
     translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
-    """Largest shift along each axis, either way; whole voxels."""
+    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
+    way; whole voxels, each alike that does not move the patch out of the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
-    """Largest displacement of the control points of the cubic B-spline that bends a patch."""
-    control_spacing_voxels: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (24.0, 24.0, 24.0)
-    """Distance of its control points."""
+    """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
+    deformation_of: Literal["coefficients", "field"] = "coefficients"
+    """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
+    the `field` at the control points."""
+    control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
+    """Distance of its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2
     """Share of patches that each of the changes below reaches."""
     noise_hu: NonNegativeFloat = 0.0
@@ -293,15 +326,18 @@ class TrainingConfig:
     validate_every: PositiveInt = 1
     """Epochs between validations on whole volumes."""
     checkpoint_every: PositiveInt = 250
-    """Steps between checkpoints, which are also written after each validation and on SIGTERM."""
+    """Steps between checkpoints, which are also written after each validation and when stopped."""
     tensorboard: bool = True
     """Whether to write events for TensorBoard, pictures of validation cases among them."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
     """Reaches every random draw of the run."""
 
     def __post_init__(self) -> None:
-        if list(self.step_at) != sorted(set(self.step_at)):
-            raise ValueError(f"step_at must be growing parts of the run, got {self.step_at}")
+        if list(self.step_at) != sorted(set(self.step_at)) or {0.0, 1.0} & set(self.step_at):
+            raise ValueError(
+                "step_at must be growing parts of the run, each above 0 and below 1,"
+                f" got {self.step_at}"
+            )
         if self.warm_up_steps >= self.epochs * self.steps_per_epoch:
             raise ValueError(
                 f"warm_up_steps must be fewer than the steps of the run,"
@@ -341,13 +377,20 @@ class Config:
                     f"inference.overlap must be smaller than patches.size along each axis, "
                     f"got {self.inference.overlap} and {self.patches.size}"
                 )
+        outputs = self.model.deep_supervision + self.model.pyramid
+        if len(self.loss.level_weights) not in (0, outputs):
+            raise ValueError(
+                f"loss.level_weights must be one number an output, or none, got"
+                f" {self.loss.level_weights} for {outputs} outputs"
+            )
 
 
 def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     """Reads a configuration from a YAML file, or takes a preset by its name.
 
     Raises:
-        ConfigError: If there is no such file or preset, or it holds an unknown key or a bad value.
+        ConfigError: If there is no such file or preset, or it holds an unknown key, a key
+            twice, or a bad value.
     """
     from fcnseg.presets import PRESETS  # presets are made of this module's classes
 
@@ -355,14 +398,14 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     if name in PRESETS:
         return PRESETS[name]
     try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        content = read_yaml(name)
     except OSError as error:
         presets = ", ".join(PRESETS)
         raise ConfigError(
             f"config must be a YAML file or one of the presets {presets}, got {name!r}"
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {name} is not valid YAML: {one_line(error)}") from error
+    except InputError as error:
+        raise ConfigError(f"config {name} is not valid YAML: {error}") from error
     return config_from_mapping({} if content is None else content, source=name)
 
 
@@ -410,6 +453,10 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
         section = mapping
         for part in sections:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"unknown key {key!r}: {part} is a value and has no keys (override)"
+                )
         section[name] = value
     return config_from_mapping(mapping, source="override")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pydantic
@@ -22,7 +22,7 @@ class FcnsegError(Exception):
         exit_status: Of a job that ends with it.
     """
 
-    exit_status: ClassVar[int] = 2  # what argparse exits with for a wrong flag: one for both
+    exit_status: int = 2  # what argparse exits with for a wrong flag: one for both
 
 
 class InputError(FcnsegError, ValueError):
@@ -56,6 +56,10 @@ class DatasetError(InputError):
 
 class ModelError(InputError):
     """A network cannot be built, or cannot take an input of the given shape."""
+
+
+class OutputError(FcnsegError, OSError):
+    """A file cannot be written: the disk is full, or its place cannot be written to."""
 
 
 class MissingExtraError(FcnsegError, ImportError):
@@ -98,7 +102,11 @@ def told(names: Sequence[object], *, most: int = 3) -> str:
 
 def first_finding(error: pydantic.ValidationError) -> str:
     """The first finding of a validation as one line: the key, the rule and the value."""
-    finding = error.errors()[0]
+    finding, *others = error.errors()
+    *place, kind = finding["loc"] or ("",)
+    if str(kind).startswith("literal["):  # of a union, another member of which may say it better
+        alternatives = [each for each in others if each["loc"][: len(place)] == tuple(place)]
+        finding = max([finding, *alternatives], key=lambda each: len(each["loc"]))
     key = ".".join(str(part) for part in finding["loc"])
     rule = finding["msg"].removeprefix("Value error, ")
     where = f"{key}: " if key else ""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +21,8 @@ from rich.progress import track
 from rich.table import Table
 
 from fcnseg.command import run_command
+from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError, require_extra
 from fcnseg.evaluation import (
     CSV_FILE,
@@ -33,7 +40,9 @@ from fcnseg.evaluation import (
     write_picture,
 )
 from fcnseg.volumes import LabelMap
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_free, folder_for_output, write_whole
+
+logger = logging.getLogger(__name__)
 
 PICTURES = "pictures"
 _MOST_WORKERS = 8  # by default: each holds a case in memory
@@ -41,13 +50,30 @@ _IN_THE_TERMINAL = ("dice", "surface_dice", "hausdorff_distance_95_mm")
 
 
 @dataclasses.dataclass(frozen=True)
+class Scored:
+    """What comes of a case.
+
+    Attributes:
+        case_id: Name of the case.
+        scores: By organ.
+        label_sha256: Of its reference, as `Case` has it.
+        warnings: What is odd about its files.
+    """
+
+    case_id: str
+    scores: dict[str, OrganScores]
+    label_sha256: str
+    warnings: tuple[CaseWarning, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateCommand:
     """Scores predicted masks against labels, organ by organ, and reports on one page."""
 
     masks: Path
-    """Folder of masks with class indices, as fcnseg.predict writes them."""
+    """Folder of masks as fcnseg.predict writes them, or with class indices of the label map."""
     labels: Path
-    """Folder of label volumes; those without a mask are passed over."""
+    """Folder of labels, as the conversion takes them; those without a mask are passed over."""
     label_map: Path
     """YAML file that says which ids of the labels make each class."""
     output: Path
@@ -60,27 +86,85 @@ class EvaluateCommand:
     """Tolerances of single organs, as in: liver 5 pancreas 5 spleen 3."""
     workers: int = 0
     """Cases in work at one time, each in a process of its own; 0 for one a core, at most 8."""
+    geometry_tolerance_mm: float = CheckOptions.geometry_tolerance_mm
+    """How far a corner of the label may lie from the mask's."""
+    on_mismatch: OnMismatch = CheckOptions.on_mismatch
+    """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
+    where a label of the same shape takes the mask's place."""
+    accept: tuple[str, ...] = ()
+    """Codes of implausible things that are to be warnings and not rejects."""
+    overwrite: bool = False
+    """Replace an evaluation that is there already."""
 
     def run(self) -> None:
-        """Scores and draws each case, and reports; `evaluation.json` comes last."""
+        """Scores and draws each case, and reports; `evaluation.json` comes last.
+
+        Raises:
+            InputError: If an argument breaks a rule, or a case is rejected; the others are
+                reported.
+        """
+        written = [self.output / name for name in (JSON_FILE, HTML_FILE, CSV_FILE)]
+        check_free(written, overwrite=self.overwrite)
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
         for module in ("matplotlib", "surface_distance"):
             require_extra(module, "evaluation")
+        checks = CheckOptions(self.geometry_tolerance_mm, self.on_mismatch, accept=self.accept)
         label_map = LabelMap.read(self.label_map)
         tolerances_mm = self._tolerances(label_map.class_names[1:])
         files = pair_files(self.masks, self.labels, self.images)
-        (self.output / PICTURES).mkdir(parents=True, exist_ok=True)
-        for name in (JSON_FILE, HTML_FILE, CSV_FILE):  # of an earlier run: no longer true
-            (self.output / name).unlink(missing_ok=True)
-        results = self._evaluate_all(files, label_map, tolerances_mm)
-        console = Console(stderr=True)
-        tracked = track(results, "cases", total=len(files), console=console, transient=True)
-        evaluation = Evaluation(tuple(tolerances_mm), dict(tracked), tolerances_mm)
-        pictures = {case_id: self._picture(case_id).read_bytes() for case_id in evaluation.cases}
-        write_whole(self.output / HTML_FILE, report_html(evaluation, pictures))
+        with folder_for_output(self.output), _unfinished(self.output) as pictures:
+            for path in written:  # of an earlier run: no longer true
+                path.unlink(missing_ok=True)
+            work = partial(
+                _evaluate,
+                label_map=label_map,
+                tolerances_mm=tolerances_mm,
+                checks=checks,
+                pictures=pictures,
+            )
+            console = Console(stderr=True)
+            results = track(
+                _side_by_side(work, files, workers=self.workers),
+                "cases",
+                total=len(files),
+                console=console,
+                transient=True,
+            )
+            self._report(list(results), tolerances_mm, pictures)
+
+    def _report(
+        self, results: list[Scored | Reject], tolerances_mm: Mapping[str, float], pictures: Path
+    ) -> None:
+        """Writes the report of the cases that have scores, and names the others."""
+        scored = [result for result in results if isinstance(result, Scored)]
+        rejects = [result for result in results if isinstance(result, Reject)]
+        for warning in [warning for case in scored for warning in case.warnings]:
+            logger.warning(f"{warning.case_id}: {warning.reason} [{warning.code}]")
+        for reject in rejects:
+            logger.error(f"rejected: {reject}")
+        if scored:
+            evaluation = Evaluation(
+                tuple(tolerances_mm),
+                {case.case_id: case.scores for case in scored},
+                tolerances_mm,
+                labels_sha256={case.case_id: case.label_sha256 for case in scored},
+                rejected={reject.case_id: f"{reject.reason} [{reject.code}]" for reject in rejects},
+            )
+            self._write(evaluation, pictures)
+            Console().print(score_table(evaluation))
+        if rejects:
+            raise InputError(
+                f"rejected {len(rejects)} of {len(results)} cases; first: {rejects[0]}"
+            )
+
+    def _write(self, evaluation: Evaluation, pictures: Path) -> None:
+        png = {case_id: _picture(pictures, case_id).read_bytes() for case_id in evaluation.cases}
+        page = report_html(evaluation, png)
+        shutil.rmtree(self.output / PICTURES, ignore_errors=True)
+        pictures.rename(self.output / PICTURES)
+        write_whole(self.output / HTML_FILE, page)
         evaluation.write(self.output)
-        Console().print(score_table(evaluation))
 
     def _tolerances(self, organs: tuple[str, ...]) -> dict[str, float]:
         unknown = sorted(set(self.organ_tolerance_mm) - set(organs))
@@ -95,39 +179,70 @@ class EvaluateCommand:
                 raise InputError(f"tolerance_mm of {organ} must be 0 or more, got {tolerance_mm}")
         return tolerances
 
-    def _evaluate_all(
-        self, files: list[CaseFiles], label_map: LabelMap, tolerances_mm: Mapping[str, float]
-    ) -> Iterator[tuple[str, dict[str, OrganScores]]]:
-        """Cases side by side in processes; where they are fewer than cores, organs in threads."""
-        cores = os.cpu_count() or 1
-        workers = min(self.workers or min(cores, _MOST_WORKERS), len(files))
-        threads = max(1, cores // workers)
-        work = partial(
-            self._evaluate, label_map=label_map, tolerances_mm=tolerances_mm, threads=threads
-        )
-        if workers == 1:
-            yield from map(work, files)
-            return
-        # Spawned, not forked: a fork of a process with threads may hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+
+@contextlib.contextmanager
+def _unfinished(output: Path) -> Iterator[Path]:
+    """A folder for pictures until all are there."""
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output) as folder:
+        pictures = Path(folder) / PICTURES
+        pictures.mkdir()
+        yield pictures
+
+
+def _side_by_side(
+    work: Callable[..., Scored | Reject], files: list[CaseFiles], *, workers: int
+) -> Iterator[Scored | Reject]:
+    """Cases in processes of their own; where they are fewer than cores, organs in threads.
+
+    Args:
+        work: Evaluates one case with a number of threads.
+        files: Of the cases.
+        workers: How many processes; 0 for one a core.
+    """
+    cores = os.cpu_count() or 1
+    workers = min(workers or min(cores, _MOST_WORKERS), len(files))
+    work = partial(work, threads=max(1, cores // workers))
+    if workers == 1:
+        yield from map(work, files)
+        return
+    # Spawned, not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c) as pool:
+        try:
             yield from pool.map(work, files)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
-    def _evaluate(
-        self,
-        files: CaseFiles,
-        *,
-        label_map: LabelMap,
-        tolerances_mm: Mapping[str, float],
-        threads: int,
-    ) -> tuple[str, dict[str, OrganScores]]:
-        case = read_case(files, label_map)
+
+def _leave_ctrl_c() -> None:
+    """Leaves Ctrl-C, which reaches all processes of a terminal, to the one that asked for work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _evaluate(
+    files: CaseFiles,
+    *,
+    label_map: LabelMap,
+    tolerances_mm: Mapping[str, float],
+    checks: CheckOptions,
+    pictures: Path,
+    threads: int,
+) -> Scored | Reject:
+    """Scores and draws one case."""
+    try:
+        case = read_case(files, label_map, checks)
         scores = case.scores(tolerances_mm, threads=threads)
-        write_picture(case, self._picture(case.case_id), scores)
-        return case.case_id, scores
+        write_picture(case, _picture(pictures, case.case_id), scores)
+    except Exception as error:  # whatever one case does, the others are reported
+        return Reject.of(error, case_id=files.case_id, stage="evaluate")
+    return Scored(case.case_id, scores, case.label_sha256, case.warnings)
 
-    def _picture(self, case_id: str) -> Path:
-        return self.output / PICTURES / f"{case_id}.png"
+
+def _picture(folder: Path, case_id: str) -> Path:
+    return folder / f"{case_id}.png"
 
 
 def score_table(evaluation: Evaluation) -> Table:

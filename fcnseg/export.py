@@ -24,6 +24,7 @@ from fcnseg.inference import Segmenter, load_run, make_segmenter
 from fcnseg.inference.segmenter import PATCHES, SPACING, VOLUME
 from fcnseg.keras_line import write_archive
 from fcnseg.saved_model import DEFAULT_SIGNATURE
+from fcnseg.whole_file import make_folder, naming_output, put_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str
         The version's folder.
 
     Raises:
-        InputError: If the run is missing or unfinished.
+        InputError: If the run is missing or unfinished, or the folder cannot be written to.
         ModelError: If the server's runtime does not give what this process gives; nothing is
             published then.
     """
@@ -57,8 +58,7 @@ def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str
 
 def export_segmenter(segmenter: Segmenter, model_dir: str | os.PathLike[str]) -> Path:
     """Publishes a segmenter as the next version; see `export_run`."""
-    base = Path(model_dir)
-    base.mkdir(parents=True, exist_ok=True)
+    base = make_folder(model_dir, argument="model_dir")
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
         write_saved_model(segmenter, saved)
@@ -158,6 +158,7 @@ def _publish(saved: Path, base: Path) -> Path:
     """Renames a whole SavedModel to the next version; a server sees all of it or nothing."""
     versions = [int(child.name) for child in base.iterdir() if child.name.isdecimal()]
     version = base / str(max(versions, default=0) + 1)
-    saved.rename(version)
+    with naming_output(version):
+        put_in_place(saved, version)
     logger.info("published %s", version)
     return version

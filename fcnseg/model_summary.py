@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from typing import Annotated
 
-import pydantic
 import tyro
 
 from fcnseg.architecture import model_summary, plan_model
@@ -26,7 +26,7 @@ class ModelSummaryCommand:
 
     config: str
     """YAML file, or the name of a preset."""
-    num_classes: pydantic.PositiveInt = 8
+    num_classes: int = 8
     """Classes, background included."""
     spacing_mm: tuple[float, float, float] | None = None
     """Spacing (z, y, x) of the records, to plan strides and kernels for."""
@@ -35,9 +35,13 @@ class ModelSummaryCommand:
 
     def run(self) -> None:
         """Prints the summary."""
+        if self.num_classes < 2:
+            raise ConfigError(
+                f"num_classes must be at least 2, background included, got {self.num_classes}"
+            )
         model, patches = self.settings.model, self.settings.patches
         if self.spacing_mm is not None:
-            if min(self.spacing_mm) <= 0:
+            if not all(0 < size < math.inf for size in self.spacing_mm):
                 raise ConfigError(
                     f"spacing_mm must be three positive numbers, got {self.spacing_mm}"
                 )

@@ -9,10 +9,9 @@ from typing import Literal
 
 from fcnseg.command import run_command
 from fcnseg.config import override, read_config
-from fcnseg.errors import InputError
 from fcnseg.planning import commented_yaml, propose
 from fcnseg.records import read_dataset_info
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +29,14 @@ class PlanCommand:
     memory_gib: float
     """For the tensors of a training step on one device; leave the device 1 GiB beyond it."""
     output: Path
-    """YAML file for `--config` of `fcnseg.train`; overwritten if it is there."""
+    """YAML file for `--config` of `fcnseg.train`."""
     config: str = "fcn_m"
     """YAML file or preset, whose settings are kept where data and memory do not decide; the
     channels at its top level are the most."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None
     """Of training, instead of the configuration's; mixed ones take about half the memory."""
+    overwrite: bool = False
+    """Replace a plan that is there already."""
 
     def run(self) -> None:
         """Writes the plan and logs what is to be known of it.
@@ -43,10 +44,10 @@ class PlanCommand:
         Raises:
             DatasetError: If the folder is no finished dataset with labels and a fingerprint.
             ConfigError: If the budget is too small, or no network can be planned from `config`.
-            InputError: If the output has no folder to go to.
+            InputError: If the output is there already, or has no folder to go to.
         """
-        if not self.output.parent.is_dir():
-            raise InputError(f"output must be in a folder that is there, got {self.output}")
+        check_free([self.output], overwrite=self.overwrite)
+        check_output_file(self.output)
         base = read_config(self.config)
         if self.precision is not None:
             base = override(base, {"training.precision": self.precision})

@@ -12,7 +12,11 @@ from rich.console import Console
 from rich.progress import track
 
 from fcnseg.command import run_command
-from fcnseg.errors import FcnsegError, InputError
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.rejects import explain
+from fcnseg.errors import InputError
+from fcnseg.evaluation.class_names import SNAP_FILE
 from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
 from fcnseg.inference.case_files import Case, CasePredictor
@@ -21,13 +25,13 @@ from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.run_folder import check_same, network_digest
 from fcnseg.volumes import list_images
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
 VOLUMES_FILE = "volumes.csv"
-SNAP_FILE = "organs.label"
 SLICER_FILE = "organs.ctbl"
+_MOST_DILATION = 512  # voxels: as wide as any CT, and far slower than to look everywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +57,28 @@ class PredictCommand:
     dilation_voxels: int = 3
     """How far around that foreground they look, in voxels of the coarse run."""
     postprocessing: Postprocessing = NOTHING
+    accept: tuple[str, ...] = ()
+    """Codes of implausible things that are to be warnings and not rejects."""
 
     def run(self) -> None:
         """Segments each volume; one that fails does not stop the others."""
         if self.overwrite and self.resume:
             raise InputError("overwrite and resume exclude each other: give one of them")
-        if self.dilation_voxels < 0:
-            raise InputError(f"dilation_voxels must be 0 or more, got {self.dilation_voxels}")
+        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
+            raise InputError(
+                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
+            )
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
+        gate = Gate(CheckOptions(accept=self.accept))
         cases = {
             case_id: Case(case_id, image, self.output, self.probabilities)
             for case_id, image in list_images(self.images).items()
         }
         made_with = self._made_with()
         todo = self._todo(cases, made_with)
-        predictor = self._make_predictor(made_with)
-        self.output.mkdir(parents=True, exist_ok=True)
+        predictor = self._make_predictor(made_with, gate)
+        make_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         self._write_tables(cases, predictor.segmenter.info.class_names)
@@ -91,16 +102,17 @@ class PredictCommand:
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
         return made_with
 
-    def _make_predictor(self, made_with: Mapping[str, Any]) -> CasePredictor:
+    def _make_predictor(self, made_with: Mapping[str, Any], gate: Gate) -> CasePredictor:
         segmenter = make_segmenter(*load_runs(self.run_dir), flips=self.flips)
         coarse = None
         if self.coarse_run_dir is not None:
             coarse = Coarse(make_segmenter(*load_run(self.coarse_run_dir)), self.dilation_voxels)
-        return CasePredictor(segmenter, coarse, self.postprocessing, made_with)
+        return CasePredictor(segmenter, coarse, self.postprocessing, made_with, gate)
 
     def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
         """The cases that are to be segmented."""
-        present = [case.mask for case in cases.values() if case.mask.exists()]
+        written = [*(case.mask for case in cases.values()), self.output / VOLUMES_FILE]
+        present = [path for path in written if path.exists()]
         if present and not (self.overwrite or self.resume):
             raise InputError(
                 f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
@@ -113,13 +125,16 @@ class PredictCommand:
         }
         done = [case for case_id, case in cases.items() if case_id not in todo]
         for case in done:
-            check_same(case.made_with(), made_with, what=str(case.mask))
+            now = {**made_with, **case.image_facts()}
+            check_same(case.made_with(), now, what=str(case.mask))
         if done:
             logger.info("left out: %d cases that are whole", len(done))
         return todo
 
     def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
         whole = [case.volumes for case in cases.values() if case.is_whole()]
+        if not whole:
+            return
         gather_organ_volumes(self.output / VOLUMES_FILE, whole, class_names)
         write_whole(self.output / SNAP_FILE, snap_labels(class_names))
         write_whole(self.output / SLICER_FILE, slicer_colours(class_names))
@@ -129,8 +144,8 @@ def _reason_of_failure(predictor: CasePredictor, case: Case) -> str | None:
     """Predicts one case; what stopped it, or None."""
     try:
         predictor.predict(case)
-    except (FcnsegError, OSError) as error:
-        return str(error)
+    except Exception as error:  # whatever one case does, the others are done
+        return explain(error)
     return None
 
 

@@ -13,7 +13,7 @@ import pydantic
 
 from fcnseg.config import Config, config_to_mapping, read_config
 from fcnseg.errors import InputError, first_finding, one_line, told
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import make_folder, write_whole
 
 CONFIG_FILE = "config.yaml"
 BEST_MODEL_FILE = "best.keras"
@@ -88,16 +88,18 @@ def make_run_folder(
         resume: Whether a run may be there already, finished or not.
 
     Raises:
-        InputError: If something is there already, or is the run of another configuration.
+        InputError: If it cannot be made or written to, something is there already, or it is that of
+            a run of another configuration.
     """
-    folder = Path(run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run_dir must be a folder, got {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(run_dir, argument="run_dir")
     if resume:
         for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
             shutil.rmtree(unfinished)
     if resume and (folder / CONFIG_FILE).exists():
+        if not (folder / CONFIG_FILE).stat().st_size:  # no YAML is all defaults
+            raise InputError(
+                f"{folder / CONFIG_FILE} is empty: write the run's settings to it again"
+            )
         then = config_to_mapping(read_config(folder / CONFIG_FILE))
         check_same(then, config_to_mapping(config), what=f"the run in {folder}")
         return folder

@@ -23,6 +23,7 @@ DEFAULT_SIGNATURE = "serving_default"
 _SERVE_TAG = "serve"
 # The server is built without XLA: a function with this attribute fails there at its first request.
 _MUST_COMPILE = "_XlaMustCompile"
+_MAX_AXES = 32  # an array of more, which numpy 2 has, ends a process that feeds it
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -171,6 +172,12 @@ def _check_inputs(expected: Mapping[str, Any], given: Arrays) -> None:
             f"input tensor alias not found in signature: {name}. Inputs expected to be in the set"
             f" {_names(want)}.",
         )
+    for name, array in given.items():
+        if np.ndim(array) > _MAX_AXES:
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f"input tensor {name} must have at most {_MAX_AXES} axes, got {np.ndim(array)}",
+            )
 
 
 def _checked_outputs(outputs: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:

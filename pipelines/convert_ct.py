@@ -23,6 +23,7 @@ from fcnseg.conversion.case_lists import (
 )
 from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.file_urls import local_path
 from fcnseg.conversion.output import Output, job_text
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.progress import shown
@@ -35,10 +36,13 @@ from fcnseg.errors import InputError
 from fcnseg.records import SCHEMA_VERSION
 from fcnseg.volumes import LabelMap
 from pipelines.engines import engine
+from pipelines.failures import naming_failures
 from pipelines.report import report_dataset, report_validation
 from pipelines.runners import beam_options
 
 logger = logging.getLogger(__name__)
+
+_PATHS = ("label_map", "output", "cases", "images", "labels", "dataset", "totalsegmentator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,8 @@ class ConvertCt:
     cluster. The output is the same to the byte.
 
     A case that cannot be converted is written to rejects.jsonl with its reason, the others go on,
-    and the exit status tells. Paths may be local or gs://, s3://, hdfs:// where Beam opens them.
+    and the exit status tells. Paths may be local, also as file:///, or gs://, s3://, hdfs:// where
+    Beam opens them.
     """
 
     label_map: str
@@ -83,7 +88,7 @@ class ConvertCt:
     """How far a corner of the label may lie from the image's."""
     on_mismatch: OnMismatch = CheckOptions.on_mismatch
     """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
-    where a label of the same shape takes the image's place."""
+    where a label of the same shape and direction takes the image's place."""
     max_case_voxels: int = CheckOptions.max_case_voxels
     """A larger image is rejected by its header, before it is read."""
     accept: tuple[str, ...] = ()
@@ -109,9 +114,14 @@ class ConvertCt:
 
         Raises:
             InputError: If an argument, the list of cases or the label map breaks a rule.
-            DatasetError: If the output folder is in use, no case is good, or more are rejected
-                than allowed.
+            DatasetError: If the output folder is in use or holds what another job made, no case is
+                good, or more are rejected than allowed.
         """
+        given = {name: getattr(self, name) for name in _PATHS}
+        paths: dict[str, Any] = {name: path and local_path(path) for name, path in given.items()}
+        dataclasses.replace(self, **paths)._run(beam_args)
+
+    def _run(self, beam_args: Sequence[str]) -> None:
         self.check()
         options = beam_options(beam_args)
         FileSystems.set_options(options)  # the workers' are set by Beam
@@ -127,6 +137,7 @@ class ConvertCt:
             return
         try:
             with (
+                naming_failures(),
                 engine(options) as runner,
                 shown(output, cases=len(cases)),
                 beam.Pipeline(runner=runner, options=options) as pipeline,

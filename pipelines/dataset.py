@@ -12,7 +12,15 @@ import numpy as np
 
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError, InputError, told
-from fcnseg.records import REJECTS_FILE, DatasetInfo, Record, read_cases, read_dataset_info
+from fcnseg.records import (
+    REJECTS_FILE,
+    SPLITS,
+    DatasetInfo,
+    Record,
+    read_cases,
+    read_dataset_info,
+)
+from fcnseg.records.damage import check_files
 from fcnseg.records.fingerprint import Fingerprint
 
 
@@ -37,13 +45,21 @@ class Dataset:
         """Reads all but the records.
 
         Raises:
-            DatasetError: If the folder is no finished dataset, or tells nothing of its data.
+            DatasetError: If the folder is no finished dataset, tells nothing of its data, or
+                lacks a file.
         """
         info = read_dataset_info(folder)
         if info.fingerprint is None:
             raise DatasetError(f"{folder} has no fingerprint: convert the cases again")
-        lines = (folder / REJECTS_FILE).read_text(encoding="utf-8").splitlines()
-        return cls(folder, info, info.fingerprint, tuple(map(Reject.from_json, lines)))
+        check_files(folder, info, SPLITS)
+        try:
+            lines = (folder / REJECTS_FILE).read_text(encoding="utf-8").splitlines()
+            rejects = tuple(map(Reject.from_json, lines))
+        except (OSError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"not a list of rejects: {folder / REJECTS_FILE}: {error}"
+            ) from error
+        return cls(folder, info, info.fingerprint, rejects)
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ import tyro
 from rich.console import Console
 
 from fcnseg.command import run_command
-from fcnseg.errors import InputError, require_extra
-from fcnseg.records import Record
-from fcnseg.whole_file import write_whole
+from fcnseg.errors import DatasetError, require_extra
+from fcnseg.records import Record, read_dataset_info
+from fcnseg.records.damage import find_damage
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of
@@ -36,19 +37,31 @@ class Inspect:
     """The page; inspect.html beside the records if it is not given."""
     cases: tuple[str, ...] = ("6",)
     """How many cases to draw, from all over the dataset, or the ids of those to draw."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
+    verify: bool = False
+    """Read all records instead, check all checksums, and list the broken files with their cases."""
 
     def run(self) -> None:
-        """Prints the tables and writes the page.
+        """Prints the tables and writes the page, or checks all files.
 
         Raises:
-            DatasetError: If the folder is no finished dataset.
-            InputError: If a case is not in it, or the page has no folder to go to.
+            DatasetError: If the folder is no finished dataset, or with `verify` a file is broken.
+            InputError: If a case is not in it, or the page is there already or has no folder to go
+                to.
         """
+        if self.verify:
+            verify(self.directory)
+        else:
+            self.show()
+
+    def show(self) -> None:
+        """Prints the tables and writes the page, as `run` does without `verify`."""
+        output = self.output or self.directory / "inspect.html"
+        check_free([output], overwrite=self.overwrite)
         require_extra("matplotlib", "evaluation")
         dataset = Dataset.read(self.directory)
-        output = self.output or self.directory / "inspect.html"
-        if not output.parent.is_dir():
-            raise InputError(f"output must be in a folder that is there, got {output}")
+        check_output_file(output)
         cases = self.drawn(dataset)
         console = Console()
         for table in tables_of(dataset):
@@ -62,6 +75,24 @@ class Inspect:
         if len(self.cases) == 1 and self.cases[0].isdecimal() and self.cases[0] not in known:
             return dataset.read_spread(int(self.cases[0]))
         return dataset.read_named(self.cases)
+
+
+def verify(directory: Path) -> None:
+    """Reads all records of a dataset and prints the broken files with their cases.
+
+    Raises:
+        DatasetError: If the folder is no finished dataset, or a file is broken.
+    """
+    info = read_dataset_info(directory)
+    shards = [shard for split in info.splits.values() for shard in split.shards]
+    found = list(find_damage(directory, info))
+    for damage in found:
+        lost = ", ".join(damage.cases) or "-"
+        Console().print(f"{damage.path.name}: {damage.reason}; cases: {lost}", soft_wrap=True)
+    if found:
+        raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
+    cases = sum(split.cases for split in info.splits.values())
+    logger.info(f"all {len(shards)} files of {directory} are whole: {cases} cases")
 
 
 def main() -> None:

@@ -16,23 +16,39 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
 
 
 def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     """Reads the flags that are not our own.
 
     Raises:
-        InputError: If one is unknown to Beam too; a named runner may know more, so it decides.
+        InputError: If one is unknown to Beam too; a named runner may know more, so it decides. If
+            Beam has no runner of the name, or a number of workers is negative.
     """
     options = PipelineOptions(list(beam_args))
-    if options.view_as(StandardOptions).runner is None:
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if workers < 0:
+        raise InputError(f"direct_num_workers must be 0 (one a core) or more, got {workers}")
+    runner = options.view_as(StandardOptions).runner
+    if runner is not None:
+        _check_runner(runner)
+    else:
         parsers: list = []
         PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
         unknown = parsers[0].parse_known_args(beam_args)[1]
         if unknown:
             raise InputError(f"unknown flag: {' '.join(unknown)} (--help lists the known ones)")
     return options
+
+
+def _check_runner(name: str) -> None:
+    if "dask" in name.casefold():  # `pipelines.engines` knows its short name, and Beam does not
+        return
+    try:
+        beam.runners.create_runner(name)
+    except (AttributeError, ImportError, ValueError) as error:
+        raise InputError(f"runner must be one of Beam's, got {name}: {one_line(error)}") from error
 
 
 # What glibc's allocator is told in workers: to keep the memory of a large array for the next one,

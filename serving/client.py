@@ -8,8 +8,13 @@ from pathlib import Path
 
 from fcnseg.client import SegmentationClient
 from fcnseg.command import run_command
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.rejects import CaseError, explain
 from fcnseg.errors import InputError
-from fcnseg.volumes import case_id_of, read_ct, write_mask
+from fcnseg.evaluation.class_names import workbench_table
+from fcnseg.volumes import Volume, case_id_of, write_mask
+from fcnseg.whole_file import check_free, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -21,25 +26,43 @@ class ClientCommand:
     server: str
     """HOST:PORT of the server's gRPC interface."""
     image: Path
-    """A CT volume (.nii, .nii.gz)."""
+    """A CT volume of any format (docs/formats.md)."""
     output: Path
     """The mask to write, on exactly the grid of the image."""
     model_name: str = "fcnseg"
     """Name that the server knows the model by."""
     overwrite: bool = False
     """Replace a mask that is there already."""
+    accept: tuple[str, ...] = ()
+    """Codes of implausible things that are to be warnings and not rejects."""
 
     def run(self) -> None:
         """Reads, sends, writes."""
-        if self.output.exists() and not self.overwrite:
-            raise InputError(f"{self.output} is there already: give --overwrite to replace it")
-        volume = read_ct(self.image, case_id=case_id_of(self.image))
+        check_free([self.output], overwrite=self.overwrite)
+        volume = self._read()
         with SegmentationClient(self.server, model_name=self.model_name) as client:
             info = client.model_info()
-            mask = client.segment(volume)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(mask, self.output, like=volume)
-        logger.info("wrote %s with %s", self.output, ", ".join(info.class_names))
+            mask = client.segment(volume, accept=self.accept)
+        make_folder(self.output.parent, argument="output")
+        names = info.class_names
+        write_mask(mask, self.output, like=volume, label_table=workbench_table(names))
+        logger.info("wrote %s with %s", self.output, ", ".join(names))
+
+    def _read(self) -> Volume:
+        """The image, if it can be a CT.
+
+        Raises:
+            InputError: If it cannot be read, or cannot be a CT.
+        """
+        gate, case_id = Gate(CheckOptions(accept=self.accept)), case_id_of(self.image)
+        try:
+            gate.inspect(str(self.image), case_id=case_id)
+            volume, warnings = gate.read(str(self.image), case_id=case_id)
+        except CaseError as error:
+            raise InputError(f"{case_id}: {explain(error)}", code=error.code) from error
+        for warning in warnings:
+            logger.warning("%s: %s [%s]", case_id, warning.reason, warning.code)
+        return volume
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ What is not defined here answers UNIMPLEMENTED.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
 from fcnseg.saved_model import DEFAULT_SIGNATURE, StatusError
 from fcnseg.tensor_proto import read_tensor, write_tensor
 from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
@@ -26,6 +27,8 @@ from serving.model_versions import ModelVersions
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
 _THREADS = 8  # calls at once; each call's work is spread over all cores anyway
+
+logger = logging.getLogger(__name__)
 
 ResponseT = TypeVar("ResponseT")
 
@@ -143,10 +146,17 @@ def _answer(context: grpc.ServicerContext, work: Callable[[], ResponseT]) -> Res
         return work()
     except StatusError as error:
         return context.abort(grpc.StatusCode[error.code], error.message)
+    except MemoryError as error:
+        return context.abort(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, f"out of memory: {one_line(error)}"
+        )
+    except Exception as error:  # else the client learns nothing, and the log only grpc's words
+        logger.exception("a call failed")
+        return context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {one_line(error)}")
 
 
 def _parsed(name: str, tensor: Any) -> Any:
     try:
         return read_tensor(tensor)
     except InputError as error:
-        raise StatusError("INVALID_ARGUMENT", f"tensor parsing error: {name}") from error
+        raise StatusError("INVALID_ARGUMENT", f"tensor parsing error: {name}: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.errors import InputError
 from fcnseg.saved_model import StatusError
 from fcnseg.tensor_proto import numpy_type
 
@@ -45,9 +46,7 @@ def inputs_from_json(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tu
         columns = _columns(body[_INPUTS], sorted(expected))
     else:
         raise _invalid("Missing 'inputs' or 'instances' key")
-    arrays = {
-        name: _array(value, numpy_type(expected[name].dtype)) for name, value in columns.items()
-    }
+    arrays = {name: _array(value, _type(expected[name])) for name, value in columns.items()}
     return arrays, _INSTANCES in body
 
 
@@ -76,7 +75,7 @@ def _columns_of_rows(rows: Any, names: list[str]) -> dict[str, Any]:
         raise _invalid(f"No values in '{_INSTANCES}' array")
     has_names = [_is_named(row) for row in rows]
     if not any(has_names):
-        if len(names) > 1:
+        if len(names) != 1:
             raise _invalid(
                 "instances is a plain list, but expecting list of objects as multiple input"
                 " tensors required as per tensorinfo_map"
@@ -93,7 +92,7 @@ def _columns_of_rows(rows: Any, names: list[str]) -> dict[str, Any]:
 
 def _columns(value: Any, names: list[str]) -> dict[str, Any]:
     if not _is_named(value):
-        if len(names) > 1:
+        if len(names) != 1:
             raise _invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors"
                 " required as per tensorinfo_map"
@@ -114,18 +113,27 @@ def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
 
 
+def _type(info: Any) -> np.dtype[Any]:
+    """The type of an input, if JSON has a form for it."""
+    try:
+        dtype = numpy_type(info.dtype)
+    except InputError as error:
+        raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value: {error}") from error
+    if dtype.name in _NO_JSON_FORM:
+        raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value to type: {dtype}")
+    return dtype
+
+
 def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """A tensor from nested lists; numbers keep their kind, and must fit the type."""
-    if dtype.name in _NO_JSON_FORM:
-        raise StatusError(
-            "UNIMPLEMENTED", f"Conversion of JSON Value: {_shown(value)} to type: {dtype}"
-        )
+    if dtype.kind == "O":
+        return _bytes_array(value)
+    if not _leaf_types(value) <= {int, float, bool}:
+        raise _mistyped(value, dtype)
     try:
         array = np.array(value)
-    except ValueError as error:  # lists of different lengths
+    except ValueError as error:  # lists of different lengths, or more axes than arrays have
         raise _invalid(f"JSON Value: {_shown(value)} is not a tensor: {error}") from error
-    if dtype.kind == "O":
-        return np.array(_decoded(value), object)
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if array.size and array.dtype.kind not in kinds:
         raise _mistyped(value, dtype)
@@ -135,6 +143,30 @@ def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if is_lost or (dtype.kind == "f" and not np.isfinite(cast[np.isfinite(array)]).all()):
         raise _mistyped(value, dtype)
     return cast
+
+
+def _leaf_types(value: Any) -> set[type]:
+    """The types in nested lists; numpy would make each item as long as the longest text."""
+    found: set[type] = set()
+    lists = [[value]]
+    while lists:
+        items = lists.pop()
+        types = set(map(type, items))
+        if list in types:
+            lists.extend(item for item in items if isinstance(item, list))
+        found |= types - {list}
+    return found
+
+
+def _bytes_array(value: Any) -> npt.NDArray[Any]:
+    """A tensor of bytes from nested lists of texts and base64 objects."""
+    try:
+        array = np.array(_decoded(value), object)
+    except RecursionError as error:
+        raise _invalid(f"JSON Value: {_shown(value)} is nested too deeply") from error
+    if any(isinstance(item, list) for item in array.ravel()):
+        raise _invalid(f"JSON Value: {_shown(value)} is not a tensor: lists of different lengths")
+    return array
 
 
 def _decoded(value: Any) -> Any:
@@ -183,7 +215,10 @@ def _encoded(value: Any, *, as_base64: bool) -> Any:
 
 def _shown(value: Any) -> str:
     """The start of a value as JSON."""
-    return json.dumps(value)[:80]
+    try:
+        return json.dumps(value)[:80]
+    except RecursionError:
+        return "[" * 80
 
 
 def _mistyped(value: Any, expected: object) -> StatusError:

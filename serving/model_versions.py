@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import os
 import threading
+import time
 from pathlib import Path
 
 from tensorflow_serving.apis import get_model_status_pb2
 
-from fcnseg.errors import ModelError
+from fcnseg.errors import ModelError, one_line
 from fcnseg.saved_model import SavedModelSession, StatusError
 
 logger = logging.getLogger(__name__)
+
+# TensorFlow Serving's defaults: --max_num_load_retries and --load_retry_interval_micros.
+LOAD_RETRIES = 5
+LOAD_RETRY_INTERVAL_S = 60.0
+
+_MAX_VERSION = 2**63 - 1  # int64 in the API
 
 State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -32,49 +41,78 @@ class VersionStatus:
     error_message: str = ""
 
 
+_Files = frozenset[tuple[str, int, int]]  # name, bytes, time of the last change
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """A version that could not be loaded.
+
+    Attributes:
+        attempts: How often it was tried with these files.
+        at: Time of the last try, by the monotonic clock.
+        files: What its folder held then.
+        seen: What its folder held when it was last looked at.
+    """
+
+    attempts: int
+    at: float
+    files: _Files
+    seen: _Files
+
+
 class ModelVersions:
     """Serves the newest version in a folder whose children are named by integers.
 
     A new version is loaded before the old one is let go, and requests that run on the old one end
-    on it. `poll` belongs to one thread, `session` and `statuses` to any.
+    on it. One that cannot be loaded is tried again: some times at an interval, and whenever its
+    files have changed and then rested from one poll to the next, as at the end of a copy. `poll`
+    belongs to one thread, `session` and `statuses` to any.
     """
 
-    def __init__(self, name: str, base_path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_path: Path,
+        *,
+        load_retries: int = LOAD_RETRIES,
+        load_retry_interval_s: float = LOAD_RETRY_INTERVAL_S,
+    ) -> None:
         """Knows no version until `poll` is called.
 
         Args:
             name: Name that requests ask for.
             base_path: Folder of the versions.
+            load_retries: How often a version whose files rest is tried again.
+            load_retry_interval_s: Seconds between these tries.
         """
         self.name = name
         self.base_path = base_path
         self._statuses: dict[int, VersionStatus] = {}
+        self._load_retries = load_retries
+        self._load_retry_interval_s = load_retry_interval_s
+        self._failures: dict[int, _Failure] = {}
         self._served: tuple[int, SavedModelSession] | None = None
         self._stopped = threading.Event()
 
     def poll(self) -> None:
         """Loads the newest version if it is not the one that is served."""
         folders = _version_folders(self.base_path)
+        self._failures = {v: failure for v, failure in self._failures.items() if v in folders}
         if not folders:
             logger.warning("no version of %s in %s", self.name, self.base_path)
             return
         newest = max(folders)
-        status = self._statuses.get(newest)
-        if status and (status.state == State.AVAILABLE or status.error_code != "OK"):
+        if self._served is not None and self._served[0] == newest:
             return
-        self._set(newest, VersionStatus(State.LOADING))
-        try:
-            session = SavedModelSession(folders[newest])
-        except ModelError as error:
-            logger.error("version %d of %s is not served: %s", newest, self.name, error)
-            self._set(newest, VersionStatus(State.END, "INVALID_ARGUMENT", str(error)))
-            return
-        self._serve(newest, session)
+        files = _files(folders[newest])
+        if self._is_due(newest, files):
+            self._load(newest, folders[newest], files)
 
     def poll_until_stopped(self, interval_s: float) -> None:
         """Polls every `interval_s` seconds until `stop` is called."""
         while not self._stopped.wait(interval_s):
-            self.poll()
+            self._poll_or_log()
 
     def stop(self) -> None:
         """Ends `poll_until_stopped`."""
@@ -118,6 +156,52 @@ class ModelVersions:
         """Why versions could not be loaded."""
         return [status.error_message for status in self._statuses.values() if status.error_message]
 
+    def _poll_or_log(self) -> None:
+        try:
+            self.poll()
+        except Exception:  # else no version would ever be found again
+            logger.exception("the versions of %s could not be looked at", self.name)
+
+    def _is_due(self, version: int, files: _Files) -> bool:
+        """Says if a version whose folder holds these files is to be loaded now."""
+        failure = self._failures.get(version)
+        if failure is None:
+            return True
+        if files == failure.files:
+            is_time = time.monotonic() - failure.at >= self._load_retry_interval_s
+            return is_time and failure.attempts <= self._load_retries
+        if files == failure.seen:
+            del self._failures[version]
+            return True
+        self._failures[version] = dataclasses.replace(failure, seen=files)
+        return False
+
+    def _load(self, version: int, folder: Path, files: _Files) -> None:
+        """Loads and serves a version, or notes why it cannot be."""
+        self._set(version, VersionStatus(State.LOADING))
+        try:
+            session = SavedModelSession(folder)
+        except Exception as error:  # half a file may fail in any way
+            code = "INVALID_ARGUMENT" if isinstance(error, ModelError) else "INTERNAL"
+            self._note_failure(version, files, code, one_line(error))
+        else:
+            self._failures.pop(version, None)
+            self._serve(version, session)
+
+    def _note_failure(self, version: int, files: _Files, code: str, reason: str) -> None:
+        before = self._failures.get(version)
+        attempts = 1 if before is None else before.attempts + 1
+        self._failures[version] = _Failure(attempts, time.monotonic(), files, files)
+        self._set(version, VersionStatus(State.END, code, reason))
+        logger.error(
+            "version %d of %s is not served: %s (try %d of %d; it begins again when files change)",
+            version,
+            self.name,
+            reason,
+            attempts,
+            self._load_retries + 1,
+        )
+
     def _serve(self, version: int, session: SavedModelSession) -> None:
         """Puts a version in the place of the one before, which its last request closes."""
         before, self._served = self._served, (version, session)
@@ -139,5 +223,26 @@ def _check_name(name: str) -> None:
 def _version_folders(base_path: Path) -> dict[int, Path]:
     if not base_path.is_dir():
         return {}
-    children = [child for child in base_path.iterdir() if child.is_dir()]
-    return {int(child.name): child for child in children if child.name.isdecimal()}
+    try:
+        children = [child for child in base_path.iterdir() if child.is_dir()]
+    except OSError as error:
+        logger.error("the folder of versions cannot be read: %s", one_line(error))
+        return {}
+    numbers = {
+        int(child.name): child
+        for child in children
+        if child.name.isascii() and child.name.isdecimal()
+    }
+    return {number: child for number, child in numbers.items() if number <= _MAX_VERSION}
+
+
+def _files(folder: Path) -> _Files:
+    """What a folder holds, as far as it tells that a copy is still under way."""
+    found = set()
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):  # it went away meanwhile
+                status = path.stat()
+                found.add((str(path), status.st_size, status.st_mtime_ns))
+    return frozenset(found)

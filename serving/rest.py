@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
 import zlib
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
 from fcnseg.saved_model import DEFAULT_SIGNATURE, StatusError
+from serving.http_body import BodyError, read_body
 from serving.json_tensors import inputs_from_json, outputs_to_json
 from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
 from serving.model_versions import ModelVersions
@@ -33,6 +37,10 @@ _HTTP_STATUS = {
 }
 _OTHER_HTTP_STATUS = 500
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
+_IDLE_S = 30.0  # how long a client may send nothing, or take nothing, before it is left
+_PIECE = 2**16  # bytes of an answer that must be taken within that time
+
+logger = logging.getLogger(__name__)
 
 
 class RestServer(ThreadingHTTPServer):
@@ -57,38 +65,75 @@ class RestServer(ThreadingHTTPServer):
         except OSError as error:
             raise InputError(f"rest_api_port must be free, got {host}:{port}: {error}") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Logs what ended a connection: one line where the client went away."""
+        del request
+        error = sys.exc_info()[1]
+        if isinstance(error, ConnectionError | TimeoutError):
+            logger.info("the client at %s went away: %s", client_address[0], error)
+        else:
+            logger.error("a connection from %s failed", client_address[0], exc_info=error)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # so that what is no HTTP gets an answer that is
+    timeout = _IDLE_S
 
     def do_GET(self) -> None:
-        self._reply("GET", b"")
+        self._reply("GET")
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._reply("POST", body)
+        self._reply("POST")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged, as in the real server."""
 
-    def _reply(self, method: str, body: bytes) -> None:
-        if not self.path.lower().startswith("/v1/"):
-            self.send_error(404)
-            return
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers what cannot be read as a request, and closes the connection."""
+        del explain
+        self.close_connection = True
+        self._send(code, {"error": message or HTTPStatus(code).phrase})
+
+    def _reply(self, method: str) -> None:
+        try:
+            body = read_body(self.headers, self.rfile, required=method == "POST")
+        except BodyError as error:
+            self.send_error(error.http_status, str(error))
+        except TimeoutError:
+            self.send_error(408, f"a body must come without a pause of {self.timeout:g} s")
+        else:
+            if self.path.lower().startswith("/v1/"):
+                self._send(*self._answer(method, body))
+            else:
+                self._send(404, {"error": f"Not Found: {self.path[:80]}"})
+
+    def _answer(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """HTTP status and JSON object."""
         try:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = _unpacked(body)
-            status, answer = 200, answer_request(self.server.versions, method, self.path, body)
+            return 200, answer_request(self.server.versions, method, self.path, body)
         except StatusError as error:
             status = _HTTP_STATUS.get(error.code, _OTHER_HTTP_STATUS)
-            answer = {"error": error.message}
+            return status, {"error": error.message}
+        except MemoryError as error:
+            return _HTTP_STATUS["RESOURCE_EXHAUSTED"], {"error": f"out of memory: {error}"}
+        except Exception as error:  # else the connection would close without an answer
+            logger.exception("a request failed")
+            return _OTHER_HTTP_STATUS, {"error": f"{type(error).__name__}: {one_line(error)}"}
+
+    def _send(self, status: int, answer: dict[str, Any]) -> None:
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(content)
+        for start in range(0, len(content), _PIECE):
+            self.wfile.write(content[start : start + _PIECE])
 
 
 def answer_request(versions: ModelVersions, method: str, path: str, body: bytes) -> dict[str, Any]:
@@ -116,7 +161,13 @@ def answer_request(versions: ModelVersions, method: str, path: str, body: bytes)
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=match["name"])
     if match["version"]:
-        spec.version.value = int(match["version"])
+        try:
+            spec.version.value = int(match["version"])
+        except ValueError as error:  # beyond int64
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f"Failed to convert version: {match['version'][:80]} to numeric.",
+            ) from error
     if match["label"]:
         spec.version_label = match["label"]
     return spec

@@ -20,7 +20,7 @@ from fcnseg.command import run_command
 from fcnseg.errors import InputError
 from fcnseg.saved_model import StatusError
 from serving.grpc_service import start_grpc_server
-from serving.model_versions import ModelVersions
+from serving.model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
 from serving.rest import RestServer
 
 _GRACE_S = 5.0  # what running calls get when the server is told to stop
@@ -42,6 +42,11 @@ class ServerCommand:
     """Address to listen on; the real server listens on all."""
     file_system_poll_wait_seconds: float = 1.0
     """Seconds between looks for a new version."""
+    max_num_load_retries: int = LOAD_RETRIES
+    """How often a version that could not be loaded is tried again; it is also tried again whenever
+    its files have changed."""
+    load_retry_interval_micros: int = round(LOAD_RETRY_INTERVAL_S * 1e6)
+    """Microseconds between these tries."""
     enable_serialization_as_tensor_content: bool = False
     """Reply over gRPC with raw bytes instead of values one by one: much faster."""
 
@@ -70,7 +75,12 @@ class LocalServer:
             InputError: If there is no model to serve, or a port is taken.
         """
         self._command = command
-        self._versions = ModelVersions(command.model_name, command.model_base_path)
+        self._versions = ModelVersions(
+            command.model_name,
+            command.model_base_path,
+            load_retries=command.max_num_load_retries,
+            load_retry_interval_s=command.load_retry_interval_micros / 1e6,
+        )
         self._versions.poll()
         self.version = _first_version(self._versions)
         self._rest = RestServer(self._versions, command.host, command.rest_api_port)

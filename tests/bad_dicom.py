@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from bad_files import BadFile
 from dicom_series import AXIAL, SHAPE, make_enhanced, make_slices, set_pixels, stored_voxels, write
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 
 def spoiled(spoil):
@@ -29,6 +32,16 @@ def with_values(index, **values):
             setattr(slices[index], key, value)
 
     return spoiled(spoil)
+
+
+def unchecked(make):
+    """With values that pydicom does not like to write."""
+
+    def make_so(folder):
+        with disable_value_validation():
+            return make(folder)
+
+    return make_so
 
 
 def tilted(folder):
@@ -92,12 +105,100 @@ def empty_folder(folder):
     return folder / "series"
 
 
-def one_enhanced(**spoil):
+def one_enhanced(spoil=lambda made: None, **options):
+    """A multi-frame object, after `spoil` did its worst to it."""
+
     def make(folder):
-        made = make_enhanced(**spoil)
+        made = make_enhanced(**options)
+        spoil(made)
         return write([made], folder / "series")
 
     return make
+
+
+def frame_rescale(at, keyword, value):
+    """Another value in one frame; None leaves it out."""
+
+    def spoil(made):
+        (item,) = made.PerFrameFunctionalGroupsSequence[at].PixelValueTransformationSequence
+        if value is None:
+            delattr(item, keyword)
+        else:
+            setattr(item, keyword, value)
+
+    return one_enhanced(spoil)
+
+
+def without_rescale(*indices, empty=False):
+    """Some slices tell no slope and no intercept."""
+
+    def spoil(slices):
+        for index in indices:
+            if empty:
+                slices[index].RescaleIntercept = None
+            else:
+                del slices[index].RescaleSlope, slices[index].RescaleIntercept
+
+    return spoiled(spoil)
+
+
+def frames_without_transformation(made):
+    for at in (1, 3):
+        del made.PerFrameFunctionalGroupsSequence[at].PixelValueTransformationSequence
+
+
+def slope_for_all(made):
+    """What all frames share, where none has a rescale of its own."""
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        del frame.PixelValueTransformationSequence
+    values = Dataset()
+    values.RescaleSlope, values.RescaleIntercept = 0, -1024
+    made.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = Items([values])
+
+
+def frame_not_told(made):
+    made.PerFrameFunctionalGroupsSequence = made.PerFrameFunctionalGroupsSequence[:4]
+
+
+def linked_to_nothing(folder):
+    """What DataLad leaves of a file that was not fetched."""
+    series = write(make_slices(), folder / "series")
+    (series / "IM031_5.dcm").unlink()
+    (series / "IM031_5").symlink_to("../.git/annex/objects/none")
+    return series
+
+
+def bare(keep):
+    """The last slice has no preamble, and no file meta information either if so asked."""
+
+    def make(folder):
+        series = write(make_slices(), folder / "series")
+        content = (series / "IM031_5.dcm").read_bytes()
+        (series / "IM031_5.dcm").unlink()
+        (series / "IM031_5.part").write_bytes(content[keep(content) :])
+        return series
+
+    return make
+
+
+def meta_end(content):
+    """Where the data set begins: behind the group length, which is the first element."""
+    return 144 + int.from_bytes(content[140:144], "little")
+
+
+def a_series_for_each_slice(folder):
+    slices = make_slices()
+    for number, made in enumerate(slices):
+        made.SeriesInstanceUID = f"1.2.3.5{number}"
+    return write(slices, folder / "series")
+
+
+def fewer_rows(folder):
+    """Of an image that is longer than its header tells."""
+    slices = make_slices()
+    for made in slices:
+        made.Rows -= 1
+    return write(slices, folder / "series")
 
 
 def two_phases(folder):
@@ -179,6 +280,96 @@ BAD_DICOM = {
     "empty file": BadFile("unreadable", "not a readable DICOM file: .*IM010", cut(0)),
     "empty file with no suffix": BadFile("unreadable", "not a readable", mixed("IM999", b"")),
     "text called .dcm": BadFile("unreadable", "not a readable", mixed("notes.dcm", b"notes")),
+    "zeros called like a slice": BadFile(
+        "unreadable", "IM999: .* is something else", mixed("IM999", bytes(1000))
+    ),
+    "a pointer of Git LFS": BadFile(
+        "unreadable",
+        "IM999: .* a pointer of git-annex or Git LFS",
+        mixed("IM999", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+    ),
+    "a pointer of git-annex": BadFile(
+        "unreadable", "a pointer of git-annex", mixed("IM999", b"/annex/objects/MD5E-s9--0.dcm\n")
+    ),
+    "a link to nothing": BadFile(
+        "file_missing", "IM031_5: .* a link to nothing", linked_to_nothing
+    ),
+    "no preamble": BadFile(
+        "unreadable", "IM031_5.part: .* without the preamble", bare(lambda content: 132)
+    ),
+    "no preamble and no meta information": BadFile(
+        "unreadable", "IM031_5.part: .* without the preamble", bare(meta_end)
+    ),
+    "a slice of no modality": BadFile(
+        "dicom_not_ct",
+        "of CT images alone, got modality none in .*IM031_5.dcm, of series",
+        with_values(4, Modality=None),
+    ),
+    "a slice of another modality": BadFile(
+        "dicom_not_ct", "got modality PT in .*IM031_5.dcm", with_values(4, Modality="PT")
+    ),
+    "a series for each slice": BadFile(
+        "bad_geometry", "each of the 5 CT series in .* has one", a_series_for_each_slice
+    ),
+    "no rescale in some slices": BadFile(
+        "dicom_bad_rescale",
+        "RescaleSlope, or none, but 2 of 5 have none: IM010_5.dcm, IM031_5.dcm, in series",
+        without_rescale(1, 4),
+    ),
+    "an empty intercept in one slice": BadFile(
+        "dicom_bad_rescale",
+        "RescaleIntercept, or none, but 1 of 5 have none: IM017_5.dcm",
+        without_rescale(2, empty=True),
+    ),
+    "a slope of zero": BadFile(
+        "dicom_bad_rescale",
+        "a slope not 0, got 0.0 in .*IM017_5.dcm",
+        with_values(2, RescaleSlope=0),
+    ),
+    "a slope that is no number": BadFile(
+        "dicom_bad_rescale",
+        "got nan in .*IM017_5.dcm",
+        unchecked(with_values(2, RescaleSlope="nan")),
+    ),
+    "an endless intercept": BadFile(
+        "dicom_bad_rescale",
+        "got inf in .*IM003_5.dcm",
+        unchecked(with_values(0, RescaleIntercept="inf")),
+    ),
+    "multi-frame, frames without transformation": BadFile(
+        "dicom_bad_rescale",
+        "2 of 5 have none: IM003_6.dcm frame 2, IM003_6.dcm frame 4",
+        one_enhanced(frames_without_transformation),
+    ),
+    "multi-frame, a frame without intercept": BadFile(
+        "dicom_bad_rescale",
+        "RescaleIntercept, or none, but 1 of 5 have none: IM003_6.dcm frame 3",
+        frame_rescale(2, "RescaleIntercept", None),
+    ),
+    "multi-frame, a slope of zero": BadFile(
+        "dicom_bad_rescale",
+        "got 0.0 in .*IM003_6.dcm frame 5",
+        frame_rescale(4, "RescaleSlope", 0),
+    ),
+    "multi-frame, a shared slope of zero": BadFile(
+        "dicom_bad_rescale", "got 0.0 in .*IM003_6.dcm frame 1", one_enhanced(slope_for_all)
+    ),
+    "multi-frame, no frame": BadFile(
+        "unreadable",
+        "one frame or more",
+        one_enhanced(lambda made: setattr(made, "NumberOfFrames", 0)),
+    ),
+    "multi-frame, a frame that is not described": BadFile(
+        "unreadable", "NumberOfFrames 5 and 4 of Per", one_enhanced(frame_not_told)
+    ),
+    "bits that are not the lowest": BadFile(
+        "unreadable",
+        "one less than BitsStored, got 15 and 12 in .*IM010",
+        with_values(1, BitsStored=12),
+    ),
+    "cut by its header": BadFile(
+        "unreadable", "tells of 70 bytes of pixels, but there are 84", fewer_rows
+    ),
     "multi-frame, a frame missing": BadFile(
         "dicom_missing_slice",
         "IM003_6.dcm frame 2 at .* and IM003_6.dcm frame 3",

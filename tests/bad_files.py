@@ -106,6 +106,14 @@ def nifti_of(array, *, affine=None):
     return write
 
 
+def huge_nifti(folder):
+    """A header that promises 70 TB, where memory was once asked for before the file was."""
+    header = bytearray(nib.Nifti1Image(voxels(), np.eye(4)).to_bytes())
+    header[42:48] = b"\xff\x7f" * 3
+    (folder / "ct.nii.gz").write_bytes(gzip.compress(bytes(header)))
+    return folder / "ct.nii.gz"
+
+
 def forms(folder):
     image = nib.Nifti1Image(voxels(), np.eye(4))
     image.set_qform(np.diag([-1, 1, 1, 1]), code=1)  # as if a program flipped one of the two
@@ -123,12 +131,38 @@ def bent_quaternion(folder):
     return folder / "ct.nii"
 
 
-def negative_length(folder):
-    nib.save(nib.Nifti1Image(voxels(), np.eye(4)), folder / "ct.nii")
-    content = bytearray((folder / "ct.nii").read_bytes())
-    content[42:44] = np.int16(-10).tobytes()
-    (folder / "ct.nii").write_bytes(content)
-    return folder / "ct.nii"
+def set_fields(path, **fields):
+    """Gives fields of a NIfTI header other values, in the file as it is; arrays from a place on."""
+    packed = path.name.endswith(".gz")
+    content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    size = int(np.frombuffer(content[:4], "<i4")[0])
+    kind = nib.Nifti1Header if size == nib.Nifti1Header.sizeof_hdr else nib.Nifti2Header
+    header = kind(bytes(content[:size]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:size] = header.binaryblock
+    path.write_bytes(gzip.compress(bytes(content)) if packed else bytes(content))
+    return path
+
+
+def nifti_with(*, kind=nib.Nifti1Image, name="ct.nii", of=None, **fields):
+    """A good NIfTI file in whose header fields have other values.
+
+    Args:
+        kind: Class of nibabel.
+        name: Of the file to read.
+        of: The file with the header, if it is another.
+        fields: The values.
+    """
+
+    def write(folder):
+        image = kind(voxels(), np.eye(4))
+        image.set_qform(np.eye(4), code=1)
+        nib.save(image, folder / name)
+        set_fields(folder / (of or name), **fields)
+        return folder / name
+
+    return write
 
 
 def pair_without_data(folder):
@@ -168,7 +202,7 @@ BAD_FILES = {
     "junk .nii": BadFile("unreadable", "not a readable volume", junk("ct.nii")),
     "junk .nii.gz": BadFile("unreadable", "not a readable volume", junk("ct.nii.gz")),
     "junk .nrrd": BadFile("unreadable", "not a readable volume", junk("ct.nrrd")),
-    "junk .mha": BadFile("unreadable", "has no DimSize", junk("ct.mha")),
+    "junk .mha": BadFile("unreadable", "has no NDims", junk("ct.mha")),
     "empty .nii.gz": BadFile("unreadable", "not a readable volume", junk("ct.nii.gz", b"")),
     "empty .nrrd": BadFile("unreadable", "not a readable volume", junk("ct.nrrd", b"")),
     "empty .mha": BadFile("unreadable", "not a readable volume", junk("ct.mha", b"")),
@@ -180,25 +214,33 @@ BAD_FILES = {
     "cut .nrrd": BadFile("unreadable", "not a whole volume", cut("ct.nrrd")),
     "cut gzip .nrrd": BadFile("unreadable", "not a whole vol", cut("ct.nrrd", compressed=True)),
     "cut header .nrrd": BadFile("unreadable", "not a readable vol", cut("ct.nrrd", keep=60)),
-    "cut .mha": BadFile("unreadable", "1340 of 1440 bytes of data", cut("ct.mha")),
-    "cut packed .mha": BadFile("unreadable", "packed data end", cut("ct.mha", compressed=True)),
+    "cut .mha": BadFile(
+        "unreadable", "1340 bytes of data, where its header promises 1440", cut("ct.mha")
+    ),
+    "cut packed .mha": BadFile(
+        "unreadable", "packed data (end|cannot make)", cut("ct.mha", compressed=True)
+    ),
     "flipped bit .mha": BadFile("unreadable", "not a whole volume", flipped("ct.mha")),
     "flipped bit .nrrd": BadFile("unreadable", "not a whole volume", flipped("ct.nrrd")),
     "flipped bit .nii.gz": BadFile("unreadable", "not a whole volume", flipped("ct.nii.gz")),
     "cut header .mha": BadFile("unreadable", "has no DimSize", cut("ct.mha", keep=60)),
     "huge .mha": BadFile(
         "unreadable",
-        "1440 of 14400000000 bytes",
+        "1440 bytes of data, .* promises 14400000000",
         itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 100000 9000 8"),
     ),
+    "huge .nii.gz": BadFile("unreadable", "bytes of packed data cannot make", huge_nifti),
     "odd size .mha": BadFile(
         "unreadable",
-        "invalid literal",
+        "DimSize must be whole numbers",
         itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 10 9 z"),
     ),
-    ".mhd without its data": BadFile("file_missing", "no such file: ct.raw", mhd_without_data),
+    ".mhd without its data": BadFile("file_missing", "no such file: 'ct.raw'", mhd_without_data),
     ".hdr without its data": BadFile("unreadable", "not a (whole|read)", pair_without_data),
-    "Analyze": BadFile("unreadable", "not a NIfTI volume", analyze),
+    "gzip called .nii": BadFile(
+        "unreadable", "packed, so name it .nii.gz", junk("ct.nii", gzip.compress(b"0" * 999))
+    ),
+    "Analyze": BadFile("unreadable", "no header of NIfTI", analyze),
     "NaN .nii.gz": BadFile("not_finite", "must be finite", nifti_of(NAN)),
     "NaN .nrrd": BadFile("not_finite", "must be finite", itk_of("ct.nrrd", NAN)),
     "RGB .nii.gz": BadFile("not_scalar", "must be numbers", nifti_of(np.zeros(SHAPE, RGB))),
@@ -209,7 +251,9 @@ BAD_FILES = {
     ),
     "2D .nii.gz": BadFile("bad_geometry", "three dimensions", nifti_of(voxels(shape=(9, 8)))),
     "2D .mha": BadFile("bad_geometry", "three dim", itk_of("ct.mha", voxels(shape=(9, 8)))),
-    "negative length .nii": BadFile("bad_geometry", r"\(-10, 9, 10\)", negative_length),
+    "negative length .nii": BadFile(
+        "bad_geometry", r"\(-10, 9, 10\)", nifti_with(dim=[3, -10, 9, 10, 1, 1, 1, 1])
+    ),
     "4D .nii.gz": BadFile("bad_geometry", "three dimensions", nifti_of(voxels(shape=(5, 4, 3, 2)))),
     "4D .nrrd": BadFile("bad_geometry", r"\(10, 9, 8, 2\)", four_dimensional("ct.nrrd")),
     "4D .mha": BadFile("bad_geometry", r"\(10, 9, 8, 2\)", four_dimensional("ct.mha")),
@@ -230,6 +274,65 @@ BAD_FILES = {
     ),
     "flat .mha": BadFile(
         "bad_affine", "invertible", itk_with("ct.mha", MATRIX, b"1 0 0 0 1 0 0 0 0")
+    ),
+    # -- NIfTI headers that leave open where the voxels are, or their scale
+    **{
+        f"vox_offset {offset} of {kind.__name__}": BadFile(
+            "unreadable",
+            "vox_offset must be a whole number",
+            nifti_with(kind=kind, name=name, of=of, vox_offset=offset),
+        )
+        for kind, name, of, offsets in (
+            (nib.Nifti1Image, "ct.nii", None, (0, 351, 352.5, -16, np.nan, np.inf, 1e30)),
+            (nib.Nifti1Image, "ct.nii.gz", None, (0, 1e30)),
+            (nib.Nifti2Image, "ct.nii", None, (0, 352, -16, 2**40)),
+            (nib.Nifti1Pair, "ct.hdr", None, (-16, 0.5)),
+            (nib.Nifti1Pair, "ct.img", "ct.hdr", (-16,)),
+        )
+        for offset in offsets
+    },
+    "vox_offset beyond the file": BadFile(
+        "unreadable", "not a whole volume", nifti_with(vox_offset=4096)
+    ),
+    "vox_offset beyond the packed file": BadFile(
+        "unreadable", "not a whole volume", nifti_with(name="ct.nii.gz", vox_offset=2**30)
+    ),
+    "more voxels than bytes": BadFile(
+        "unreadable",
+        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        nifti_with(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+    ),
+    "more voxels than packed bytes": BadFile(
+        "unreadable",
+        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        nifti_with(name="ct.nii.gz", dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+    ),
+    "more voxels than numbers count": BadFile(
+        "unreadable",
+        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        nifti_with(kind=nib.Nifti2Image, dim=[3, 2**21, 2**21, 2**20, 1, 1, 1, 1]),
+    ),
+    "n+1 in a pair": BadFile(
+        "unreadable",
+        "magic must be b'ni1'",
+        nifti_with(kind=nib.Nifti1Pair, name="ct.hdr", magic=b"n+1"),
+    ),
+    "ni1 in one file": BadFile("unreadable", r"magic must be b'n\+1'", nifti_with(magic=b"ni1")),
+    **{
+        f"slope {slope}, intercept {inter}": BadFile(
+            "not_finite",
+            "scl_slope and scl_inter must be finite",
+            nifti_with(scl_slope=slope, scl_inter=inter),
+        )
+        for slope, inter in ((np.nan, 0), (np.nan, np.nan), (-np.inf, 0), (1, np.nan), (0, np.inf))
+    },
+    "sform of unit cosines": BadFile(
+        "qform_sform_disagree",
+        r"voxels of 1, 1, 1 and 2, 1, 5 mm \(x, y, z\)",
+        nifti_with(pixdim=[1, 2, 1, 5, 0, 0, 0, 0], qform_code=0, sform_code=1),
+    ),
+    "qfac of no meaning": BadFile(
+        "bad_affine", r"pixdim\[0\] of 1 or -1, got -2", nifti_with(pixdim=[-2] + [1] * 7)
     ),
     "qform flipped": BadFile("qform_sform_disagree", "14 mm apart", forms),
     "qform no rotation": BadFile("bad_affine", "must be a rotation", bent_quaternion),

@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from bad_dicom import BAD_DICOM
-from bad_files import BAD_FILES, RGB
+from bad_files import BAD_FILES, RGB, set_fields
 from dicom_series import make_slices
 from dicom_series import write as write_series
 from small_cases import AFFINE, write_case
 
-from fcnseg.volumes import Volume, write_volume
+from fcnseg.volumes import Volume, read_geometry, write_volume
 
 SHAPE = (12, 14, 16)
 
@@ -140,11 +140,39 @@ def enlarge(files: Files) -> None:
         path.write_bytes(gzip.compress(bytes(header)))
 
 
+def header(*parts: str, **fields: Any) -> Spoil:
+    """Other values in the NIfTI headers of image, label or both."""
+
+    def spoil(files: Files) -> None:
+        for part in parts or ("image", "label"):
+            set_fields(getattr(files, part), **fields)
+
+    return spoil
+
+
 def as_nrrd(files: Files) -> None:
     picture = sitk.GetImageFromArray(CT)
     picture.SetSpacing((5, 7.5, 10))
     files.image = files.image.with_name("image.nrrd")
     sitk.WriteImage(picture, str(files.image))
+
+
+def itk_pair(suffix: str, old: bytes, new: bytes, *parts: str) -> Spoil:
+    """Image and label in an ITK format, slices enough for voxels of 1 mm; some headers changed."""
+
+    def spoil(files: Files) -> None:
+        for part, array in {"image": THICK, "label": np.uint8(THICK > 900)}.items():
+            picture = sitk.GetImageFromArray(array)
+            picture.SetSpacing((5, 7.5, 10))
+            path = files.image.with_name(f"{part}{suffix}")
+            sitk.WriteImage(picture, str(path))
+            if part in parts:
+                content = path.read_bytes()
+                assert content.count(old) == 1
+                path.write_bytes(content.replace(old, new))
+            setattr(files, part, path)
+
+    return spoil
 
 
 def overlapping(files: Files) -> None:
@@ -162,6 +190,15 @@ def series_as_label(files: Files) -> None:
     """The CT once more in the place of its DICOM segmentation."""
     slices = make_slices(CT, spacing=(10, 7.5, 5))
     files.image = files.label = write_series(slices, files.image.parent / "series")
+
+
+def two_scans(files: Files) -> None:
+    """Every other slice of a series is of a second acquisition."""
+    slices = make_slices(CT, spacing=(10, 7.5, 5))
+    for z, made in enumerate(slices):
+        made.AcquisitionNumber = 1 + z % 2
+    files.image = write_series(slices, files.image.parent / "series")
+    label(LIVER * np.uint8(5), read_geometry(files.image).affine)(files)
 
 
 def masks(**arrays) -> Spoil:
@@ -204,6 +241,10 @@ def random_hu(shape=SHAPE, low=-1000, high=1000) -> np.ndarray:
 
 
 CT = random_hu()
+THICK = random_hu((90, 14, 16))
+"""HU of slices that make a patient also where they are 1 mm apart."""
+POSITIVE = np.diag([5.0, 7.5, 10, 1])
+"""The affine that is taken where a header leaves the orientation open."""
 ZEROS = np.zeros(SHAPE)
 LIVER = np.zeros(SHAPE, np.uint8)
 LIVER[3:8, 3:9, 4:10] = 1
@@ -271,6 +312,85 @@ OF_CASES = {
         "image",
         both(CT, with_affine(r1c2=4, r2c2=9)),
     ),
+    "codes of qform and sform 0": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 0 and 0; taken where accepted: x = pixdim",
+        "image",
+        header(qform_code=0, sform_code=0),
+    ),
+    "codes of no meaning": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "must be 1 to 5, .* got 6 and -1",
+        "image",
+        header(qform_code=6, sform_code=-1),
+    ),
+    "one code of no meaning": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 1 and 77; taken where accepted: the other form",
+        "image",
+        header(sform_code=77),
+    ),
+    "codes of the label 0": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "got 0 and 0",
+        "label",
+        in_turn(both(CT, POSITIVE), header("label", qform_code=0, sform_code=0)),
+    ),
+    "pixdim 0": Malformed(
+        "inspect",
+        "spacing_unknown",
+        r"positive .* got 5, 7\.5, 0 \(x, y, z\); taken where accepted: 5, 7\.5, 1$",
+        "image",
+        in_turn(both(THICK, AFFINE), header(sform_code=0, pixdim=[1, 5, 7.5, 0, 0, 0, 0, 0])),
+    ),
+    "pixdim NaN": Malformed(
+        "inspect",
+        "spacing_unknown",
+        "got nan, 7.5, 10 .*: the lengths of sform$",
+        "image",
+        header(qform_code=0, pixdim=[1, np.nan, 7.5, 10, 0, 0, 0, 0]),
+    ),
+    "pixdim negative": Malformed(
+        "inspect",
+        "spacing_unknown",
+        r"got -5, 7\.5, 10 .*: 5, 7\.5, 10$",
+        "image",
+        header(sform_code=0, pixdim=[1, -5, 7.5, 10, 0, 0, 0, 0]),
+    ),
+    "MetaImage without its direction": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "TransformMatrix must be in the header; taken where accepted: the axes grow to left, post",
+        "image",
+        itk_pair(".mha", b"TransformMatrix", b"Nothing", "image", "label"),
+    ),
+    "MetaImage label without its direction": Malformed(
+        "inspect or convert",
+        "orientation_unknown",
+        "TransformMatrix must be in the header",
+        "label",
+        itk_pair(".mha", b"TransformMatrix", b"Nothing", "label"),
+    ),
+    "MetaImage without spacing": Malformed(
+        "inspect",
+        "spacing_unknown",
+        "ElementSpacing must be in the header; taken where accepted: 1 mm",
+        "image",
+        itk_pair(".mha", b"ElementSpacing", b"Nothing", "image", "label"),
+    ),
+    "NRRD without space": Malformed(
+        "inspect",
+        "orientation_unknown",
+        "space must be of a patient, as left-posterior-superior, got ''",
+        "image",
+        itk_pair(
+            ".nrrd", b"space: left-posterior-superior", b"space dimension: 3", "image", "label"
+        ),
+    ),
     "too large": Malformed(
         "inspect", "too_large", "1073741824 voxels, .* got 35181150961663", "image", enlarge
     ),
@@ -321,6 +441,14 @@ OF_CASES = {
         "values are -1400 to -401, but 99.5% lie below -4",
         "image",
         image(random_hu(low=-1400, high=-400)),
+    ),
+    "two scans in one series": Malformed(
+        "convert",
+        "dicom_mixed_scans",
+        "of one AcquisitionNumber must not lie between those of another, got 1 in IM003_5.dcm, 2"
+        " in IM010_5.dcm, 1 in IM017_5.dcm, of series",
+        "image",
+        two_scans,
     ),
     "one NaN": Malformed(
         "convert",
@@ -495,6 +623,13 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
         set(),
     ),
     "doubles": (image(CT.astype(np.float64)), set()),
+    "rows of the label from back to front": (
+        label(
+            LIVER[:, ::-1] * np.uint8(5),
+            AFFINE @ np.array([[1, 0, 0, 0], [0, -1, 0, 13], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        ),
+        set(),
+    ),
     "float noise in the affine": (label(LIVER * np.uint8(5), AFFINE * (1 + 1e-8)), set()),
     "ids as doubles": (label(LIVER * 5.0), set()),
     "masks": (masks(liver=LIVER, spleen=np.roll(LIVER, 6, axis=0)), set()),
@@ -523,7 +658,7 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
 # Sound files where a package, or memory, is lacking.
 UNLUCKY = {
     "no package": Malformed(
-        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", as_nrrd
+        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", series_as_label
     ),
-    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", enlarge),
+    "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", no_spoil),
 }

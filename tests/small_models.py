@@ -29,6 +29,9 @@ AFFINE = np.array(
     ]
 )
 
+CROP = ("field_of_view_implausible",)
+"""What `--accept` must name for volumes of a few thousand voxels."""
+
 
 def make_info(config: Config = CONFIG, **changes) -> ModelInfo:
     facts = {

@@ -46,13 +46,13 @@ def assert_same_runs(one, other):
     assert all(np.array_equal(*pair) for pair in zip(*best, strict=True))
 
 
-def stop_after(monkeypatch, step):
-    """Sends this process a SIGTERM in the midst of a step."""
+def stop_after(monkeypatch, step, *, number=signal.SIGTERM):
+    """Sends this process a signal in the midst of a step."""
     do_steps = TrainingLoop._steps
 
     def steps_and_signal(self, *args):
         if self.progress.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         do_steps(self, *args)
 
     monkeypatch.setattr(TrainingLoop, "_steps", steps_and_signal)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_training import AUGMENTED_IN_THE_STEP, CONFIG, train_on
 
 from fcnseg.config import override
@@ -55,6 +57,25 @@ def test_parts_train_like_the_whole(dataset, tmp_path, settings):
     weights = [load_run(run.run_dir)[0].get_weights() for run in runs]
     for whole, parts in zip(*weights, strict=True):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param(AUGMENTED_IN_THE_STEP, id="augmented", marks=pytest.mark.slow),
+    ],
+)
+def test_parts_are_trained_without_a_warning_of_autograph(dataset, tmp_path, caplog, settings):
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)  # where it does not propagate
+    try:
+        with caplog.at_level(logging.WARNING):
+            changes = {**settings, "training.epochs": 1, "training.steps_per_epoch": 1}
+            train(in_parts(changes, 2), dataset, tmp_path / "run")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not [text for text in caplog.messages if "AutoGraph" in text or "report this" in text]
 
 
 @pytest.mark.slow

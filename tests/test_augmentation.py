@@ -14,7 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from fcnseg.config import AugmentationConfig
 from fcnseg.data.augmentation import Augmentation
-from fcnseg.data.augmentation.deformation import control_points, spline_weights
+from fcnseg.data.augmentation.deformation import (
+    control_points,
+    displacements,
+    spline_weights,
+)
 
 # Rotation, translation and deformation of Roth et al. 2018.
 PAPER = AugmentationConfig(
@@ -192,7 +196,11 @@ def test_seed_decides_the_draw():
 
 @pytest.mark.parametrize(
     ("config", "spacing"),
-    [(PAPER, (1.0, 1.0, 1.0)), (PAPER, THICK), (dataclasses.replace(PAPER, scale=(0.5, 2)), THICK)],
+    [
+        (PAPER, (1.0, 1.0, 1.0)),
+        (PAPER, THICK),
+        (dataclasses.replace(PAPER, scale=(0.5, 2)), THICK),
+    ],
 )
 def test_source_holds_whatever_is_drawn(config, spacing):
     augmentation = make(config, spacing=spacing)
@@ -216,6 +224,43 @@ def test_spline_weights_are_shares_of_four_control_points(length):
     assert (weights >= 0).all()
     assert ((weights > 0).sum(axis=1) <= 4).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("spacing", "length"), [(8.0, 33), (24.0, 49), (24.0, 96)])
+def test_field_has_the_drawn_displacements_at_its_control_points(spacing, length):
+    """A spline through the drawn values, as SciPy finds it; the grid is mirrored at its ends."""
+    count = control_points(length, spacing)
+    drawn = np.random.default_rng(0).uniform(-4, 4, count)
+    field = spline_weights(length, spacing, of="field") @ drawn
+    at = (np.arange(length) - (length - 1) / 2) / spacing + (count - 1) / 2
+    expected = ndimage.map_coordinates(drawn, [at], order=3, mode="mirror")
+    np.testing.assert_allclose(field, expected, atol=1e-5)
+    points = np.flatnonzero(at == np.round(at))
+    assert len(points) >= 3 or length == 96  # whose centre lies between two control points
+    np.testing.assert_allclose(field[points], drawn[at[points].astype(int)], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("deformation_of", "rms", "largest"),
+    [("coefficients", 0.76, (2.0, 3.2)), ("field", 1.9, (3.9, 4.0))],
+)
+def test_size_of_the_deformation(deformation_of, rms, largest):
+    """Along each axis, of the paper's 4 voxels; docs/augmentation.md has these numbers."""
+    config = AugmentationConfig(deformation_voxels=(4, 4, 4), deformation_of=deformation_of)
+    augmentation = make(config, size=(96, 96, 96))
+    moved = np.array(displacements(draw(augmentation, 20)["control"], (96, 96, 96), config))
+    assert np.sqrt((moved**2).mean()) == pytest.approx(rms, rel=0.05)
+    assert largest[0] < np.abs(moved).max() <= largest[1]
+
+
+def test_deformation_of_the_field_moves_voxels_so():
+    config = dataclasses.replace(PAPER, deformation_of="field", control_spacing_voxels=(5, 5, 5))
+    augmentation = make(config)
+    control = draw(augmentation)["control"]
+    field = [each.numpy() for each in displacements(control, SIZE, config)]
+    rows = [np.abs(spline_weights(n, 5.0, of="field")).sum(axis=1).max() for n in SIZE]
+    assert np.prod(rows) > 1.5  # beyond what is drawn, so that it is clipped
+    assert 3 < np.abs(field).max() <= 4
 
 
 @pytest.mark.parametrize("config", [PAPER, EVERYTHING], ids=["paper", "everything"])

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import make_hu, make_info, make_network, make_oblique_volume, write_run
+from small_models import CROP, make_hu, make_info, make_network, make_oblique_volume, write_run
 
 from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter, predict_volume
@@ -56,7 +56,9 @@ def test_networks_that_give_other_tiles_are_refused():
 def test_command_averages_runs_over_flips(tmp_path):
     runs = tuple(write_run(tmp_path / f"run_{seed}", seed=seed) for seed in range(2))
     write_volume(make_oblique_volume(), tmp_path / "case.nii")
-    PredictCommand(runs, tmp_path / "case.nii", tmp_path / "masks", flips=("z", "x")).run()
+    PredictCommand(
+        runs, tmp_path / "case.nii", tmp_path / "masks", flips=("z", "x"), accept=CROP
+    ).run()
     mask = np.asarray(nib.load(tmp_path / "masks/case.nii.gz").dataobj).T
     volume = read_ct(tmp_path / "case.nii")
     both = make_segmenter(*load_runs(runs), flips=("z", "x"))

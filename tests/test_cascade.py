@@ -6,7 +6,7 @@ import keras
 import nibabel as nib
 import numpy as np
 import pytest
-from small_models import write_run
+from small_models import CROP, write_run
 
 from fcnseg.errors import InputError
 from fcnseg.predict import PredictCommand
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def predict(folder, name, **how):
-    PredictCommand((folder / "fine",), folder / "case.nii", folder / name, **how).run()
+    PredictCommand((folder / "fine",), folder / "case.nii", folder / name, **how, accept=CROP).run()
     return np.asarray(nib.load(folder / name / "case.nii.gz").dataobj).T
 
 
@@ -80,5 +80,5 @@ def test_dilation_below_zero_is_refused(folder, tmp_path):
     command = PredictCommand(
         (folder / "fine",), folder / "case.nii", tmp_path / "masks", dilation_voxels=-1
     )
-    with pytest.raises(InputError, match="dilation_voxels must be 0 or more, got -1"):
+    with pytest.raises(InputError, match="dilation_voxels must be 0 to 512, got -1"):
         command.run()

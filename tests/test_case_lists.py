@@ -45,11 +45,13 @@ def test_csv_paths_are_relative_to_the_folder_of_the_file(tmp_path):
         tmp_path,
         "label,case_id,image,patient_id,split,series_uid\n"
         "l/b.nii.gz,b,/data/dicom,Müller,test,1.2.3\n"
-        "gs://bucket/a.nii,a,images/a.nii,,,\n",
+        "gs://bucket/a.nii,a,images/a.nii,,,\n"
+        "file:///d/c%201.nii,c,file:///d/c.nii,,,\n",
     )
     assert read_cases_csv(path).cases == (
         Case("a", f"{tmp_path}/images/a.nii", "gs://bucket/a.nii", "a", None),
         Case("b", "/data/dicom", f"{tmp_path}/l/b.nii.gz", "Müller", "test", "1.2.3"),
+        Case("c", "/d/c.nii", "/d/c 1.nii", "c", None),
     )
 
 
@@ -261,6 +263,10 @@ def renamed(**labels):
         (renamed(background=0, liver="x"), "labels of .*dataset.json must be names and ids"),
         (renamed(background=0, liver=1, spleen=2, tumour=3), r"it lacks 3 \(tumour\)"),
         (renamed(background=0, all=[1, 2, 7]), r"it lacks 7 \(all\)"),
+        (renamed(background=0, liver=1, ignore=2), r"under `ignored` what .* names ignore, .* 2$"),
+        (MSD | {"labels": {"0": "background", "1": "liver", "255": "Ignore"}}, "it lacks 255$"),
+        (V2 | {"dataset": {"a": {"images": [], "label": "a.nii"}}}, "dataset.a.images"),
+        (V2 | {"dataset": {"a": {"images": ["a", "b"], "label": "c"}}}, "dataset.a.images"),
         (renamed(background=0, Spleen=1, Liver=2), r"by liver, got the ids \[1\] and \[2\]"),
     ],
 )
@@ -280,6 +286,75 @@ def test_nnunets_ignore_label_is_listed_where_it_is_ignored(tmp_path):
     path = write_dataset_json(tmp_path, renamed(background=0, liver=1, ignore=3), "_0000")
     label_map = LabelMap(LABEL_MAP.classes, ignored=(3,))
     assert len(cases_of_dataset_json(path, label_map)) == 2
+
+
+# An id that nobody outlined, and how a label map may get it wrong.
+@pytest.mark.parametrize(
+    ("unlisted", "classes", "ignored"),
+    [
+        ("background", {"background": (0,), "liver": (1,)}, ()),
+        ("background", {"background": (0, 3), "liver": (1,)}, ()),
+        ("reject", {"background": (0, 3), "liver": (1,)}, ()),
+        ("reject", {"background": (0,), "liver": (1,), "spleen": (3,)}, ()),
+        ("reject", {"background": (0,), "liver": (1,), "ignore": (3,)}, ()),
+        ("background", {"background": (0,), "liver": (1,)}, (4,)),
+    ],
+)
+@pytest.mark.parametrize("form", ["decathlon", "nnU-Net v2", "regions"])
+def test_nnunets_ignore_label_never_becomes_a_class(tmp_path, form, unlisted, classes, ignored):
+    labels = {
+        "decathlon": {"0": "background", "1": "liver", "3": "ignore"},
+        "nnU-Net v2": {"background": 0, "liver": 1, "ignore": 3},
+        "regions": {"background": 0, "all": [1, 2], "liver": 1, "ignore": 3},
+    }[form]
+    path = write_dataset_json(tmp_path, V2 | {"labels": labels}, "_0000")
+    label_map = LabelMap(classes, unlisted, ignored)
+    with pytest.raises(InputError, match=r"must list under `ignored` .* it lacks 3$"):
+        cases_of_dataset_json(path, label_map)
+    assert len(cases_of_dataset_json(path, label_map, labelled=False)) == 2
+
+
+def test_the_keys_of_nnunets_dataset_are_the_case_ids(tmp_path):
+    """File names may be the same in each folder."""
+    write(tmp_path, *(f"{site}/{name}.nii.gz" for site in "ab" for name in ("ct", "seg")))
+    dataset = {
+        f"site_{site}": {"images": [f"{site}/ct.nii.gz"], "label": f"{site}/seg.nii.gz"}
+        for site in "ab"
+    }
+    write(tmp_path, "dataset.json", text=json.dumps(V2 | {"dataset": dataset}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert found.cases == tuple(
+        Case(
+            f"site_{site}",
+            f"{tmp_path}/{site}/ct.nii.gz",
+            f"{tmp_path}/{site}/seg.nii.gz",
+            f"site_{site}",
+        )
+        for site in "ab"
+    )
+
+
+def test_a_listed_case_without_label_is_rejected_where_labels_are_wanted(tmp_path):
+    write(tmp_path, "a.nii.gz", "b.nii.gz", "seg/a.nii.gz")
+    dataset = {
+        "a": {"images": ["a.nii.gz"], "label": "seg/a.nii.gz"},
+        "b": {"images": ["b.nii.gz"]},
+    }
+    write(tmp_path, "dataset.json", text=json.dumps(V2 | {"dataset": dataset}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert [case.case_id for case in found.cases] == ["a"]
+    assert rejected(found) == [("b", "file_missing")]
+    alone = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP, labelled=False)
+    assert [case.case_id for case in alone.cases] == ["a", "b"]
+
+
+def test_equal_names_in_two_folders_of_the_decathlon_are_named(tmp_path):
+    write(tmp_path, *(f"{site}/{name}.nii.gz" for site in "ab" for name in ("ct", "seg")))
+    training = [{"image": f"{site}/ct.nii.gz", "label": f"{site}/seg.nii.gz"} for site in "ab"]
+    write(tmp_path, "dataset.json", text=json.dumps(MSD | {"training": training}))
+    found = cases_of_dataset_json(f"{tmp_path}/dataset.json", LABEL_MAP)
+    assert rejected(found) == [("ct", "duplicate_case")] * 2
+    assert {reject.file for reject in found.rejects} == {f"{tmp_path}/{s}/ct.nii.gz" for s in "ab"}
 
 
 def test_regions_of_several_ids_may_be_classes_of_their_own(tmp_path):
@@ -307,6 +382,25 @@ def test_a_folder_a_subject(tmp_path):
     )
     alone = cases_of_totalsegmentator(root, labelled=False)
     assert [case.label for case in alone.cases] == [None] * 3
+
+
+def test_suffixes_in_capitals_are_the_same_suffixes(tmp_path):
+    write(tmp_path, "ts/s1/CT.NII.GZ", "ts/s1/segmentations/liver.NII.GZ", "ts/s2/ct.nii.gz")
+    found = cases_of_totalsegmentator(f"{tmp_path}/ts")
+    assert [Path(case.image).name for case in found.cases] == ["CT.NII.GZ", "ct.nii.gz"]
+    write(tmp_path, "ts/s2/ct.NII.gz")
+    found = cases_of_totalsegmentator(f"{tmp_path}/ts")
+    assert rejected(found) == [("s2", "duplicate_case")] * 2
+
+    write(tmp_path, "images/a_0000.NII.GZ", "images/b.Nii", "images/c.MHA", "images/d.Nrrd")
+    write(tmp_path, "labels/a.nii.gz", "labels/b.NII.GZ", "labels/c.SEG.NRRD", "labels/d.mha")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert [case.case_id for case in found.cases] == ["a", "b", "c", "d"]
+    assert not found.rejects
+    write(tmp_path, "images/a.nii.gz")
+    found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
+    assert rejected(found) == [("a", "duplicate_case")] * 2
+    assert {Path(reject.file).name for reject in found.rejects} == {"a.nii.gz", "a_0000.NII.GZ"}
 
 
 def test_the_splits_of_its_meta_csv_hold(tmp_path):

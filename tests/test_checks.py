@@ -18,7 +18,7 @@ from fcnseg.conversion.cases import Case
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
 from fcnseg.conversion.preprocessing import Preprocessing
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS
+from fcnseg.conversion.rejects import ACCEPTABLE, CODES, COMMANDS, WARNINGS, commands_of
 from fcnseg.volumes import AIR_HU, Geometry, LabelMap, Volume, read_ct, write_volume
 
 ROOT = Path(__file__).parent.parent
@@ -189,7 +189,9 @@ def test_real_scans_pass(real_data, name):
 
 def test_the_page_tells_of_each_code_what_the_tables_tell():
     page = (ROOT / "docs/checks.md").read_text()
-    rows = re.findall(r"^\| `(\w+)`(\*?) \| (.+) \| (.+) \|$", page, re.MULTILINE)
-    assert {code: meaning for code, _, meaning, _ in rows} == CODES | WARNINGS
+    rows = re.findall(r"^\| `(\w+)`(\*?) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert {code: meaning for code, _, _, meaning, _ in rows} == CODES | WARNINGS
     assert len(rows) == len(CODES) + len(WARNINGS)
-    assert {code for code, star, _, _ in rows if star} == set(ACCEPTABLE)
+    assert {code for code, star, _, _, _ in rows if star} == set(ACCEPTABLE)
+    told = {code: COMMANDS if by == "all" else tuple(by.split(", ")) for code, _, by, _, _ in rows}
+    assert told == {code: commands_of(code) for code in told}

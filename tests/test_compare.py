@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 
@@ -90,6 +91,50 @@ def test_equal_runs_have_no_evidence_of_a_difference():
 def test_what_cannot_be_compared_is_refused(other, message):
     with pytest.raises(InputError, match=message):
         compare(run(0.5), other)
+
+
+def against(evaluation, **digests):
+    return dataclasses.replace(evaluation, labels_sha256=digests)
+
+
+def test_runs_against_different_labels_are_refused():
+    one = against(run(0.5, 0.5), c0="1", c1="2")
+    compare(one, against(run(0.75, 0.5), c0="1", c1="2"))
+    with pytest.raises(InputError, match="against the same labels.* 1 of 2 cases differ: c1"):
+        compare(one, against(run(0.75, 0.5), c0="1", c1="3"))
+
+
+def with_truth_ml(evaluation, truth_ml):
+    cases = {
+        case_id: {
+            organ: dataclasses.replace(scores, truth_ml=truth_ml)
+            for organ, scores in organs.items()
+        }
+        for case_id, organs in evaluation.cases.items()
+    }
+    return dataclasses.replace(evaluation, cases=cases)
+
+
+def test_labels_of_an_older_evaluation_are_known_by_their_volumes(caplog):
+    older = with_truth_ml(run(0.5), 100.0)
+    newer = against(with_truth_ml(run(0.75), 100.0), c0="1")
+    compare(older, newer)
+    assert "by the volumes of organs alone in 1 of 1 cases, as an evaluation is older: c0" in (
+        caplog.text
+    )
+    with pytest.raises(InputError, match="against the same labels.* 1 of 1 cases differ: c0"):
+        compare(older, against(with_truth_ml(run(0.75), 101.0), c0="1"))
+
+
+def test_a_comparison_is_replaced_only_when_told_to(tmp_path):
+    run(0.5, 0.6).write(tmp_path)
+    command = CompareCommand(tmp_path, tmp_path, tmp_path / "out")
+    command.run()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputError, match="comparison.html is there already: give --overwrite"):
+        command.run()
+    dataclasses.replace(command, overwrite=True).run()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_the_command_writes_page_csv_and_json(tmp_path, capsys):

@@ -45,6 +45,16 @@ def test_left_out_keys_keep_their_defaults():
         ({"model": {"skip": "add"}}, "model.skip: .*'sum' or 'concat', got 'add'"),
         ({"patches": {"size": [8, 8, 8]}}, "overlap must be smaller than patches.size"),
         (["model"], "dictionary"),
+        ({1: {}}, "config.yaml"),
+        ({"model": {1: 2}}, "config.yaml"),
+        ({"model": None}, "model: "),
+        ("model", "dictionary"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: .*finite"),
+        ({"model": {"hu_window": [0, float("inf")]}}, "model.hu_window.1: .*finite"),
+        ({"augmentation": {"scale": [1, float("inf")]}}, "augmentation.scale.1: .*finite"),
+        ({"loss": {"class_weights": [1, float("inf")]}}, r"class_weights.*\.1: .*finite"),
+        ({"loss": {"class_weights": "cubic"}}, "class_weights.*'simple' or 'square', got 'cubic'"),
+        ({"loss": {"level_weights": [1, 2]}}, "one number an output, or none, got .* for 1"),
     ],
 )
 def test_bad_configuration_is_named(tmp_path, mapping, message):
@@ -72,6 +82,10 @@ def test_override_by_dotted_key_leaves_the_original():
         override(config, {"training.lr": 1})
     with pytest.raises(ConfigError, match="training: "):
         override(config, {"training": 1})
+    with pytest.raises(ConfigError, match="unknown key 'training.epochs.x': epochs is a value"):
+        override(config, {"training.epochs.x": 1})
+    with pytest.raises(ConfigError, match="unknown section 'trainings'"):
+        override(config, {"trainings.epochs": 1})
 
 
 def test_mapping_holds_plain_values_only():

@@ -21,6 +21,7 @@ from fcnseg.errors import InputError
 from fcnseg.records import encode_record
 from fcnseg.records.schema import MOST_COORDINATES
 from fcnseg.volumes import LabelMap, Volume, read_ct, to_canonical, write_volume
+from fcnseg.volumes.file_voxels import FileVoxels
 
 # -- splits
 
@@ -260,11 +261,13 @@ def test_a_bad_case_is_rejected_with_its_code(preprocessing, case, name):
     assert Reject.from_json(reject.to_json()) == reject
 
 
-def test_what_nobody_foresaw_is_rejected_with_its_place(preprocessing, case):
-    enlarge(Path(case.image), Path(case.label))
-    checks = CheckOptions(max_case_voxels=2**62)
+def test_what_nobody_foresaw_is_rejected_with_its_place(preprocessing, case, monkeypatch):
+    def read(voxels):
+        raise MemoryError(f"no room for {voxels.shape}")
+
+    monkeypatch.setattr(FileVoxels, "read", read)
     try:
-        dataclasses.replace(preprocessing, checks=checks).convert(case)
+        preprocessing.convert(case)
     except Exception as error:
         reject = Reject.of(error, case_id="a", stage="convert")
     assert (reject.code, reject.file) == ("unexpected_error", "")

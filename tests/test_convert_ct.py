@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,41 @@ def test_each_case_arrives_once_in_the_split_of_its_patient(cases, tmp_path):
     assert all(len(splits) == 1 for splits in patients.values())
     assert info.class_names == ("background", "liver", "spleen")
     assert info.spacing_mm == (10.0, 7.5, 7.5)
+
+
+def test_paths_may_be_urls_of_local_files(tmp_path, capsys):
+    """As flags and in the list of cases; the records are those of plain paths."""
+    cases = write_cases(tmp_path / "in 1", count=3)
+    command(cases, tmp_path / "out").run()
+    root = (tmp_path / "in 1").as_uri()
+    assert root.startswith("file:///")
+    assert "%20" in root
+    rows = (
+        cases.read_text()
+        .replace(",images/", f",{root}/images/")
+        .replace(",labels/", f",{root}/labels/")
+    )
+    cases.with_name("urls.csv").write_text(rows)
+    flags = {"label_map": f"{root}/label_map.yaml", "output": f"{tmp_path.as_uri()}/of urls"}
+    dataclasses.replace(command(cases, tmp_path), cases=f"{root}/urls.csv", **flags).run()
+    folders = {"images": f"{root}/images", "labels": f"{root}/labels", "cases": None}
+    flags |= {"output": f"FILE://localhost{tmp_path}/of folders"}
+    dataclasses.replace(command(cases, tmp_path), **folders, **flags).run()
+
+    wanted = {case.case_id: case.image.tobytes() for case in records_of(tmp_path / "out")}
+    for name in ("of urls", "of folders"):
+        found = {case.case_id: case.image.tobytes() for case in records_of(tmp_path / name)}
+        assert found == wanted
+    with pytest.raises(SystemExit) as caught:
+        main(["--cases", "file://elsewhere/cases.csv", "--label_map", "m", "--output", "o"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: a file URL must be file:///FOLDER/NAME, got file://elsewhere/cases.csv"
+    )
+
+
+def records_of(folder: Path) -> list[Record]:
+    return [case for path in sorted(folder.glob("*.tfrecord")) for case in read_cases(path)]
 
 
 def test_the_manifest_describes_the_files(cases, tmp_path):
@@ -322,13 +358,63 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(cases, tmp_path,
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
 
-    command(cases, tmp_path / "out", spacing_mm=(20.0, 20.0, 20.0)).run()
+    command(cases, tmp_path / "out").run()
     assert "is complete already" in caplog.text
     assert contents(tmp_path / "out") == before | {"notes.txt": b"mine"}
 
     command(cases, tmp_path / "out", spacing_mm=(20.0, 20.0, 20.0), overwrite=True).run()
     assert read_dataset_info(tmp_path / "out").spacing_mm == (20.0, 20.0, 20.0)
     assert (tmp_path / "out" / "notes.txt").exists()
+
+
+FEWER = "fewer.csv"
+OTHER_JOBS = {
+    "spacing_mm": ({"spacing_mm": (20.0, 20.0, 20.0)}, r"spacing_mm was \[10.0, 7.5, 7.5\] and is"),
+    "split_seed": ({"split_seed": 7}, "split_seed was 0 and is 7 now"),
+    "accept": ({"accept": ("label_empty",)}, "checks was .* and is"),
+    "label_map": ({"label_map": "other.yaml"}, "label_map was .*liver.* and is .*spleen"),
+    "cases": ({"cases": FEWER}, "cases: others were listed"),
+    "images_only": ({"images_only": True}, "(cases|images_only)"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_JOBS)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_output_of_another_job_is_refused(finished, name, resume):
+    cases, output = finished
+    before = contents(output)
+    flags, told = OTHER_JOBS[name]
+    flags = {
+        flag: str(cases.with_name(value)) if isinstance(value, str) else value
+        for flag, value in flags.items()
+    }
+    other = dataclasses.replace(command(cases, output, resume=resume), **flags)
+    with pytest.raises(DatasetError, match=f"finished dataset of another job: {told}"):
+        other.run()
+    assert contents(output) == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A list of cases, beside it another one and another label map, and the finished output."""
+    folder = tmp_path_factory.mktemp("finished")
+    cases = write_cases(folder)
+    cases.with_name(FEWER).write_text("\n".join(cases.read_text().splitlines()[:-1]))
+    other = "classes:\n  background: [0]\n  spleen: [1, 2]\n  liver: [5]\n"
+    cases.with_name("other.yaml").write_text(other)
+    command(cases, folder / "out").run()
+    return cases, folder / "out"
+
+
+def test_of_an_older_output_as_much_is_compared_as_it_tells(finished, tmp_path, caplog):
+    cases, output = finished
+    older = shutil.copytree(output, tmp_path / "older")
+    (older / "COMPLETED").write_bytes(b"")
+    caplog.set_level("INFO")
+    command(cases, older).run()
+    assert "is complete already" in caplog.text
+    with pytest.raises(DatasetError, match="split_seed was 0 and is 1 now"):
+        command(cases, older, split_seed=1).run()
 
 
 def test_an_unfinished_output_is_refused_and_can_be_overwritten(cases, tmp_path):
@@ -464,12 +550,15 @@ def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path
         for path, content in store.items()
         if path.startswith("shelf://records/")
     }
-    assert records == contents(tmp_path / "out")
+    local_files = contents(tmp_path / "out")
+    here, there = (json.loads(of.pop("COMPLETED")) for of in (local_files, records))
+    assert here | {"cases": there["cases"]} == there  # whose paths are others
+    assert records == local_files
 
     remote.run()
     assert "shelf://records/v1 is complete already" in caplog.text
     dataclasses.replace(remote, overwrite=True).run()
-    assert store["shelf://records/v1/COMPLETED"] == b""
+    assert json.loads(store["shelf://records/v1/COMPLETED"])["split_seed"] == 0
 
 
 def test_no_more_of_a_large_file_is_copied_than_holds_its_header(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from small_records import make_record, write_dataset, write_small_dataset
 from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.data import make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
-from fcnseg.data.patches import draw_patch
+from fcnseg.data.centres import CentreRule, draw_centre
+from fcnseg.data.patches import cut_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
 from fcnseg.records.decoding import decode_record
+from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.volumes import AIR_HU, LabelMap
 
 CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, per_read=3, shuffle_buffer=6)
@@ -34,20 +37,21 @@ def batches(directory, count=6, config=CONFIG, **kwargs):
 
 
 def draw(
-    record, count=1, *, size=(8, 8, 8), label_size=None, foreground_fraction=1.0, shift=(0, 0, 0)
+    record,
+    count=1,
+    *,
+    size=(8, 8, 8),
+    label_size=None,
+    foreground_fraction=1.0,
+    translation=(0, 0, 0),
 ):
     """So many patches of a record: HU (count, z, y, x) and labels."""
     decoded = decode_record(encode_record(record))
+    rule = CentreRule(label_size or size, foreground_fraction, translation=translation)
 
     def draw_one(seed):
-        return draw_patch(
-            decoded,
-            tf.stack([7, seed]),
-            size=size,
-            label_size=label_size or size,
-            foreground_fraction=foreground_fraction,
-            shift=shift,
-        )
+        centre = draw_centre(decoded, tf.stack([7, seed]), rule)
+        return cut_patch(decoded, centre, size=size, label_size=label_size or size)
 
     patches = tf.data.Dataset.range(count).map(draw_one).batch(count).get_single_element()
     return [part.numpy() for part in patches]
@@ -93,13 +97,22 @@ def test_batches_go_on_from_any_step(dataset, run_on, start):
 
 
 def test_host_and_device_make_the_same_patches(dataset):
-    augmentation = Augmentation(MOVED, CONFIG.size, CONFIG.size, (2.0, 2.0, 2.0))
+    """In whole HU; where XLA's last digits fall on either side of a half, 1 HU apart."""
+    augmentation = Augmentation(
+        dataclasses.replace(MOVED, run_on="device"), CONFIG.size, CONFIG.size, (2.0, 2.0, 2.0)
+    )
+    step = types.SimpleNamespace(train_step=lambda data: data)
+    augment_in_step(step, augmentation)
     on_host = batches(dataset, 3, augmentation=MOVED)
-    in_front = batches(dataset, 3, augmentation=dataclasses.replace(MOVED, run_on="device"))
+    in_front = batches(dataset, 3, augmentation=augmentation.config)
     for (hu, label), ((source, parameters), source_label) in zip(on_host, in_front, strict=True):
         assert source.shape[1:] == source_label.shape[1:] == augmentation.source_size
-        expected, classes = augmentation.apply(source, source_label, parameters)
-        np.testing.assert_allclose(hu[..., 0], expected, atol=0.55)  # whole HU leave the host
+        in_step, classes = step.train_step(((source, parameters), source_label))
+        assert (in_step.dtype, in_step.shape) == (tf.float32, hu.shape)
+        np.testing.assert_array_equal(in_step, np.round(in_step))
+        difference = np.abs(hu - in_step)
+        assert difference.max() <= 1
+        assert (difference == 0).mean() > 0.999
         assert (label == classes).numpy().mean() > 0.999
 
 
@@ -111,7 +124,7 @@ def test_augmentation_changes_patches_and_keeps_their_form(dataset):
     assert np.abs(hu - plain).mean() > 10
 
 
-def test_shift_moves_the_organ_off_the_centre():
+def test_translation_moves_the_organ_off_the_centre():
     record = make_record("case", seed=0, shape=(60, 60, 60))
     label = np.zeros(record.shape, np.uint8)
     label[30, 30, 30] = 1
@@ -121,7 +134,7 @@ def test_shift_moves_the_organ_off_the_centre():
         foreground_coordinates=np.array([[30, 30, 30]], np.int32),
         foreground_counts=np.array([0, 1, 0]),
     )
-    _, patches = draw(record, 300, size=(20, 20, 20), shift=(5, 2, 0))
+    _, patches = draw(record, 300, size=(20, 20, 20), translation=(5, 2, 0))
     found = np.argwhere(patches)[:, 1:] - 10
     assert len(found) == 300
     assert found.min(axis=0).tolist() == [-5, -2, 0]
@@ -129,10 +142,11 @@ def test_shift_moves_the_organ_off_the_centre():
     assert len(np.unique(found, axis=0)) > 45  # of 11 * 5, each with 5 in 300
 
 
-def test_shift_stays_within_the_volume():
-    record = make_record("case", seed=0, shape=(6, 8, 10))
-    hu, _ = draw(record, 50, size=(3, 3, 3), shift=(30, 30, 30))
+def test_translation_stays_within_the_volume():
+    record = make_record("case", seed=0, shape=(16, 18, 20))
+    hu, label = draw(record, 50, size=(3, 3, 3), translation=(30, 30, 30))
     assert (hu[:, 1, 1, 1] != AIR_HU).all()
+    assert label.any(axis=(1, 2, 3)).all()
 
 
 def test_batches_tell_their_cases_on_request(dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations, product
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -27,12 +28,21 @@ from highdicom.seg import (
 from object_store import ObjectStore
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.sr.codedict import codes
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
 
-from fcnseg.conversion.rejects import CODES, WARNINGS, CaseError, opened
+from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS, CaseError, opened
 from fcnseg.errors import GeometryError, InputError, LabelError
+from fcnseg.evaluation import pair_files, read_case
 from fcnseg.volumes import (
     AIR_HU,
+    Geometry,
+    LabelMap,
     case_id_of,
     check_same_grid,
     list_series,
@@ -41,6 +51,7 @@ from fcnseg.volumes import (
     read_geometry,
     read_label,
     to_canonical,
+    turn_like,
     write_mask,
 )
 
@@ -329,6 +340,150 @@ def test_the_headers_alone_tell(tmp_path, name):
         read_geometry(BAD_DICOM[name].write(tmp_path))
 
 
+# -- one scan in a series
+
+# Each: values of a keyword in the five slices from foot to head, and whether they are of one scan.
+SCANS = {
+    "one acquisition": ("AcquisitionNumber", "11111", True),
+    "one after the other": ("AcquisitionNumber", "11222", True),
+    "a number for each turn": ("AcquisitionNumber", "35142", True),
+    "not told everywhere": ("AcquisitionNumber", "1 1 1", True),
+    "interleaved acquisitions": ("AcquisitionNumber", "12121", False),
+    "a slice of another acquisition": ("AcquisitionNumber", "11211", False),
+    "interleaved kernels": ("ConvolutionKernel", "ABABA", False),
+    "interleaved voltages": ("KVP", "18181", False),
+    "interleaved events": ("IrradiationEventUID", "12121", False),
+    "two patients": ("PatientID", "11122", False),
+    "two studies": ("StudyInstanceUID", "11122", False),
+    "two frames of reference": ("FrameOfReferenceUID", "11122", False),
+    "frames of reference that are not told everywhere": ("FrameOfReferenceUID", "11  1", True),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_several_scans_in_one_series_are_told(tmp_path, name):
+    keyword, values, is_one = SCANS[name]
+    slices = make_slices()
+    for made, value in zip(slices, values, strict=True):
+        setattr(made, keyword, value.strip() or None)
+    volume = read_ct(write(slices, tmp_path / "series"))
+    np.testing.assert_array_equal(volume.array, stored_voxels())
+    codes = [finding.code for finding in volume.findings]
+    assert codes == ([] if is_one else ["dicom_mixed_scans"])
+    assert set(codes) <= set(ACCEPTABLE)
+    assert is_one or f"one {keyword}" in volume.findings[0].reason
+
+
+FRAME_SCANS = {  # group, its keyword, type of the value
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber", int),
+    "StackID": ("FrameContentSequence", "StackID", str),
+    "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel", str),
+}
+
+
+@pytest.mark.parametrize("keyword", FRAME_SCANS)
+@pytest.mark.parametrize(("values", "is_one"), [("11222", True), ("12121", False)])
+def test_several_scans_in_one_multi_frame_object_are_told(tmp_path, keyword, values, is_one):
+    group, inner, kind = FRAME_SCANS[keyword]
+    made = make_enhanced()
+    for frame, value in zip(made.PerFrameFunctionalGroupsSequence, values, strict=True):
+        item = pydicom.Dataset()
+        setattr(item, inner, kind(value))
+        setattr(frame, group, [item])
+    findings = read_ct(write([made], tmp_path / "series")).findings
+    assert [finding.code for finding in findings] == ([] if is_one else ["dicom_mixed_scans"])
+    assert is_one or "frame 2" in findings[0].reason
+
+
+def test_stored_numbers_are_hu_where_no_slice_tells_a_rescale(tmp_path):
+    slices = make_slices()
+    for made in slices:
+        del made.RescaleSlope, made.RescaleIntercept
+    np.testing.assert_array_equal(
+        read_ct(write(slices, tmp_path / "series")).array, stored_voxels()
+    )
+
+
+# -- files of a folder
+
+
+def test_other_files_are_passed_over_or_told(tmp_path):
+    series = write(make_slices(), tmp_path / "series")
+    for name, content in {
+        "LICENSE": b"text",
+        "notes.txt": "größe".encode("latin-1"),
+        "DICOMDIR": b"\0" * 128 + b"DICM",
+        ".hidden": bytes(99),
+        ".git/annex/IM000_5.dcm": (series / "IM003_5.dcm").read_bytes(),
+    }.items():
+        (series / name).parent.mkdir(parents=True, exist_ok=True)
+        (series / name).write_bytes(content)
+    assert read_ct(series).findings == ()
+    (series / "viewer.exe").write_bytes(b"MZ\0\0")
+    (series / "IM017_5.dcm.gz").write_bytes(b"\x1f\x8b\0")
+    (series / "README.md").symlink_to("../nothing")
+    volume = read_ct(series)
+    np.testing.assert_array_equal(volume.array, stored_voxels())
+    (finding,) = volume.findings
+    assert finding.code == "dicom_files_left_out"
+    assert finding.code in WARNINGS
+    assert finding.reason == (
+        f"left files that are not DICOM out of {series}: IM017_5.dcm.gz, README.md, viewer.exe"
+    )
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path):
+    """Also where they lead in a circle, and no file counts twice."""
+    slices = make_slices()
+    write(slices[:2], tmp_path / "series/here")
+    write(slices[2:], tmp_path / "elsewhere")
+    (tmp_path / "series/there").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "series/there too").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "series/here/up").symlink_to(tmp_path / "series")
+    np.testing.assert_array_equal(read_ct(tmp_path / "series").array, stored_voxels())
+
+
+@pytest.mark.parametrize("name", ["IM001", "IM001.dcm", "1.2.840.99"])
+def test_a_folder_of_slices_that_are_lost_is_a_case(tmp_path, name):
+    """It is rejected by its name, and not passed over."""
+    (tmp_path / "case_7").mkdir()
+    (tmp_path / "case_7" / name).symlink_to("../nothing")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/LICENSE").write_text("no case")
+    assert list(list_volumes(tmp_path)) == ["case_7"]
+    with pytest.raises(InputError, match="a link to nothing"):
+        read_ct(tmp_path / "case_7")
+
+
+def test_a_file_that_may_not_be_opened_refuses_its_folder(tmp_path, monkeypatch):
+    series = write(make_slices(), tmp_path / "series")
+
+    def locked(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("fcnseg.volumes.dicom_files.open", locked, raising=False)
+    with pytest.raises(InputError, match="cannot read .*IM003_5.dcm.* Permission denied"):
+        read_ct(series)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian],
+    ids=str,
+)
+def test_the_order_of_bytes_does_not_matter(tmp_path, syntax):
+    slices, frames = make_slices(), make_enhanced()
+    for made in (*slices, frames):
+        made.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            made["PixelData"].value = np.frombuffer(made.PixelData, "<i2").astype(">i2").tobytes()
+    np.testing.assert_array_equal(
+        read_ct(write(slices, tmp_path / "series")).array, stored_voxels()
+    )
+    expected = stored_voxels() - 10 * np.arange(5).reshape(5, 1, 1)
+    np.testing.assert_array_equal(read_ct(write([frames], tmp_path / "frames")).array, expected)
+
+
 # -- segmentation objects
 
 
@@ -389,6 +544,58 @@ def test_a_segmentation_is_completed_to_the_grid_of_its_image(tmp_path):
     check_same_grid(image, read_geometry(path, like=image.geometry))
 
 
+def all_axis_orders(geometry):
+    """The same voxels in each of the 48 orders in which axes may be stored."""
+    empty = nib.Nifti1Image(np.zeros(geometry.shape[::-1], np.uint8), geometry.affine)
+    for order in permutations(range(3)):
+        for signs in product((1, -1), repeat=3):
+            turned = empty.as_reoriented(np.column_stack([order, signs]))
+            yield Geometry(turned.shape[::-1], turned.affine)
+
+
+def test_a_segmentation_is_completed_to_an_image_in_any_order_of_axes(tmp_path):
+    """As of dcm2niix's NIfTI of the series that it was drawn on."""
+    slices = make_slices()
+    image = read_ct(write(slices, tmp_path / "image"))
+    path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
+    for like in all_axis_orders(image.geometry):
+        label = read_label(path, like=like)
+        check_same_grid(like, label)
+        check_same_grid(like, read_geometry(path, like=like))
+        back = turn_like(label, image)
+        check_same_grid(image, back)
+        np.testing.assert_array_equal(back.array, segments())
+
+
+def test_a_segmentation_in_another_frame_of_reference_is_told(tmp_path):
+    slices = make_slices()
+    path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
+    image = read_ct(write(slices, tmp_path / "image"))
+    assert read_label(path, like=image.geometry).findings == ()
+    for made in slices:
+        made.FrameOfReferenceUID = "1.2.3.99"
+    image = read_ct(write(slices, tmp_path / "image"))
+    label = read_label(path, like=image.geometry)
+    np.testing.assert_array_equal(label.array, segments())
+    (finding,) = label.findings
+    assert finding.code == "dicom_other_frame_of_reference"
+    assert finding.code in WARNINGS
+    assert finding.reason.startswith("FrameOfReferenceUID is 1.2.3.99 in the image and 1.2.3.4 in")
+
+
+def test_an_evaluation_takes_a_segmentation_that_leaves_out_empty_slices(tmp_path):
+    slices = make_slices()
+    image = read_ct(write(slices, tmp_path / "image"))
+    for folder in ("labels", "masks"):
+        (tmp_path / folder).mkdir()
+    write_segmentation(tmp_path / "labels/a.dcm", slices, segments())
+    write_mask(segments(), tmp_path / "masks/a.nii.gz", like=image)
+    (files,) = pair_files(tmp_path / "masks", tmp_path / "labels")
+    case = read_case(files, LabelMap({"background": (0,), "one": (1,), "two": (2,)}))
+    np.testing.assert_array_equal(case.truth.array, segments())
+    np.testing.assert_array_equal(case.mask.array, segments())
+
+
 def test_a_segmentation_of_another_grid_stays_as_it_is(tmp_path):
     slices = make_slices()
     path = write_segmentation(tmp_path / "seg.dcm", slices, segments())
@@ -422,6 +629,48 @@ def test_fractional_segments_are_refused(tmp_path):
     path = write_segmentation(tmp_path / "seg.dcm", make_slices(), mask, kind=kind)
     with pytest.raises(LabelError, match="labels must be integral"):
         read_label(path)
+
+
+def other_number(made):
+    made.SegmentSequence[1].SegmentNumber = 7
+
+
+def fewer_rows(made):
+    made.Rows -= 2
+
+
+def no_frames(made):
+    made.NumberOfFrames = None
+
+
+def columns_of_no_number(made):
+    made["Columns"] = pydicom.DataElement("Columns", "FD", float("nan"))
+
+
+BAD_SEGMENTATIONS = {
+    "frames of a segment that is not described": (
+        other_number,
+        "a frame is of segment 2, but SegmentSequence describes 1, 7",
+    ),
+    "more pixels than the header tells": (fewer_rows, "but there are"),
+    "no number of frames": (no_frames, "not a whole segmentation"),
+    "columns of no number": (columns_of_no_number, "not a whole segmentation"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SEGMENTATIONS)
+def test_a_broken_segmentation_is_refused_in_one_line(tmp_path, capfd, name):
+    """And never taken without some of its frames."""
+    spoil, reason = BAD_SEGMENTATIONS[name]
+    path = write_segmentation(tmp_path / "seg.dcm", make_slices(), segments())
+    made = pydicom.dcmread(path)
+    spoil(made)
+    made.save_as(path)
+    for read in (read_geometry, read_label):
+        with pytest.raises(InputError, match=reason) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    assert "File" not in capfd.readouterr().err
 
 
 def test_images_are_no_label(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fcnseg.command import USER_ERROR_STATUS, parse
-from fcnseg.errors import GeometryError, InputError
+from fcnseg.errors import InputError
 from fcnseg.evaluate import EvaluateCommand
 from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom
 from fcnseg.volumes import LabelMap, Volume, read_label, write_mask, write_volume
@@ -45,6 +45,17 @@ def command(data, **changes):
             **changes,
         }
     )
+
+
+def test_the_noise_of_rounding_changes_no_score(data):
+    """In labels and in masks: both are read as in the conversion."""
+    command(data, output=data / "exact").run()
+    for path in (data / "labels/case_0.nii.gz", data / "masks/case_1.nii.gz"):
+        volume = read_label(path)
+        write_volume(volume.with_array(np.float32(volume.array * 0.99999994)), path)
+    command(data, output=data / "rounded").run()
+    texts = [(data / of / "evaluation.json").read_text() for of in ("exact", "rounded")]
+    assert texts[0] == texts[1]
 
 
 def test_the_command_scores_and_draws(data, capsys):
@@ -93,7 +104,7 @@ def test_the_page_needs_no_other_file_and_has_the_worst_case_first(data):
 def test_workers_change_nothing(data):
     outputs = []
     for workers in (1, 2):
-        command(data, workers=workers).run()
+        command(data, workers=workers, overwrite=True).run()
         outputs.append((data / "out/evaluation.json").read_bytes())
     assert outputs[0] == outputs[1]
 
@@ -126,20 +137,105 @@ def test_each_organ_has_its_tolerance(data):
     assert moved["stomach"]["surface_dice"] < 1
 
 
-def test_running_again_gives_the_same(data):
+def test_running_again_gives_the_same_where_it_may(data):
     command(data).run()
-    before = (data / "out/evaluation.json").read_bytes()
-    command(data).run()
-    assert (data / "out/evaluation.json").read_bytes() == before
+    before = contents(data / "out")
+    with pytest.raises(InputError, match=r"evaluation.json is there already: give --overwrite"):
+        command(data, label_map=data / "map.yaml").run()
+    assert contents(data / "out") == before
+    command(data, overwrite=True).run()
+    assert contents(data / "out") == before
 
 
-def test_a_broken_case_leaves_no_result_of_this_or_an_earlier_run(data):
-    command(data).run()
+def contents(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def cut_mask(data):
     label = read_label(data / "labels/case_1.nii.gz")
     write_volume(Volume(label.array[:-1], label.affine), data / "masks/case_1.nii.gz")
-    with pytest.raises(GeometryError, match=r"mask and label must have the same shape.*case_1"):
+
+
+def cut_label_file(data):
+    path = data / "labels/case_1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def remove_label(data):
+    (data / "labels/case_1.nii.gz").unlink()
+
+
+def name_other_organs(data):
+    (data / "masks/case_1.json").write_text('{"volumes_ml": {"lung": 1.0}}')
+
+
+SPOILS = {
+    "shape_mismatch": cut_mask,
+    "unreadable": cut_label_file,
+    "file_missing": remove_label,
+    "class_names_differ": name_other_organs,
+}
+
+
+@pytest.mark.parametrize("code", SPOILS)
+def test_a_bad_case_does_not_keep_the_others_back(data, caplog, code):
+    SPOILS[code](data)
+    with pytest.raises(InputError, match=rf"rejected 1 of 2 cases; first: .*\[{code}\].*case_1"):
         command(data).run()
+    result = json.loads((data / "out/evaluation.json").read_text())
+    assert list(result["cases"]) == list(result["labels_sha256"]) == ["case_0"]
+    assert list(result["rejected"]) == ["case_1"]
+    assert f"[{code}] (case case_1)" in caplog.text
+    assert f"[{code}]" in (data / "out/evaluation.html").read_text()
+    assert [path.name for path in (data / "out/pictures").iterdir()] == ["case_0.png"]
+
+
+def test_bad_cases_alone_leave_no_result_of_this_or_an_earlier_run(data):
+    command(data).run()
+    cut_mask(data)
+    (data / "masks/case_0.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="rejected 2 of 2 cases"):
+        command(data, overwrite=True).run()
     assert not list((data / "out").glob("evaluation.*"))
+    with pytest.raises(InputError, match="rejected 2 of 2 cases"):
+        command(data, output=data / "new").run()
+    assert not (data / "new").exists()
+
+
+def test_labels_are_what_the_conversion_takes(data):
+    """A folder of masks here; of a DICOM segmentation without empty slices tells test_dicom.py."""
+    label = read_label(data / "labels/case_0.nii.gz")
+    (data / "labels/case_0.nii.gz").unlink()
+    (data / "labels/case_0").mkdir()
+    for index, organ in enumerate(ORGANS, start=1):
+        part = label.with_array(np.uint8(label.array == index))
+        write_volume(part, data / f"labels/case_0/{organ}.nii.gz")
+    command(data).run()
+    result = json.loads((data / "out/evaluation.json").read_text())
+    assert {scores["dice"] for scores in result["cases"]["case_0"].values()} == {1.0}
+
+
+def test_an_image_that_is_no_ct_is_refused_unless_accepted(data, caplog):
+    image = read_label(data / "images/case_1.nii.gz")
+    offset = np.maximum(image.array, -1024) + 1024
+    write_volume(image.with_array(offset.astype(np.int16)), data / "images/case_1.nii.gz")
+    told = r"rejected 1 of 2 cases; first: .*\[missing_rescale\] \(case case_1\)"
+    with pytest.raises(InputError, match=told):
+        command(data, images=data / "images").run()
+    accepted = {"accept": ("missing_rescale",), "overwrite": True}
+    command(data, images=data / "images", **accepted).run()
+    assert "case_1: values are" in caplog.text
+
+
+def test_ctrl_c_leaves_nothing_half_written(data, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcnseg.evaluate.report_html", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        command(data).run()
+    assert not (data / "out").exists()
 
 
 @pytest.mark.parametrize("folder", ["masks", "labels", "images"])

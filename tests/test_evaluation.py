@@ -2,12 +2,15 @@ import csv
 import io
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from fcnseg.errors import GeometryError, InputError, LabelError
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.rejects import ACCEPTABLE, CaseError
+from fcnseg.errors import InputError
 from fcnseg.evaluation import (
     METRICS,
     Case,
@@ -20,9 +23,18 @@ from fcnseg.evaluation import (
     score_organs,
     write_picture,
 )
+from fcnseg.evaluation.class_names import workbench_table
 from fcnseg.evaluation.pictures import worst_place
 from fcnseg.evaluation.slices import VIEWS, middle_of
-from fcnseg.volumes import LabelMap, Volume, from_canonical, to_canonical, write_volume
+from fcnseg.volumes import (
+    LabelMap,
+    Volume,
+    from_canonical,
+    read_label,
+    to_canonical,
+    write_mask,
+    write_volume,
+)
 
 NAMES = ("background", "liver", "spleen", "pancreas")
 TOLERANCES_MM = dict.fromkeys(NAMES[1:], 2.0)
@@ -89,7 +101,8 @@ def test_means_leave_out_what_has_no_score(evaluation):
 
 def test_json_has_its_form(evaluation):
     content = json.loads(evaluation.to_json())
-    assert list(content) == ["mean_dice", "tolerances_mm", "classes", "cases"]
+    facts = ["tolerances_mm", "labels_sha256", "rejected"]
+    assert list(content) == ["mean_dice", *facts, "classes", "cases"]
     assert content["mean_dice"] == 0.625
     assert content["tolerances_mm"] == TOLERANCES_MM
     assert content["cases"]["b"]["liver"] == {**dict.fromkeys(METRICS), "dice": 0.5}
@@ -169,8 +182,18 @@ def test_a_mask_without_partner_is_refused(folders, folder):
     write_label(folders / "images", "a", drawn("000"))
     write_label(folders / "images", "b", drawn("000"))
     (folders / folder / "b.nii.gz").unlink()
-    with pytest.raises(InputError, match=f"no {folder[:-1]} in .*{folder} for mask b"):
-        pair_files(folders / "masks", folders / "labels", folders / "images")
+    cases = pair_files(folders / "masks", folders / "labels", folders / "images")
+    assert [case.wrong is None for case in cases] == [True, False]
+    with pytest.raises(CaseError, match=rf"no {folder[:-1]} in .*{folder} for mask .*b.nii") as got:
+        read_case(cases[1], LABEL_MAP)
+    assert got.value.code == "file_missing"
+
+
+def test_a_mask_with_two_labels_is_refused(folders):
+    (folders / "labels/a.nii").write_bytes(b"")
+    with pytest.raises(CaseError, match=r"one label, got .*a.nii, .*a.nii.gz") as caught:
+        read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    assert caught.value.code == "duplicate_case"
 
 
 def test_ids_of_the_label_become_class_indices(folders):
@@ -189,24 +212,66 @@ MOVED = AFFINE + np.array([[0, 0, 0, 1.0], *[[0, 0, 0, 0]] * 3])
 
 
 @pytest.mark.parametrize(
-    ("array", "affine", "message"),
+    ("array", "affine", "code", "message"),
     [
-        (drawn("1100", "0220"), AFFINE, "mask and label must have the same shape"),
-        (drawn("110", "022"), MOVED, "mask and label must lie on the same grid.*origin"),
+        (
+            drawn("1100", "0220"),
+            AFFINE,
+            "shape_mismatch",
+            "mask and label must have the same shape",
+        ),
+        (drawn("110", "022"), MOVED, "grid_mismatch", "mask and label must lie on.*origin"),
     ],
 )
-def test_another_grid_is_refused(folders, array, affine, message):
+def test_another_grid_is_refused(folders, array, affine, code, message):
     write_label(folders / "masks", "a", array, affine)
-    with pytest.raises(GeometryError, match=rf"{message}.*\(case a\)"):
-        read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    files = pair_files(folders / "masks", folders / "labels")[0]
+    with pytest.raises(CaseError, match=message) as caught:
+        read_case(files, LABEL_MAP)
+    assert (caught.value.code, caught.value.file) == (code, str(folders / "labels/a.nii.gz"))
 
 
-def test_an_image_on_another_grid_is_refused(folders):
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SPR"])
+def test_the_order_of_axes_does_not_matter(folders, axes):
+    """Of mask, label and image the same voxels may be stored in any order."""
+    straight = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    for folder, array in (("masks", drawn("110", "022")), ("images", drawn("123", "456"))):
+        volume = nib.Nifti1Image(array.T, AFFINE)
+        now = nib.orientations.io_orientation(AFFINE)
+        turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+        turned = volume.as_reoriented(turn)
+        write_label(folders / folder, "a", np.asarray(turned.dataobj).T, turned.affine)
+        write_label(folders / folder, "b", array)
+    files = pair_files(folders / "masks", folders / "labels", folders / "images")[0]
+    case = read_case(files, LABEL_MAP, CheckOptions(accept=ACCEPTABLE))
+    np.testing.assert_array_equal(case.mask.array, straight.mask.array)
+    np.testing.assert_array_equal(case.truth.array, straight.truth.array)
+    np.testing.assert_array_equal(case.image.array, drawn("123", "456"))
+    assert case.scores(TOLERANCES_MM) == straight.scores(TOLERANCES_MM)
+
+
+@pytest.mark.parametrize(
+    "checks", [CheckOptions(geometry_tolerance_mm=1.5), CheckOptions(on_mismatch="trust_image")]
+)
+def test_another_grid_is_taken_as_the_conversion_takes_it(folders, checks):
+    write_label(folders / "masks", "a", drawn("110", "022"), MOVED)
+    case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP, checks)
+    np.testing.assert_array_equal(case.truth.array, case.mask.array)
+    codes = [warning.code for warning in case.warnings]
+    assert codes == ["label_moved"] * (checks.on_mismatch == "trust_image")
+
+
+def test_an_image_that_is_no_ct_or_on_another_grid_is_refused(folders):
     for case in "ab":
         write_label(folders / "images", case, drawn("110", "022").astype(np.int16), MOVED)
     files = pair_files(folders / "masks", folders / "labels", folders / "images")
-    with pytest.raises(GeometryError, match=r"image and label.*\(case a\)"):
+    with pytest.raises(CaseError, match=r"mm wide.*") as caught:
         read_case(files[0], LABEL_MAP)
+    assert caught.value.code == "field_of_view_implausible"
+    checks = CheckOptions(accept=ACCEPTABLE)
+    with pytest.raises(CaseError, match="mask and image must lie on the same grid") as caught:
+        read_case(files[0], LABEL_MAP, checks)
+    assert caught.value.code == "grid_mismatch"
 
 
 @pytest.mark.parametrize(
@@ -217,8 +282,86 @@ def test_an_unknown_id_is_refused(folders, folder, digit, told):
     array = drawn("110", "022") * scale
     array[0, 0, 2] = digit
     write_label(folders / folder, "a", array)
-    with pytest.raises(LabelError, match=rf"{told}.*\(case a\)"):
+    with pytest.raises(CaseError, match=told) as caught:
         read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    assert caught.value.code == "label_ids_unknown"
+
+
+def test_a_label_without_organs_is_refused_unless_accepted(folders):
+    write_label(folders / "labels", "a", drawn("000", "000"))
+    files = pair_files(folders / "masks", folders / "labels")[0]
+    with pytest.raises(CaseError, match="must show an organ") as caught:
+        read_case(files, LABEL_MAP)
+    assert caught.value.code == "label_empty"
+    read_case(files, LABEL_MAP, CheckOptions(accept=("label_empty",)))
+
+
+# -- references: which labels are the same
+
+
+def test_labels_are_told_apart_by_their_classes_not_by_their_files(folders):
+    (folders / "labels/b.nii.gz").unlink()
+    for name, digit in (("liver", 1), ("spleen", 2), ("pancreas", 3)):
+        write_label(folders / "labels/b", name, np.uint8(drawn("110", "022") == digit))
+    a, b = (read_case(f, LABEL_MAP) for f in pair_files(folders / "masks", folders / "labels"))
+    np.testing.assert_array_equal(a.truth.array, b.truth.array)
+    assert a.label_sha256 == b.label_sha256
+    write_label(folders / "labels", "a", drawn("110", "002") * 10)
+    changed = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    assert changed.label_sha256 != a.label_sha256
+
+
+# -- names of classes
+
+TABLE = workbench_table(("background", "spleen", "liver", "pancreas"))  # not the label map's order
+
+
+def name_inside(folder):
+    mask = read_label(folder / "masks/a.nii.gz")
+    write_mask(mask.array, folder / "masks/a.nii.gz", like=mask, label_table=TABLE)
+
+
+def name_in_json(folder):
+    volumes_ml = {"spleen": 1.0, "liver": 2.0, "pancreas": 0.0}
+    (folder / "masks/a.json").write_text(json.dumps({"volumes_ml": volumes_ml}))
+
+
+def name_in_snap(folder):
+    lines = ["# IDX -R- -G- -B- -A-- VIS MSH LABEL", '    0 0 0 0 0 0 0 "Clear Label"']
+    names = ("spleen", "liver", "pancreas")
+    lines += [f'    {index} 9 9 9 1 1 1 "{name}"' for index, name in enumerate(names, start=1)]
+    (folder / "masks/organs.label").write_text("\n".join(lines) + "\n")
+
+
+def name_differently_beside(folder):
+    """What is inside counts, whatever lies beside the mask."""
+    (folder / "masks/a.json").write_text(json.dumps({"volumes_ml": {"lung": 1.0}}))
+    name_inside(folder)
+
+
+@pytest.mark.parametrize("name", [name_inside, name_in_json, name_in_snap, name_differently_beside])
+def test_ids_of_a_mask_mean_the_classes_that_it_names(folders, name):
+    write_label(folders / "masks", "a", drawn("220", "011"))
+    name(folders)
+    case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    np.testing.assert_array_equal(case.mask.array, drawn("110", "022"))
+
+
+@pytest.mark.parametrize("names", [("liver", "lung", "pancreas"), ("liver", "spleen")])
+def test_a_mask_of_other_organs_is_refused(folders, names):
+    (folders / "masks/a.json").write_text(json.dumps({"volumes_ml": dict.fromkeys(names, 1.0)}))
+    told = f"got {', '.join(names)} in the mask and liver, spleen, pancreas in the label map"
+    with pytest.raises(CaseError, match=told) as caught:
+        read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    assert caught.value.code == "class_names_differ"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"volumes_ml": {}}', "\xff"])
+def test_other_files_beside_a_mask_name_nothing(folders, content):
+    (folders / "masks/a.json").write_bytes(content.encode("latin1"))
+    (folders / "masks/organs.label").write_bytes(b"\x00 # not 'a label")
+    case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
+    np.testing.assert_array_equal(case.mask.array, drawn("110", "022"))
 
 
 # Pictures. A marker at the patient's right, anterior, superior corner must come out at the top left

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,23 +78,96 @@ def test_model_tells_its_info(session):
     assert ModelInfo.from_json(outputs["info_json_bytes"].item()) == make_info()
 
 
-@pytest.mark.parametrize(
-    ("volume", "spacing", "message"),
-    [
-        (make_hu((5, 6)), RIGHT, r"volume must have three axes (z, y, x) .* got shape [5 6]"),
-        (make_hu((1, 5, 6, 7)), RIGHT, r"volume must have three axes .* got shape [1 5 6 7]"),
-        (make_hu((5, 6, 7)), RIGHT[:2], "spacing must be three positive numbers .* got [2 2]"),
-        (make_hu((5, 6, 7)), 0 * RIGHT, "spacing must be three positive numbers .* got [0 0 0]"),
-        (make_hu((99, 99, 99)), RIGHT, "volume must have at most 100000 voxels, got shape [99"),
-    ],
-    ids=["two axes", "four axes", "two lengths", "zero", "large"],
-)
-def test_served_model_refuses_a_bad_request_by_name_and_value(session, volume, spacing, message):
+PATCH = make_hu((8, 12, 10)).astype(np.float32)[None, ..., None]
+VOLUME = make_hu((5, 6, 7))
+# Each input in turn, and the rule and the shape that the error must name. Without the checks, those
+# of fewer than four axes end the process.
+AXES = "patches must have five axes (batch, z, y, x, 1) of at least one voxel, got shape "
+FIT = "patches must be (2, 2, 2) voxels (z, y, x) or more in steps of (2, 2, 2), got shape "
+FINITE = "patches must be finite HU, got NaN or infinity in patches of shape [1 8 12 10 1]"
+THREE_AXES = "volume must have three axes (z, y, x) of at least one voxel, got shape "
+LENGTHS = "spacing must be three positive numbers in mm, 0.01 to 100, got "
+BAD_PATCHES = [
+    *((PATCH[(0,) * n], AXES + str(list(PATCH.shape[n:])).replace(",", "")) for n in range(1, 6)),
+    (PATCH[None], AXES + "[1 1 8 12 10 1]"),
+    (np.repeat(PATCH, 2, axis=-1), AXES + "[1 8 12 10 2]"),
+    (PATCH[..., :0], AXES + "[1 8 12 10 0]"),
+    (PATCH[:0], AXES + "[0 8 12 10 1]"),
+    (PATCH[:, :0], AXES + "[1 0 12 10 1]"),
+    (PATCH[:, :7], FIT + "[1 7 12 10 1]"),
+    (PATCH[:, :1, :1, :1], FIT + "[1 1 1 1 1]"),
+    (np.repeat(PATCH, 17, axis=0), "at most 15360 voxels in all, got shape [17 8 12 10 1]"),
+    (np.where(PATCH < 0, np.nan, PATCH), FINITE),
+    (np.where(PATCH < 0, np.inf, PATCH), FINITE),
+]
+BAD_VOLUMES = [
+    (VOLUME[0, 0, 0], THREE_AXES + "[]"),
+    (VOLUME[0, 0], THREE_AXES + "[7]"),
+    (VOLUME[0], THREE_AXES + "[6 7]"),
+    (VOLUME[None], THREE_AXES + "[1 5 6 7]"),
+    (VOLUME[:, :0], THREE_AXES + "[5 0 7]"),
+    (make_hu((99, 99, 99)), "volume must have at most 100000 voxels, got shape [99 99 99]"),
+    (make_hu((1, 5000, 1)), "volume must have at most 4096 voxels along each axis, got shape [1 5"),
+]
+BAD_SPACINGS = [
+    (RIGHT[0], LENGTHS + "[2] of shape []"),
+    (RIGHT[:2], LENGTHS + "[2 2] of shape [2]"),
+    (RIGHT[None], LENGTHS + "[2 2 2] of shape [1 3]"),
+    (0 * RIGHT, LENGTHS + "[0 0 0] of shape [3]"),
+    (-RIGHT, LENGTHS + "[-2 -2 -2] of shape [3]"),
+    (np.nan * RIGHT, LENGTHS + "[nan nan nan] of shape [3]"),
+    (np.inf * RIGHT, LENGTHS + "[inf inf inf] of shape [3]"),
+    (RIGHT / 1000, LENGTHS + "[0.002 0.002 0.002] of shape [3]"),
+    (RIGHT * 1e37, LENGTHS + "[2e+37 2e+37 2e+37] of shape [3]"),
+    (RIGHT * 50, "at most 100000 voxels at the spacing of the model, got shape [250 300 350]"),
+]
+
+BAD_INPUTS = [
+    *((DEFAULT_SIGNATURE, {"patches": value}, message) for value, message in BAD_PATCHES),
+    *((SEGMENT_VOLUME, {"volume": value}, message) for value, message in BAD_VOLUMES),
+    *((SEGMENT_VOLUME, {"spacing": value}, message) for value, message in BAD_SPACINGS),
+]
+
+
+@pytest.mark.parametrize(("signature", "bad", "message"), BAD_INPUTS)
+def test_served_model_refuses_a_bad_input_by_rule_and_shape(session, signature, bad, message):
+    good = {"volume": VOLUME, "spacing": RIGHT} if signature == SEGMENT_VOLUME else {}
     with pytest.raises(StatusError) as caught:
-        session.run(SEGMENT_VOLUME, {"volume": volume, "spacing": spacing})
+        session.run(signature, {**good, **bad})
     assert caught.value.code == "INVALID_ARGUMENT"
-    for part in message.split(" .* "):
-        assert part in caught.value.message
+    assert message in caught.value.message
+
+
+def test_long_axis_at_the_spacing_of_the_model_is_refused(session):
+    thin = {"volume": make_hu((4000, 1, 1)), "spacing": RIGHT * np.float32((10, 1, 1))}
+    with pytest.raises(StatusError, match=r"along each axis at the spacing .* \[40000 1 1\]"):
+        session.run(SEGMENT_VOLUME, thin)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_tensor_ends_the_servers_process(model_dir, seed):
+    """Of any rank, size and type, for any signature: an answer, or a refusal of the request."""
+    count = 2000 if seed else 200
+    script = Path(__file__).with_name("raw_requests.py")
+    done = subprocess.run(
+        [sys.executable, script, model_dir / "1", str(count), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"{lines[-1:]} ended the process: {done.stderr[-2000:]}"
+    sent, replies = lines[::2], lines[1::2]
+    assert len(replies) == count
+    codes = {
+        name: {
+            reply["code"]
+            for each, reply in zip(sent, replies, strict=True)
+            if each["signature"] == name
+        }
+        for name in (DEFAULT_SIGNATURE, SEGMENT_VOLUME, MODEL_INFO)
+    }
+    assert all(each == {"OK", "InvalidArgumentError"} for each in codes.values()), codes
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from bad_files import BAD_FILES, SHAPE, voxels, write_itk
+from dicom_series import make_slices
+from dicom_series import write as write_series
 
 from fcnseg.conversion.rejects import CODES, CaseError, opened
 from fcnseg.errors import InputError, LabelError, MissingExtraError
@@ -18,6 +20,7 @@ from fcnseg.volumes import (
     Volume,
     case_id_of,
     check_same_grid,
+    list_images,
     list_volumes,
     pair_by_name,
     read_ct,
@@ -75,6 +78,44 @@ def test_a_volume_reads_alike_from_every_format(tmp_path, suffix):
     check_same_grid(read_geometry(path), read_ct(path))
     assert case_id_of(path) == "case"
     assert list(list_volumes(tmp_path)) == ["case"]
+
+
+# Suffixes as other systems write them; of a pair, those of its two files.
+CAPITALS = [".NII", ".Nii", ".NII.GZ", ".nii.GZ", ".Nii.Gz", ".NRRD", ".SEG.NRRD"]
+PAIRS = [(".HDR", ".IMG"), (".Hdr", ".Img"), (".HDR", ".img"), (".hdr", ".IMG")]
+
+
+@pytest.mark.parametrize("suffix", CAPITALS)
+def test_suffixes_may_be_of_any_case(tmp_path, suffix):
+    write_any(tmp_path / f"x{suffix.lower()}", voxels())
+    path = (tmp_path / f"x{suffix.lower()}").rename(tmp_path / f"case{suffix}")
+    for read in (read_ct, read_label):
+        np.testing.assert_array_equal(read(path).array, voxels())
+    assert list_volumes(tmp_path) == list_images(tmp_path) == {"case": path}
+    (tmp_path / "case.nii.gz").touch()
+    (tmp_path / "case.nii.GZ").touch()
+    with pytest.raises(InputError, match=r"one file, got case\.\S+ and case\.\S+ \(case case\)"):
+        list_volumes(tmp_path)
+
+
+@pytest.mark.parametrize(("header", "data"), PAIRS)
+def test_the_suffixes_of_a_pair_may_be_of_any_case(tmp_path, header, data):
+    nib.save(nib.Nifti1Pair(voxels().T, np.diag([-0.7, -0.9, 2.5, 1])), tmp_path / "x.hdr")
+    for old, new in ((".hdr", header), (".img", data)):
+        (tmp_path / f"x{old}").rename(tmp_path / f"case{new}")
+    for suffix in (header, data):
+        np.testing.assert_array_equal(read_ct(tmp_path / f"case{suffix}").array, voxels())
+    assert list_volumes(tmp_path) == {"case": tmp_path / f"case{header}"}
+
+
+def test_slices_called_dcm_in_capitals_are_one_volume(tmp_path):
+    folder = write_series(make_slices(), tmp_path / "series")
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".DCM"))
+    assert list_images(folder) == {"series": folder}
+    assert read_ct(folder).shape == (5, 6, 7)
+    one = next(iter(folder.iterdir()))
+    assert case_id_of(one) == one.stem
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
@@ -135,6 +176,35 @@ def test_labels_keep_their_integers_and_fractions_are_refused(tmp_path, suffix):
     write_itk(path, np.full(SHAPE, 3.5, np.float32))
     with pytest.raises(LabelError, match=r"integral, got 3\.5 .*\(case c1\)"):
         read_label(path, case_id="c1")
+
+
+# What float32 makes of 1, 2 and 3: by a slope, by another program's rounding, by a division.
+ROUNDED = [1.0000153, 2.00000009, 3.0000002, 0.9999999, -1e-7, 117.0008]
+# Ids that were resampled, or scaled as a picture.
+NOT_ROUNDED = [0.988, 1.5, 0.996, 2.002, -0.01, 1e-2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", *ITK_SUFFIXES])
+def test_labels_pass_with_the_noise_of_rounding_and_with_no_more(tmp_path, suffix, dtype):
+    path = tmp_path / f"label{suffix}"
+    write_any(path, np.array(ROUNDED, dtype).reshape(3, 2, 1))
+    assert read_label(path).array.ravel().tolist() == [1, 2, 3, 1, 0, 117]
+    for value in NOT_ROUNDED:
+        write_any(path, np.full((3, 2, 1), value, dtype))
+        with pytest.raises(LabelError, match="integral, got"):
+            read_label(path)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 13, 117])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32])
+def test_float_labels_under_an_integer_header_pass(tmp_path, most, dtype):
+    """nibabel stores floats as integers with a slope: ids miss theirs by half a step."""
+    label = np.resize(np.arange(most + 1), (5, 5, 5))
+    image = nib.Nifti1Image(label.astype(np.float64), np.eye(4))
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "label.nii")
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii").array, label.T)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", *ITK_SUFFIXES])
@@ -206,8 +276,8 @@ def test_overlapping_segments_are_refused_with_the_reason(tmp_path):
 
 
 def test_a_missing_extra_is_asked_for_by_name(tmp_path, monkeypatch):
-    path = write_itk(tmp_path / "ct.nrrd", voxels())
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    path = write_series(make_slices(), tmp_path / "series")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'fcnseg[dicom]'")):
         read_ct(path)
     with pytest.raises(CaseError) as rejected, opened(str(path)) as local:

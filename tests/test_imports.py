@@ -72,9 +72,14 @@ LIGHT = [
     "fcnseg.architecture",
     "fcnseg.volumes",
     "fcnseg.conversion",
+    "fcnseg.conversion.gate",
+    "fcnseg.conversion.labels",
     "fcnseg.records",
     "fcnseg.evaluation",
     "fcnseg.client",
+    "fcnseg.compare",
+    "fcnseg.evaluate",
+    "serving.client",
     "fcnseg.phantom",
     "fcnseg.config",
     "fcnseg.model_summary",
@@ -84,13 +89,18 @@ LIGHT = [
 ]
 
 
-def test_light_modules_leave_tensorflow_out():
-    """What a Beam worker or a client imports does not load TensorFlow, directly or not."""
+def test_light_modules_leave_tensorflow_and_beam_out():
+    """What a Beam worker or a client imports loads neither, directly or not."""
     script = f"""
 import importlib, sys
 for name in {LIGHT}:
     importlib.import_module(name)
-loaded = sorted({{'tensorflow', 'keras', 'matplotlib'}} & sys.modules.keys())
+loaded = sorted({{'tensorflow', 'keras', 'matplotlib', 'apache_beam'}} & sys.modules.keys())
 assert not loaded, loaded
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_prediction_leaves_beam_out():
+    script = "import sys, fcnseg.predict; sys.exit('apache_beam' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

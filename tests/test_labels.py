@@ -8,6 +8,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from object_store import ObjectStore
 from small_cases import AFFINE, SPACING_MM
 
@@ -23,7 +24,7 @@ from fcnseg.volumes import (
     to_canonical,
     write_volume,
 )
-from fcnseg.volumes.regridding import nearest_on_grid
+from fcnseg.volumes.regridding import label_on_grid
 
 SHAPE = (12, 14, 16)
 GRID = Geometry(SHAPE, AFFINE)
@@ -102,6 +103,17 @@ def test_masks_make_the_record_that_one_file_makes(tmp_path):
     assert min(one.record.class_histogram) > 0
     assert [warning.code for warning in one.warnings] == ["thick_slices"]
     assert many.warnings == one.warnings
+
+
+def test_masks_may_have_suffixes_of_any_case(masks):
+    here, _ = reader().read(str(masks), GRID)
+    for name, suffix in (("liver", ".NII.GZ"), ("cava", ".nii.GZ"), ("stomach", ".Nii.Gz")):
+        (masks / f"{name}.nii.gz").rename(masks / f"{name}{suffix}")
+    there, _ = reader().read(str(masks), GRID)
+    np.testing.assert_array_equal(here, there)
+    write(masks / "liver.nii.gz", boxes(1))
+    with pytest.raises(CaseError, match=r"one file, got liver\.NII\.GZ and liver\.nii\.gz"):
+        reader().inspect(str(masks), GRID)
 
 
 def test_two_files_may_not_be_one_mask(masks):
@@ -220,14 +232,102 @@ ORIENTATIONS = [
 ]
 
 
+def stored_as(axes: str, label: Volume) -> Volume:
+    """The same voxels in the same places, their axes in that order."""
+    straight = nib.Nifti1Image(label.array.T, label.affine)
+    now = nib.orientations.io_orientation(label.affine)
+    turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+    turned = straight.as_reoriented(turn)
+    return Volume(np.asarray(turned.dataobj).T, turned.affine)
+
+
+def tilted(affine: np.ndarray) -> np.ndarray:
+    """An oblique grid, as of a head that is not straight."""
+    turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(x=0.3, z=0.2))
+    return turn @ affine
+
+
+@pytest.mark.parametrize("on_mismatch", ["reject", "resample_label", "trust_image"])
+@pytest.mark.parametrize("axes", ORIENTATIONS, ids="".join)
+def test_the_order_of_axes_of_a_label_does_not_matter(tmp_path, axes, on_mismatch):
+    """The same voxels in the same places are turned, and no voxel is interpolated."""
+    ids = np.random.default_rng(0).choice(np.array([0, 5, 6, 63], np.uint8), SHAPE)
+    wanted = LABEL_MAP.apply(ids)
+    for affine in (AFFINE, tilted(AFFINE)):
+        image = Geometry(SHAPE, affine)
+        turned = stored_as("".join(axes), Volume(ids, affine))
+        path = write(tmp_path / "label.nii.gz", turned.array, turned.affine)
+        bringing = reader(on_mismatch=on_mismatch)
+        bringing.inspect(path, image)
+        label, findings = bringing.read(path, image)
+        np.testing.assert_array_equal(label, wanted)
+        assert findings == []
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_the_order_of_axes_does_not_matter_in_other_formats(tmp_path, suffix):
+    turned = stored_as("LAS", Volume(boxes(5), AFFINE))
+    picture = sitk.GetImageFromArray(turned.array)
+    lps = np.diag([-1, -1, 1, 1]) @ turned.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    picture.SetOrigin(lps[:3, 3])
+    picture.SetSpacing(spacing)
+    picture.SetDirection((lps[:3, :3] / spacing).ravel())
+    sitk.WriteImage(picture, tmp_path / f"label{suffix}")
+    label, findings = reader().read(f"{tmp_path}/label{suffix}", GRID)
+    np.testing.assert_array_equal(label, boxes(1))
+    assert findings == []
+
+
+def test_the_order_of_axes_of_masks_does_not_matter(masks):
+    wanted, _ = reader().read(str(masks), GRID)
+    for name, axes in (("liver", "LAS"), ("cava", "ASR")):
+        mask = boxes(1) if name == "liver" else boxes(0, 1)
+        turned = stored_as(axes, Volume(mask, AFFINE))
+        write(masks / f"{name}.nii.gz", turned.array, turned.affine)
+    reader().inspect(str(masks), GRID)
+    label, _ = reader().read(str(masks), GRID)
+    np.testing.assert_array_equal(label, wanted)
+
+
+MIRRORS = {
+    "left and right": (-1, 1, 1),
+    "front and back": (1, -1, 1),
+    "head and foot": (1, 1, -1),
+    "half a turn": (-1, -1, 1),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_a_label_that_another_direction_is_told_of_is_never_mirrored(tmp_path, name):
+    """It lies elsewhere by its header, so nobody knows which voxel is which."""
+    path = write(tmp_path / "label.nii.gz", boxes(5), AFFINE @ np.diag([*MIRRORS[name], 1]))
+    for options in ({}, {"on_mismatch": "trust_image"}):
+        for act in (reader(**options).inspect, reader(**options).read):
+            with pytest.raises(CaseError, match="orientation LPS and") as caught:
+                act(path, GRID)
+            assert caught.value.code == "grid_mismatch"
+    assert str(caught.value).endswith("trust_image turns and mirrors none")
+
+
+def test_axes_in_another_order_are_not_the_same_voxels_elsewhere(tmp_path):
+    """A turned label that is also shifted is refused as it was."""
+    turned = stored_as("LAS", Volume(boxes(5), AFFINE))
+    turned.affine[0, 3] += 0.5
+    path = write(tmp_path / "label.nii.gz", turned.array, turned.affine)
+    with pytest.raises(CaseError, match="must lie on the same grid") as caught:
+        reader().inspect(path, GRID)
+    assert caught.value.code == "grid_mismatch"
+
+
 @pytest.mark.parametrize("axes", ORIENTATIONS, ids="".join)
 def test_a_turned_label_comes_to_the_same_voxels(axes):
     rng = np.random.default_rng(0)
     label = Volume(rng.integers(0, 4, (5, 6, 7), dtype=np.uint8), oriented("".join(axes)))
     straight = to_canonical(label)
-    turned = nearest_on_grid(label, straight.geometry)
+    turned = label_on_grid(label, straight.geometry)
     np.testing.assert_array_equal(turned.array, straight.array)
-    back = nearest_on_grid(straight, label.geometry)
+    back = label_on_grid(straight, label.geometry)
     np.testing.assert_array_equal(back.array, label.array)
 
 
@@ -245,25 +345,44 @@ def test_a_finer_and_oblique_grid_takes_the_nearest_voxel():
     angle = np.radians(20)
     turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     fine = Geometry((45, 45, 45), nib.affines.from_matvec(turn, np.array(turn) @ [-22, -22, -22]))
-    found = nearest_on_grid(Volume(ball(coarse), coarse.affine), fine).array
+    found = label_on_grid(Volume(ball(coarse), coarse.affine), fine).array
     inside = ball(fine)
     # The surface of a ball moves by half a voxel of 2 mm at most, seen along one of three axes.
     assert 2 * np.sum(found * inside) / (found.sum() + inside.sum()) > 0.95
     assert abs(int(found.sum()) / int(inside.sum()) - 1) < 0.02
 
 
-def ball(grid: Geometry) -> np.ndarray:
+def ball(grid: Geometry, *, radius=20.0) -> np.ndarray:
     index = np.moveaxis(np.indices(grid.shape), 0, -1)[..., ::-1]  # (x, y, z)
-    return np.uint8(np.linalg.norm(nib.affines.apply_affine(grid.affine, index), axis=-1) < 20)
+    return np.uint8(np.linalg.norm(nib.affines.apply_affine(grid.affine, index), axis=-1) < radius)
+
+
+@pytest.mark.parametrize("noise", [-1e-8, 0, 1e-8])
+@pytest.mark.parametrize("turn", [(1, 1, 1), (-1, 1, -1)])
+def test_a_coarser_or_finer_grid_moves_nothing(turn, noise):
+    """A ball between grids whose voxels lie half way between each other's."""
+    fine = centred((40, 40, 40), (1.0 + noise, 1.0 + noise, 1.0), (1, 1, 1))
+    for other in (centred((20, 20, 20), (2, 2, 2), turn), centred((41, 27, 40), (1, 1.5, 1), turn)):
+        there = label_on_grid(Volume(ball(fine, radius=12), fine.affine), other)
+        centre = np.argwhere(there.array)[:, ::-1].mean(axis=0)
+        assert np.abs(nib.affines.apply_affine(other.affine, centre)).max() < 0.05  # mm
+        volume = there.array.sum() * np.prod(other.spacing)
+        assert volume == pytest.approx(ball(fine, radius=12).sum(), rel=0.01)
+
+
+def centred(shape, spacing, turn) -> Geometry:
+    """A grid (z, y, x) around the patient's origin, of which axes are flipped."""
+    matrix = np.diag(np.multiply(spacing, turn)[::-1])
+    return Geometry(
+        shape, nib.affines.from_matvec(matrix, -matrix @ (np.array(shape[::-1]) - 1) / 2)
+    )
 
 
 def test_what_the_label_does_not_reach_is_background():
     label = Volume(np.ones((2, 2, 2), np.uint8), np.eye(4))
-    wide = nearest_on_grid(
-        label, Geometry((2, 2, 6), nib.affines.from_matvec(np.eye(3), [-2, 0, 0]))
-    )
+    wide = label_on_grid(label, Geometry((2, 2, 6), nib.affines.from_matvec(np.eye(3), [-2, 0, 0])))
     assert wide.array[0, 0].tolist() == [0, 0, 1, 1, 0, 0]
-    half = nearest_on_grid(
+    half = label_on_grid(
         label, Geometry((2, 2, 1), nib.affines.from_matvec(np.eye(3), [1.4, 0, 0]))
     )
     assert half.array[0, 0].tolist() == [1]  # a voxel reaches beyond its centre

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -401,6 +402,55 @@ def test_settings_reach_the_loss():
 def test_setting_that_the_loss_does_not_have_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LossConfig(**settings)
+
+
+ONLY_BACKGROUND = (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_weights": (0, 0, 0)}, r"must not be 0 for all that counts, got \(0.0, 0.0, 0.0\)"),
+        ({"class_weights": ()}, r"must not be 0 for all that counts, got \(\)"),
+        ({"class_weights": (0, 0), "name": "focal"}, "must not be 0 for all that counts"),
+        ({"class_weights": ONLY_BACKGROUND, "background": False}, "the background aside"),
+        (
+            {"class_weights": ONLY_BACKGROUND, "background": False, "name": "dice_cross_entropy"},
+            "the background aside",
+        ),
+        ({"class_weights": (0, 1, 0), "ignore_label": 1}, "class 1 is ignored"),
+        ({"class_weights": ONLY_BACKGROUND, "ignore_label": 0}, "class 0 is ignored"),
+        ({"class_weights": (1, math.nan)}, "finite number"),
+        ({"class_weights": (1, math.inf)}, "finite number"),
+        ({"class_weights": (1, -1)}, "greater than or equal to 0"),
+        ({"name": "tversky", "alpha": 0, "beta": 0}, "alpha and loss.beta must not both be 0"),
+        ({"name": "tversky", "alpha": math.inf}, "finite number"),
+        ({"name": "focal", "gamma": math.inf}, "finite number"),
+        ({"name": "top_k_cross_entropy", "share": 0}, "greater than 0"),
+        ({"level_weights": (0, 0)}, "level_weights must be above 0 for the first output"),
+        ({"level_weights": (0, 1)}, "level_weights must be above 0 for the first output"),
+    ],
+)
+def test_loss_that_teaches_nothing_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LossConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "counting"),
+    [
+        ({}, {0, 1, 2}),
+        ({"background": False}, {1, 2}),
+        ({"ignore_label": 2}, {0, 1}),
+        ({"class_weights": (1, 0, 2)}, {0, 2}),
+        ({"class_weights": (1, 0, 2), "background": False}, {2}),
+        ({"class_weights": "square", "background": False, "ignore_label": 1}, {2}),
+        ({"name": "cross_entropy", "class_weights": (0, 0, 0.5)}, {2}),
+    ],
+)
+def test_classes_that_count(settings, counting):
+    config = LossConfig(**settings)
+    assert {index for index in range(3) if config.counts(index)} == counting
 
 
 @pytest.mark.parametrize("name", LOSSES)

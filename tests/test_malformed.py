@@ -11,13 +11,21 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 from malformed import MALFORMED, ODD, UNLUCKY, UNREADABLE, Files, Malformed, make_files, no_spoil
 from small_cases import LABEL_MAP
 
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS, CaseError, commands_of
 from fcnseg.errors import DatasetError
+from fcnseg.evaluation.cases import CaseFiles, read_case
 from fcnseg.records import read_dataset_info
+from fcnseg.volumes import LabelMap, read_label, write_mask
+from fcnseg.volumes.file_voxels import FileVoxels
 from pipelines.convert_ct import ConvertCt
+
+LABELS = LabelMap.from_mapping(yaml.safe_load(LABEL_MAP))
 
 COLUMNS = ("case_id", "image", "label", "patient_id", "split")
 
@@ -119,8 +127,18 @@ def test_what_is_odd_is_told_with_the_case(converted, name):
     assert converted.warnings[name] == codes | {"thick_slices"}
 
 
+READ = FileVoxels.read
+
+
+def read_with_little_memory(self):
+    if "no_memory" in self.path:
+        raise MemoryError("no room for voxels")
+    return READ(self)
+
+
 def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.setattr(FileVoxels, "read", read_with_little_memory)
     found = convert(tmp_path, UNLUCKY, {"good": no_spoil}, **SMALL_AND_LARGE)
     for name, wanted in UNLUCKY.items():
         check_rejects(name, wanted, found)
@@ -128,9 +146,60 @@ def test_a_poor_machine_rejects_what_it_cannot_do_and_goes_on(tmp_path, monkeypa
     assert found.warnings.keys() == {"good"}
 
 
+# -- the other commands: the gate that predict and the client read images by, and evaluate
+
+
+def codes_of_gate(image: Path) -> set[str]:
+    """What predict and the client say of an image."""
+    try:
+        gate = Gate(CheckOptions(**SMALL_AND_LARGE))
+        gate.inspect(str(image), case_id="case")
+        _, warnings = gate.read(str(image), case_id="case")
+    except CaseError as error:
+        return {error.code}
+    return {warning.code for warning in warnings}
+
+
+def codes_of_evaluation(mask: Path, files: Files) -> set[str]:
+    """What evaluate says of a case, whose mask is the good label."""
+    try:
+        case = read_case(CaseFiles("case", mask, files.label), LABELS)
+    except CaseError as error:
+        return {error.code}
+    return {warning.code for warning in case.warnings}
+
+
+# Tried with codes accepted that `convert` above rejects them for.
+SKIPPED = {"unexpected_error", "missing_extra", "file_missing", "too_large"}
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mask")
+    label = read_label(make_files(folder, no_spoil).label)
+    write_mask(LABELS.apply(label.array), folder / "case.nii.gz", like=label)
+    return folder / "case.nii.gz"
+
+
+@pytest.mark.parametrize("name", [*MALFORMED, *UNREADABLE])
+def test_the_other_commands_give_the_codes_that_the_page_says(mask, tmp_path, name):
+    case = (MALFORMED | UNREADABLE)[name]
+    if case.stage == "list" or case.code in SKIPPED | set(SMALL_AND_LARGE["accept"]):
+        return
+    files = make_files(tmp_path / "case", case.spoil)
+    commands = commands_of(case.code)
+    if case.blamed == "image":
+        assert case.code in codes_of_gate(files.image)
+        assert {"predict", "client"} <= set(commands)
+    else:
+        found = codes_of_evaluation(mask, files)
+        assert case.code in found
+        assert "evaluate" in commands
+
+
 def test_every_code_is_the_outcome_of_a_case():
     cases = [*MALFORMED.values(), *UNREADABLE.values(), *UNLUCKY.values()]
-    assert {case.code for case in cases} == CODES.keys()
+    assert {case.code for case in cases} == {c for c in CODES if "convert" in commands_of(c)}
     odd = set.union(*(codes for _, codes in ODD.values()))
     # Of a reader's or of another grid's warnings tell test_dicom.py and test_labels.py.
     elsewhere = {code for code in WARNINGS if code.startswith(("dicom_", "label_"))}

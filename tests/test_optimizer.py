@@ -46,6 +46,16 @@ def test_step_size_falls_as_the_schedule_says(name):
     assert rates == [(step, pytest.approx(rate, abs=1e-7)) for step, rate in SCHEDULES[name]]
 
 
+def test_step_size_falls_in_a_run_of_few_steps():
+    """Parts 0.1, 0.2 and 0.25 of 4 steps are, rounded, before steps 0, 1 and 1."""
+    schedule = make_schedule(
+        settings(schedule="step", epochs=1, steps_per_epoch=4, step_at=(0.1, 0.2, 0.25))
+    )
+    assert [rate_at(schedule, step) for step in range(4)] == pytest.approx([0.05, *[5e-4] * 3])
+    schedule = make_schedule(settings(schedule="step", epochs=1, steps_per_epoch=1, step_at=(0.1,)))
+    assert rate_at(schedule, 0) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_comes_before_the_schedule(name):
     """50 steps of warm-up and then a schedule of 50."""
@@ -138,7 +148,9 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"step_at": [0.5, 0.5]}, r"step_at must be growing parts of the run, got \(0.5, 0.5\)"),
+        ({"step_at": [0.5, 0.5]}, r"step_at must be growing parts of the run, .* got \(0.5, 0.5\)"),
+        ({"step_at": [0.0]}, r"step_at must be .* each above 0 and below 1, got \(0.0,\)"),
+        ({"step_at": [0.5, 1.0]}, r"step_at must be .* above 0 and below 1, got \(0.5, 1.0\)"),
         ({"warm_up_steps": 8, "epochs": 2, "steps_per_epoch": 4}, "fewer than the steps .* 8, got"),
         ({"optimizer": "lion"}, "training.optimizer: .*'adam', 'adamw' or 'sgd', got 'lion'"),
     ],

@@ -9,6 +9,7 @@ import SimpleITK
 import tensorflow as tf
 from scripts import output_of
 from small_models import (
+    CROP,
     make_hu,
     make_info,
     make_network,
@@ -96,7 +97,7 @@ def images(tmp_path):
 
 
 def predict(run_dir, images, **flags):
-    PredictCommand((run_dir,), images, images.parent / "masks", **flags).run()
+    PredictCommand((run_dir,), images, images.parent / "masks", **flags, accept=CROP).run()
     return images.parent / "masks"
 
 

@@ -220,6 +220,31 @@ def test_a_shard_that_is_whole_is_not_made_again(writing):
     assert path.exists()
 
 
+@pytest.mark.parametrize("content", [b"", bytes(300), b'{"key": 1}'], ids=len)
+def test_a_shard_whose_note_or_file_is_broken_is_made_again(writing, content):
+    writer, (shard, *_) = writing
+    written = writer.write(shard)
+    path = Path(writer.output.folder) / shard.name
+    whole = path.read_bytes()
+    (note,) = Path(writer.output.state).glob(f"{path.stem}.json")
+    for broken in (path, note):
+        broken.write_bytes(content)
+        assert writer.write(shard) == written
+        assert path.read_bytes() == whole
+    Path(writer.output.state, "plan.json").write_bytes(content)
+    assert writer.output.read_plan() is None
+
+
+@pytest.mark.parametrize("content", [b"", bytes(300), b"[1]"], ids=len)
+def test_a_job_whose_note_is_broken_says_what_to_do(cases, tmp_path, content):
+    stop_before_planning(job(cases, tmp_path / "out"))
+    (tmp_path / "out" / ".state" / "job.json").write_bytes(content)
+    with pytest.raises(
+        DatasetError, match=r"not a whole note of a job: .*job\.json: .*--overwrite"
+    ):
+        job(cases, tmp_path / "out", resume=True).run()
+
+
 def test_a_shard_of_other_cases_is_made_again(writing):
     writer, (shard, other, *_) = writing
     writer.write(shard)

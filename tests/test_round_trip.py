@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from small_models import CLASSES, make_hu, write_run
+from small_models import CLASSES, CROP, make_hu, write_run
 
 from fcnseg.predict import PredictCommand
 
@@ -83,7 +83,7 @@ def folder(tmp_path_factory):
             nib.save(image, folder / part / f"{name}.nii")
         run_dir = write_run(folder / f"run_{part}", spacing_mm=spacing)
         thresholds().save(run_dir / "best.keras")
-        PredictCommand((run_dir,), folder / part, folder / "masks").run()
+        PredictCommand((run_dir,), folder / part, folder / "masks", resume=True, accept=CROP).run()
     return folder
 
 

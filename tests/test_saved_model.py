@@ -75,6 +75,11 @@ X = np.zeros(1, np.float32)
             "input tensor alias not found in signature: z. Inputs expected to be in the set {x}.",
         ),
         (("serving_default", {"x": X.astype(int)}), "INVALID_ARGUMENT", "float"),
+        (
+            ("serving_default", {"x": X.reshape([1] * 33)}),
+            "INVALID_ARGUMENT",
+            "input tensor x must have at most 32 axes, got 33",
+        ),
     ],
 )
 def test_wrong_request_gets_the_servers_answer(session, arguments, code, message):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import make_oblique_volume, write_run
+from half_plus_two import write_half_plus_two
+from small_models import CROP, make_oblique_volume, write_run
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -32,44 +36,14 @@ from tensorflow_serving.apis import (
 
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
+from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.export import SEGMENT_VOLUME, export_run
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model import SavedModelSession
 from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_volume
+from serving import rest as rest_server
 from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
-
-
-class HalfPlusTwo(tf.Module):
-    """What the real server's tests serve, with an input and an output of each kind."""
-
-    def __init__(self, offset=2.0):
-        super().__init__()
-        self.offset = tf.Variable(offset)
-        self.half = tf.function(self._half, input_signature=[tf.TensorSpec([None], tf.float32)])
-        self.label = tf.function(
-            self._label,
-            input_signature=[
-                tf.TensorSpec([None], tf.int16, name="number"),
-                tf.TensorSpec([None], tf.string, name="word"),
-            ],
-        )
-
-    def _half(self, x):
-        return {"y": x / 2 + self.offset}
-
-    def _label(self, number, word):
-        text = tf.strings.join([word, tf.strings.as_string(number)])
-        return {"text": text, "raw_bytes": text, "total": tf.reduce_sum(number)}
-
-
-def write_half_plus_two(folder: Path, offset=2.0):
-    """Publishes as an export does: written elsewhere, then renamed."""
-    module = HalfPlusTwo(offset)
-    hidden = folder.parent / f".tmp-{folder.name}"
-    signatures = {"serving_default": module.half, "label": module.label}
-    tf.saved_model.save(module, hidden, signatures=signatures)
-    hidden.rename(folder)
 
 
 def make_server(model_base_path, **flags):
@@ -170,6 +144,49 @@ def test_grpc_label_and_broken_tensor_are_refused(prediction):
         prediction.Predict(broken)
 
 
+def broken_tensor(shape, dtype=tf.int16.as_datatype_enum, **fields):
+    tensor = tensor_pb2.TensorProto(dtype=dtype, **fields)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+BROKEN_TENSORS = {
+    "negative sizes": (broken_tensor((-1, -1), int_val=[1]), "sizes must not be negative"),
+    "too large a number": (broken_tensor((1,), int_val=[70000]), "numbers of int16, got 70000"),
+    "too few bytes": (broken_tensor((3,), tensor_content=b"1234"), "must not have 2 values"),
+    "no whole number": (broken_tensor((3,), tensor_content=b"123"), "no whole number of int16"),
+    "too many values": (broken_tensor((1,), int_val=[1, 2]), "must not have 2 values"),
+    "claims 2 TB": (broken_tensor((2**20, 2**20), int_val=[1]), "at most 2147483647 bytes"),
+    "unknown type": (broken_tensor((1,), dtype=14), "must be of a known type, got DataType 14"),
+    "no type": (broken_tensor((1,), dtype=0), "must be of a known type, got DataType 0"),
+    "reference type": (broken_tensor((1,), dtype=105), "known type, got DataType 105"),
+    "many axes": (broken_tensor((1,) * 300, int_val=[1]), "at most 32 axes, got 300"),
+}
+
+
+@pytest.mark.parametrize(("tensor", "message"), BROKEN_TENSORS.values(), ids=BROKEN_TENSORS)
+def test_grpc_names_what_is_wrong_with_a_tensor(prediction, tensor, message):
+    request = predict_request(signature="label", word=["a"])
+    request.inputs["number"].CopyFrom(tensor)
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(request)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details().startswith("tensor parsing error: number: ")
+    assert message in caught.value.details()
+
+
+def test_grpc_tells_of_a_fault_of_its_own(prediction, monkeypatch):
+    def fail(*arguments, **named):
+        raise RuntimeError("a fault\nof two lines")
+
+    monkeypatch.setattr(SavedModelSession, "run", fail)
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(predict_request(x=X))
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "RuntimeError: a fault of two lines"
+
+
 def test_grpc_metadata(prediction):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "half"
@@ -206,6 +223,12 @@ def test_grpc_calls_that_fcnseg_has_no_use_for_are_unimplemented(prediction):
 
 
 PREDICT = "/v1/models/half:predict"
+
+
+def deep_list(value, depth):
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -292,6 +315,28 @@ def test_rest_predict(server, path, body, reply):
             400,
             "Tensor name: total has no shape information",
         ),
+        (PREDICT, {"inputs": deep_list(1, 40)}, 400, "input tensor x must have at most 32 axes"),
+        (PREDICT, b'{"inputs": ' + b"[" * 200 + b"1" + b"]" * 200 + b"}", 400, "is not a tensor"),
+        (PREDICT, b'{"inputs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", 400, "JSON Parse error"),
+        (PREDICT, b'{"inputs": [' + b"9" * 400 + b"]}", 400, "is not of expected type: float32"),
+        (PREDICT, b'{"inputs": [' + b"9" * 5000 + b"]}", 400, "JSON Parse error"),
+        (PREDICT, b'{"inputs": ["\xff"]}', 400, "JSON Parse error"),
+        (PREDICT, {"inputs": [1, None]}, 400, "is not of expected type: float32"),
+        (PREDICT, {"inputs": ["a" * 10**6] + ["a"] * 10**5}, 400, "not of expected type: float32"),
+        (
+            PREDICT,
+            {"signature_name": "label", "inputs": {"number": [1], "word": deep_list("a", 40)}},
+            400,
+            "input tensor word must have at most 32 axes, got 40",
+        ),
+        (
+            PREDICT,
+            {"signature_name": "label", "inputs": {"number": [1], "word": deep_list("a", 200)}},
+            400,
+            "is not a tensor",
+        ),
+        ("/v1/models/half/versions/99999999999999999999", None, 400, "Failed to convert version"),
+        (f"/v1/models/half/versions/{'9' * 5000}", None, 400, "Failed to convert version"),
         ("/v1/models/no:predict", {"inputs": [1]}, 404, "not found for request: Latest(no)"),
         ("/v1/models/half/versions/7:predict", {"inputs": [1]}, 404, NO_VERSION),
         ("/v1/models/half/labels/a:predict", {"inputs": [1]}, 400, "version label: a"),
@@ -310,11 +355,114 @@ def test_rest_errors_are_the_real_servers(server, path, body, status, message):
     assert message in reply["error"]
 
 
-def test_rest_path_outside_the_api_is_a_plain_404(server):
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}/index.html")
-    with caught.value as error:
-        assert error.code == 404
+@pytest.mark.parametrize("path", ["/index.html", "/", "/v2/models/half"])
+@pytest.mark.parametrize("body", [None, b"{}"])
+def test_rest_path_outside_the_api_is_not_found(server, path, body):
+    status, reply = rest(server, path, body)
+    assert status == 404
+    assert reply["error"].startswith("Not Found: /")
+
+
+def exchange(server, *pieces, end=False):
+    """What the server says to raw bytes until it closes the connection; `end` is of our side."""
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            return stream.read()
+
+
+def status_and_reply(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    version, status, *_ = head.split()
+    assert version == b"HTTP/1.1"
+    return int(status), json.loads(body)
+
+
+POST = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n".encode()
+CLOSE = b"Connection: close\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b'e\r\n{"inputs":[2]}\r\n0\r\n\r\n',
+        b'4;name=value\r\n{"in\r\nA\r\nputs":[2]}\r\n000\r\nTrailer: x\r\n\r\n',
+    ],
+)
+def test_rest_takes_a_chunked_body(server, chunks):
+    answer = exchange(server, POST + CLOSE + CHUNKED + b"\r\n", chunks)
+    assert status_and_reply(answer) == (200, {"outputs": [3.0]})
+
+
+def test_rest_takes_a_chunked_body_in_gzip(server):
+    packed = gzip.compress(b'{"inputs": [2]}')
+    head = POST + CLOSE + CHUNKED + b"Content-Encoding: gzip\r\n\r\n"
+    answer = exchange(server, head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed))
+    assert status_and_reply(answer) == (200, {"outputs": [3.0]})
+
+
+def test_rest_request_after_a_body_is_one_of_its_own(server):
+    """On one connection: a chunked body, then a GET with a body, then a GET."""
+    get = b"GET /v1/models/half HTTP/1.1\r\nHost: x\r\n"
+    answer = exchange(
+        server,
+        POST + CHUNKED + b'\r\ne\r\n{"inputs":[2]}\r\n0\r\n\r\n',
+        get + b"Content-Length: 5\r\n\r\nGET x",
+        get + CLOSE + b"\r\n",
+    )
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"200"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "message"),
+    [
+        (POST + b"Content-Length: abc\r\n\r\n{}", 400, "must be one whole number, got abc"),
+        (POST + b"Content-Length: -1\r\n\r\n{}", 400, "must be one whole number, got -1"),
+        (POST + b"Content-Length: 1_0\r\n\r\n{}", 400, "must be one whole number, got 1_0"),
+        (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "one whole number"),
+        (POST + b"Content-Length: 9000000000\r\n\r\n{}", 413, "at most 2147483647 bytes"),
+        (POST + b"Content-Length: 9\r\n\r\n{}", 400, "must not be cut, got 2 of 9 bytes"),
+        (POST + b"\r\n{}", 411, "must have a Content-Length, or be chunked"),
+        (POST + CHUNKED + b"Content-Length: 2\r\n\r\n{}", 400, "must have no Content-Length"),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n{}", 501, "must be chunked, got gzip"),
+        (POST + CHUNKED + b"\r\n{}\r\n", 400, "begin with its size in hexadecimals, got b'{}"),
+        (POST + CHUNKED + b"\r\n-2\r\n{}\r\n", 400, "size in hexadecimals"),
+        (POST + CHUNKED + b"\r\n2\r\n{}0\r\n\r\n", 400, "a chunk of 2 bytes must end there"),
+        (POST + CHUNKED + b"\r\n8\r\n{}", 400, "must not be cut, got 2 of 8 bytes"),
+        (POST + CHUNKED + b"\r\nFFFFFFFFF\r\n{}", 413, "at most 2147483647 bytes"),
+        (POST + CHUNKED + b"\r\n", 400, "size in hexadecimals, got b''"),
+        (b"PUT /v1/models/half HTTP/1.1\r\n\r\n", 501, "Unsupported method ('PUT')"),
+        (b"no HTTP\r\n\r\n", 400, "Bad"),
+        (b"GET /v1/models/half HTTP/9.9\r\n\r\n", 505, "Invalid HTTP version"),
+        (b"GET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n", 414, "URI Too Long"),
+    ],
+)
+def test_rest_answers_what_is_no_request(server, request_, status, message, caplog):
+    got, reply = status_and_reply(exchange(server, request_, end=True))
+    assert (got, set(reply)) == (status, {"error"})
+    assert message in reply["error"]
+    assert "Traceback" not in caplog.text
+
+
+def test_rest_leaves_a_client_that_sends_no_more(server, monkeypatch):
+    monkeypatch.setattr(rest_server._Handler, "timeout", 0.2)
+    for body in (b"Content-Length: 9\r\n\r\n{}", CHUNKED + b"\r\n9\r\n{}"):
+        status, reply = status_and_reply(exchange(server, POST + body))
+        assert status == 408
+        assert "must come without a pause of 0.2 s" in reply["error"]
+    assert exchange(server, POST[:20]) == exchange(server) == b""  # not yet a request: just closed
+
+
+def test_rest_tells_of_a_fault_of_its_own(server, monkeypatch):
+    def fail(*arguments, **named):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(SavedModelSession, "run", fail)
+    assert rest(server, PREDICT, {"inputs": [1]}) == (500, {"error": "RuntimeError: a fault"})
 
 
 def test_rest_takes_gzip(server):
@@ -448,7 +596,7 @@ def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
     flags = {"model_name": "fcnseg", "enable_serialization_as_tensor_content": tensor_content}
     with make_server(model_dir, **flags) as server:
         with SegmentationClient(f"127.0.0.1:{server.grpc_port}") as client:
-            np.testing.assert_array_equal(client.segment(volume), mask)
+            np.testing.assert_array_equal(client.segment(volume, accept=CROP), mask)
             assert client.model_info() == segmenter.info
         lists = {name: array.tolist() for name, array in inputs.items()}
         body = {"signature_name": SEGMENT_VOLUME, "inputs": lists}
@@ -463,11 +611,11 @@ def test_client_names_what_went_wrong(server):
     volume = make_oblique_volume((4, 5, 6))
     address = f"127.0.0.1:{server.grpc_port}"
     with pytest.raises(ServerError, match=f"no model other at {address}: Servable not found"):
-        SegmentationClient(address, model_name="other").segment(volume)
+        SegmentationClient(address, model_name="other").segment(volume, accept=CROP)
     with pytest.raises(ServerError, match="FAILED_PRECONDITION: Serving signature key"):
         SegmentationClient(address, model_name="half").model_info()
     with pytest.raises(ServerError, match="no server at 127.0.0.1:1: "):
-        SegmentationClient("127.0.0.1:1").segment(volume)
+        SegmentationClient("127.0.0.1:1").segment(volume, accept=CROP)
     with pytest.raises(InputError, match="volume must be HU as int16, got float32"):
         SegmentationClient(address).segment(volume.with_array(volume.array.astype(np.float32)))
 
@@ -477,7 +625,67 @@ def test_client_is_told_why_a_volume_is_refused(model_dir):
     with make_server(model_dir, model_name="fcnseg") as server:
         address = f"127.0.0.1:{server.grpc_port}"
         with pytest.raises(InputError, match=r"refused the volume: \[volume must have at most"):
-            SegmentationClient(address).segment(large)
+            SegmentationClient(address).segment(large, accept=("constant_image",))
+
+
+NOT_CT = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20  # from 0 to 780
+
+
+def test_client_refuses_what_the_conversion_refuses(tmp_path):
+    """Before anything is sent: there is no server."""
+    volume = Volume(NOT_CT, np.diag([2.5, 2.5, 2.5, 1.0]))
+    with pytest.raises(InputError, match="was the rescale intercept") as caught:
+        SegmentationClient("127.0.0.1:1").segment(volume)
+    assert caught.value.code == "missing_rescale"
+    write_volume(volume, tmp_path / "ct.nii.gz")
+    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz")
+    told = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
+    with pytest.raises(InputError, match=told):
+        command.run()
+    with pytest.raises(ServerError, match="no server"):
+        dataclasses.replace(command, accept=("missing_rescale",)).run()
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+CUBE = np.zeros((4, 4, 4), np.int16)
+MM = np.full(3, 2, np.float32)
+BAD_INPUTS = [
+    ("serving_default", {"patches": np.float32(1)}, "patches must have five axes", "shape []"),
+    ("serving_default", {"patches": MM}, "patches must have five axes", "shape [3]"),
+    ("serving_default", {"patches": MM[:0]}, "patches must have five axes", "shape [0]"),
+    (SEGMENT_VOLUME, {"volume": np.int16(1), "spacing": MM}, "volume must have three", "shape []"),
+    (SEGMENT_VOLUME, {"volume": CUBE[0], "spacing": MM}, "volume must have three", "shape [4 4]"),
+    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM[0]}, "spacing must be three", "shape []"),
+    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM * 99}, "spacing must be three", "198"),
+]
+
+
+def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
+    with make_server(model_dir, model_name="fcnseg") as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            for signature, inputs, rule, value in BAD_INPUTS:
+                with pytest.raises(grpc.RpcError) as caught:
+                    prediction.Predict(predict_request("fcnseg", signature, **inputs))
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert rule in caught.value.details()
+                assert value in caught.value.details()
+        for signature, inputs, rule, value in BAD_INPUTS:
+            lists = {name: array.tolist() for name, array in inputs.items()}
+            body = {"signature_name": signature, "inputs": lists}
+            status, reply = rest(server, "/v1/models/fcnseg:predict", body)
+            assert status == 400
+            assert rule in reply["error"]
+            assert value in reply["error"]
+
+
+def test_client_names_a_reply_that_is_no_tensor(monkeypatch):
+    response = predict_pb2.PredictResponse()
+    response.outputs["labels"].CopyFrom(broken_tensor((-1, -1), int_val=[1]))
+    with SegmentationClient("127.0.0.1:1") as client:
+        monkeypatch.setattr(client, "_call", lambda *arguments, **named: response)
+        with pytest.raises(ServerError, match="gave what is no tensor: .* must not be negative"):
+            client.segment(make_oblique_volume((4, 5, 6)))
 
 
 @pytest.mark.serving
@@ -492,13 +700,15 @@ def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
         try:
             ready = server.stdout.readline()
             address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
-            ClientCommand(address, image, output, model_name="abdomen").run()
+            ClientCommand(address, image, output, model_name="abdomen", accept=CROP).run()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
     mask = np.asarray(nib.load(output).dataobj).T
     expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     np.testing.assert_array_equal(mask, expected)
+    names = read_class_names(output, nib.load(output).header)
+    assert names == {1: "liver", 2: "spleen"}
 
 
 def test_client_needs_no_tensorflow(tmp_path):
@@ -507,14 +717,17 @@ def test_client_needs_no_tensorflow(tmp_path):
     shutil.copytree(Path(__file__).parent.parent / "serving", tmp_path / "serving")
     script = """
 import sys
-sys.modules["tensorflow"] = sys.modules["keras"] = None
+sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["apache_beam"] = None
 from serving.client import ClientCommand, main
 main()
 """
     flags = ["--server", "127.0.0.1:1", "--image", "ct.nii.gz", "--output", "mask.nii.gz"]
+    flags += ["--accept", *CROP]
     done = subprocess.run(
         [sys.executable, "-c", script, *flags], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no server at 127.0.0.1:1")
+    warning, error = done.stderr.splitlines()
+    assert "[field_of_view_implausible]" in warning
+    assert error.startswith("error: no server at 127.0.0.1:1")
     assert not (tmp_path / "mask.nii.gz").exists()

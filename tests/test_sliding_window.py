@@ -135,7 +135,10 @@ hu[::7] = 40  # nothing that could be skipped as air
 nib.save(nib.Nifti1Image(hu.T, np.eye(4)), folder / "case.nii")
 del hu
 Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from here
-PredictCommand((run_dir,), folder / "case.nii", folder / "masks").run()
+command = PredictCommand(
+    (run_dir,), folder / "case.nii", folder / "masks", accept=("scaled_image",)
+)
+command.run()
 print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
     peak_gib = int(output_of(script, tmp_path).split("peak")[1]) / 2**20  # /proc tells KiB

@@ -8,6 +8,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from scripts import output_of
 
 from fcnseg.architecture import model_summary
 from fcnseg.config import ModelConfig, config_from_mapping
@@ -109,6 +110,49 @@ def test_memory_grows_with_the_batch_and_shrinks_with_precision():
     )
     assert memory(batch_size=4) - weights == 4 * (memory() - weights)
     assert 0.5 < memory(precision="mixed_bfloat16") / memory() < 0.65
+
+
+# Trains a preset on one small patch and then on others, and prints by how many bytes the most that
+# the process has held has grown.
+TRAINING = """
+import ctypes, sys
+ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes back at once
+import fcnseg, numpy as np, tensorflow as tf
+from fcnseg.presets import PRESETS
+from fcnseg.training.compiled import build_compiled, make_state
+
+name, batch, *size = sys.argv[1], *map(int, sys.argv[2:])
+config = PRESETS[name]
+model = build_compiled(config, class_names=["background", *map(str, range(7))])
+make_state(model, size=(16, 16, 16), label_size=(16, 16, 16))
+step = tf.function(model.train_step)
+
+def peak_after_steps(batch, size):
+    hu, label = np.zeros((batch, *size, 1), np.float32), np.zeros((batch, *size), np.uint8)
+    for _ in range(3):
+        step((tf.constant(hu), tf.constant(label)))["loss"].numpy()
+    lines = open("/proc/self/status").read().split("VmHWM:")
+    return 1024 * int(lines[1].split()[0])
+
+before = peak_after_steps(1, (16, 16, 16))
+print("grown", peak_after_steps(batch, size) - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # on a busy machine
+@pytest.mark.parametrize("name", ["demo", "fcn_s"])
+def test_memory_is_that_of_a_step_on_a_cpu(name):
+    patches = PRESETS[name].patches
+
+    def estimated(batch_size, size):
+        return model_summary(
+            PRESETS[name].model, num_classes=8, patch_size=size, batch_size=batch_size
+        ).training_bytes
+
+    found = output_of(TRAINING, name, patches.batch_size, *patches.size)
+    expected = estimated(patches.batch_size, patches.size) - estimated(1, (16, 16, 16))
+    assert expected / int(found.split("grown")[1]) == pytest.approx(1, abs=0.15)
 
 
 def test_command_prints_the_summary_and_the_flags_of_a_plan(capsys):

@@ -44,6 +44,36 @@ def test_equal_masks_are_perfect():
     assert scores.hausdorff_distance_mm == scores.mean_surface_distance_mm == 0
 
 
+def edge_voxels_assd(truth, mask):
+    """The usual average symmetric surface distance, in voxels, between edge voxels."""
+    edges = [array & ~ndimage.binary_erosion(array) for array in (truth > 0, mask > 0)]
+    distances = [ndimage.distance_transform_edt(~other)[own] for own, other in (edges, edges[::-1])]
+    return np.concatenate(distances).mean()
+
+
+def test_mean_surface_distance_is_between_corners_not_edge_voxels():
+    """Of two voxels side by side four of eight corners are shared and four are a voxel away."""
+    truth, mask = cube(size=(1, 1, 1)), cube(corner=(5, 5, 6), size=(1, 1, 1))
+    assert score(truth, mask).mean_surface_distance_mm == (4 * 0 + 4 * 1) / 8
+    assert edge_voxels_assd(truth, mask) == 1
+    # Along slices of 5 mm the four corners are 5 mm away; all eight have the same area.
+    above = cube(corner=(6, 5, 5), size=(1, 1, 1))
+    assert score(truth, above, (5.0, 1.0, 1.0)).mean_surface_distance_mm == pytest.approx(2.5)
+
+
+def test_mean_surface_distance_beside_assd():
+    """The examples of docs/evaluation.md."""
+    z, y, x = np.ogrid[:31, :31, :31]
+    ball, moved = (
+        ((z - c) ** 2 + (y - c) ** 2 + (x - c) ** 2 <= 100).astype(np.uint8) for c in (15, 15.5)
+    )
+    assert score(ball, moved).mean_surface_distance_mm == pytest.approx(0.25, abs=0.01)
+    assert edge_voxels_assd(ball, moved) == pytest.approx(0.51, abs=0.01)
+    longer = cube(size=(8, 8, 9))
+    ours = score(cube(), longer).mean_surface_distance_mm
+    assert ours == pytest.approx(edge_voxels_assd(cube(), longer), rel=0.03)
+
+
 def test_the_tolerance_is_the_border_of_what_is_right():
     truth, mask = cube(size=(8, 8, 8)), cube(size=(8, 8, 11))  # one face of six is 3 mm away
     assert score(truth, mask, tolerance_mm=3.0).surface_dice == 1

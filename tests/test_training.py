@@ -18,7 +18,7 @@ from fcnseg import __version__
 from fcnseg.command import run_command
 from fcnseg.config import ModelConfig, override, read_config, write_config
 from fcnseg.data import make_volume_dataset
-from fcnseg.errors import DatasetError, InputError, ModelError
+from fcnseg.errors import ConfigError, DatasetError, InputError, ModelError
 from fcnseg.evaluation import score_organs
 from fcnseg.inference import load_run, make_segmenter
 from fcnseg.model_info import ModelInfo
@@ -239,6 +239,26 @@ def test_command_trains_with_overridden_settings(dataset, tmp_path):
             ["--patches.size", "9", "12", "12"],
             "error: the input's z must fit the network",
         ),
+        (
+            ["--loss.class_weights", "1", "1"],
+            "error: loss.class_weights must be 3 numbers, for background, liver, spleen,"
+            " got (1.0, 1.0)",
+        ),
+        (
+            ["--loss.name", "focal", "--loss.class_weights", "1", "1", "1", "1"],
+            "error: loss.class_weights must be 3 numbers",
+        ),
+        (
+            ["--training.precision", "mixed_float16"],
+            "error: training.precision must be float32 or mixed_bfloat16 on a CPU",
+        ),
+        (
+            ["--loss.level_weights", "1", "0.5"],
+            "error: loss.level_weights must be one number an output, or none, got (1.0, 0.5) for 1",
+        ),
+        (["--model.coarse_input"], "error: model.coarse_input must be false in training"),
+        (["--devices", "GPU:7"], "error: devices must be among CPU:0, got GPU:7"),
+        (["--fold", "0", "--folds", "5"], "error: folds must be at most as many as patients, 4"),
     ],
 )
 def test_command_ends_with_a_line(dataset, tmp_path, capsys, flags, message):
@@ -249,6 +269,27 @@ def test_command_ends_with_a_line(dataset, tmp_path, capsys, flags, message):
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("organs", "loss", "message"),
+    [
+        ((1,), {"class_weights": (0, 0, 1)}, "all classes that there are to train on, .*, liver,"),
+        ((1, 2), {"ignore_label": 0, "class_weights": (1, 0, 0)}, "class 0 is ignored"),
+        ((1,), {"ignore_label": 1}, "leave two classes to tell apart, got 1, which leaves backgr"),
+        ((1,), {"ignore_label": 0}, "leave two classes to tell apart, got 0, which leaves liver"),
+    ],
+)
+def test_loss_that_the_dataset_leaves_nothing_is_refused(tmp_path, organs, loss, message):
+    splits = {
+        split: [[make_record(split, seed=seed, organs=organs)]]
+        for seed, split in enumerate(("train", "validation"))
+    }
+    folder = write_dataset(tmp_path / "records", splits)
+    with pytest.raises(ConfigError, match=message):
+        train(override(CONFIG, {"loss": loss}), folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_unfinished_dataset_is_refused(tmp_path):

@@ -20,6 +20,7 @@ from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.execution import make_steps
+from fcnseg.training.stopping import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,30 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     assert {path.name for path in undisturbed.iterdir()} == {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, undisturbed, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, number=signal.SIGINT)
+        with pytest.raises(TrainingStoppedError, match="stopped by SIGINT; --resume") as caught:
+            train(ALL_STATE, dataset, tmp_path / "run")
+    assert caught.value.exit_status == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
+        assert '"step": 2,' in arrays["progress"].item()
+    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(undisturbed, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once():
+    stop = StopRequest()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TrainingStoppedError):
+        stop.check()
 
 
 @pytest.mark.parametrize("most", [2, 3, 50])
@@ -181,14 +206,106 @@ def test_checkpoint_that_cannot_be_written_leaves_the_last(checkpoints, monkeypa
     assert checkpoints.restore().step == 3
 
 
-def test_checkpoint_of_other_devices_or_broken_is_refused(checkpoints):
+def test_checkpoint_of_other_devices_is_refused(checkpoints):
     checkpoints.save(Progress("then"))
     checkpoints.identity["devices"] = 2
     with pytest.raises(InputError, match="began with: devices was 1, got 2"):
         checkpoints.restore()
-    checkpoints.path.write_bytes(checkpoints.path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"c\.npz is not a whole checkpoint"):
+
+
+def flipped(whole):
+    return bytes([*whole[:200], whole[200] ^ 255, *whole[201:]])
+
+
+# What a loss of power, a full disk or a failing one leave of a file, and what is said of it.
+BROKEN = {
+    "empty": (lambda whole: b"", "the file is empty"),
+    "zeros": (lambda whole: bytes(len(whole)), "bytes are cut or overwritten"),
+    "zeros at the end": (lambda whole: whole[:100] + bytes(len(whole) - 100), "cut or overwritten"),
+    "cut": (lambda whole: whole[:-30], "bytes are cut or overwritten"),
+    "zeros at the beginning": (lambda whole: bytes(100) + whole[100:], "checksum of .* is wrong"),
+    "one byte": (flipped, "checksum of .* in it is wrong"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_checkpoint_is_named_with_what_to_do(checkpoints, kind):
+    checkpoints.save(Progress("then"))
+    damage, finding = BROKEN[kind]
+    checkpoints.path.write_bytes(damage(checkpoints.path.read_bytes()))
+    message = rf"^not a whole checkpoint: .*c\.npz: .*{finding}.*; delete it, and --resume begins"
+    with pytest.raises(InputError, match=message):
         checkpoints.restore()
+
+
+def test_checkpoint_of_something_else_is_named(checkpoints):
+    np.savez(checkpoints.path, weights=np.zeros(3))
+    with pytest.raises(InputError, match=r"not a whole checkpoint: .*c\.npz: .*progress"):
+        checkpoints.restore()
+    strategy = checkpoints.strategy
+    other = Checkpoints(checkpoints.path, [tf.Variable([1.0])], strategy, checkpoints.identity)
+    other.save(Progress("then"))
+    with pytest.raises(InputError, match=r"not a whole checkpoint: .*shape"):
+        checkpoints.restore()
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_network_is_named_with_what_to_do(undisturbed, tmp_path, kind):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    damage, finding = BROKEN[kind]
+    path = run / "best.keras"
+    path.write_bytes(damage(path.read_bytes()))
+    message = rf"^not a whole network: {path}: .*{finding}.*; "
+    with pytest.raises(InputError, match=message + "copy it again from where it is whole, or"):
+        load_run(run)
+    with pytest.raises(InputError, match=message + "delete it, and --resume keeps the best"):
+        KeepBest(path, None).resume()
+
+
+def test_run_without_its_best_network_keeps_another(dataset, undisturbed, tmp_path, monkeypatch):
+    """As it is advised where the file is broken: nothing else of the run is lost."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(TrainingStoppedError):
+            train(ALL_STATE, dataset, run)
+    (run / "best.keras").unlink()
+    train(ALL_STATE, dataset, run, resume=True)
+    manifest = read_run(run)
+    assert manifest.weights_sha256 == read_run(undisturbed).weights_sha256
+    assert manifest.best_epoch == 2
+
+
+def test_run_that_has_nothing_left_to_make_a_network_says_so(dataset, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "remove", lambda self: None)
+        train(ALL_STATE, dataset, run)
+    for name in ("run.json", "best.keras"):
+        (run / name).unlink()
+    message = r"no epoch is left that could make .*best\.keras: delete .*checkpoint\.npz, and"
+    with pytest.raises(InputError, match=message):
+        train(ALL_STATE, dataset, run, resume=True)
+    (run / "checkpoint.npz").unlink()
+    train(ALL_STATE, dataset, run, resume=True)
+    assert read_run(run).best_epoch
+
+
+def resumed(dataset):
+    return lambda run: train(ALL_STATE, dataset, run, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(500), b"epoch,loss\n1,x"], ids=len)
+@pytest.mark.parametrize("name", ["run.json", "history.csv", "config.yaml", "model_info.json"])
+def test_broken_small_file_of_a_run_is_named(dataset, undisturbed, tmp_path, name, content):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    (run / name).write_bytes(content)
+    read = load_run if name == "model_info.json" else resumed(dataset)
+    with pytest.raises(InputError, match=rf"{name}\b") as caught:
+        read(run)
+    assert "\n" not in str(caught.value)
 
 
 def test_best_network_is_never_replaced_by_a_worse_one(undisturbed, tmp_path):

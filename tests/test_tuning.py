@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -11,7 +17,16 @@ from small_records import make_record, write_dataset
 from fcnseg.command import parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError
-from tuning.search import BEST_CONFIG_FILE, TRIALS_FILE, SearchCommand, SearchError
+from fcnseg.training import TrainingStoppedError
+from fcnseg.training.loop import TrainingLoop
+from tuning import search as tuning_search
+from tuning.search import (
+    BEST_CONFIG_FILE,
+    TRIALS_FILE,
+    SearchCommand,
+    SearchError,
+    SearchStoppedError,
+)
 from tuning.space import SearchSpace
 
 SMALL = override(
@@ -102,12 +117,117 @@ def test_failing_trial_does_not_end_the_search(dataset, tmp_path):
     assert read_config(tmp_path / "search" / BEST_CONFIG_FILE).patches.size == (8, 8, 8)
 
 
+def test_a_signal_ends_the_search_and_not_the_trial_alone(dataset, tmp_path, monkeypatch):
+    trials = []
+
+    def stop(*args, **kwargs):
+        trials.append(args)
+        raise TrainingStoppedError(signal.SIGINT)
+
+    monkeypatch.setattr("tuning.search.train", stop)
+    space = {"training.learning_rate": {"float": [1e-4, 1e-2], "log": True}}
+    with pytest.raises(
+        SearchStoppedError, match="^search stopped by SIGINT: 0 of . trials finished$"
+    ) as caught:
+        search(dataset, tmp_path, space)
+    assert (len(trials), caught.value.exit_status) == (1, 130)
+
+
 def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
     space = {"patches.size": {"choice": [[7, 8, 8]]}}
     with pytest.raises(SearchError, match="all 1 trials failed; the first: ModelError"):
         search(dataset, tmp_path, space, max_trials=1)
     assert (tmp_path / "search" / TRIALS_FILE).exists()
     assert not (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+RATES = {"training.learning_rate": {"choice": [1e-3, 2e-3, 3e-3, 4e-3]}}
+
+
+def during_trial(monkeypatch, number, module, function, action):
+    """Does something at the first call of a function in the trial of this number, from 0."""
+    original, trials = getattr(module, function), []
+
+    def act_and_call(*args, **kwargs):
+        if number == len(trials):
+            action()
+        return original(*args, **kwargs)
+
+    train = tuning_search.train
+
+    def count_and_train(*args, **kwargs):
+        try:
+            return train(*args, **kwargs)
+        finally:
+            trials.append(1)
+
+    monkeypatch.setattr(module, function, act_and_call)
+    monkeypatch.setattr(tuning_search, "train", count_and_train)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "function"),
+    [
+        pytest.param(0, TrainingLoop, "_steps", id="in the first trial"),
+        pytest.param(1, TrainingLoop, "_steps", id="in the second trial"),
+        pytest.param(1, tuning_search, "override", id="before the training listens"),
+        pytest.param(1, tuning_search.gc, "collect", id="between trials"),
+    ],
+)
+def test_sigterm_ends_the_search(dataset, tmp_path, monkeypatch, number, module, function):
+    before = signal.getsignal(signal.SIGTERM)
+    during_trial(monkeypatch, number, module, function, terminate)
+    finished = r"0 of 3 trials finished$" if number == 0 else "1 of 3 trials finished, written to"
+    with pytest.raises(SearchStoppedError, match=f"^search stopped by SIGTERM: {finished}") as got:
+        search(dataset, tmp_path, RATES, max_trials=3)
+    assert got.value.exit_status == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    check_unfinished(tmp_path / "search", trials=number)
+
+
+def test_interrupt_ends_the_search(dataset, tmp_path, monkeypatch):
+    during_trial(monkeypatch, 1, TrainingLoop, "_steps", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search(dataset, tmp_path, RATES, max_trials=3)
+    check_unfinished(tmp_path / "search", trials=1)
+
+
+def check_unfinished(folder, *, trials):
+    """That the finished trials are noted, none as failed, and no configuration as the best."""
+    path = folder / TRIALS_FILE
+    noted = json.loads(path.read_text()) if path.exists() else []
+    assert len(noted) == trials
+    assert all(trial["error"] is None and trial["val_dice"] is not None for trial in noted)
+    assert not (folder / BEST_CONFIG_FILE).exists()
+
+
+@pytest.mark.slow
+def test_command_ends_on_sigterm_with_a_line(dataset, tmp_path):
+    write_config(override(SMALL, {"training.epochs": 10**6}), tmp_path / "base.yaml")
+    space = write_space(tmp_path, RATES)
+    flags = f"--data {dataset} --config {tmp_path}/base.yaml --space {space} --max_trials 3"
+    command = [sys.executable, "-m", "tuning.search", *flags.split(), "--output", tmp_path / "s"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "s/trials/0/config.yaml").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert said.decode().splitlines()[-1] == (
+        "error: search stopped by SIGTERM: 0 of 3 trials finished"
+    )
+    assert b"Traceback" not in said
+    assert not (tmp_path / "s/trials/1").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +243,18 @@ def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
         ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
         ({"training.learning_rate": {"choice": []}}, "at least one value"),
         ({"training.learning_rate": 3}, "must have one of"),
+        (
+            {"training.learning_rate.x": {"choice": [1]}},
+            "unknown key 'training.learning_rate.x': learning_rate is a value and has no keys",
+        ),
+        ({"model.filters.0.x": {"int": [1, 2]}}, "unknown key 'model.filters.0.x': filters is a"),
+        ({"": {"choice": [1]}}, "unknown section ''"),
+        ({"training.": {"choice": [1]}}, "unknown key '' in training"),
+        ({1: {"choice": [1]}}, "must have dotted keys, got 1"),
+        ({"training.epochs": {"choice": [datetime.date(2026, 1, 1)]}}, "numbers, words and lists"),
+        ({"training.epochs": {"choice": [1], "int": [1, 2]}}, "must have one of"),
+        ({"training.learning_rate": {"float": [0, float("inf")]}}, "finite number"),
+        ({"loss.class_weights": {"choice": [[0, 0, 0]]}}, "must not be 0 for all that counts"),
         ([], "must map dotted keys to values"),
     ],
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
 import logging
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,12 +23,14 @@ from rich.table import Table
 from fcnseg.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
-from fcnseg.training import check_dataset, train
+from fcnseg.training import TrainingStoppedError, check_dataset, train
+from fcnseg.whole_file import make_folder, write_whole
 from tuning.space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"
 """Written last: a folder without it is not a finished search."""
 TRIALS_FILE = "trials.json"
+"""Written after each trial."""
 TRIALS_FOLDER = "trials"
 
 _ORACLES = {
@@ -38,6 +44,31 @@ logger = logging.getLogger(__name__)
 
 class SearchError(FcnsegError):
     """No trial of a search succeeded."""
+
+
+class SearchStoppedError(FcnsegError):
+    """A search was stopped by a signal; the trial under way is neither finished nor failed.
+
+    Attributes:
+        exit_status: What a shell reports of a process that the signal ended.
+    """
+
+    def __init__(
+        self, received: signal.Signals, *, finished: int, max_trials: int, output: Path
+    ) -> None:
+        where = f", written to {output / TRIALS_FILE}" if finished else ""
+        super().__init__(
+            f"search stopped by {received.name}: {finished} of {max_trials} trials finished{where}"
+        )
+        self.exit_status = 128 + received
+
+
+class _Stopped(BaseException):
+    """A signal, which KerasTuner takes for no trial's failure since it is no `Exception`."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(received.name)
+        self.received = received
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +94,7 @@ class ConfigTuner(keras_tuner.Tuner):
     """Trains one configuration after the other as its oracle draws them.
 
     Attributes:
-        finished: The trials so far.
+        finished: The trials so far; each is also in `TRIALS_FILE` as soon as it is finished.
     """
 
     def __init__(
@@ -93,16 +124,24 @@ class ConfigTuner(keras_tuner.Tuner):
             config = override(self.base, settings)
             run_dir = self.output / TRIALS_FOLDER / trial.trial_id
             val_dice = train(config, self.data, run_dir).best_dice
+        except TrainingStoppedError as error:
+            raise _Stopped(error.received) from error
         except Exception as error:
             message = f"{type(error).__name__}: {one_line(error)}"
             logger.warning(f"trial {trial.trial_id} failed: {message}")
             raise keras_tuner.errors.FailedTrialError(message) from error
         finally:
-            seconds = time.perf_counter() - started
-            self.finished.append(Trial(trial.trial_id, settings, val_dice, message, seconds))
+            if val_dice is not None or message is not None:
+                seconds = time.perf_counter() - started
+                self._finish(Trial(trial.trial_id, settings, val_dice, message, seconds))
             keras.backend.clear_session()
             gc.collect()
         return {_OBJECTIVE.name: val_dice}
+
+    def _finish(self, trial: Trial) -> None:
+        self.finished.append(trial)
+        content = [dataclasses.asdict(each) for each in ranked(self.finished)]
+        write_whole(self.output / TRIALS_FILE, json.dumps(content, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +174,9 @@ class SearchCommand:
         check_dataset(self.data)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
+        make_folder(self.output, argument="output")
         trials = self.search(space)
         Console().print(trials_table(trials))
-        content = [dataclasses.asdict(trial) for trial in trials]
-        (self.output / TRIALS_FILE).write_text(json.dumps(content, indent=2) + "\n")
         best = trials[0]
         if best.val_dice is None:
             raise SearchError(f"all {len(trials)} trials failed; the first: {best.error}")
@@ -146,7 +184,11 @@ class SearchCommand:
         logger.info(f"best: {_told(best.settings)}, written to {self.output / BEST_CONFIG_FILE}")
 
     def search(self, space: SearchSpace) -> list[Trial]:
-        """Runs the trials; the best comes first, those that failed last."""
+        """Runs the trials; the best comes first, those that failed last.
+
+        Raises:
+            SearchStoppedError: If the process gets a SIGTERM, or a Ctrl-C in a training.
+        """
         oracle = _ORACLES[self.oracle](
             objective=_OBJECTIVE,
             max_trials=self.max_trials,
@@ -155,10 +197,22 @@ class SearchCommand:
             max_consecutive_failed_trials=self.max_trials + 1,  # no number of failures is the end
         )
         tuner = ConfigTuner(oracle, self.settings, space, data=self.data, output=self.output)
-        tuner.search(verbose=0)
-        return sorted(
-            tuner.finished, key=lambda trial: (trial.val_dice is None, -(trial.val_dice or 0))
-        )
+        try:
+            with _ending_on_sigterm():
+                tuner.search(verbose=0)
+        except _Stopped as stop:
+            raise SearchStoppedError(
+                stop.received,
+                finished=len(tuner.finished),
+                max_trials=self.max_trials,
+                output=self.output,
+            ) from stop
+        return ranked(tuner.finished)
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """Trials with the best first and those that failed last."""
+    return sorted(trials, key=lambda trial: (trial.val_dice is None, -(trial.val_dice or 0)))
 
 
 def trials_table(trials: list[Trial]) -> Table:
@@ -169,6 +223,23 @@ def trials_table(trials: list[Trial]) -> Table:
         shown = [json.dumps(value) for value in trial.settings.values()]
         table.add_row(trial.trial_id, *shown, result, f"{trial.seconds:.1f}")
     return table
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Ends the block with `_Stopped` on a SIGTERM, but for a training, which stops by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def end(*_: object) -> None:
+        raise _Stopped(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _told(settings: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
-import yaml
 
 from fcnseg.config import Config, override
-from fcnseg.errors import ConfigError, first_finding, one_line
+from fcnseg.errors import ConfigError, InputError, first_finding, one_line
+from fcnseg.unique_keys import read_yaml
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -40,6 +40,10 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.choice:
             raise ValueError("choice must list at least one value")
+        try:
+            json.dumps(self.choice)
+        except TypeError as error:  # a date of YAML's, or a set
+            raise ValueError(f"choice must list numbers, words and lists: {error}") from error
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
         """Adds it; KerasTuner knows no lists, so it gets each value as JSON."""
@@ -126,11 +130,13 @@ class SearchSpace:
             ConfigError: If the file is missing, not of this form, or breaks a rule.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = read_yaml(path)
+        except (OSError, InputError) as error:
             raise ConfigError(f"search space {path} cannot be read: {one_line(error)}") from error
         if not isinstance(content, dict) or not content:
             raise ConfigError(f"search space {path} must map dotted keys to values")
+        if other := [key for key in content if not isinstance(key, str)]:
+            raise ConfigError(f"search space {path} must have dotted keys, got {other[0]!r}")
         return cls({key: _parse(key, value, source=path) for key, value in content.items()})
 
     def check(self, config: Config) -> None:

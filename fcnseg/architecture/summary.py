@@ -14,10 +14,18 @@ from fcnseg.volumes.volume import Shape
 
 # What training holds besides the activations: each weight, its gradient, Adam's two moments.
 _COPIES_OF_WEIGHTS = 4
-# Logits, probabilities and one-hot truth, their products and gradients: float32 in every precision.
-_COPIES_OF_LOGITS = 6
-# While gradients flow back: that of a layer's output, that of its input, and a kernel's workspace.
-_COPIES_OF_LARGEST = 3
+# What a step makes beside what it keeps, in sizes of a tensor; both numbers are fitted to steps of
+# the presets on a CPU (docs/models.md). At the loss: logits, probabilities and one-hot labels of
+# loss and metric, their products and gradients, float32 in every precision.
+_COPIES_OF_LOGITS = 11
+# While gradients flow back through a convolution: those of its output and input, those that wait
+# for the skip connection, and copies in the layout of the kernels; more where normalisation is not
+# one fused kernel.
+_COPIES_OF_OUTPUT = 6
+_COPIES_OF_OUTPUT_BY_SAMPLE = 9
+# Of what a cropped skip connection took: its gradient with a border of zeros, that of the pool, and
+# their sum.
+_COPIES_OF_CROPPED = 3
 _FLOAT32 = 4  # bytes
 
 
@@ -124,7 +132,7 @@ def model_summary(
     output_size = output_shape(config, patch_size)
     counters = []
     for supervised in (False, True):
-        counter = _Counter(config)
+        counter = _Counter(config, precision)
         hu = _Flow(patch_size, 2 if config.coarse_input else 1)
         logits, *_ = assemble(config, counter, hu, num_classes=num_classes, supervised=supervised)
         counters.append(counter)
@@ -137,7 +145,7 @@ def model_summary(
         parameters=sum(each.parameters for each in network.layers),
         macs=sum(each.macs for each in network.layers),
         receptive_field=logits.field,
-        training_bytes=training.bytes(batch_size, precision),
+        training_bytes=training.bytes(batch_size),
     )
 
 
@@ -179,25 +187,28 @@ class _Flow:
 class _Counter:
     """Counts instead of computing; see `fcnseg.architecture.assembly.Parts`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, precision: str) -> None:
         self.config = config
+        self.width = _FLOAT32 if precision == "float32" else 2  # bytes of a number
+        # Keras normalises by sample in float32, on the way back too.
+        self.norm_width = _FLOAT32 if config.norm in ("instance", "group") else self.width
         self.layers: list[LayerCost] = []
-        self.kept = 0  # numbers of one patch that the way back needs
-        self.kept_float32 = 0
-        self.largest = 0
+        self.kept: dict[int, _Flow] = {}  # what the way back needs, each once
+        self.kept_bytes = 0  # of one patch
+        self.most_bytes = 0  # of one patch, with what the way back makes at a convolution
+        self.logits = 0  # numbers of all outputs, for one patch
 
-    def bytes(self, batch_size: int, precision: str) -> int:
-        """Memory of a training step."""
-        width = _FLOAT32 if precision == "float32" else 2
+    def bytes(self, batch_size: int) -> int:
+        """Memory of a training step, at the loss or at a convolution on the way back."""
         weights = sum(each.parameters for each in self.layers)
-        activations = self.kept + _COPIES_OF_LARGEST * self.largest
-        a_patch = width * activations + _FLOAT32 * self.kept_float32
-        cast = 0 if width == _FLOAT32 else width * weights
-        return batch_size * a_patch + _COPIES_OF_WEIGHTS * _FLOAT32 * weights + cast
+        at_loss = self.kept_bytes + _FLOAT32 * _COPIES_OF_LOGITS * self.logits
+        cast = 0 if self.width == _FLOAT32 else self.width * weights
+        held = _COPIES_OF_WEIGHTS * _FLOAT32 * weights + cast
+        return batch_size * max(at_loss, self.most_bytes) + held
 
     def window(self, hu: _Flow) -> _Flow:
-        """Costs the windowed image."""
-        return self._keep(hu)
+        """Nothing is learned, so the convolution after it keeps what it needs."""
+        return dataclasses.replace(hu)
 
     def convolution(
         self,
@@ -210,7 +221,8 @@ class _Counter:
         activate: bool,
         name: str,
     ) -> _Flow:
-        """Each voxel out is a product of a kernel and the voxels it covers."""
+        """Each voxel out is a product of a kernel and the voxels it covers, which are kept."""
+        self._keep(x)
         out = dataclasses.replace(x.seen_by(kernel, stride), channels=filters)
         if self.config.padding == "valid":
             out = dataclasses.replace(
@@ -228,37 +240,43 @@ class _Counter:
         is_plain = norm == "none"
         own = (0 if is_plain else 2) + (is_plain or use_bias)
         self._add(name, out, weights + own * out.channels, macs)
-        # What the normalisation takes; of several kernels in a row two keep theirs.
-        for _ in range({"none": 0, "instance": 2, "group": 2}.get(norm, 1)):
-            self._keep(out)
+        if norm != "none":
+            self._keep(out, width=self.norm_width)
+            out = dataclasses.replace(out)
+        self._make(out)
         return self.activation(out, name=name) if activate else out
 
     def activation(self, x: _Flow, *, name: str) -> _Flow:
-        """The way back needs what ReLU gives, and what leaky ReLU takes and gives."""
+        """The way back needs what leaky ReLU takes, and what ReLU gives."""
         del name
-        if self.config.activation == "leaky_relu":
-            self._keep(x)
-        return self._keep(x)
+        out = dataclasses.replace(x)
+        self._keep(x if self.config.activation == "leaky_relu" else out)
+        return out
 
     def pool(self, x: _Flow, *, stride: Shape, mean: bool, name: str) -> _Flow:
-        """No product worth counting."""
-        del mean
+        """No product worth counting; a maximum is found again by what it took and gave."""
         out = x.seen_by(stride, stride)
         self._add(name, out, 0, 0)
-        return self._keep(out)
+        if not mean:
+            self._keep(x)
+            self._keep(out)
+        if self.config.padding == "valid":
+            self._make(x, more=_COPIES_OF_CROPPED)
+        return out
 
     def transposed_convolution(self, x: _Flow, *, filters: int, stride: Shape, name: str) -> _Flow:
-        """Each voxel in is multiplied by the whole kernel."""
+        """Each voxel in is multiplied by the whole kernel, and kept."""
+        self._keep(x)
         out = dataclasses.replace(x.enlarged(stride), channels=filters)
         weights = math.prod(stride) * x.channels * filters
         macs = math.prod(x.size) * weights
         return self._finished(name, out, weights, macs, use_bias=False, activate=True)
 
     def linear_upsampling(self, x: _Flow, *, stride: Shape, name: str) -> _Flow:
-        """Two neighbours make each new voxel."""
+        """Two neighbours make each new voxel, in fixed parts."""
         del name
         field = (f + (s if k > 1 else 0) for f, s, k in zip(x.field, x.step, stride, strict=True))
-        return self._keep(dataclasses.replace(x.enlarged(stride), field=_shape(field)))
+        return dataclasses.replace(x.enlarged(stride), field=_shape(field))
 
     def crop(self, x: _Flow, *, crop: Shape, name: str) -> _Flow:
         """A copy."""
@@ -267,40 +285,50 @@ class _Counter:
         return dataclasses.replace(x, size=_shape(size))
 
     def add(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
-        """The sum is kept, where a convolution takes it."""
+        """A sum needs nothing on the way back."""
         del name
-        return self._keep(_joined(tensors, tensors[0].channels))
+        return _joined(tensors, tensors[0].channels)
 
     def concatenate(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
-        """A copy of all, which the convolution after it needs."""
+        """A copy of all."""
         del name
-        return self._keep(_joined(tensors, sum(each.channels for each in tensors)))
+        return _joined(tensors, sum(each.channels for each in tensors))
 
     def dropout(self, x: _Flow, *, name: str) -> _Flow:
-        """A copy."""
+        """A copy; a share of each channel is kept, too small to count."""
         del name
-        return self._keep(x)
+        return dataclasses.replace(x)
 
     def softmax(self, x: _Flow, *, name: str) -> _Flow:
-        """A copy."""
+        """The probabilities are kept."""
         del name
-        return self._keep(x)
+        out = dataclasses.replace(x)
+        self._keep(out)
+        return out
 
     def head(self, x: _Flow, *, filters: int, name: str) -> _Flow:
-        """A 1x1x1 convolution with a bias, and what the loss makes of it."""
+        """A 1x1x1 convolution with a bias."""
+        self._keep(x)
         out = dataclasses.replace(x, channels=filters)
         self._add(name, out, (x.channels + 1) * filters, x.values * filters)
-        self.kept_float32 += _COPIES_OF_LOGITS * out.values
+        self.logits += out.values
         return out
 
     def channels(self, x: _Flow) -> int:
         """Channels of what flows."""
         return x.channels
 
-    def _keep(self, x: _Flow) -> _Flow:
-        self.kept += x.values
-        self.largest = max(self.largest, x.values)
-        return x
+    def _keep(self, x: _Flow, *, width: int = 0) -> None:
+        if id(x) not in self.kept:
+            self.kept[id(x)] = x
+            self.kept_bytes += (width or self.width) * x.values
+
+    def _make(self, x: _Flow, *, more: int = 0) -> None:
+        """Counts what the way back makes at a tensor, beside what has been kept up to it."""
+        by_sample = self.config.norm in ("instance", "group")
+        copies = (_COPIES_OF_OUTPUT_BY_SAMPLE if by_sample else _COPIES_OF_OUTPUT) + more
+        made = copies * self.norm_width * x.values
+        self.most_bytes = max(self.most_bytes, self.kept_bytes + made)
 
     def _add(self, name: str, out: _Flow, parameters: int, macs: int) -> None:
         cost = LayerCost(name, out.size, out.channels, parameters, macs, out.field)

@@ -20,8 +20,8 @@ class CheckOptions:
         geometry_tolerance_mm: How far a corner of the label may lie from the image's; the default
             is more than the float noise of headers moves the corner of any scan.
         on_mismatch: What becomes of a label that lies on another grid: `reject` the case;
-            `resample_label`, each voxel of the image takes the nearest of the label in the
-            patient; or `trust_image`, a label of the same shape takes the image's place.
+            `resample_label`, which brings it to the image's grid by where both lie in the patient;
+            or `trust_image`, a label of the same shape and direction takes the image's place.
         max_case_voxels: The most voxels an image may have: of more the header tells, and nothing
             is read. The default is 2 GiB of HU, above any scan of 512 x 512 x 4000.
         accept: Codes, of `ACCEPTABLE`, that are recorded as warnings and reject no case.

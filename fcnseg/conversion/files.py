@@ -1,26 +1,27 @@
-"""Files on any file system that Beam opens: local, gs://, s3://, hdfs://."""
+"""Files on any file system that Beam opens: local, gs://, s3://, hdfs://.
+
+Reading local files needs no Beam.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
-from fcnseg.conversion import s3
+from fcnseg.conversion.file_urls import local_path
 from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.dicom_headers import begins_dicom
-
-s3.mend()  # every worker that opens a file imports this module
+from fcnseg.volumes.dicom_files import begins_dicom
+from fcnseg.whole_file import naming_output, put_in_place
 
 TEMPORARY = ".tmp"
 """Folder inside an output folder for files that are not whole yet."""
@@ -28,12 +29,22 @@ TEMPORARY = ".tmp"
 _COPIES_AT_ONCE = 8  # of the many small files of a DICOM series
 # The voxels of these lie in other files of the same name.
 _HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
-_AS_IT_IS = CompressionTypes.UNCOMPRESSED  # else Beam unpacks whatever is called .gz
+_AS_IT_IS = "uncompressed"  # Beam's CompressionTypes; else it unpacks whatever is called .gz
+_SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")  # as Beam finds it
+
+
+@functools.cache
+def _beam() -> Any:
+    """Beam's `FileSystems`, imported when a path is not local or a file is written."""
+    from fcnseg.conversion import quiet_beam, s3
+
+    s3.mend()  # in every worker that opens a file
+    return quiet_beam.beam.io.filesystems.FileSystems
 
 
 def is_local(path: str) -> bool:
     """Whether a path has no scheme such as gs://."""
-    return FileSystems.get_scheme(path) is None
+    return _SCHEME.match(path.strip()) is None
 
 
 def absolute(path: str) -> str:
@@ -43,11 +54,12 @@ def absolute(path: str) -> str:
 
 def parent(path: str) -> str:
     """The folder that a file is in."""
-    return str(FileSystems.split(absolute(path))[0])
+    return str(_beam().split(absolute(path))[0])
 
 
 def resolve(path: str, folder: str) -> str:
     """A path as it is if it is absolute or has a scheme, else inside the folder."""
+    path = local_path(path)
     if not is_local(path) or Path(path).is_absolute():
         return path
     return join(folder, path)
@@ -55,7 +67,7 @@ def resolve(path: str, folder: str) -> str:
 
 def join(folder: str, *names: str) -> str:
     """A path inside a folder."""
-    return str(FileSystems.join(folder, *names))
+    return os.path.join(folder, *names) if is_local(folder) else str(_beam().join(folder, *names))
 
 
 def exists(path: str) -> bool:
@@ -65,8 +77,8 @@ def exists(path: str) -> bool:
         InputError: If no file system opens paths of this scheme.
     """
     try:
-        return bool(FileSystems.exists(path))
-    except (ValueError, BeamIOError) as error:
+        return bool(_beam().exists(path))
+    except (ValueError, OSError) as error:
         raise InputError(f"cannot look for {path}: {one_line(error)}") from error
 
 
@@ -88,7 +100,7 @@ def read_text(path: str) -> str:
         InputError: If it is missing, unreadable or not UTF-8.
     """
     try:
-        with FileSystems.open(path, compression_type=_AS_IT_IS) as file:
+        with _beam().open(path, compression_type=_AS_IT_IS) as file:
             return str(file.read().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}") from error
@@ -107,8 +119,8 @@ def list_folder(folder: str) -> list[str]:
             raise InputError(f"not a folder: {folder}")
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     try:
-        (found,) = FileSystems.match([join(glob.escape(folder), "**")])
-    except (ValueError, BeamIOError) as error:
+        (found,) = _beam().match([join(glob.escape(folder), "**")])
+    except (ValueError, OSError) as error:
         raise InputError(f"cannot list {folder}: {one_line(error)}") from error
     return sorted(metadata.path for metadata in found.metadata_list)
 
@@ -137,8 +149,8 @@ def delete(paths: list[str]) -> None:
             Path(path).unlink()
         else:
             # S3 takes a path as it is, the others for a pattern.
-            literal = FileSystems.get_scheme(path) == "s3"
-            FileSystems.delete([path if literal else glob.escape(path)])
+            literal = _beam().get_scheme(path) == "s3"
+            _beam().delete([path if literal else glob.escape(path)])
 
 
 def delete_folder(folder: str) -> None:
@@ -167,7 +179,7 @@ def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
-        root, name = FileSystems.split(path.rstrip("/"))
+        root, name = _beam().split(path.rstrip("/"))
         paths = _files_of(path)
         try:
             with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
@@ -181,6 +193,8 @@ def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
 def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
     """Opens a file to write that appears under its name when it is whole.
 
+    On a local disk it then survives a loss of power too, as in `fcnseg.whole_file`.
+
     A name is taken by each attempt anew, so attempts that run at the same time do not meet.
 
     Args:
@@ -189,11 +203,19 @@ def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
 
     Yields:
         The open file.
+
+    Raises:
+        OutputError: If it cannot be written, as on a full disk.
     """
+    place = join(folder, name)
     temporary = join(folder, TEMPORARY, f"{uuid.uuid4().hex}-{name}")
-    with FileSystems.create(temporary, compression_type=_AS_IT_IS) as file:
-        yield file
-    FileSystems.rename([temporary], [join(folder, name)])
+    with naming_output(place):
+        with _beam().create(temporary, compression_type=_AS_IT_IS) as file:
+            yield file
+        if is_local(place):
+            put_in_place(Path(temporary), Path(place))
+        else:
+            _beam().rename([temporary], [place])
 
 
 def _files_of(path: str) -> list[str]:
@@ -204,7 +226,7 @@ def _files_of(path: str) -> list[str]:
     """
     if exists(path):
         stem, suffix = os.path.splitext(path)
-        if suffix not in _HEADERS_ALONE:
+        if suffix.lower() not in _HEADERS_ALONE:
             return [path]
         return [other for other in list_folder(parent(path)) if other.startswith(f"{stem}.")]
     found = list_folder(path)
@@ -217,7 +239,7 @@ def _copy(path: str, root: str, folder: Path, head: int | None) -> None:
     """Copies a file to the place in a local folder that it has below a root."""
     target = folder / path.removeprefix(join(root, ""))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileSystems.open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
+    with _beam().open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
         start = b"" if head is None else source.read(head)
         copy.write(start)
         if head is None or begins_dicom(start):

@@ -78,7 +78,7 @@ def finish_dataset(
     )
     output.delete_shards(but=[shard.info.name for shard in shards])
     output.write_report(INFO_FILE, info.to_json())
-    output.write_report(COMPLETED_FILE, "")
+    output.write_report(COMPLETED_FILE, output.job + "\n")
 
 
 def _split_info(shards: Sequence[WrittenShard], num_classes: int) -> SplitInfo:

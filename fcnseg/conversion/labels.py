@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion import files
 from fcnseg.conversion.checks import CheckOptions
-from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.conversion.rejects import CODES, CaseError, how_to_accept, opened
 from fcnseg.errors import GeometryError, LabelError, told
 from fcnseg.volumes import (
     Finding,
@@ -18,12 +18,14 @@ from fcnseg.volumes import (
     LabelMap,
     Volume,
     case_id_of,
-    check_same_grid,
+    check_same_voxels,
+    is_turned,
     read_geometry,
     read_label,
+    turn_like,
 )
 from fcnseg.volumes.reading import SUFFIXES
-from fcnseg.volumes.regridding import nearest_on_grid
+from fcnseg.volumes.regridding import label_on_grid
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
 _MASK_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".dcm", ".img"))
@@ -49,10 +51,12 @@ class LabelReader:
     Attributes:
         label_map: Makes classes of ids, or of masks.
         checks: What is done about another grid than the image's.
+        reference: What the grid is called that labels must lie on, for errors.
     """
 
     label_map: LabelMap
     checks: CheckOptions
+    reference: str = "image"
 
     def inspect(self, label: str, image: Geometry) -> None:
         """Checks the headers of a label against the image.
@@ -68,6 +72,7 @@ class LabelReader:
         for file in [file for file, _ in self._masks(label)] or [label]:
             with opened(file, header_only=True) as path:
                 geometry = read_geometry(path, like=image)
+            self._check_known(geometry, file)
             self._mismatch(geometry, image, file)
 
     def read(self, label: str, image: Geometry) -> tuple[Classes, list[Finding]]:
@@ -153,23 +158,37 @@ class LabelReader:
         """The label's array on the grid of the image, and what was done to bring it there."""
         mismatch = self._mismatch(label.geometry, image, file)
         if mismatch is None:
-            return label.array, []
+            return turn_like(label, image).array, []
         if self.checks.on_mismatch == "trust_image":
             return label.array, [Finding("label_moved", f"taken as the image lies: {mismatch}")]
-        on_grid = nearest_on_grid(label, image)
+        on_grid = label_on_grid(label, image)
         return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
+
+    def _check_known(self, label: Geometry, file: str) -> None:
+        """Rejects a label whose header leaves its grid open, before it is compared."""
+        for finding in label.findings:
+            if finding.code in CODES and finding.code not in self.checks.accept:
+                detail = how_to_accept(finding.code)
+                raise CaseError(finding.code, finding.reason, file=file, detail=detail)
 
     def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
         """What differs, if anything does and it is allowed."""
         try:
-            check_same_grid(image, label, tolerance_mm=self.checks.geometry_tolerance_mm)
+            check_same_voxels(
+                image,
+                label,
+                tolerance_mm=self.checks.geometry_tolerance_mm,
+                names=(self.reference, "label"),
+            )
         except GeometryError as error:
             same_shape = image.shape == label.shape
-            allowed = self.checks.on_mismatch
-            if allowed == "resample_label" or (allowed == "trust_image" and same_shape):
+            trusted = self.checks.on_mismatch == "trust_image" and same_shape
+            mirrors = trusted and is_turned(label, image)
+            if self.checks.on_mismatch == "resample_label" or (trusted and not mirrors):
                 return str(error)
+            reason = f"{error}; trust_image turns and mirrors none" if mirrors else str(error)
             code = "grid_mismatch" if same_shape else "shape_mismatch"
-            raise CaseError(code, str(error), file=file) from error
+            raise CaseError(code, reason, file=file) from error
         return None
 
 
@@ -183,7 +202,7 @@ def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in paths:
         name = path.removeprefix(root)
-        if "/" in name or not name.endswith(_MASK_SUFFIXES):
+        if "/" in name or not name.lower().endswith(_MASK_SUFFIXES):
             continue
         other = found.setdefault(case_id_of(name), path)
         if other != path:

@@ -2,7 +2,8 @@
 
 Beside the shards lies a folder `.state`, which goes when the dataset is finished: `job.json` tells
 which job is at work, `plan.json` what it is going to write, and one small file for each shard what
-that holds. A shard gets its name after its small file has, so whatever is whole is also known.
+that holds. A shard gets its name after its small file has, so whatever is whole is also known. The
+marker of a finished dataset holds what `job.json` held.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -18,9 +20,10 @@ import pydantic
 from fcnseg.conversion import files
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
-from fcnseg.errors import DatasetError
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, ShardInfo
+from fcnseg.errors import DatasetError, one_line
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo, ShardInfo
 from fcnseg.records.fingerprint import CaseFacts
+from fcnseg.whole_file import make_folder
 
 STATE = ".state"
 WARNINGS_FILE = "warnings.jsonl"
@@ -103,14 +106,18 @@ class Output:
             resume: Go on where the same job was interrupted.
 
         Returns:
-            False if a finished dataset is there already and is to stay.
+            False if what the job makes is there already and is to stay.
 
         Raises:
-            DatasetError: If something else is there, or what is there is of another job.
+            DatasetError: If something else is there, or what is there is of another job; it names
+                what differs.
         """
+        if files.is_local(self.folder):
+            make_folder(self.folder, argument="output")
         found = files.list_folder(self.folder)  # .state and COMPLETED come before shards
         finished = files.join(self.folder, COMPLETED_FILE) in found
         if finished and not overwrite and not self.validate_only:
+            self._check_finished_job()
             self.tidy()  # the run that finished it may have been killed before it could
             return False
         if overwrite:
@@ -138,7 +145,10 @@ class Output:
     def read_plan(self) -> Plan | None:
         """What is going to be written, once that is known."""
         path = files.join(self.state, _PLAN_FILE)
-        return Plan(**json.loads(files.read_text(path))) if files.exists(path) else None
+        try:
+            return Plan(**json.loads(files.read_text(path))) if files.exists(path) else None
+        except (TypeError, ValueError):  # of a run whose disk has lost it
+            return None
 
     def key_of(self, shard: Shard) -> str:
         """What tells a shard's work from any other."""
@@ -154,10 +164,20 @@ class Output:
         note = files.join(self.state, _note_of(shard.name))
         if not files.exists(note):
             return None
-        if not (self.validate_only or files.exists(files.join(self.folder, shard.name))):
+        try:
+            written = WrittenShard.from_json(files.read_text(note))
+        except ValueError:  # the disk has lost it: the shard is made again
             return None
-        written = WrittenShard.from_json(files.read_text(note))
-        return written if written.key == self.key_of(shard) else None
+        if written.key != self.key_of(shard):
+            return None
+        return written if self.validate_only or self._has(written.info) else None
+
+    def _has(self, shard: ShardInfo) -> bool:
+        """Whether a file is there, and on a local disk of its size: a cut one is made again."""
+        path = files.join(self.folder, shard.name)
+        if not files.is_local(path):
+            return files.exists(path)
+        return Path(path).is_file() and Path(path).stat().st_size == shard.bytes
 
     def list_notes(self) -> list[str]:
         """Paths of the small files of shards."""
@@ -192,13 +212,47 @@ class Output:
                 f"--resume goes on with an interrupted job, and {self.folder} holds none:"
                 " --overwrite deletes what an earlier run left there"
             )
-        then, now = json.loads(files.read_text(path)), json.loads(self.job)
-        for name in sorted(then.keys() | now.keys()):
-            if then.get(name) != now.get(name):
-                raise DatasetError(
-                    f"--resume goes on with the same job, but {name} was {_short(then.get(name))}"
-                    f" and is {_short(now.get(name))} now in {self.folder}"
-                )
+        try:
+            then = dict(json.loads(files.read_text(path)))
+        except (TypeError, ValueError) as error:
+            raise DatasetError(
+                f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
+            ) from error
+        differs = _difference(then, json.loads(self.job))
+        if differs:
+            raise DatasetError(
+                f"--resume goes on with the same job, but {differs} now in {self.folder}"
+            )
+
+    def _check_finished_job(self) -> None:
+        then = self._finished_job()
+        now = {name: value for name, value in json.loads(self.job).items() if name in then}
+        differs = _difference(then, now)
+        if differs:
+            raise DatasetError(
+                f"output holds the finished dataset of another job: {differs} now in {self.folder}:"
+                " name another folder, or give --overwrite to replace it"
+            )
+
+    def _finished_job(self) -> dict[str, Any]:
+        """What the finished dataset was made of; a new version of fcnseg is no other job."""
+        text = files.read_text(files.join(self.folder, COMPLETED_FILE))
+        if text:
+            job: dict[str, Any] = json.loads(text)
+            return {name: value for name, value in job.items() if name != "fcnseg"}
+        # Markers were empty once; then the manifest tells of some settings.
+        info = DatasetInfo.from_json(files.read_text(files.join(self.folder, INFO_FILE)))
+        known = {
+            "schema": info.schema_version,
+            "spacing_mm": info.spacing_mm,
+            "label_map": list(info.label_map["classes"].items()),
+            "unlisted": info.label_map["unlisted"],
+            "ignored": info.label_map["ignored"],
+            "split_seed": info.seed,
+            "images_only": not info.labelled,
+        }
+        told: dict[str, Any] = json.loads(json.dumps(known))
+        return told
 
     def _is_ours(self, path: str) -> bool:
         """Whether a file in the folder is one that this job writes."""
@@ -220,6 +274,16 @@ class Output:
 def job_text(settings: dict[str, Any]) -> str:
     """What decides the bytes of an output, as JSON: equal jobs give equal text."""
     return json.dumps(settings, indent=1)
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first setting that differs, with both values; None where none does."""
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            if name == "cases":
+                return "cases: others were listed, or other files, patients or splits, than are"
+            return f"{name} was {_short(then.get(name))} and is {_short(now.get(name))}"
+    return None
 
 
 def _is_shard(path: str) -> bool:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
+from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
-from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, CaseError, CaseWarning, opened
+from fcnseg.conversion.rejects import CaseWarning
 from fcnseg.errors import GeometryError
 from fcnseg.records import Record
 from fcnseg.volumes import (
-    Finding,
     Geometry,
     LabelMap,
-    Volume,
-    read_ct,
-    read_geometry,
     resample_image,
     resample_label,
     to_canonical,
@@ -78,10 +73,7 @@ class Preprocessing:
             CaseError: If a file is missing or its header unreadable or implausible, or image and
                 label do not match.
         """
-        with opened(case.image, header_only=True) as path:
-            image = read_geometry(path, series_uid=case.series_uid)
-        self._check_size(image, case.image)
-        self._judge(find_in_geometry(image), case, case.image)
+        image = self._gate.inspect(case.image, case_id=case.case_id, series_uid=case.series_uid)
         if case.label is not None:
             self._labels.inspect(case.label, image)
         return image
@@ -92,7 +84,9 @@ class Preprocessing:
         Raises:
             CaseError: If a file is unreadable or implausible, or its label map does not fit.
         """
-        source, warnings = self._read_image(case)
+        source, warnings = self._gate.read(
+            case.image, case_id=case.case_id, series_uid=case.series_uid
+        )
         image = resample_image(to_canonical(source), self.spacing_mm)
         label = None
         counts = np.zeros((1, self.label_map.num_classes), dtype=np.int64)
@@ -105,7 +99,7 @@ class Preprocessing:
             counts = count_classes(label, num_classes=self.label_map.num_classes)
             coordinates, drawn = draw_coordinates(label, counts, case_id=case.case_id)
             findings += find_in_counts(counts.sum(axis=0))
-            warnings += self._judge(findings, case, case.label)
+            warnings += self._gate.judge(findings, case_id=case.case_id, file=case.label)
         record = Record(
             case_id=case.case_id,
             patient_id=case.patient_id,
@@ -122,45 +116,9 @@ class Preprocessing:
         return Converted(record, tuple(warnings))
 
     @property
+    def _gate(self) -> Gate:
+        return Gate(self.checks)
+
+    @property
     def _labels(self) -> LabelReader:
         return LabelReader(self.label_map, self.checks)
-
-    def _read_image(self, case: Case) -> tuple[Volume, list[CaseWarning]]:
-        """The image in HU, without padding, and what is odd about it."""
-        with opened(case.image) as path:
-            source = read_ct(path, series_uid=case.series_uid)
-        findings = [
-            *source.findings,
-            *find_in_geometry(source.geometry),
-            *find_in_hu(source.array),
-        ]
-        if any(finding.code == "padding" for finding in findings):
-            source = without_padding(source)
-        return source, self._judge(findings, case, case.image)
-
-    def _judge(self, findings: Iterable[Finding], case: Case, file: str) -> list[CaseWarning]:
-        """Rejects the case for the first finding that is not to be let through, or warns of all."""
-        findings = list(dict.fromkeys(findings))
-        rejecting = [
-            finding
-            for finding in findings
-            if finding.code in CODES and finding.code not in self.checks.accept
-        ]
-        if rejecting:
-            first, *others = rejecting
-            told = [f"also: {other.reason} [{other.code}]" for other in others]
-            if first.code in ACCEPTABLE:
-                told.insert(0, f"--accept {first.code} lets such cases pass")
-            raise CaseError(first.code, first.reason, file=file, detail="; ".join(told))
-        return [
-            CaseWarning(case.case_id, finding.code, finding.reason, file) for finding in findings
-        ]
-
-    def _check_size(self, image: Geometry, file: str) -> None:
-        if math.prod(image.shape) > self.checks.max_case_voxels:
-            raise CaseError(
-                "too_large",
-                f"a case may have {self.checks.max_case_voxels} voxels, max_case_voxels, got"
-                f" {math.prod(image.shape)}: {image.shape} (z, y, x)",
-                file=file,
-            )

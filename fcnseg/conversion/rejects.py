@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fcnseg.conversion import files
-from fcnseg.errors import FcnsegError, GeometryError, LabelError, one_line
+from fcnseg.errors import FcnsegError, GeometryError, InputError, LabelError, one_line
 
 CODES = {
     "file_missing": "there is no such file",
@@ -20,7 +20,9 @@ CODES = {
     "not_scalar": "the voxels are colours or vectors",
     "bad_geometry": "the file holds not one three-dimensional volume",
     "bad_affine": "the affine is singular, or holds NaN or infinity",
-    "qform_sform_disagree": "a NIfTI header puts the volume in two places",
+    "qform_sform_disagree": "a NIfTI header gives the volume two places or sizes",
+    "orientation_unknown": "the header does not say how the axes lie in the patient",
+    "spacing_unknown": "the header does not say the size of a voxel",
     "not_finite": "a voxel is NaN or infinite",
     "too_large": "the volume has more voxels than max_case_voxels allows",
     "spacing_implausible": "voxels are smaller or larger than those of any CT",
@@ -41,6 +43,8 @@ CODES = {
     "dicom_duplicate_slice": "two slices have one position",
     "dicom_missing_slice": "a slice is missing between two others",
     "dicom_uneven_slices": "the slices are unevenly spaced",
+    "dicom_bad_rescale": "slices lack the rescale values that others have, or have impossible ones",
+    "dicom_mixed_scans": "slices of several scans, patients or frames of reference are mixed",
     "dicom_gantry_tilt": "the slices are shifted against each other, as by a tilted gantry",
     "dicom_not_seg": "the DICOM label is not one segmentation object",
     "segments_overlap": "the label keeps overlapping segments, which make no label map",
@@ -51,6 +55,7 @@ CODES = {
     "masks_missing": "a folder of masks lacks one that the label map names",
     "mask_ambiguous": "a folder of masks has two files of one name",
     "mask_not_binary": "a mask holds several values other than 0",
+    "class_names_differ": "a mask names other classes than the label map",
     "duplicate_case": "the list has several cases of this id",
     "patient_in_two_splits": "the list has cases of this patient in several splits",
     "unexpected_error": "something else failed; `detail` says where",
@@ -67,10 +72,14 @@ WARNINGS = {
     "masks_overlap": "masks overlap; the later class of the label map took the voxels",
     "dicom_series_chosen": "the folder holds several CT series, of which the largest was taken",
     "dicom_localizers_left_out": "the DICOM series holds localizers, which were left out",
+    "dicom_other_frame_of_reference": "the DICOM label tells other coordinates than its image does",
+    "dicom_files_left_out": "the DICOM folder holds other files, which were left out",
 }
 """What each code in the warnings means; the case is converted all the same."""
 
 ACCEPTABLE = (
+    "orientation_unknown",
+    "spacing_unknown",
     "spacing_implausible",
     "field_of_view_implausible",
     "sheared_grid",
@@ -79,9 +88,56 @@ ACCEPTABLE = (
     "windowed_image",
     "missing_rescale",
     "no_tissue",
+    "dicom_mixed_scans",
     "label_empty",
 )
 """Codes of what is implausible, not impossible: a user may accept it."""
+
+COMMANDS = ("convert", "predict", "client", "evaluate")
+"""The commands that read scans: `pipelines.convert_ct`, `fcnseg.predict`, `serving.client`, and
+`fcnseg.evaluate`, which reads images where `--images` is given."""
+
+_OF_LISTS = {"patient_in_two_splits"}
+_OF_LABELS = {
+    "duplicate_case",
+    "shape_mismatch",
+    "grid_mismatch",
+    "dicom_not_seg",
+    "segments_overlap",
+    "label_not_integral",
+    "label_negative",
+    "label_ids_unknown",
+    "label_empty",
+    "masks_missing",
+    "mask_ambiguous",
+    "mask_not_binary",
+    "label_moved",
+    "label_resampled",
+    "masks_overlap",
+    "dicom_other_frame_of_reference",
+}
+_OF_MASKS = {"class_names_differ"}
+
+
+def commands_of(code: str) -> tuple[str, ...]:
+    """The commands of `COMMANDS` that give a code of `CODES` or `WARNINGS`.
+
+    >>> commands_of("label_empty")
+    ('convert', 'evaluate')
+    """
+    if code in _OF_LISTS:
+        return ("convert",)
+    if code in _OF_MASKS:
+        return ("evaluate",)
+    if code in _OF_LABELS:
+        return ("convert", "evaluate")
+    return COMMANDS
+
+
+def how_to_accept(code: str) -> str:
+    """What to do to let cases of an acceptable code pass, for `Reject.detail`."""
+    return f"--accept {code} lets such cases pass"
+
 
 _OF_READING: dict[type[FcnsegError], str] = {
     GeometryError: "bad_geometry",
@@ -90,7 +146,7 @@ _OF_READING: dict[type[FcnsegError], str] = {
 _HEAD = 2**20  # bytes of a remote file that hold its header, packed or not, but for DICOM
 
 
-class CaseError(FcnsegError):
+class CaseError(InputError):
     """A case breaks a rule.
 
     Attributes:
@@ -100,8 +156,7 @@ class CaseError(FcnsegError):
     """
 
     def __init__(self, code: str, reason: str, *, file: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.code = code
+        super().__init__(reason, code=code)
         self.file = file
         self.detail = detail
 
@@ -112,7 +167,7 @@ class Reject:
 
     Attributes:
         case_id: Name of the case.
-        stage: `list` (of cases), `inspect` (headers) or `convert` (voxels).
+        stage: `list` (of cases), `inspect` (headers) or `convert` (voxels); or `evaluate`.
         code: One of `CODES`, for programs.
         reason: One line for people.
         file: The file to blame; empty if it is not known.
@@ -130,7 +185,8 @@ class Reject:
     def of(cls, error: Exception, *, case_id: str, stage: str) -> Reject:
         """The reject that an exception means for its case."""
         if isinstance(error, CaseError):
-            return cls(case_id, stage, error.code, str(error), error.file, error.detail)
+            code = error.code or "unexpected_error"
+            return cls(case_id, stage, code, str(error), error.file, error.detail)
         last = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
         reason = f"{type(error).__name__}: {one_line(error)}"
@@ -147,6 +203,20 @@ class Reject:
     def from_json(cls, line: str) -> Reject:
         """Reads what `to_json` wrote."""
         return cls(**json.loads(line))
+
+
+def explain(error: Exception) -> str:
+    """One line that says why a command does not do a case: the reason, its code, and the detail.
+
+    Args:
+        error: What the case ended with.
+    """
+    if isinstance(error, FcnsegError | OSError) and not isinstance(error, CaseError):
+        code = getattr(error, "code", None)
+        return f"{one_line(error)} [{code}]" if code else one_line(error)
+    reject = Reject.of(error, case_id="", stage="")
+    detail = f"; {reject.detail}" if reject.detail else ""
+    return f"{reject.reason} [{reject.code}]{detail}"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

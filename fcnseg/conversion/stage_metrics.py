@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from apache_beam.metrics import Metrics
+from fcnseg.conversion.quiet_beam import beam
+
+Metrics = beam.metrics.Metrics
 
 NAMESPACE = "fcnseg"
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import apache_beam as beam
-
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.finishing import finish_dataset, finish_validation
 from fcnseg.conversion.output import Output, WrittenShard
 from fcnseg.conversion.preprocessing import Preprocessing
+from fcnseg.conversion.quiet_beam import beam
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard, SizedCase, plan_shards
 from fcnseg.conversion.splits import split_of

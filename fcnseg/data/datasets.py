@@ -13,8 +13,9 @@ from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.data.augmentation import Augmentation
 from fcnseg.data.blocks import Blocks
 from fcnseg.data.case_order import CaseOrder
+from fcnseg.data.centres import CentreRule, draw_centre
 from fcnseg.data.folds import Fold
-from fcnseg.data.patches import draw_patch
+from fcnseg.data.patches import cut_patch
 from fcnseg.data.shards import Shard, shard_opener, shards_of
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo, read_dataset_info
@@ -118,23 +119,28 @@ def _draw_patches(
 def _draw_patch(
     record: dict[str, tf.Tensor], seed: tf.Tensor, *, config: PatchConfig, changes: Augmentation
 ) -> Patches:
-    hu, label = draw_patch(
+    rule = CentreRule(
+        changes.label_size,
+        config.foreground_fraction,
+        translation=changes.config.translation_voxels,
+        displacement=changes.largest_displacement,
+    )
+    parameters = changes.draw(tf.random.experimental.stateless_fold_in(seed, _AUGMENTATION))
+    matrix = parameters["matrix"] if changes.config.warps else None
+    hu, label = cut_patch(
         record,
-        seed,
+        draw_centre(record, seed, rule, matrix=matrix),
         size=changes.source_size,
         label_size=changes.source_size if changes.active else changes.label_size,
-        foreground_fraction=config.foreground_fraction,
-        shift=changes.config.translation_voxels,
     )
     patch: Patches = {"hu": hu, "label": label, "case_id": record["case_id"]}
     if not changes.active:
         return patch
-    parameters = changes.draw(tf.random.experimental.stateless_fold_in(seed, _AUGMENTATION))
     if changes.config.run_on == "device":
         return patch | {"parameters": parameters}
     batch = tf.nest.map_structure(lambda part: part[tf.newaxis], (hu, label, parameters))
     hu, label = changes.apply_compiled(*batch)
-    # Records hold whole HU too; float32 would double the block.
+    # Records hold whole HU too; float32 would double the block. The device rounds as well.
     return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
 
 

@@ -14,13 +14,13 @@ import tyro
 
 from fcnseg.command import run_command
 from fcnseg.config import AugmentationConfig, Config
-from fcnseg.errors import require_extra
+from fcnseg.errors import InputError, require_extra
 from fcnseg.evaluation.page import page, picture, section
 from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.slices import draw_slices
 from fcnseg.records import DatasetInfo, read_dataset_info
 from fcnseg.volumes import Volume
-from fcnseg.whole_file import write_whole
+from fcnseg.whole_file import check_free, check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,20 @@ class PreviewCommand:
     """How many patches."""
     step: int = 0
     """From which training step on: the very patches of that step of a run with the same seed."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
     """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Writes the page."""
+        check_free([self.output], overwrite=self.overwrite)
         require_extra("tensorflow", "train")
+        for name, least in (("count", 1), ("step", 0)):
+            if getattr(self, name) < least:
+                rule = f"{name} must be {'at least 1' if least else '0 or more'}"
+                raise InputError(f"{rule}, got {getattr(self, name)}")
+        check_output_file(self.output)
         info = read_dataset_info(self.directory)
         pairs = self._pairs()
         parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
@@ -57,6 +65,7 @@ class PreviewCommand:
     def _pairs(self) -> list[tuple[Any, Any]]:
         """Of each patch (HU, label, case id) before and after."""
         from fcnseg.data import make_training_dataset
+        from fcnseg.data.broken import naming_broken_files
 
         settings = self.settings
         drawn = [
@@ -76,7 +85,8 @@ class PreviewCommand:
                 dataclasses.replace(settings.augmentation, run_on="host"),
             )
         ]
-        return list(zip(*drawn, strict=True))
+        with naming_broken_files(self.directory):
+            return list(zip(*drawn, strict=True))
 
 
 def _facts(settings: Config, info: DatasetInfo) -> str:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from fcnseg.data.folds import Fold
 from fcnseg.errors import DatasetError
 from fcnseg.records import DatasetInfo
+from fcnseg.records.damage import check_files
 from fcnseg.records.decoding import join_records
 from fcnseg.records.listing import ListedCase, list_cases
 
@@ -45,8 +46,8 @@ def shards_of(
         fold: Deals the cases for training and for validation anew; None leaves them as converted.
 
     Raises:
-        DatasetError: If the split has no cases, a file is missing, or there are fewer patients than
-            folds.
+        DatasetError: If the split has no cases, a file is missing or not of its size, or there are
+            fewer patients than folds.
     """
     if fold is None or split not in _DEALT:
         shards = info.splits[split].shards
@@ -73,7 +74,7 @@ def deal_cases(
         The cases of each file in their order, each with its split.
 
     Raises:
-        DatasetError: If a file is missing, or there are fewer patients than folds.
+        DatasetError: If a file is missing or broken, or there are fewer patients than folds.
     """
     listed = {path: list_cases(path) for path in _paths(directory, info, _DEALT)}
     patients = (case.patient_id for cases in listed.values() for case in cases)
@@ -116,9 +117,6 @@ def _paths(
     directory: str | os.PathLike[str], info: DatasetInfo, splits: Sequence[str]
 ) -> list[str]:
     """The files of some splits."""
-    names = [shard.name for split in splits for shard in info.splits[split].shards]
-    paths = [Path(directory) / name for name in names]
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise DatasetError(f"a file of the dataset is missing: {missing[0]}")
-    return [str(path) for path in paths]
+    check_files(directory, info, splits)
+    shards = [shard for split in splits for shard in info.splits[split].shards]
+    return [str(Path(directory) / shard.name) for shard in shards]

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fcnseg.errors import InputError, told
-from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
+import numpy as np
+
+from fcnseg.conversion.case_lists.folders import volumes_in
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.labels import LabelReader, find_in_counts
+from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
+from fcnseg.errors import GeometryError, told
+from fcnseg.evaluation.class_names import label_map_of_mask, read_class_names
+from fcnseg.evaluation.scores import Classes, OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
+    Finding,
+    Geometry,
     LabelMap,
     Volume,
-    check_same_grid,
+    check_same_voxels,
     list_volumes,
-    read_ct,
     read_label,
+    to_canonical,
+    turn_like,
 )
 
 PathLike = str | os.PathLike[str]
@@ -23,12 +35,21 @@ PathLike = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case."""
+    """The files of one case.
+
+    Attributes:
+        case_id: Name of the case.
+        mask: The predicted mask.
+        label: The reference: a volume, or a folder of binary masks.
+        image: The CT volume, if it is to be drawn.
+        wrong: What is missing, or there too often; such a case is refused when it is read.
+    """
 
     case_id: str
     mask: Path
     label: Path
     image: Path | None = None
+    wrong: Finding | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,12 +57,22 @@ class Case:
     """One case in memory: class indices of truth and mask, HU of the image, on one grid.
 
     Voxels that the label map ignores are background in truth and mask.
+
+    Attributes:
+        case_id: Name of the case.
+        truth: Class indices of the reference.
+        mask: Class indices of the prediction.
+        image: HU.
+        label_sha256: Of the classes of the reference, before voxels are ignored.
+        warnings: What is odd about the files.
     """
 
     case_id: str
     truth: Volume
     mask: Volume
     image: Volume | None = None
+    label_sha256: str = ""
+    warnings: tuple[CaseWarning, ...] = ()
 
     def scores(
         self, tolerances_mm: Mapping[str, float], *, threads: int = 1
@@ -72,53 +103,113 @@ def pair_files(
 ) -> list[CaseFiles]:
     """Finds the label, and the image if a folder of images is given, of each mask by its name.
 
-    Labels and images without a mask are passed over: a run may predict some cases of many.
+    Labels and images without a mask are passed over: a run may predict some cases of many. A label
+    is a volume, a DICOM segmentation, or a folder of binary masks, as in the conversion.
 
     Raises:
-        InputError: If a folder is missing or empty, or a mask has no label or no image.
+        InputError: If a folder is missing or holds no volume.
     """
-    by_mask = list_volumes(masks)
-    by_label = _partners(by_mask, labels, what="label")
-    by_image = {} if images is None else _partners(by_mask, images, what="image")
+    by_label = volumes_in(str(labels))
+    by_image = None if images is None else list_volumes(images)
     return [
-        CaseFiles(case_id, mask, by_label[case_id], by_image.get(case_id))
-        for case_id, mask in by_mask.items()
+        _files_of(case_id, mask, by_label.get(case_id, []), by_image, (labels, images))
+        for case_id, mask in list_volumes(masks).items()
     ]
 
 
-def _partners(masks: Mapping[str, Path], folder: PathLike, *, what: str) -> dict[str, Path]:
-    partners = list_volumes(folder)
-    alone = sorted(masks.keys() - partners.keys())
-    if alone:
-        raise InputError(f"no {what} in {folder} for mask {told(alone)}")
-    return partners
+def _files_of(
+    case_id: str,
+    mask: Path,
+    labels: Sequence[str],
+    by_image: Mapping[str, Path] | None,
+    folders: tuple[PathLike, PathLike | None],
+) -> CaseFiles:
+    """The files of a case, or what is wrong with them."""
+    image = None if by_image is None else by_image.get(case_id)
+    wrong = None
+    if not labels:
+        wrong = Finding("file_missing", f"no label in {folders[0]} for mask {mask}")
+    elif len(labels) > 1:
+        wrong = Finding("duplicate_case", f"a mask must have one label, got {told(labels)}")
+    elif by_image is not None and image is None:
+        wrong = Finding("file_missing", f"no image in {folders[1]} for mask {mask}")
+    label = Path(labels[0]) if labels else mask
+    return CaseFiles(case_id, mask, label, image, wrong)
 
 
-def read_case(files: CaseFiles, label_map: LabelMap) -> Case:
+def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None = None) -> Case:
     """Reads one case.
 
     Args:
-        files: Where it lies; the mask holds class indices, as `fcnseg.predict` writes them.
+        files: Where it lies. The ids of the mask mean the classes that the mask names, inside it or
+            in the files beside it; where it names none, they are class indices.
         label_map: Turns the label's ids into class indices.
+        checks: What is let through, as in the conversion.
 
     Returns:
-        Truth, mask and image on one grid.
+        Truth, mask and image on the grid of the label file.
 
     Raises:
-        InputError: If a file is unreadable.
-        LabelError: If the label holds an id that the map refuses, or the mask no class index.
-        GeometryError: If they do not lie on one grid.
+        CaseError: If a file is missing, unreadable or implausible, the mask names other classes,
+            or they do not lie on one grid; `code` says which.
     """
-    case_id = files.case_id
-    label, mask = (read_label(path, case_id=case_id) for path in (files.label, files.mask))
-    check_same_grid(mask, label, names=("mask", "label"), case_id=case_id)
-    image = None if files.image is None else read_ct(files.image, case_id=case_id)
-    if image is not None:
-        check_same_grid(image, label, case_id=case_id)
-    indices = LabelMap.consecutive(label_map.class_names)
-    classes, predicted = without_ignored(
-        label_map.apply(label.array, case_id=case_id),
-        indices.apply(mask.array, case_id=case_id),
-        label_map.ignore_label,
+    checks = checks or CheckOptions()
+    if files.wrong is not None:
+        raise CaseError(files.wrong.code, files.wrong.reason, file=str(files.mask))
+    mask = _read_mask(files.mask, label_map.class_names)
+    label, warnings = _read_label(files, label_map, mask.geometry, checks)
+    image = None
+    if files.image is not None:
+        image, odd = _read_image(files, mask.geometry, checks)
+        warnings += odd
+    truth, predicted = without_ignored(label, mask.array, label_map.ignore_label)
+    return Case(
+        files.case_id,
+        mask.with_array(truth),
+        mask.with_array(predicted),
+        image,
+        label_sha256=_digest(mask.with_array(label)),
+        warnings=tuple(warnings),
     )
-    return Case(case_id, label.with_array(classes), mask.with_array(predicted), image)
+
+
+def _read_mask(path: Path, class_names: Sequence[str]) -> Volume:
+    """The mask as indices of these classes."""
+    with opened(str(path)):
+        mask = read_label(path)
+        names = read_class_names(path, mask.header)
+        return mask.with_array(label_map_of_mask(path, names, class_names).apply(mask.array))
+
+
+def _read_label(
+    files: CaseFiles, label_map: LabelMap, grid: Geometry, checks: CheckOptions
+) -> tuple[Classes, list[CaseWarning]]:
+    label = str(files.label)
+    reader = LabelReader(label_map, checks, reference="mask")
+    reader.inspect(label, grid)
+    classes, findings = reader.read(label, grid)
+    counts = np.bincount(classes.ravel(), minlength=label_map.num_classes)
+    findings += find_in_counts(counts[: label_map.num_classes])
+    return classes, Gate(checks).judge(findings, case_id=files.case_id, file=label)
+
+
+def _read_image(
+    files: CaseFiles, grid: Geometry, checks: CheckOptions
+) -> tuple[Volume, list[CaseWarning]]:
+    gate, path = Gate(checks), str(files.image)
+    gate.inspect(path, case_id=files.case_id)
+    image, warnings = gate.read(path, case_id=files.case_id)
+    try:
+        check_same_voxels(
+            grid, image.geometry, tolerance_mm=checks.geometry_tolerance_mm, names=("mask", "image")
+        )
+    except GeometryError as error:
+        code = "grid_mismatch" if grid.shape == image.shape else "shape_mismatch"
+        raise CaseError(code, str(error), file=path) from error
+    return turn_like(image, grid), warnings
+
+
+def _digest(label: Volume) -> str:
+    """SHA-256 of the classes (z, y, x) in canonical orientation: of equal labels it is equal."""
+    array = np.ascontiguousarray(to_canonical(label).array.astype("<u2"))
+    return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, told
 from fcnseg.evaluation.evaluation import Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric
 from fcnseg.evaluation.page import page, section, shaded, table, tiles
 from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import mean_or_none
 
+logger = logging.getLogger(__name__)
+
 COMPARED = ("dice", "surface_dice", "hausdorff_distance_95_mm")
+_SAME_VOLUME = 1e-3  # headers round the spacing of one label to so much
 _BETTER, _WORSE = "60, 130, 200", "230, 120, 30"  # blue and orange: told apart by everyone
 
 
@@ -153,7 +158,7 @@ def compare(
         names: What to call them.
 
     Raises:
-        InputError: If organs or tolerances differ, or no case is in both.
+        InputError: If organs, tolerances or the references of a case differ, or no case is in both.
     """
     for what in ("organs", "tolerances_mm"):
         one, other = getattr(first, what), getattr(second, what)
@@ -162,10 +167,52 @@ def compare(
     case_ids = tuple(case_id for case_id in first.cases if case_id in second.cases)
     if not case_ids:
         raise InputError(f"the runs must have cases in common, got {names[0]} and {names[1]}")
+    _check_references(first, second, case_ids)
     differences = tuple(
         _difference(first, second, organ, metric) for metric in COMPARED for organ in first.organs
     )
     return Comparison(names, case_ids, differences)
+
+
+def _check_references(first: Evaluation, second: Evaluation, case_ids: Sequence[str]) -> None:
+    """Checks that both runs were scored against the same labels.
+
+    Raises:
+        InputError: If the labels of a case differ.
+    """
+    unknown = [
+        case_id
+        for case_id in case_ids
+        if not (case_id in first.labels_sha256 and case_id in second.labels_sha256)
+    ]
+    differ = [
+        case_id
+        for case_id in case_ids
+        if case_id not in unknown and first.labels_sha256[case_id] != second.labels_sha256[case_id]
+    ]
+    differ += [case_id for case_id in unknown if not _same_volumes(first, second, case_id)]
+    if differ:
+        raise InputError(
+            f"both runs must be evaluated against the same labels, but those of"
+            f" {len(differ)} of {len(case_ids)} cases differ: {told(sorted(differ))}"
+        )
+    if unknown:
+        logger.warning(
+            f"that both runs have the same labels is known by the volumes of organs alone in"
+            f" {len(unknown)} of {len(case_ids)} cases, as an evaluation is older: {told(unknown)}"
+        )
+
+
+def _same_volumes(first: Evaluation, second: Evaluation, case_id: str) -> bool:
+    """Whether the references have organs of the same volumes, as far as both tell."""
+    pairs = [
+        (first.cases[case_id][organ].truth_ml, second.cases[case_id][organ].truth_ml)
+        for organ in first.organs
+    ]
+    return all(
+        one is None or other is None or math.isclose(one, other, rel_tol=_SAME_VOLUME)
+        for one, other in pairs
+    )
 
 
 def _difference(first: Evaluation, second: Evaluation, organ: str, metric: str) -> Difference:

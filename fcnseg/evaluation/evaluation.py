@@ -25,11 +25,16 @@ class Evaluation:
         organs: Class names in order, the background left out.
         cases: By case id, the scores of each organ.
         tolerances_mm: By organ, the tolerance of its surface Dice; empty where it is not known.
+        labels_sha256: By case id, the SHA-256 of the classes of its reference; evaluations that
+            are older do not know it.
+        rejected: Why other cases have no scores, by case id.
     """
 
     organs: tuple[str, ...]
     cases: Mapping[str, Mapping[str, OrganScores]]
     tolerances_mm: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    labels_sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def classes(self) -> dict[str, OrganScores]:
@@ -55,6 +60,8 @@ class Evaluation:
             {
                 "mean_dice": self.mean_dice,
                 "tolerances_mm": dict(self.tolerances_mm),
+                "labels_sha256": dict(self.labels_sha256),
+                "rejected": dict(self.rejected),
                 "classes": _plain(self.classes),
                 "cases": {case_id: _plain(scores) for case_id, scores in self.cases.items()},
             },
@@ -74,7 +81,9 @@ class Evaluation:
                 case_id: {organ: OrganScores(**scores) for organ, scores in organs.items()}
                 for case_id, organs in content["cases"].items()
             }
-            return cls(tuple(content["classes"]), cases, dict(content.get("tolerances_mm", {})))
+            names = ("tolerances_mm", "labels_sha256", "rejected")
+            facts = {name: dict(content.get(name, {})) for name in names}
+            return cls(tuple(content["classes"]), cases, **facts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not an evaluation: {one_line(error)}") from error
 

@@ -29,3 +29,9 @@ def organ_colour(index: int) -> str:
     '#e6194b'
     """
     return _COLOURS[(index - 1) % len(_COLOURS)]
+
+
+def organ_rgb(index: int) -> tuple[int, int, int]:
+    """The colour of a class as red, green and blue, each from 0 to 255."""
+    red, green, blue = bytes.fromhex(organ_colour(index)[1:])
+    return red, green, blue

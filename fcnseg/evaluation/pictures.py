@@ -15,6 +15,7 @@ from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.scores import OrganScores
 from fcnseg.evaluation.slices import SOFT_TISSUE_HU, draw_slices, middle_of, profiles_of
 from fcnseg.volumes import Volume, to_canonical
+from fcnseg.whole_file import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,8 @@ def worst_place(truth: Volume, mask: Volume) -> npt.NDArray[np.intp]:
 
 def write_picture(case: Case, path: Path, scores: Mapping[str, OrganScores]) -> None:
     """Draws a case into a PNG file."""
-    draw_case(case, scores).savefig(path, format="png", facecolor="white")
+    with written_whole(path) as unfinished:
+        draw_case(case, scores).savefig(unfinished, format="png", facecolor="white")
 
 
 def _add_legend(figure: Figure, scores: Mapping[str, OrganScores]) -> None:

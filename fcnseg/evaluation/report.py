@@ -62,6 +62,7 @@ def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
     return page(
         "Evaluation of masks",
         tiles(_facts(evaluation, worst_first)),
+        *_rejected(evaluation),
         f'<p class="quiet">{html.escape(_tolerances(evaluation))} What each score means is told at'
         " the end; a click on a heading sorts its table.</p>",
         section("Organs", _organ_table(evaluation), _all_metrics(evaluation)),
@@ -184,6 +185,14 @@ def _case_section(evaluation: Evaluation, case_id: str, png: bytes) -> str:
         f"<details><summary>Scores of this case</summary>{scored}</details>",
         anchor=_anchor(case_id),
     )
+
+
+def _rejected(evaluation: Evaluation) -> list[str]:
+    """A paragraph for each case without scores."""
+    return [
+        f"<p><b>rejected: {html.escape(case_id)}</b>: {html.escape(reason)}</p>"
+        for case_id, reason in evaluation.rejected.items()
+    ]
 
 
 def _tolerances(evaluation: Evaluation) -> str:

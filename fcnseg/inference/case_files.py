@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.inference.label_tables import workbench_table
+from fcnseg.conversion.gate import Gate
+from fcnseg.evaluation.class_names import workbench_table
 from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import CERTAIN
-from fcnseg.volumes import Volume, read_ct, write_mask, write_parts
-from fcnseg.whole_file import write_whole
+from fcnseg.volumes import Volume, image_digest, write_mask, write_parts
+from fcnseg.whole_file import put_in_place, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,14 @@ class Case:
         if self.probabilities.exists():
             shutil.rmtree(self.probabilities)
 
+    def image_facts(self) -> dict[str, str]:
+        """What tells the image from any other, as `made_with` has it.
+
+        Raises:
+            InputError: If the image cannot be read.
+        """
+        return {"image_sha256": image_digest(self.image)}
+
     def made_with(self) -> dict[str, Any]:
         """What the files were made with, as `CasePredictor` has it."""
         content = json.loads(self.volumes.read_text(encoding="utf-8"))
@@ -84,22 +93,27 @@ class CasePredictor:
         coarse: What tells where to look; everywhere by default.
         postprocessing: What is mended in masks.
         made_with: What masks depend on beside their images, for the record.
+        gate: Reads the images.
     """
 
     segmenter: Segmenter
     coarse: Coarse | None = None
     postprocessing: Postprocessing = NOTHING
     made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gate: Gate = dataclasses.field(default_factory=Gate)
 
     def predict(self, case: Case) -> None:
         """Segments one image, and writes its organs' volumes and the mask on its grid.
 
         Raises:
-            InputError: If the image cannot be read, or is refused.
+            InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
-        volume = read_ct(case.image, case_id=case.case_id)
-        for finding in volume.findings:
-            logger.warning("%s: %s", case.case_id, finding.reason)
+        image = str(case.image)
+        self.gate.inspect(image, case_id=case.case_id)
+        made_with = {**self.made_with, **case.image_facts()}
+        volume, warnings = self.gate.read(image, case_id=case.case_id)
+        for warning in warnings:
+            logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
         voxel_mm3 = abs(float(np.linalg.det(volume.affine[:3, :3])))
         names = self.segmenter.info.class_names
         if case.with_probabilities:
@@ -111,7 +125,7 @@ class CasePredictor:
             case.clear()
         mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        told = {"volumes_ml": volumes_ml, "made_with": dict(self.made_with)}
+        told = {"volumes_ml": volumes_ml, "made_with": made_with}
         write_whole(case.volumes, json.dumps({"case_id": case.case_id, **told}, indent=2) + "\n")
         write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
 
@@ -135,4 +149,4 @@ def _write_probabilities(
         whole.mkdir()
         for index, (name, parts) in enumerate(by_class):
             write_parts(parts, whole / probability_file(index, name), whole=CERTAIN, like=like)
-        whole.rename(folder)
+        put_in_place(whole, folder)

@@ -1,14 +1,63 @@
-"""What a volume sent to a model must be, checked inside the graph.
+"""The rules of what is sent to a model, checked inside the graph.
 
-A server feeds what it is sent, whatever the signature says of shapes.
+A server feeds what it is sent, whatever the signature says of shapes, and some kernels end the
+process on a tensor of an unexpected rank. So each signature checks its inputs before any other op
+sees them.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.resampling import resampled_shape, spacing_steps
 from fcnseg.model_info import ModelInfo
+
+# Beyond what any CT has; shorter spacings are a header in metres, longer ones one in micrometres.
+_SPACING_MM = (0.01, 100.0)
+# Resampling takes a float64 matrix (new, old) along each axis: 134 MB at this length. A bed moves
+# 2000 mm, which is 4000 slices of 0.5 mm.
+_MAX_AXIS = 4096
+
+
+def checked_patches(patches: tf.Tensor, sizes: PatchSizes) -> tf.Tensor:
+    """The same patches, once they are known to be right.
+
+    Args:
+        patches: HU, float32 (batch, z, y, x, 1).
+        sizes: That the network takes.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Naming the argument, the rule and the shape.
+    """
+    fed = _as_fed(patches)
+    shape = tf.shape(fed)
+    is_shape = tf.logical_and(tf.equal(tf.size(shape), 5), tf.reduce_all(shape > 0))
+    shape = _checked(
+        shape,
+        tf.logical_and(is_shape, tf.equal(tf.reduce_sum(shape[4:]), 1)),
+        "patches must have five axes (batch, z, y, x, 1) of at least one voxel, got shape {}",
+    )
+    shape = _checked(
+        shape,
+        _voxels(shape) <= sizes.max_voxels,
+        f"patches must have at most {sizes.max_voxels} voxels in all, got shape {{}}",
+    )
+    beyond = shape[1:4] - tf.constant(sizes.smallest)
+    fits = tf.logical_and(beyond >= 0, tf.equal(beyond % tf.constant(sizes.step), 0))
+    shape = _checked(
+        shape,
+        tf.reduce_all(fits),
+        f"patches must be {sizes.smallest} voxels (z, y, x) or more in steps of {sizes.step}, got"
+        " shape {}",
+    )
+    shape = _checked(
+        shape,
+        tf.reduce_all(tf.math.is_finite(fed)),
+        "patches must be finite HU, got NaN or infinity in patches of shape {}",
+    )
+    with tf.control_dependencies([shape]):
+        return tf.identity(patches)
 
 
 def checked_request(
@@ -19,33 +68,52 @@ def checked_request(
     Args:
         volume: HU, int16 (z, y, x).
         spacing: float32 (3,), mm (z, y, x).
-        info: Of the model, whose `max_voxels` holds at both spacings.
+        info: Of the model, whose `max_voxels` holds at both spacings, as does `_MAX_AXIS`.
 
     Raises:
         tf.errors.InvalidArgumentError: Naming the argument, the rule and the value.
     """
-    shape, sizes = tf.shape(_as_fed(volume)), tf.reshape(_as_fed(spacing), [-1])
+    shape = tf.shape(_as_fed(volume))
     shape = _checked(
         shape,
         tf.logical_and(tf.equal(tf.size(shape), 3), tf.reduce_all(shape > 0)),
         "volume must have three axes (z, y, x) of at least one voxel, got shape {}",
     )
-    is_length = tf.logical_and(sizes > 0, tf.math.is_finite(sizes))
-    sizes = _checked(
-        sizes,
-        tf.logical_and(tf.equal(tf.size(sizes), 3), tf.reduce_all(is_length)),
-        "spacing must be three positive numbers in mm, got {}",
-    )
-    rule = f"volume must have at most {info.max_voxels} voxels"
-    shape = _checked(shape, _voxels(shape) <= info.max_voxels, rule + ", got shape {}")
+    sizes = _checked_spacing(spacing)
+    shape = _checked_size(shape, info, "")
     shape = resampled_shape(shape, spacing_steps(sizes, info.spacing_mm))
+    shape = _checked_size(shape, info, " at the spacing of the model")
+    with tf.control_dependencies([shape]):
+        return tf.identity(volume), sizes
+
+
+def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
+    """The same spacing, once it is known to be right."""
+    fed, (low, high) = _as_fed(spacing), _SPACING_MM
+    sizes = tf.reshape(fed, [-1])
+    is_triple = tf.logical_and(tf.equal(tf.rank(fed), 1), tf.equal(tf.size(fed), 3))
+    is_length = tf.logical_and(sizes >= low, sizes <= high)  # neither holds of NaN
+    return _checked(
+        sizes,
+        tf.logical_and(is_triple, tf.reduce_all(is_length)),
+        f"spacing must be three positive numbers in mm, {low:g} to {high:g}, got {{}} of shape"
+        " {}",
+        tf.shape(fed),
+    )
+
+
+def _checked_size(shape: tf.Tensor, info: ModelInfo, where: str) -> tf.Tensor:
+    """The same shape (z, y, x), once it is known not to be too large."""
     shape = _checked(
         shape,
         _voxels(shape) <= info.max_voxels,
-        rule + " at the spacing of the model, got shape {}",
+        f"volume must have at most {info.max_voxels} voxels{where}, got shape {{}}",
     )
-    with tf.control_dependencies([shape]):
-        return tf.identity(volume), sizes
+    return _checked(
+        shape,
+        tf.reduce_all(shape <= _MAX_AXIS),
+        f"volume must have at most {_MAX_AXIS} voxels along each axis{where}, got shape {{}}",
+    )
 
 
 def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
@@ -59,9 +127,9 @@ def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
     return box.write(0, tensor).read(0)
 
 
-def _checked(value: tf.Tensor, holds: tf.Tensor, rule: str) -> tf.Tensor:
-    """The value once the rule, whose `{}` shows it, is known to hold."""
-    check = tf.debugging.Assert(holds, [tf.strings.format(rule, value)])
+def _checked(value: tf.Tensor, holds: tf.Tensor, rule: str, *others: tf.Tensor) -> tf.Tensor:
+    """The value once the rule, whose `{}` show it and others, is known to hold."""
+    check = tf.debugging.Assert(holds, [tf.strings.format(rule, (value, *others))])
     with tf.control_dependencies([check]):
         return tf.identity(value)
 

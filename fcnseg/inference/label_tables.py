@@ -1,11 +1,10 @@
-"""Names and colours of classes in the forms that viewers read."""
+"""Names and colours of classes in the files that viewers read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.etree import ElementTree
 
-from fcnseg.evaluation.palette import organ_colour
+from fcnseg.evaluation.palette import organ_rgb
 
 _SNAP_HEADER = """\
 ################################################
@@ -16,23 +15,6 @@ _SNAP_HEADER = """\
 """
 
 
-def workbench_table(class_names: Sequence[str]) -> str:
-    """The XML that Connectome Workbench keeps in NIfTI extensions; background is left out.
-
-    Args:
-        class_names: By class id, background first.
-    """
-    root = ElementTree.Element("CaretExtension")
-    volume = ElementTree.SubElement(root, "VolumeInformation", Index="0")
-    table = ElementTree.SubElement(volume, "LabelTable")
-    for class_id, name in enumerate(class_names[1:], start=1):
-        red, green, blue = (f"{part / 255:.3f}" for part in _rgb(class_id))
-        colour = {"Red": red, "Green": green, "Blue": blue, "Alpha": "1"}
-        ElementTree.SubElement(table, "Label", {"Key": str(class_id), **colour}).text = name
-    ElementTree.SubElement(volume, "VolumeType").text = "Label"
-    return ElementTree.tostring(root, encoding="unicode")
-
-
 def snap_labels(class_names: Sequence[str]) -> str:
     """ITK-SNAP's label descriptions, the text of a `.label` file.
 
@@ -41,7 +23,7 @@ def snap_labels(class_names: Sequence[str]) -> str:
     """
     lines = ['    0     0    0    0        0  0  0    "Clear Label"']
     for class_id, name in enumerate(class_names[1:], start=1):
-        red, green, blue = _rgb(class_id)
+        red, green, blue = organ_rgb(class_id)
         plain = name.replace('"', "'")  # the format has no way to write a quote
         lines.append(f'{class_id:5} {red:5}{green:5}{blue:5}        1  1  1    "{plain}"')
     return _SNAP_HEADER + "\n".join(lines) + "\n"
@@ -55,12 +37,6 @@ def slicer_colours(class_names: Sequence[str]) -> str:
     """
     lines = ["# Color table file", "0 background 0 0 0 0"]
     for class_id, name in enumerate(class_names[1:], start=1):
-        red, green, blue = _rgb(class_id)
+        red, green, blue = organ_rgb(class_id)
         lines.append(f"{class_id} {'_'.join(name.split())} {red} {green} {blue} 255")
     return "\n".join(lines) + "\n"
-
-
-def _rgb(class_id: int) -> tuple[int, int, int]:
-    """Each from 0 to 255."""
-    red, green, blue = bytes.fromhex(organ_colour(class_id)[1:])
-    return red, green, blue

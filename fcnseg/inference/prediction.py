@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,12 +17,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import fcnseg.models  # noqa: F401  registers the layers that a saved network is made of
+from fcnseg.archives import check_archive
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.model_info import ModelInfo
 from fcnseg.run_folder import BEST_MODEL_FILE, read_run
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
+logger = logging.getLogger(__name__)
+
+_HALF = "mixed_float16"
 # What runs must have in common for their probabilities to be averaged.
 _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
@@ -40,11 +46,34 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     """
     read_run(run_dir)
     path = Path(run_dir) / BEST_MODEL_FILE
+    check_archive(
+        path, what="network", remedy="copy it again from where it is whole, or train again"
+    )
     try:
         model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
-    return model, ModelInfo.read(run_dir)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
+    return _for_these_devices(model), ModelInfo.read(run_dir)
+
+
+def _for_these_devices(model: keras.Model) -> keras.Model:
+    """A network that can be computed here: a CPU does not pool float16, so there it is float32."""
+    policies = {layer.dtype_policy.name for layer in model.layers}
+    if _HALF not in policies or tf.config.list_physical_devices("GPU"):
+        return model
+    logger.info(f"a network of {_HALF} becomes one of float32, as there is no GPU")
+    again = type(model).from_config(_in_float32(model.get_config()))
+    again.set_weights(model.get_weights())
+    return again
+
+
+def _in_float32(config: Any) -> Any:
+    """The configuration of a model with another precision policy."""
+    if isinstance(config, dict):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_in_float32, config))
+    return "float32" if config == _HALF else config
 
 
 def load_runs(

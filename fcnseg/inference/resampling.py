@@ -1,13 +1,15 @@
-"""The resampler of `fcnseg.volumes.resampling`, inside the graph: the same matrices, by slabs."""
+"""The resampler of `fcnseg.volumes.resampling`, inside the graph: the same weights, by slabs."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from fcnseg.inference import borders
 from fcnseg.volumes.resampling import SAME_SPACING, axis_length, axis_positions, linear_matrix
 from fcnseg.volumes.volume import Triple
 
 _SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
+_SLAB_VOXELS = 2**20  # of class ids made at once: an index of them all, at worst, takes 24 MiB
 
 
 def spacing_steps(spacing: tf.Tensor, new_spacing: Triple) -> tf.Tensor:
@@ -65,8 +67,9 @@ def resample_ids(
 ) -> tf.Tensor:
     """Brings class ids back to the grid that `resample_hu` started from.
 
-    Each voxel takes the class that has the largest share of it when every class is interpolated
-    linearly, so that outlines are smooth where the grid wanted is the finer one.
+    Where two classes meet, both keep their volume, and outlines are smooth where the grid wanted is
+    the finer one: see `fcnseg.volumes.shares`. Borders are looked at twice, once to count and once
+    to decide, so that no more than a slab of them is held.
 
     Args:
         ids: uint8 (z, y, x), of `resampled_shape`.
@@ -79,16 +82,20 @@ def resample_ids(
     """
     if tf.reduce_all(tf.equal(steps, 1)):
         return ids
-    along_z, along_y, along_x = _linear_matrices(tf.shape(ids), shape, 1 / steps)
-    slabs = _empty_slabs(shape[0], tf.uint8)
-    for number in tf.range(slabs.size()):
+    axes = _border_axes(tf.shape(ids), shape, 1 / steps)
+    depth = tf.maximum(_SLAB_VOXELS // (shape[1] * shape[2]), 1)
+    count = -(-shape[0] // depth)
+    tally = borders.empty_tally(num_classes)
+    for number in tf.range(count):
         tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-        rows, used = _slab_rows(along_z, number)
-        shares = tf.one_hot(tf.gather(ids, used), num_classes)  # (z, y, x, classes)
-        shares = tf.einsum("az,zyxk->ayxk", rows, shares)
-        shares = tf.einsum("by,ayxk->abxk", along_y, shares)
-        shares = tf.einsum("cx,abxk->abck", along_x, shares)
-        slabs = slabs.write(number, tf.cast(tf.argmax(shares, axis=-1), tf.uint8))
+        slab = borders.slab(ids, axes, number * depth, (number + 1) * depth)
+        tally = borders.counted(tally, slab, num_classes=num_classes)
+    parting = borders.parted(tally)
+    slabs = _empty_slabs(count, tf.uint8)
+    for number in tf.range(count):
+        tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+        slab = borders.slab(ids, axes, number * depth, (number + 1) * depth)
+        slabs = slabs.write(number, borders.decided(slab, parting, num_classes=num_classes))
     return slabs.concat()
 
 
@@ -112,7 +119,7 @@ def _resample(volume: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tenso
     if tf.reduce_all(tf.equal(steps, 1)):
         return volume
     along_z, along_y, along_x = _linear_matrices(tf.shape(volume), shape, steps)
-    slabs = _empty_slabs(shape[0], tf.int16)
+    slabs = _empty_slabs(-(-shape[0] // _SLAB), tf.int16)
     for number in tf.range(slabs.size()):
         tf.autograph.experimental.set_loop_options(parallel_iterations=1)
         rows, used = _slab_rows(along_z, number)
@@ -140,11 +147,19 @@ def _linear_matrices(
     return matrices
 
 
-def _empty_slabs(depth: tf.Tensor, dtype: tf.DType) -> tf.TensorArray:
-    """Room for all slabs (z, y, x) of a volume of so many slices."""
-    return tf.TensorArray(
-        dtype, size=-(-depth // _SLAB), infer_shape=False, element_shape=[None, None, None]
+def _border_axes(old_shape: tf.Tensor, new_shape: tf.Tensor, steps: tf.Tensor) -> borders.Axes:
+    along_z, along_y, along_x = (
+        borders.axis(
+            _positions(old_shape[axis], new_shape[axis], steps[axis]), old_shape[axis], steps[axis]
+        )
+        for axis in range(3)
     )
+    return along_z, along_y, along_x
+
+
+def _empty_slabs(count: tf.Tensor, dtype: tf.DType) -> tf.TensorArray:
+    """Room for so many slabs (z, y, x)."""
+    return tf.TensorArray(dtype, size=count, infer_shape=False, element_shape=[None, None, None])
 
 
 def _slab_rows(along_z: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from fcnseg.errors import ModelError
 from fcnseg.inference.averaging import Axis, mean_of, over_flips
-from fcnseg.inference.checks import checked_request
+from fcnseg.inference.checks import checked_patches, checked_request
+from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
 from fcnseg.inference.resampling import (
     count_voxels,
@@ -112,7 +113,12 @@ class Segmenter(tf.Module):
 
         Returns:
             `probabilities`, float32 (batch, z, y, x, classes).
+
+        Raises:
+            tf.errors.InvalidArgumentError: If the patches are of a shape that the network does not
+                take, too many, or not finite.
         """
+        patches = checked_patches(patches, self._patch_sizes)
         return {"probabilities": self._predict_patches(patches)}
 
     @tf.function(input_signature=[VOLUME])
@@ -222,6 +228,11 @@ class Segmenter(tf.Module):
         ids, steps = self._on_model_grid(volume, spacing, self._body_within(volume))
         near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
         return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
+
+    @functools.cached_property
+    def _patch_sizes(self) -> PatchSizes:
+        info = self.info
+        return PatchSizes.of(self.models, info.window, batch_size=info.batch_size)
 
     def _segment(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None

@@ -16,8 +16,9 @@ def level_weights(levels: int, weights: Sequence[float] = ()) -> list[float]:
 
     Args:
         levels: Number of outputs, full resolution first.
-        weights: In which proportion; by default each is half of the one before, as in nnU-Net
-            (Isensee et al. 2021).
+        weights: In which proportion; by default each is half of the one before. So has nnU-Net
+            (Isensee et al. 2021), but for the last one, which it gives the weight 0: there the
+            coarsest output learns nothing.
 
     Returns:
         One weight an output.

@@ -15,7 +15,7 @@ from fcnseg.errors import InputError
 from fcnseg.phantom.anatomy import CLASS_NAMES
 from fcnseg.phantom.rendering import make_phantom
 from fcnseg.volumes import LabelMap, write_volume
-from fcnseg.whole_file import written_whole
+from fcnseg.whole_file import make_folder, write_whole, written_whole
 
 IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
 LABEL_MAP = LabelMap.consecutive(CLASS_NAMES)
@@ -63,6 +63,8 @@ def write_phantoms(
     """
     if cases < 1:
         raise InputError(f"cases must be at least 1, got {cases}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
     _make_room(Path(output), overwrite=overwrite)
     return _write(cases, Path(output), seed)
 
@@ -79,14 +81,13 @@ def _write(cases: int, root: Path, seed: int) -> Iterator[str]:
         rows.append((case_id, *names, f"patient_{index:03d}"))
         yield case_id
     label_map = yaml.safe_dump(LABEL_MAP.to_mapping(), sort_keys=False, default_flow_style=None)
-    (root / LABEL_MAP_FILE).write_text(label_map, encoding="utf-8")
+    write_whole(root / LABEL_MAP_FILE, label_map)
     _write_cases(rows, root / CASES_FILE)
 
 
 def _make_room(root: Path, *, overwrite: bool) -> None:
-    if root.exists() and not root.is_dir():
-        raise InputError(f"output must be a folder, got {root}")
-    if root.exists() and any(root.iterdir()):
+    make_folder(root, argument="output")
+    if any(root.iterdir()):
         if not overwrite:
             raise InputError(f"output must be an empty folder, got {root}: --overwrite replaces it")
         for name in (CASES_FILE, LABEL_MAP_FILE):

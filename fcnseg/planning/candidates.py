@@ -2,9 +2,10 @@
 
 As nnU-Net's planner does (Isensee et al. 2021, arXiv 1904.08128), the patch begins as a cube in mm
 of 256^3 voxels, no longer than the median case, and is then shortened along the axis that covers
-most of the case, so it comes to the case's own shape. Two things are our own: where patches get
-small, channels are given up before more voxels; and nothing ever grows from one candidate to the
-next, so more memory never proposes less.
+most of the case, so it comes to the case's own shape. Three things are our own: there are six
+levels at most, where nnU-Net has no bound; where patches get small, channels are given up before
+more voxels; and nothing ever grows from one candidate to the next, so more memory never proposes
+less.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fcnseg.architecture.planning import Spacing
 from fcnseg.config import ModelConfig
 from fcnseg.volumes.volume import Shape
 
-MAX_LEVELS = 6
+MAX_LEVELS = 6  # our own choice
 MAX_FILTERS = 320  # of a level; nnU-Net
 LARGEST_PATCH = 256**3  # voxels; nnU-Net
 LARGE_PATCH = 64**3  # voxels; from here on channels are given up first; our default patch

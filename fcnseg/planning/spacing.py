@@ -2,11 +2,14 @@
 
 The rule is nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner), written
 anew: the median of each axis; but where slices are much thicker than the other axes, the thinner
-ones among them decide, so that thin-sliced scans are not thrown away.
+ones among them decide, so that thin-sliced scans are not thrown away. One thing is our own: voxels
+are counted after a resampling to the medians, where nnU-Net counts those of the files, in which
+thin-sliced scans hide that the others have few slices.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -16,7 +19,7 @@ from fcnseg.architecture.planning import Spacing
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.volumes.volume import Shape
 
-_ANISOTROPIC = 3.0  # spacing over that of the other axes, and their voxels over its; nnU-Net
+_ANISOTROPIC = 3.0  # spacing over that of the other axes, and their voxels over its; nnU-Net's
 _THIN = 10  # percentile of an anisotropic axis's spacings; nnU-Net
 _NEAR = 1.25  # records whose spacing differs by less along each axis fit; our own choice
 _AXES = ("z", "y", "x")
@@ -44,8 +47,11 @@ def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
 
 
 def median_shape(cases: Sequence[CaseFacts]) -> Shape:
-    """Voxels (z, y, x) of the records, the median of each axis."""
-    z, y, x = (statistics.median_low(axis) for axis in zip(*(c.shape for c in cases), strict=True))
+    """Voxels (z, y, x) of the records, the median of each axis, halves rounded up."""
+    z, y, x = (
+        math.floor(statistics.median(axis) + 0.5)
+        for axis in zip(*(case.shape for case in cases), strict=True)
+    )
     return z, y, x
 
 

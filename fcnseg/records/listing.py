@@ -47,7 +47,7 @@ def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     cases: list[ListedCase] = []
     for frame in iterate_frames(content, source=path):
-        features = features_of(frame)
+        features = features_of(frame, source=path)
         case = ListedCase(
             bytes(features["case_id"]).decode(),
             bytes(features["patient_id"]).decode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ import numpy.typing as npt
 
 from fcnseg.errors import DatasetError
 from fcnseg.records.schema import ARRAYS, TEXT, VOLUMES, Part, Record
-from fcnseg.records.tfrecord import read_tfrecord
+from fcnseg.records.tfrecord import scan_frames
 
 Features = dict[str, memoryview]
+
+# What reading other bytes as an example raises: too few or too many fields, names that are no text.
+_NO_EXAMPLE = (IndexError, ValueError)
 
 
 def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
@@ -31,7 +35,7 @@ def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
     Raises:
         DatasetError: If the file is missing or damaged, or a case in it is not whole.
     """
-    records = map(features_of, read_tfrecord(path))
+    records = _checked_records(path)
     for case_id, group in itertools.groupby(records, lambda features: bytes(features["case_id"])):
         parts = list(group)
         first = Part(*array_of(parts[0], "part"))
@@ -41,6 +45,16 @@ def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
                 f" (case {case_id.decode()})"
             )
         yield _record(parts)
+
+
+def _checked_records(path: str | os.PathLike[str]) -> Iterator[Features]:
+    """The content of each record of a file; one that is broken is named with its case."""
+    for frame in scan_frames(path):
+        if frame.problem is not None:
+            case_id = case_id_of(frame.data)
+            case = "" if case_id is None else f" (case {case_id})"
+            raise DatasetError(f"{frame.problem} in {path}{case}")
+        yield features_of(frame.data, source=path)
 
 
 def _record(parts: list[Features]) -> Record:
@@ -75,13 +89,40 @@ def _slab(features: Features, name: str) -> npt.NDArray:
     return np.frombuffer(features[name], ARRAYS[name].dtype or f"<u{itemsize}").reshape(shape)
 
 
-def features_of(example: bytes | memoryview) -> Features:
-    """The content of each feature of a serialised `tensorflow.Example` of ours."""
-    features = {}
+def features_of(
+    example: bytes | memoryview, *, source: str | os.PathLike[str] = "a file"
+) -> Features:
+    """The content of each feature of a serialised `tensorflow.Example` of ours.
+
+    Args:
+        example: The bytes.
+        source: Named in the error.
+
+    Raises:
+        DatasetError: If it is something else.
+    """
+    try:
+        features = dict(_features(example))
+    except _NO_EXAMPLE as error:
+        raise DatasetError(f"a record of {source} is none of fcnseg's") from error
+    if missing := [name for name in (*TEXT, *ARRAYS) if name not in (*features, "label")]:
+        raise DatasetError(f"a record of {source} is none of fcnseg's: it has no {missing[0]}")
+    return features
+
+
+def case_id_of(example: bytes | memoryview) -> str | None:
+    """The case of a record that may be cut or broken; None where its name cannot be read."""
+    with contextlib.suppress(*_NO_EXAMPLE):
+        for name, content in _features(example):
+            if name == "case_id":
+                return bytes(content).decode()
+    return None
+
+
+def _features(example: bytes | memoryview) -> Iterator[tuple[str, memoryview]]:
     for entry in _contents(_only(memoryview(example))):  # Example.features, Features.feature
         name, feature = _contents(entry)
-        features[bytes(name).decode()] = _only(_only(feature))  # Feature.bytes_list, its value
-    return features
+        yield bytes(name).decode(), _only(_only(feature))  # Feature.bytes_list, its value
 
 
 def _only(message: memoryview) -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from fcnseg.records.array_bytes import Chunk
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
+_WRONG_LENGTH = "wrong checksum of a record's length"
 _MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
 
 
@@ -59,21 +61,50 @@ class TFRecordWriter:
         self.bytes += len(piece)
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A record of a file as it is there.
+
+    Attributes:
+        data: What it holds, as far as that can be read.
+        problem: What is wrong with it; None if its checksums are right.
+    """
+
+    data: bytes
+    problem: str | None = None
+
+
 def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """Yields the records of a local file one by one, each checked.
 
     Raises:
         DatasetError: If the file is missing, cut short, or a checksum is wrong.
     """
+    for frame in scan_frames(path):
+        if frame.problem is not None:
+            raise DatasetError(f"{frame.problem} in {path}")
+        yield frame.data
+
+
+def scan_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
+    """Yields the records of a local file one by one, broken ones too.
+
+    What follows a broken length cannot be found, so that record is the last.
+
+    Raises:
+        DatasetError: If the file is missing.
+    """
     if not Path(path).is_file():
         raise DatasetError(f"no such file: {path}")
     with Path(path).open("rb") as file:
         while header := file.read(_HEADER_BYTES):
-            length = _checked_length(header, path)
+            length = _length_of(header)
+            if length is None:
+                yield Frame(b"", _WRONG_LENGTH)
+                return
             data, data_crc = file.read(length), file.read(_CRC.size)
-            if _masked(google_crc32c.value(data)) != data_crc:
-                raise DatasetError(f"wrong checksum of a record, or a cut one, in {path}")
-            yield data
+            is_right = _masked(google_crc32c.value(data)) == data_crc
+            yield Frame(data, None if is_right else "wrong checksum of a record, or a cut one,")
 
 
 def iterate_frames(content: memoryview, *, source: str | os.PathLike[str]) -> Iterator[memoryview]:
@@ -89,18 +120,20 @@ def iterate_frames(content: memoryview, *, source: str | os.PathLike[str]) -> It
     at = 0
     while at < len(content):
         start = at + _HEADER_BYTES
-        length = _checked_length(bytes(content[at:start]), source)
+        length = _length_of(bytes(content[at:start]))
+        if length is None:
+            raise DatasetError(f"{_WRONG_LENGTH} in {source}")
         at = start + length + _CRC.size
         if at > len(content):
             raise DatasetError(f"a cut record in {source}")
         yield content[start : start + length]
 
 
-def _checked_length(header: bytes, source: str | os.PathLike[str]) -> int:
-    """Bytes of the record that follows its header."""
+def _length_of(header: bytes) -> int | None:
+    """Bytes of the record that follows its header; None where its checksum is wrong."""
     length_bytes, length_crc = header[: _LENGTH.size], header[_LENGTH.size :]
     if _masked(google_crc32c.value(length_bytes)) != length_crc:
-        raise DatasetError(f"wrong checksum of a record's length in {source}")
+        return None
     (length,) = _LENGTH.unpack(length_bytes)
     return int(length)
 

@@ -24,6 +24,8 @@ def accumulate_in_step(model: keras.Model, count: int) -> None:
         return
     (mean_loss,) = (metric for metric in model.metrics if metric.name == "loss")
 
+    # Its loops are Python's; AutoGraph cannot convert annotated names and warns of each.
+    @tf.autograph.experimental.do_not_convert
     def train_step(data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         totals: list[tf.Tensor] = []
         for hu, label in zip(*(tf.split(part, count) for part in data), strict=True):

@@ -15,7 +15,6 @@ from fcnseg.architecture import output_shape
 from fcnseg.config import Config, override, write_config
 from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.data.augmentation import Augmentation
-from fcnseg.errors import ConfigError
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.models import full_resolution
@@ -37,11 +36,11 @@ from fcnseg.training.dataset import organs_to_learn
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.organs import LostOrgans
 from fcnseg.training.origin import Origin
+from fcnseg.training.settings import ignore_label
 from fcnseg.training.starting_weights import start_from
 from fcnseg.training.stopping import StopRequest
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
-from fcnseg.volumes import LabelMap
 from fcnseg.whole_file import write_whole
 
 
@@ -111,22 +110,18 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
     The global random generators of Python, numpy and Keras are set to the configuration's seed.
 
     Args:
-        config: All settings.
+        config: All settings, which `check_settings` finds to fit the two others.
         info: Manifest of the dataset.
         devices: As `make_strategy` takes them; by default all.
 
     Raises:
-        ConfigError: If `jit_compile` meets several devices, or the loss ignores something else than
-            the dataset.
+        ConfigError: If the loss ignores something else than the dataset.
         InputError: If there are no such devices.
         ModelError: If the patches do not fit the network.
     """
     size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
     keras.utils.set_random_seed(config.training.seed)
     strategy = make_strategy(devices)
-    replicas = strategy.num_replicas_in_sync
-    if config.training.jit_compile and replicas > 1:
-        raise ConfigError(f"training.jit_compile is for one device, got {replicas}")
     ignoring = override(config, {"loss.ignore_label": ignore_label(config, info)})
     with strategy.scope():
         model = build_compiled(ignoring, class_names=info.class_names)
@@ -134,21 +129,6 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
     accumulate_in_step(model, config.training.accumulate_steps)
     augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))
     return model
-
-
-def ignore_label(config: Config, info: DatasetInfo) -> int | None:
-    """The class index of voxels that count nowhere, as the label map or the loss tells.
-
-    Raises:
-        ConfigError: If the two differ.
-    """
-    of_data, of_loss = LabelMap.from_mapping(info.label_map).ignore_label, config.loss.ignore_label
-    if of_data is not None and of_loss not in (None, of_data):
-        raise ConfigError(
-            f"loss.ignore_label must be left alone, or {of_data} as the dataset's label map has it,"
-            f" got {of_loss}"
-        )
-    return of_loss if of_data is None else of_data
 
 
 def _make_average(

@@ -27,6 +27,7 @@ def augment_in_step(model: keras.Model, changes: Augmentation) -> None:
     def train_step(data: tuple[Any, tf.Tensor]) -> dict[str, tf.Tensor]:
         (hu, parameters), label = data
         hu, label = changes.apply(hu, label, parameters)
+        hu = tf.round(hu)  # as patches that are changed on the host
         return step((hu[..., tf.newaxis], label))
 
     model.train_step = train_step

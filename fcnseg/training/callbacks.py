@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from fcnseg.archives import check_archive
+from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.training.stopping import StopRequest
@@ -128,8 +130,14 @@ class KeepBest(keras.callbacks.Callback):
         self.best_epoch = 0
 
     def resume(self) -> None:
-        """Takes the score of the network that is there, if one is."""
+        """Takes the score of the network that is there, if one is.
+
+        Raises:
+            InputError: If its file is broken.
+        """
         if self.path.exists():
+            remedy = "delete it, and --resume keeps the best network of the epochs to come"
+            check_archive(self.path, what="network", remedy=remedy)
             with zipfile.ZipFile(self.path) as archive:
                 score = json.loads(archive.read(_SCORE))
             self.best_dice, self.best_epoch = score["dice"], score["epoch"]
@@ -181,10 +189,20 @@ class HistoryFile(keras.callbacks.Callback):
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Reads the values of each column that a `HistoryFile` wrote, without the epochs."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return columns_of([{name: float(row[name]) for name in row if row[name]} for row in rows])
+    """Reads the values of each column that a `HistoryFile` wrote, without the epochs.
+
+    Raises:
+        InputError: If the file is missing or broken.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            rows = list(table)
+        if "epoch" not in (table.fieldnames or ()):
+            raise ValueError("it has no column epoch")
+        return columns_of([{name: float(row[name]) for name in row if row[name]} for row in rows])
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"not a whole history: {path}: {one_line(error)}") from error
 
 
 def columns_of(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fcnseg.errors import InputError
+from fcnseg.archives import check_archive
+from fcnseg.errors import InputError, one_line
 from fcnseg.run_folder import check_same
 from fcnseg.whole_file import written_whole
 
@@ -81,6 +81,8 @@ class Checkpoints:
         """
         if not self.path.exists():
             return None
+        remedy = "delete it, and --resume begins the run again"
+        check_archive(self.path, what="checkpoint", remedy=remedy)
         try:
             # Opened here: numpy leaves a broken archive open.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -88,8 +90,12 @@ class Checkpoints:
                 run = f"the run in {self.path.parent}"
                 check_same(content["identity"], self.identity, what=run)
                 self._assign(arrays)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self.path} is not a whole checkpoint: {error}") from error
+        except InputError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"not a whole checkpoint: {self.path}: {one_line(error)}; {remedy}"
+            ) from error
         progress = content["run"]
         return Progress(**{**progress, "epochs": tuple(progress["epochs"])})
 

@@ -45,10 +45,13 @@ def make_schedule(
     elif settings.schedule == "poly":
         schedule = schedules.PolynomialDecay(rate, steps, 0.0, power=settings.poly_power)
     elif settings.schedule == "step":
-        # Keras takes the last step of each rate, not the first.
-        last = [max(0, round(part * steps) - 1) for part in settings.step_at]
-        rates = [rate * settings.step_factor**count for count in range(len(last) + 1)]
-        schedule = schedules.PiecewiseConstantDecay(last, rates)
+        first = [round(part * steps) for part in settings.step_at]
+        # Keras takes the last step of each rate, not the first. In a short run parts may be no
+        # step at all, or the same one.
+        last = sorted({step - 1 for step in first if step > 0})
+        lowered = [sum(step <= begin for step in first) for begin in (0, *(n + 1 for n in last))]
+        rates = [rate * settings.step_factor**count for count in lowered]
+        schedule = schedules.PiecewiseConstantDecay(last, rates) if last else rates[0]
     return WarmUp(schedule, settings.warm_up_steps) if settings.warm_up_steps else schedule
 
 

@@ -9,30 +9,46 @@ from collections.abc import Iterator
 
 from fcnseg.errors import FcnsegError
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class TrainingStoppedError(FcnsegError):
-    """A run has been told to stop, and can go on."""
+    """A run was stopped by a signal, and can be resumed.
 
-    exit_status = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTERM ended
+    Attributes:
+        received: The signal.
+        exit_status: What a shell reports of a process that the signal ended.
+    """
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(f"stopped by {received.name}; --resume goes on")
+        self.received = received
+        self.exit_status = 128 + received
 
 
 class StopRequest:
-    """Notes a SIGTERM, which cluster managers send some seconds before they kill."""
+    """Notes a SIGTERM, which cluster managers send some seconds before they kill, and a Ctrl-C.
+
+    A second Ctrl-C ends the process at once, without a checkpoint.
+    """
 
     def __init__(self) -> None:
-        self._received = False
+        self._received: signal.Signals | None = None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the signal inside the block; only the main thread of a process can."""
+        """Notes the signals inside the block; only the main thread of a process can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, lambda *_: self._note())
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, _: self._note(signal.Signals(number)))
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def check(self) -> None:
         """Ends the run if it has been told to stop.
@@ -40,8 +56,10 @@ class StopRequest:
         Raises:
             TrainingStoppedError: If it has.
         """
-        if self._received:
-            raise TrainingStoppedError("stopped by SIGTERM; --resume goes on")
+        if self._received is not None:
+            raise TrainingStoppedError(self._received)
 
-    def _note(self) -> None:
-        self._received = True
+    def _note(self, received: signal.Signals) -> None:
+        self._received = received
+        if received == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,17 +19,28 @@ def make_strategy(devices: Sequence[str] = ()) -> tf.distribute.Strategy:
     Raises:
         InputError: If there are not so many devices, or none of such a name.
     """
-    gpus = _names("GPU")
-    known = gpus or _names("CPU")
-    if len(devices) == 1 and devices[0].isdecimal():
-        chosen = _first(known, int(devices[0]))
-    else:
-        chosen = _checked(devices, [*gpus, *_names("CPU")]) or known
-    paths = [f"/device:{name}" for name in chosen]
-    if chosen[0].startswith("GPU"):
+    names = device_names(devices)
+    paths = [f"/device:{name}" for name in names]
+    if names[0].startswith("GPU"):
         return tf.distribute.MirroredStrategy(paths)
     # Given explicitly: what TensorFlow would choose is the same, with a warning.
     return tf.distribute.MirroredStrategy(paths, tf.distribute.ReductionToOneDevice())
+
+
+def device_names(devices: Sequence[str] = ()) -> list[str]:
+    """The names of devices, such as `GPU:0`, all of one kind.
+
+    Args:
+        devices: As `make_strategy` takes them.
+
+    Raises:
+        InputError: If there are not so many devices, or none of such a name.
+    """
+    gpus = _names("GPU")
+    known = gpus or _names("CPU")
+    if len(devices) == 1 and devices[0].isdecimal():
+        return _first(known, int(devices[0]))
+    return _checked(devices, [*gpus, *_names("CPU")]) or known
 
 
 def _names(kind: str) -> list[str]:

@@ -19,6 +19,8 @@ from fcnseg import __version__
 from fcnseg.architecture import output_shape
 from fcnseg.config import Config
 from fcnseg.data import Fold
+from fcnseg.data.broken import naming_broken_files
+from fcnseg.errors import InputError
 from fcnseg.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -33,6 +35,7 @@ from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset import check_dataset
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.origin import Origin, identity_of
+from fcnseg.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +92,12 @@ def train(
         InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
             unfinished, or has nothing to train or validate on, `init_from` is no finished run of
             such a network, or there are no such devices.
+        ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
-        TrainingStoppedError: If the process gets a SIGTERM; `resume` goes on.
+        TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
-    check_dataset(data, fold=fold, ignore_label=config.loss.ignore_label)
+    info = check_dataset(data, fold=fold, ignore_label=config.loss.ignore_label)
+    check_settings(config, info, fold=fold, devices=devices)
     output_shape(config.model, config.patches.size)
     folder = make_run_folder(run_dir, config, resume=resume)
     origin = Origin.of(data, init_from=init_from, fold=fold)
@@ -100,7 +105,13 @@ def train(
         return _finished(folder, origin)
     loop = make_loop(config, origin, folder, devices=devices)
     loop.resume()
-    loop.run()
+    with naming_broken_files(data):
+        loop.run()
+    if not loop.best.best_epoch:  # it was deleted, as `--resume` advises where it is broken
+        raise InputError(
+            f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
+            " and --resume begins the run again"
+        )
     manifest = _manifest(config, origin, loop)
     manifest.write(folder)
     loop.checkpoints.remove()

@@ -5,10 +5,17 @@ TensorFlow nor Beam.
 """
 
 from fcnseg.volumes.dicom import Series, list_series
+from fcnseg.volumes.digest import image_digest
 from fcnseg.volumes.files import case_id_of, list_images, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
 from fcnseg.volumes.nifti import write_mask, write_parts, write_volume
-from fcnseg.volumes.orientation import from_canonical, to_canonical
+from fcnseg.volumes.orientation import (
+    check_same_voxels,
+    from_canonical,
+    is_turned,
+    to_canonical,
+    turn_like,
+)
 from fcnseg.volumes.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume, check_same_grid
@@ -22,7 +29,10 @@ __all__ = [
     "Volume",
     "case_id_of",
     "check_same_grid",
+    "check_same_voxels",
     "from_canonical",
+    "image_digest",
+    "is_turned",
     "list_images",
     "list_series",
     "list_volumes",
@@ -34,6 +44,7 @@ __all__ = [
     "resample_label",
     "resampled_shape",
     "to_canonical",
+    "turn_like",
     "write_mask",
     "write_parts",
     "write_volume",

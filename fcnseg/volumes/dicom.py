@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import InputError, one_line, require_extra, told
-from fcnseg.volumes import dicom_seg, jpeg_lossless
-from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
+from fcnseg.errors import GeometryError, InputError, one_line, require_extra, told
+from fcnseg.volumes import dicom_seg, frame_decoding
+from fcnseg.volumes.dicom_files import find_files
+from fcnseg.volumes.dicom_headers import CT_CLASSES, Header, check_length, quiet, read_headers
+from fcnseg.volumes.dicom_scans import check_rescale, find_scans
 from fcnseg.volumes.slices import Slice, stack
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume
 from fcnseg.volumes.voxels import to_int16
@@ -50,24 +52,29 @@ def list_series(path: str) -> list[Series]:
     Raises:
         InputError: If there is no CT, or a file is unreadable.
     """
-    return _list_series(read_headers(path), path)
+    return _list_series(read_headers(find_files(path)), path)
 
 
 def read_geometry(
     path: str, *, series_uid: str | None = None, like: Geometry | None = None
 ) -> Geometry:
     """The grid of a CT series, or of a segmentation where there is no CT, from headers alone."""
-    headers = read_headers(path)
+    headers = read_headers(find_files(path))
     if dicom_seg.segmentations(headers) and not any(header.is_ct for header in headers):
         return dicom_seg.read_geometry(path, like=like)
     series, _ = _choose(_list_series(headers, path), path, series_uid)
-    return stack(series.slices, what=f"{series} of {path}")[1]
+    return _stack(series, path)[1]
 
 
 def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
     """HU (z, y, x) as int16, slices from the first to the last along their normal."""
-    series, findings = _choose(list_series(path), path, series_uid)
-    slices, geometry = stack(series.slices, what=f"{series} of {path}")
+    files = find_files(path)
+    series, findings = _choose(_list_series(read_headers(files), path), path, series_uid)
+    if files.left_out:
+        names = told([file.name for file in files.left_out])
+        reason = f"left files that are not DICOM out of {path}: {names}"
+        findings = (*findings, Finding("dicom_files_left_out", reason))
+    slices, geometry = _stack(series, path)
     hu = np.empty(geometry.shape, dtype=np.int16)
     places: dict[Path, list[int]] = defaultdict(list)
     for z, one in enumerate(slices):
@@ -76,7 +83,21 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
         frames = _stored(file, [slices[z] for z in heights])
         for z, stored in zip(heights, frames, strict=True):
             hu[z] = _to_hu(stored, slices[z])
-    return Volume(hu, geometry.affine, findings=findings)
+    mixed = find_scans(slices, what=f"{series} of {path}")
+    return Volume(
+        hu,
+        geometry.affine,
+        findings=(*findings, *mixed),
+        frame_of_reference=slices[0].scan.get("FrameOfReferenceUID", ""),
+    )
+
+
+def _stack(series: Series, path: str) -> tuple[list[Slice], Geometry]:
+    """The slices of a series in order, and their grid, if all tell their HU alike."""
+    what = f"{series} of {path}"
+    slices, geometry = stack(series.slices, what=what)
+    check_rescale(slices, what=what)
+    return slices, geometry
 
 
 def _list_series(headers: Sequence[Header], path: str) -> list[Series]:
@@ -90,8 +111,28 @@ def _list_series(headers: Sequence[Header], path: str) -> list[Series]:
             f" in {path}",
             code="dicom_not_ct",
         )
+    strangers = [one for one in headers if _is_stranger(one, in_ct=one.series_uid in by_uid)]
+    for header in strangers:
+        by_uid[header.series_uid].append(_not_ct(header))
     series = [_series(uid, images) for uid, images in by_uid.items()]
     return sorted(series, key=lambda one: (-len(one.slices), one.uid))
+
+
+def _is_stranger(header: Header, *, in_ct: bool) -> bool:
+    """Whether what is no CT image may be a slice: by its class, or by the CT series it is in."""
+    has_pixels = header.is_image and not dicom_seg.segmentations([header])
+    is_like_ct = header.kind in CT_CLASSES or (in_ct and (has_pixels or header.modality == "CT"))
+    return is_like_ct and not header.is_ct
+
+
+def _not_ct(header: Header) -> Header:
+    problem = InputError(
+        f"a CT series must be of CT images alone, got modality {header.modality}"
+        f"{'' if header.is_image else ' without pixels'} in {header.file}, of series"
+        f" {header.series_uid}",
+        code="dicom_not_ct",
+    )
+    return dataclasses.replace(header, problem=problem)
 
 
 def _series(uid: str, images: Sequence[Header]) -> Series:
@@ -121,6 +162,11 @@ def _choose(
             f" localizers in {path}",
             code="dicom_localizer",
         )
+    if len(found) > 1 and series_uid is None and len(chosen.slices) == 1:
+        raise GeometryError(
+            f"a series must have two slices or more, but each of the {len(found)} CT series in"
+            f" {path} has one, as where each slice has a SeriesInstanceUID of its own"
+        )
     findings = []
     others = [one for one in found if one is not chosen]
     if others and series_uid is None:
@@ -134,21 +180,25 @@ def _choose(
 
 def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     """The stored numbers (y, x) of some slices of a file, decompressed."""
+    pydicom = require_extra("pydicom", "dicom")
     iter_pixels = require_extra("pydicom.pixels", "dicom").iter_pixels
-    jpeg_lossless.register()
+    frame_decoding.register()
     indices = [one.frame or 0 for one in slices]
     with quiet():
         try:
-            yield from iter_pixels(file, indices=indices, decoding_plugin=slices[0].decoder)
+            dataset = pydicom.dcmread(file)
+            check_length(dataset)
+            yield from iter_pixels(dataset, indices=indices, decoding_plugin=slices[0].decoder)
         except Exception as error:  # decoders raise of many kinds for broken bytes
             raise InputError(f"not a whole volume: {file}: {one_line(error)}") from error
 
 
 def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
-    if stored.dtype == np.int16 and (one.slope, one.inter) == (1, 0):
+    slope, inter = _rescale(one)
+    if stored.dtype == np.int16 and (slope, inter) == (1, 0):
         hu = stored
     else:
-        hu = to_int16(stored[np.newaxis], one.slope, one.inter, what=str(one.file))[0]
+        hu = to_int16(stored[np.newaxis], slope, inter, what=str(one.file))[0]
     if one.padding is None or _may_be_tissue(one.padding, one):
         return hu
     low, high = one.padding
@@ -157,5 +207,11 @@ def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
 
 def _may_be_tissue(padding: tuple[int, int], one: Slice) -> bool:
     """Whether tissue may have a padding value: headers err, and a hole in an organ is worse."""
-    low, high = sorted(value * one.slope + one.inter for value in padding)
+    slope, inter = _rescale(one)
+    low, high = sorted(value * slope + inter for value in padding)
     return low < _TISSUE_HU[1] and high > _TISSUE_HU[0]
+
+
+def _rescale(one: Slice) -> tuple[float, float]:
+    """Slope and intercept; stored numbers are HU where no slice tells."""
+    return (1.0 if one.slope is None else one.slope, 0.0 if one.inter is None else one.inter)

@@ -5,40 +5,44 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra
-from fcnseg.volumes import jpeg_lossless
+from fcnseg.volumes.dicom_files import DicomFiles
+from fcnseg.volumes.dicom_scans import SCAN
 from fcnseg.volumes.slices import Slice
 
-SUFFIX = ".dcm"
-
-_MAGIC = slice(128, 132)  # where a DICOM file says DICM
-_DIRECTORY = "DICOMDIR"  # an index of files, no image
-_CT_CLASSES = (
+CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
-_LOCALIZER = "LOCALIZER"
-# Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
-_DECODERS = {
-    "1.2.840.10008.1.2.5": "pydicom",
-    **dict.fromkeys(jpeg_lossless.SYNTAXES, jpeg_lossless.PLUGIN),
-}
+"""SOP classes of CT images."""
 
-# Where a multi-frame object keeps what a single slice has at its top.
+_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR by another name
+_LOCALIZER = "LOCALIZER"
+_MOST_RESCALE = 2**15  # HU that int16 holds; those of scanners are a few thousand
+# Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
+_DECODERS = {"1.2.840.10008.1.2.5": "pydicom"}
+
+# Where a multi-frame object keeps what a single slice has at its top, and by which name.
 _GROUP_OF = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-    "FrameType": "CTImageFrameTypeSequence",
+    "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
+    "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
+    "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
+    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
+    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
+    "FrameType": ("CTImageFrameTypeSequence", "FrameType"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "StackID": ("FrameContentSequence", "StackID"),
+    "TemporalPositionIndex": ("FrameContentSequence", "TemporalPositionIndex"),
+    "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "KVP": ("CTXRayDetailsSequence", "KVP"),
+    "IrradiationEventUID": ("IrradiationEventIdentificationSequence", "IrradiationEventUID"),
 }
 
 
@@ -74,36 +78,34 @@ class Header:
         return self.is_image and self.modality == "CT"
 
 
-def is_dicom(path: str | Path) -> bool:
-    """Whether a file says that it is DICOM."""
-    with open(path, "rb") as file:
-        return begins_dicom(file.read(_MAGIC.stop))
-
-
-def begins_dicom(start: bytes) -> bool:
-    """Whether a file that starts so says that it is DICOM."""
-    return start[_MAGIC] == b"DICM"
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Whether a file in a folder, or in a folder in it, says that it is DICOM."""
-    return any(file.is_file() and is_dicom(file) for file in folder.rglob("*"))
-
-
-def read_headers(path: str) -> list[Header]:
-    """The headers in a file, or of all DICOM files in a folder and the folders in it, by name.
-
-    Files that are not DICOM are passed over, unless they are empty or called `.dcm`.
+def read_headers(files: DicomFiles) -> list[Header]:
+    """The headers of DICOM files.
 
     Raises:
         InputError: If a file is not whole, or there is none.
     """
-    root = Path(path)
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    headers = [_read_header(file) for file in files if _counts(file)]
+    headers = [_read_header(file) for file in files.read]
     if not headers:
-        raise InputError(f"no DICOM files in {path}", code="dicom_no_series")
+        raise InputError(f"no DICOM files in {files.path}", code="dicom_no_series")
     return headers
+
+
+def check_length(dataset: Any) -> None:
+    """Checks that pixels are no more than the header tells; less than a row is padding.
+
+    That they are no less is what pydicom checks.
+
+    Raises:
+        ValueError: If they are more.
+    """
+    if dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
+        return
+    row_bits = dataset.Columns * dataset.BitsAllocated
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    told = -(-row_bits * dataset.Rows * frames // 8)
+    found = len(dataset.PixelData)
+    if found - told >= max(row_bits // 8, 2):
+        raise ValueError(f"the header tells of {told} bytes of pixels, but there are {found}")
 
 
 @contextlib.contextmanager
@@ -112,12 +114,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _counts(file: Path) -> bool:
-    if not file.is_file() or file.name.startswith(".") or file.name == _DIRECTORY:
-        return False
-    return file.suffix.lower() == SUFFIX or file.stat().st_size == 0 or is_dicom(file)
 
 
 def _read_header(file: Path) -> Header:
@@ -132,39 +128,53 @@ def _read_header(file: Path) -> Header:
 
 
 def _header(dataset: Any, file: Path) -> Header:
-    kind = dataset.file_meta.get("MediaStorageSOPClassUID", dataset.get("SOPClassUID"))
-    if kind is None or (kind in _CT_CLASSES and "Rows" not in dataset):
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    is_image = "Rows" in dataset
+    is_told = is_image or "SeriesInstanceUID" in dataset or kind == _DIRECTORY_CLASS
+    if kind is None or not is_told or (kind in CT_CLASSES and not is_image):
         raise InputError(f"not a whole DICOM file: {file}: its header ends early")
     header = Header(
         file=file,
         kind=str(kind),
-        modality=str(dataset.get("Modality", "none")),
+        modality=str(dataset.get("Modality") or "none"),
         series_uid=str(dataset.get("SeriesInstanceUID", "")),
         description=str(dataset.get("SeriesDescription", "")),
-        is_image="Rows" in dataset,
+        is_image=is_image,
     )
     if not header.is_ct:
         return header
-    frames = range(int(dataset.NumberOfFrames)) if "NumberOfFrames" in dataset else [None]
-    kept = [frame for frame in frames if not _is_localizer(dataset, frame)]
     try:
+        frames = _frames(dataset, file)
+        kept = [frame for frame in frames if not _is_localizer(dataset, frame)]
         slices = tuple(_slice(dataset, frame, file) for frame in kept)
     except InputError as error:
         return dataclasses.replace(header, problem=error)
     return dataclasses.replace(header, slices=slices, localizers=len(frames) - len(kept))
 
 
+def _frames(dataset: Any, file: Path) -> Sequence[int | None]:
+    """The numbers of the frames, from 0; None alone in an object that counts none."""
+    if "NumberOfFrames" not in dataset:
+        return [None]
+    count = int(dataset.NumberOfFrames)
+    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or range(count))
+    if count < 1 or count != told:
+        raise InputError(
+            f"a multi-frame object must have one frame or more and tell of each, got NumberOfFrames"
+            f" {count} and {told} of PerFrameFunctionalGroupsSequence in {file}"
+        )
+    return range(count)
+
+
 def _value(dataset: Any, frame: int | None, keyword: str) -> Any:
     """A value of one frame: its own, else what all frames share, else the object's."""
-    groups = []
-    if frame is not None:
+    group, inner = _GROUP_OF.get(keyword, ("", keyword))
+    if frame is not None and group:
         own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
         shared = dataset.get("SharedFunctionalGroupsSequence") or ()
-        groups = [group[at] for group, at in ((own, frame), (shared, 0)) if at < len(group)]
-    for group in groups:
-        for item in list(group.get(_GROUP_OF[keyword], ()))[:1]:
-            if keyword in item:
-                return item.get(keyword)
+        for groups, at in ((own, frame), (shared, 0)):
+            for item in list(groups[at].get(group) or ())[:1] if at < len(groups) else ():
+                return item.get(inner)
     return dataset.get(keyword)
 
 
@@ -176,6 +186,7 @@ def _is_localizer(dataset: Any, frame: int | None) -> bool:
 def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
     if dataset.get("SamplesPerPixel", 1) != 1 or "PALETTE" in dataset.PhotometricInterpretation:
         raise InputError(f"voxels must be single numbers, got colours in {file}", code="not_scalar")
+    _check_bits(dataset, file)
     place = {
         keyword: _numbers(_value(dataset, frame, keyword), count, keyword, file)
         for keyword, count in (
@@ -184,7 +195,6 @@ def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
             ("PixelSpacing", 2),
         )
     }
-    slope, inter = (_value(dataset, frame, f"Rescale{part}") for part in ("Slope", "Intercept"))
     across, down, height = place["ImagePositionPatient"]
     row_step, column_step = place["PixelSpacing"]
     return Slice(
@@ -194,11 +204,21 @@ def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
         pixel_spacing=(row_step, column_step),
         orientation=place["ImageOrientationPatient"],
         position=(across, down, height),
-        slope=1.0 if slope is None else float(slope),
-        inter=0.0 if inter is None else float(inter),
+        slope=_rescale(dataset, frame, "RescaleSlope", file),
+        inter=_rescale(dataset, frame, "RescaleIntercept", file),
         padding=_padding(dataset),
         decoder=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""),
+        scan=_scan(dataset, frame),
     )
+
+
+def _check_bits(dataset: Any, file: Path) -> None:
+    """Checks that stored bits are the lowest, as the standard demands and pydicom assumes."""
+    stored, highest = dataset.get("BitsStored"), dataset.get("HighBit")
+    if None not in (stored, highest) and highest != stored - 1:
+        raise InputError(
+            f"HighBit must be one less than BitsStored, got {highest} and {stored} in {file}"
+        )
 
 
 def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, ...]:
@@ -208,6 +228,28 @@ def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, .
             f"a slice must tell {keyword} in {count} numbers, got {list(numbers)} in {file}"
         )
     return numbers
+
+
+def _rescale(dataset: Any, frame: int | None, keyword: str, file: Path) -> float | None:
+    """The slope or intercept; None where none is told."""
+    value = _value(dataset, frame, keyword)
+    if value is None:
+        return None
+    number = float(value)
+    if not abs(number) <= _MOST_RESCALE or (keyword == "RescaleSlope" and number == 0):
+        where = "" if frame is None else f" frame {frame + 1}"
+        raise InputError(
+            f"{keyword} must be of {-_MOST_RESCALE} to {_MOST_RESCALE}, and a slope not 0, got"
+            f" {number} in {file}{where}",
+            code="dicom_bad_rescale",
+        )
+    return number
+
+
+def _scan(dataset: Any, frame: int | None) -> Mapping[str, str]:
+    """Which scan of which patient a slice is of, as far as that is told."""
+    values = {keyword: _value(dataset, frame, keyword) for keyword in SCAN}
+    return {keyword: str(value) for keyword, value in values.items() if value not in (None, "")}
 
 
 def _padding(dataset: Any) -> tuple[int, int] | None:

@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra
+from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
+from fcnseg.volumes import frame_decoding
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
-from fcnseg.volumes.dicom_headers import Header, quiet, read_headers
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.dicom_files import find_files
+from fcnseg.volumes.dicom_headers import Header, check_length, quiet, read_headers
+from fcnseg.volumes.orientation import turn_geometry_like, turn_like
+from fcnseg.volumes.volume import Finding, Geometry, Shape, Volume
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
+
+Place = tuple[int, int, int]  # index (z, y, x)
 
 
 def segmentations(headers: Iterable[Header]) -> list[Header]:
@@ -25,12 +30,17 @@ def segmentations(headers: Iterable[Header]) -> list[Header]:
 
 def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
     """The grid that encloses all frames, or that of the image of which it is a part."""
+    segmentation = _open(path)
     with quiet():
-        found = _open(path, lazily=True).get_volume_geometry()
+        try:
+            found = segmentation.get_volume_geometry()
+            depth, height, width = map(int, found.spatial_shape if found else (0, 0, 0))
+        except Exception as error:  # highdicom raises of many kinds
+            raise _refusal(error, path) from error
     if found is None:
         raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
     affine, _ = _affine(found, path)
-    return _completed(Geometry(found.spatial_shape, affine), like)[0]
+    return _completed(Geometry((depth, height, width), affine), like)[0]
 
 
 def read_label(path: str, *, like: Geometry | None = None) -> Volume:
@@ -43,13 +53,30 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
             raise _refusal(error, path) from error
     affine, upwards = _affine(found, path)
     ids = found.array if upwards else found.array[::-1]
-    geometry, start = _completed(Geometry(ids.shape, affine), like)
-    return Volume(_placed(ids, geometry.shape, start), geometry.affine)
+    part = Volume(ids, affine, findings=_find_other_frame(segmentation, like, path))
+    geometry, start = _completed(part.geometry, like)
+    if like is None or start is None:
+        return part
+    placed = _placed(turn_like(part, like).array, geometry.shape, start)
+    return Volume(placed, geometry.affine, findings=part.findings)
 
 
-def _open(path: str, *, lazily: bool = False) -> Any:
-    """The one segmentation object in a file or folder."""
-    headers = read_headers(path)
+def _find_other_frame(segmentation: Any, like: Geometry | None, path: str) -> tuple[Finding, ...]:
+    """Finds whether a segmentation tells other coordinates than the image does."""
+    own = str(segmentation.get("FrameOfReferenceUID") or "")
+    image = "" if like is None else like.frame_of_reference
+    if not own or not image or own == image:
+        return ()
+    reason = f"FrameOfReferenceUID is {image} in the image and {own} in {path}"
+    return (Finding("dicom_other_frame_of_reference", reason),)
+
+
+def _open(path: str) -> Any:
+    """The one segmentation object in a file or folder.
+
+    It is read at once: of broken ones highdicom's lazy reader writes a traceback by itself.
+    """
+    headers = read_headers(find_files(path))
     found = segmentations(headers)
     if len(found) != 1:
         kinds = sorted({header.modality for header in headers})
@@ -59,11 +86,27 @@ def _open(path: str, *, lazily: bool = False) -> Any:
             code="dicom_not_seg",
         )
     segread = require_extra("highdicom.seg", "dicom").segread
+    frame_decoding.register()
     with quiet():
         try:
-            return segread(found[0].file, lazy_frame_retrieval=lazily)
+            segmentation = segread(found[0].file)
+            check_length(segmentation)
+            _check_segments(segmentation)
         except Exception as error:  # highdicom raises of many kinds for broken objects
             raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
+    return segmentation
+
+
+def _check_segments(segmentation: Any) -> None:
+    """Checks that frames are of segments that are described: highdicom leaves out all others."""
+    described = {int(segment.SegmentNumber) for segment in segmentation.SegmentSequence}
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        for item in frame.get("SegmentIdentificationSequence") or ():  # a labelmap has none
+            if int(item.ReferencedSegmentNumber) not in described:
+                raise ValueError(
+                    f"a frame is of segment {item.ReferencedSegmentNumber}, but SegmentSequence"
+                    f" describes {told(sorted(described))}"
+                )
 
 
 def _refusal(error: Exception, path: str) -> InputError:
@@ -90,30 +133,29 @@ def _affine(found: Any, path: str) -> tuple[Affine, bool]:
     return check_affine(affine_from_lps(origin, steps), what=path), upwards
 
 
-def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, tuple[int, int, int]]:
-    """The grid of the whole as the part tells it, and where the part begins in it.
+def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place | None]:
+    """The grid of the whole as the part tells it, and where the part, turned, begins in it.
 
-    A grid that is no part of the whole stays as it is.
+    A grid that is no part of the whole stays as it is and begins nowhere.
     """
-    nowhere = (0, 0, 0)
     if whole is None:
-        return part, nowhere
-    start = np.rint((np.linalg.inv(whole.affine) @ part.affine)[:3, 3])
+        return part, None
+    turned = turn_geometry_like(part, whole)
+    start = np.rint((np.linalg.inv(whole.affine) @ turned.affine)[:3, 3])
     shift = np.eye(4)
     shift[:3, 3] = start
     z, y, x = (int(index) for index in start[::-1])
-    ends = np.add((z, y, x), part.shape)
-    distance = Geometry(part.shape, whole.affine @ shift).corners_mm() - part.corners_mm()
+    distance = Geometry(turned.shape, whole.affine @ shift).corners_mm() - turned.corners_mm()
     if (
         min(z, y, x) < 0
-        or (ends > whole.shape).any()
+        or (np.add((z, y, x), turned.shape) > whole.shape).any()
         or np.abs(distance).max() > _PART_TOLERANCE_MM
     ):
-        return part, nowhere
-    return Geometry(whole.shape, part.affine @ np.linalg.inv(shift)), (z, y, x)
+        return part, None
+    return Geometry(whole.shape, turned.affine @ np.linalg.inv(shift)), (z, y, x)
 
 
-def _placed(part: npt.NDArray[Any], shape: Shape, start: tuple[int, int, int]) -> npt.NDArray[Any]:
+def _placed(part: npt.NDArray[Any], shape: Shape, start: Place) -> npt.NDArray[Any]:
     if part.shape == shape:
         return part
     whole = np.zeros(shape, dtype=part.dtype)

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from fcnseg.errors import InputError, told
-from fcnseg.volumes.dicom_headers import SUFFIX, holds_dicom, is_dicom, read_headers
+from fcnseg.volumes.dicom_files import SUFFIX, find_files, holds_dicom, is_dicom
+from fcnseg.volumes.dicom_headers import read_headers
 from fcnseg.volumes.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
@@ -17,14 +18,16 @@ _LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
 
 
 def case_id_of(path: str | os.PathLike[str]) -> str:
-    """The case id in a file name: without suffix and without nnU-Net's `_0000`.
+    """The case id in a file name: without suffix, in any case, and without nnU-Net's `_0000`.
 
-    >>> case_id_of("imagesTr/liver_017_0000.nii.gz")
-    'liver_017'
+    >>> case_id_of("imagesTr/liver_017_0000.nii.gz"), case_id_of("liver_017.NII.GZ")
+    ('liver_017', 'liver_017')
     """
     name = os.path.basename(os.fspath(path).rstrip("/"))
-    suffix = next((suffix for suffix in _LONGEST_FIRST if name.endswith(suffix)), "")
-    return name.removesuffix(suffix).removesuffix(_SEGMENTATION).removesuffix(_NNUNET_CHANNEL)
+    for suffixes in (_LONGEST_FIRST, (_SEGMENTATION,), (_NNUNET_CHANNEL,)):
+        suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+        name = name[: len(name) - len(suffix)]
+    return name
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
@@ -97,11 +100,11 @@ def pair_by_name(
 def is_volume_name(name: str) -> bool:
     """Whether a file of this name is taken for a volume.
 
-    >>> is_volume_name("liver_017.nii.gz"), is_volume_name(".hidden.nii.gz")
-    (True, False)
+    >>> is_volume_name("liver_017.nii.gz"), is_volume_name("A.NII"), is_volume_name(".hidden.nii")
+    (True, True, False)
     """
-    hidden = name.startswith(".")
-    return not hidden and name.endswith(SUFFIXES) and not name.endswith(_DATA_OF_PAIR)
+    hidden, lower = name.startswith("."), name.lower()
+    return not hidden and lower.endswith(SUFFIXES) and not lower.endswith(_DATA_OF_PAIR)
 
 
 def _holds_slices(folder: Path) -> bool:
@@ -110,10 +113,10 @@ def _holds_slices(folder: Path) -> bool:
     Where files of other formats are beside them, or the first has many frames, each is a volume.
     """
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    if any(is_volume_name(file.name) and file.suffix != SUFFIX for file in files):
+    if any(is_volume_name(file.name) and file.suffix.lower() != SUFFIX for file in files):
         return False
     first = next((file for file in files if is_dicom(file)), None)
-    return first is not None and len(read_headers(str(first))[0].slices) <= 1
+    return first is not None and len(read_headers(find_files(str(first)))[0].slices) <= 1
 
 
 def _is_volume(path: Path) -> bool:

@@ -6,15 +6,14 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
-import yaml
 
-from fcnseg.errors import LabelError, first_finding, one_line, told
+from fcnseg.errors import InputError, LabelError, first_finding, one_line, told
+from fcnseg.unique_keys import read_yaml
 from fcnseg.volumes.lookup import look_up, table_rows
 from fcnseg.volumes.volume import of_case
 
@@ -67,8 +66,8 @@ class LabelMap:
             LabelError: If the file is missing, is not of this form, or breaks a rule.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = read_yaml(path)
+        except (OSError, InputError) as error:
             raise LabelError(f"label map {path} cannot be read: {one_line(error)}") from error
         try:
             return cls.from_mapping(content)

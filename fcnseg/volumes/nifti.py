@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
-from fcnseg.volumes.affine import Affine, check_affine
 from fcnseg.volumes.file_voxels import NOT_WHOLE, FileVoxels
+from fcnseg.volumes.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
 from fcnseg.volumes.volume import Geometry, Volume
 from fcnseg.volumes.voxels import to_int16, to_integral
 from fcnseg.whole_file import written_whole
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PAIR_SUFFIXES = (".hdr", ".img")
 # What nibabel, gzip and the operating system raise for a file that is not whole.
 _UNREADABLE: tuple[type[Exception], ...] = (
@@ -29,8 +28,8 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     nib.filebasedimages.ImageFileError,
 )
 
-# A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
-_FORMS_TOLERANCE_MM = 0.5
+_TEXTS_OF_FORMAT = ("magic", "regular")  # the fields of characters that say nothing of a patient
+
 
 _CARET = 30  # code of an extension that holds Connectome Workbench's XML
 
@@ -39,29 +38,31 @@ PathLike = str | os.PathLike[str]
 
 def read_geometry(path: str) -> Geometry:
     """The grid, from the header alone."""
-    image = _load(path)
-    return Geometry(_shape(image, path), _affine(image, path))
+    image, header = _load(path)
+    return header.grid(_shape(image, path))
 
 
 def read_ct(path: str) -> Volume:
     """HU (z, y, x) as int16, with the header."""
-    image = _load(path)
-    voxels, slope, inter = _file_voxels(image, path)
+    image, header = _load(path)
+    grid = header.grid(_shape(image, path))
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
     is_hu = voxels.dtype.newbyteorder("=") == np.int16 and (slope, inter) == (1, 0)
     with _reading_voxels(path):
         hu = voxels.read() if is_hu else to_int16(voxels, slope, inter, what=path)
-    return Volume(hu, _affine(image, path), image.header)
+    return _volume(hu, grid, image)
 
 
 def read_label(path: str) -> Volume:
     """Ids (z, y, x), with the header: of the file's own type or the smallest that holds them."""
-    image = _load(path)
-    voxels, slope, inter = _file_voxels(image, path)
+    image, header = _load(path)
+    grid = header.grid(_shape(image, path))
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
     is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
     is_ids = is_short and (slope, inter) == (1, 0)
     with _reading_voxels(path):
         ids = voxels.read() if is_ids else to_integral(voxels, slope, inter, what=path)
-    return Volume(ids, _affine(image, path), image.header)
+    return _volume(ids, grid, image)
 
 
 def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> None:
@@ -84,7 +85,8 @@ def write_mask(
     """Writes a mask on exactly the grid of the volume it was made from.
 
     The header is the source file's own, so affine, qform, sform and their codes are the same to
-    the bit. The file appears under its name when it is whole.
+    the bit; its texts and extensions, which may name the patient, are emptied. The file appears
+    under its name when it is whole.
 
     Args:
         mask: Class ids (z, y, x), uint8 or uint16.
@@ -140,7 +142,7 @@ def _image_like(
     if like.header is None:
         return _image_of(on_grid, label_table)
     header = like.header.copy()
-    header.extensions.clear()  # a source's extension may hold the patient's name
+    _clear_texts(header)
     header.set_data_offset(0)  # where voxels begin follows from the extensions
     _add_label_table(header, label_table)
     header.set_data_dtype(array.dtype)
@@ -151,19 +153,36 @@ def _image_like(
     return image_class(array.T, None, header)  # no affine: the header's stays as it is
 
 
+def _clear_texts(header: nib.Nifti1Header) -> None:
+    """Empties what converters and viewers put names, ids and dates of patients in."""
+    header.extensions.clear()
+    fields: np.dtype[Any] = header.template_dtype
+    for name in fields.names or ():
+        if fields[name].kind == "S" and name not in _TEXTS_OF_FORMAT:
+            header[name] = b""
+
+
 def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
     if label_table:
         header.extensions.append(nib.nifti1.Nifti1Extension(_CARET, label_table.encode()))
 
 
-def _load(path: str) -> nib.Nifti1Pair:
+def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
+    header = NiftiHeader.read(path)
     try:
-        image = nib.load(path)
+        with np.errstate(all="ignore"):  # its affine, of what may be NaN, is not ours
+            image = header.image_class.from_file_map(file_map(path))
     except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
-    if not isinstance(image, nib.Nifti1Pair):
-        raise InputError(f"not a NIfTI volume: {path}")
-    return image
+    return image, header
+
+
+def _volume(array: npt.NDArray[Any], grid: Geometry, image: nib.Nifti1Pair) -> Volume:
+    """A volume whose header says the steps that were taken, also where the file's says none."""
+    header = image.header
+    if any(finding.code == "spacing_unknown" for finding in grid.findings):
+        header["pixdim"][1:4] = grid.spacing[::-1]
+    return Volume(array, grid.affine, header, grid.findings)
 
 
 def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
@@ -175,41 +194,15 @@ def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def _affine(image: nib.Nifti1Pair, path: str) -> Affine:
-    affine = check_affine(np.asarray(image.affine, dtype=np.float64), what=path)
-    _check_forms_agree(image, path)
-    return affine
-
-
-def _check_forms_agree(image: nib.Nifti1Pair, path: str) -> None:
-    """Checks that both forms, if set, mean one grid: programs differ in which they take."""
-    header, shape = image.header, _shape(image, path)
-    if not (header["qform_code"] > 0 and header["sform_code"] > 0):
-        return
-    try:
-        forms = (header.get_qform(), header.get_sform())
-    except ValueError as error:
-        raise GeometryError(
-            f"qform must be a rotation: {one_line(error)} in {path}", code="bad_affine"
-        ) from error
-    qform, sform = (Geometry(shape, form).corners_mm() for form in forms)
-    distance = float(np.linalg.norm(qform - sform, axis=1).max())
-    if not distance <= _FORMS_TOLERANCE_MM:
-        raise GeometryError(
-            f"qform and sform must agree within {_FORMS_TOLERANCE_MM} mm, but put the corners"
-            f" {distance:.3g} mm apart in {path}",
-            code="qform_sform_disagree",
-        )
-
-
-def _file_voxels(image: nib.Nifti1Pair, path: str) -> tuple[FileVoxels, float, float]:
-    """Where the voxels are, with the slope and the intercept that make their values."""
+def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels:
+    """Where the voxels are, in a file that can hold them."""
     proxy: Any = image.dataobj
     if proxy.dtype.kind not in "iuf":
         raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
-    file = proxy.file_like  # of a pair, the other one
-    voxels = FileVoxels(file, int(proxy.offset), _shape(image, path), proxy.dtype)
-    return voxels, float(proxy.slope), float(proxy.inter)
+    voxels = FileVoxels(proxy.file_like, int(proxy.offset), grid.shape, proxy.dtype)
+    with _reading_voxels(path):  # of a pair, the other file, which may not be there
+        voxels.check_size()
+    return voxels
 
 
 @contextlib.contextmanager
@@ -221,7 +214,7 @@ def _reading_voxels(path: str) -> Iterator[None]:
 
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
-    if not path.name.endswith(NIFTI_SUFFIXES):
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
         raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
     with written_whole(path) as unfinished:
         nib.save(image, unfinished)

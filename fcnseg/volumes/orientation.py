@@ -1,4 +1,4 @@
-"""One canonical orientation, RAS+, and the exact way back."""
+"""Turns of volumes, exact: to one canonical orientation, RAS+, back, and to another grid's axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import nibabel.orientations as orientations
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.volumes.volume import Volume
+from fcnseg.errors import GeometryError
+from fcnseg.volumes.volume import Geometry, Volume, check_same_grid
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]], dtype=np.float64)  # nibabel's form: axis, direction
 
@@ -24,10 +25,7 @@ def to_canonical(volume: Volume) -> Volume:
     Returns:
         The same voxels in the orientation nearest to RAS+; its array is a view where possible.
     """
-    turn = orientations.io_orientation(volume.affine)
-    array = orientations.apply_orientation(volume.array.T, turn).T
-    affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.array.T.shape)
-    return Volume(array, affine)
+    return _turned(volume, orientations.io_orientation(volume.affine))
 
 
 def from_canonical(array: npt.NDArray[Any], like: Volume) -> npt.NDArray[Any]:
@@ -42,3 +40,68 @@ def from_canonical(array: npt.NDArray[Any], like: Volume) -> npt.NDArray[Any]:
     """
     back = orientations.ornt_transform(RAS, orientations.io_orientation(like.affine))
     return np.ascontiguousarray(orientations.apply_orientation(array.T, back).T)
+
+
+def is_turned(part: Geometry | Volume, like: Geometry | Volume) -> bool:
+    """Whether axes are in another order or go another way than those of another grid."""
+    return not np.array_equal(_turn_to(part, like), RAS)
+
+
+def turn_like(volume: Volume, like: Geometry | Volume) -> Volume:
+    """Turns a volume so that its axes go as near as they can to those of another grid.
+
+    Args:
+        volume: Any orientation.
+        like: The grid; its shape and origin may be others.
+
+    Returns:
+        The same voxels in the same places; the volume itself if it needs no turn.
+    """
+    return _turned(volume, _turn_to(volume, like)) if is_turned(volume, like) else volume
+
+
+def turn_geometry_like(geometry: Geometry, like: Geometry | Volume) -> Geometry:
+    """The grid of a volume after `turn_like`."""
+    voxels = np.broadcast_to(np.uint8(0), geometry.shape)  # takes one byte
+    return turn_like(Volume(voxels, geometry.affine), like).geometry
+
+
+def check_same_voxels(
+    image: Geometry | Volume,
+    label: Geometry,
+    *,
+    tolerance_mm: float = 0.01,
+    names: tuple[str, str] = ("image", "label"),
+    case_id: str | None = None,
+) -> None:
+    """Checks that two volumes have the same voxels in the same places, in whatever order.
+
+    Programs store the axes of one scan in different orders, as dcm2niix does with rows.
+
+    Args:
+        image: One grid.
+        label: The other grid.
+        tolerance_mm: As of `check_same_grid`.
+        names: As of `check_same_grid`.
+        case_id: Named in the error.
+
+    Raises:
+        GeometryError: If there is no turn without interpolation from one to the other.
+    """
+    try:
+        turned = turn_geometry_like(label, image)
+        check_same_grid(image, turned, tolerance_mm=tolerance_mm, names=names, case_id=case_id)
+    except GeometryError:  # of the grids as they are stored is said more of use
+        check_same_grid(image, label, tolerance_mm=tolerance_mm, names=names, case_id=case_id)
+        raise
+
+
+def _turn_to(part: Geometry | Volume, like: Geometry | Volume) -> npt.NDArray[np.float64]:
+    """For each axis the nearest one of the other grid, and whether it goes the same way."""
+    return orientations.io_orientation(np.linalg.inv(like.affine) @ part.affine)
+
+
+def _turned(volume: Volume, turn: npt.NDArray[np.float64]) -> Volume:
+    array = orientations.apply_orientation(volume.array.T, turn).T
+    affine = volume.affine @ orientations.inv_ornt_aff(turn, volume.array.T.shape)
+    return Volume(array, affine, findings=volume.findings)

@@ -1,38 +1,44 @@
-"""Whether packed data are whole, which ITK and teem do not ask: they take what they get."""
+"""A stream of zlib's, read like a file, to its checksum and to the last byte of the file."""
 
 from __future__ import annotations
 
+import io
 import zlib
-from pathlib import Path
+from typing import Any, BinaryIO
 
-from fcnseg.errors import InputError, one_line
-
-ZLIB, GZIP = zlib.MAX_WBITS, zlib.MAX_WBITS | 16
-"""The two wrappings of deflated data, each with a checksum."""
-
-_CHUNK = 2**20  # bytes unpacked at a time
+_EITHER = zlib.MAX_WBITS | 32  # zlib's wrapping or gzip's: MetaIO reads both
+_CHUNK = 2**18  # bytes of packed data read at a time
 
 
-def check_unpacks(file: Path, start: int, *, wrapping: int, promised: int, what: str) -> None:
-    """Checks that data unpack to their checksum, and to enough bytes.
+class Unpacked(io.RawIOBase):
+    """What a zlib stream unpacks to.
+
+    Reading raises `EOFError` where the stream ends early or is not the last of the file, and
+    `zlib.error` where it is broken. No more is unpacked than is asked for.
 
     Args:
-        file: The file that holds them.
-        start: Where in it they begin.
-        wrapping: `ZLIB` or `GZIP`.
-        promised: How many bytes they must make at least.
-        what: The volume, for errors.
-
-    Raises:
-        InputError: If they are cut or broken.
+        packed: A file at the first byte of the stream.
     """
-    unpacker, size = zlib.decompressobj(wrapping), 0
-    with file.open("rb") as stream:
-        stream.seek(start)
-        try:
-            while not unpacker.eof and (chunk := unpacker.unconsumed_tail or stream.read(_CHUNK)):
-                size += len(unpacker.decompress(chunk, _CHUNK))
-        except zlib.error as error:
-            raise InputError(f"not a whole volume: {what}: {one_line(error)}") from error
-    if not unpacker.eof or size < promised:
-        raise InputError(f"not a whole volume: {what}: its packed data end at {size} bytes")
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__()
+        self._packed = packed
+        self._unpacker = zlib.decompressobj(_EITHER)
+
+    def readable(self) -> bool:
+        """Returns True, as `io.BufferedReader` asks for."""
+        return True
+
+    def readinto(self, room: Any, /) -> int:
+        """Fills some of a buffer; 0 at the end."""
+        while not self._unpacker.eof:
+            chunk = self._unpacker.unconsumed_tail or self._packed.read(_CHUNK)
+            data = self._unpacker.decompress(chunk, len(room))
+            if data:
+                room[: len(data)] = data
+                return len(data)
+            if not chunk and not self._unpacker.eof:
+                raise EOFError("its packed data end early")
+        if self._unpacker.unused_data or self._packed.read(1):
+            raise EOFError("bytes follow its packed data")
+        return 0

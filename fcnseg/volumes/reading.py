@@ -9,15 +9,16 @@ from pathlib import Path
 from types import ModuleType
 
 from fcnseg.errors import InputError
-from fcnseg.volumes import dicom, dicom_headers, dicom_seg, nifti, simpleitk
+from fcnseg.volumes import dicom, dicom_files, dicom_seg, metaimage, nifti, nrrd
 from fcnseg.volumes.volume import Geometry, Volume, of_case
 
 PathLike = str | os.PathLike[str]
 
 _READERS: dict[str, ModuleType] = {
     **dict.fromkeys((*nifti.NIFTI_SUFFIXES, *nifti.PAIR_SUFFIXES), nifti),
-    **dict.fromkeys(simpleitk.SUFFIXES, simpleitk),
-    dicom_headers.SUFFIX: dicom,
+    **dict.fromkeys(nrrd.SUFFIXES, nrrd),
+    **dict.fromkeys(metaimage.SUFFIXES, metaimage),
+    dicom_files.SUFFIX: dicom,
 }
 """Which module reads files of each suffix; by functions of the same names."""
 
@@ -110,9 +111,9 @@ def read_label(
 def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
     if not os.path.exists(path):
         raise InputError(f"no such file: {path}", code="file_missing")
-    suffix = next((suffix for suffix in _READERS if path.endswith(suffix)), None)
-    is_dicom = Path(path).is_dir() or suffix == dicom_headers.SUFFIX
-    if is_dicom or (suffix is None and dicom_headers.is_dicom(path)):
+    suffix = next((suffix for suffix in _READERS if path.lower().endswith(suffix)), None)
+    is_dicom = Path(path).is_dir() or suffix == dicom_files.SUFFIX
+    if is_dicom or (suffix is None and dicom_files.is_dicom(path)):
         return dicom
     if suffix is None:
         raise InputError(

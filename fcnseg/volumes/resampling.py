@@ -2,7 +2,8 @@
 
 The two grids share their centre, and the new spacing is met exactly. When sampling down, the
 triangle of linear interpolation is widened to the new spacing, so that detail finer than the new
-grid is averaged rather than aliased. Labels take the nearest voxel by the same coordinates.
+grid is averaged rather than aliased. Labels lie on the same coordinates; which class a new voxel
+has is decided by `fcnseg.volumes.shares`.
 
 The matrices are written once for numpy and for TensorFlow: `xp` is either module, and only names
 that both have are used, so a served model resamples just as the conversion did.
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from fcnseg.errors import GeometryError
+from fcnseg.volumes.id_resampling import resample_ids
 from fcnseg.volumes.volume import Shape, Triple, Volume
 
 # Relative difference of spacing that moves the last of 1000 voxels by a tenth of a voxel; scanners'
@@ -102,10 +104,10 @@ def resample_image(volume: Volume, spacing: Triple) -> Volume:
 
 
 def resample_label(volume: Volume, spacing: Triple) -> Volume:
-    """Resamples class ids to another spacing, each new voxel taking the nearest old one.
+    """Resamples class ids to another spacing; places and volumes of classes stay.
 
     Args:
-        volume: Class ids (z, y, x).
+        volume: Class ids (z, y, x), whole numbers from 0 to 2^24.
         spacing: Millimetres (z, y, x) wanted.
 
     Returns:
@@ -114,7 +116,7 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
     Raises:
         GeometryError: If the spacing is not three positive numbers.
     """
-    return _resample(volume, spacing, by=_nearest)
+    return _resample(volume, spacing, by=_largest_share)
 
 
 def _resample(
@@ -148,15 +150,12 @@ def _linear(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray
     return hu
 
 
-def _nearest(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[Any]:
-    in_z, in_y, in_x = (
-        np.floor(_numpy_positions(n_in, n_out, step) + 0.5).astype(np.intp)  # halves go up
+def _largest_share(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[Any]:
+    along_z, along_y, along_x = (
+        _numpy_positions(n_in, n_out, step)
         for n_in, n_out, step in zip(array.shape, shape, steps, strict=True)
     )
-    ids = np.empty(shape, array.dtype)
-    for plane, z in zip(ids, in_z, strict=True):
-        plane[:] = array[z][in_y][:, in_x]
-    return ids
+    return resample_ids(array, (along_z, along_y, along_x), steps)
 
 
 def _steps(volume: Volume, spacing: Triple) -> Triple | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ class Slice:
         pixel_spacing: Millimetres from row to row, and from column to column.
         orientation: Cosines, in LPS, of the way along a row and of the way down a column.
         position: (3,) of the first pixel's centre, in mm, in LPS.
-        slope: HU of one step of the stored number.
-        inter: HU of the stored zero.
+        slope: HU of one step of the stored number; None if it is not told.
+        inter: HU of the stored zero; None if it is not told.
         padding: Least and greatest stored number that mean no tissue, or None.
         decoder: Which of pydicom's decoders is to be taken; empty for any.
+        scan: By keyword, what is told of the scan that it is of.
     """
 
     file: Path
@@ -46,10 +47,11 @@ class Slice:
     pixel_spacing: tuple[float, float]
     orientation: tuple[float, ...]
     position: Triple
-    slope: float = 1.0
-    inter: float = 0.0
+    slope: float | None = None
+    inter: float | None = None
     padding: tuple[int, int] | None = None
     decoder: str = ""
+    scan: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"

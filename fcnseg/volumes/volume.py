@@ -19,6 +19,19 @@ Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Finding:
+    """Something about a file that whoever uses it should know.
+
+    Attributes:
+        code: One word for programs.
+        reason: One line for people, with the value that was found.
+    """
+
+    code: str
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
     """The grid of a volume: how many voxels, and where they lie in the patient.
@@ -27,10 +40,14 @@ class Geometry:
         shape: Voxels (z, y, x).
         affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
             NIfTI defines it.
+        frame_of_reference: UID of the coordinates that DICOM tells; empty if none is known.
+        findings: What the header leaves open, such as the orientation, each with what was taken.
     """
 
     shape: Shape
     affine: npt.NDArray[np.float64]
+    frame_of_reference: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def spacing(self) -> Triple:
@@ -50,19 +67,6 @@ class Geometry:
         return nib.affines.apply_affine(self.affine, np.array(list(ends), dtype=np.float64))
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Finding:
-    """Something about a file that whoever uses it should know.
-
-    Attributes:
-        code: One word for programs.
-        reason: One line for people, with the value that was found.
-    """
-
-    code: str
-    reason: str
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Volume:
     """An array on a grid.
@@ -73,12 +77,14 @@ class Volume:
         header: Header of the NIfTI file that the volume came from, kept so that a mask can be
             written on exactly that file's grid.
         findings: What its reader saw that is no error, such as a second series in the folder.
+        frame_of_reference: As in `Geometry`.
     """
 
     array: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
     header: nib.Nifti1Header | None = None
     findings: tuple[Finding, ...] = ()
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -89,7 +95,7 @@ class Volume:
     @property
     def geometry(self) -> Geometry:
         """The grid."""
-        return Geometry(self.shape, self.affine)
+        return Geometry(self.shape, self.affine, self.frame_of_reference)
 
     @property
     def shape(self) -> Shape:

@@ -13,6 +13,11 @@ from fcnseg.volumes.file_voxels import FileVoxels
 
 _SLAB = 16  # slices converted at once: bounds the float32 copy to a few MB
 
+# A label that was floats misses its integers by float32's rounding; one that nibabel stored as
+# int16 with a slope by half a step, n / 131070 for ids up to n: 0.0009 for the 117 classes of
+# TotalSegmentator. Resampling, and scales as of 0.996 for 1, are off by more.
+_NOISE = 0.001
+
 Stored = npt.NDArray[Any] | FileVoxels
 """Numbers (z, y, x) in memory, or in a file that is then read slab by slab and never held whole."""
 
@@ -30,6 +35,7 @@ def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.ND
         InputError: If a value is NaN or infinite.
     """
     limits = np.iinfo(np.int16)
+    _check_size(stored)
     hu = np.empty(stored.shape, dtype=np.int16)
     for slab, values in _values(stored, slope, inter, what):
         hu[slab] = np.clip(np.rint(values), limits.min, limits.max)
@@ -48,17 +54,20 @@ def to_integral(
         what: The file, for errors.
 
     Returns:
-        The ids in the smallest of int8, int16 and int32 that holds them all.
+        The ids, without the noise of rounding, in the smallest of int8, int16 and int32 that holds
+        them all.
 
     Raises:
         InputError: If a value is NaN or infinite.
-        LabelError: If a value is not integral, or not of 32 bits.
+        LabelError: If a value is 0.001 or more from an integer, or not of 32 bits.
     """
+    _check_size(stored)
     ids: npt.NDArray[np.signedinteger] = np.empty(stored.shape, dtype=np.int8)
     for slab, values in _values(stored, slope, inter, what):
         rounded = np.rint(values)
-        if not np.array_equal(rounded, values):
-            odd = values[rounded != values].flat[0]
+        is_odd = np.abs(rounded - values) > _NOISE
+        if is_odd.any():
+            odd = values[is_odd].flat[0]
             raise LabelError(f"labels must be integral, got {odd} in {what}")
         ids = _that_holds(ids, float(rounded.min()), float(rounded.max()), what)
         ids[slab] = rounded
@@ -91,6 +100,11 @@ def _values(
             )
         yield slice(start, start + len(values)), values
         start += len(values)
+
+
+def _check_size(stored: Stored) -> None:
+    if isinstance(stored, FileVoxels):
+        stored.check_size()
 
 
 def _slabs(stored: Stored) -> Iterator[npt.NDArray[Any]]:

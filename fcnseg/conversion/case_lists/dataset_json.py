@@ -9,11 +9,14 @@ import pydantic
 
 from fcnseg.conversion import files
 from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
-from fcnseg.conversion.cases import Case, CaseList, check_cases
+from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
 from fcnseg.errors import InputError, first_finding, told
+from fcnseg.unique_keys import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)
+
+_IGNORE = "ignore"  # nnU-Net's name for voxels that nobody outlined
 
 
 class _Pair(pydantic.BaseModel):
@@ -22,7 +25,7 @@ class _Pair(pydantic.BaseModel):
 
 
 class _Files(pydantic.BaseModel):
-    images: list[str]
+    images: list[str] = pydantic.Field(min_length=1, max_length=1)  # a channel, CT, each
     label: str | None = None
 
 
@@ -47,12 +50,17 @@ class _DatasetJson(pydantic.BaseModel):
             for name, ids in self.labels.items()
         }
 
-    def pairs(self, *, labelled: bool) -> list[tuple[str, str | None]]:
-        """Images and labels that are listed; those without label only where none is wanted."""
+    def listed(self, *, labelled: bool) -> list[tuple[str, str, str | None]]:
+        """Case id, image and label of each case; those of `test` only where no label is wanted.
+
+        nnU-Net v2's `dataset` names its cases; elsewhere the file names do.
+        """
         if self.dataset is not None:
-            return [(of.images[0], of.label) for of in self.dataset.values()]
-        listed: list[tuple[str, str | None]] = [(of.image, of.label) for of in self.training or ()]
-        return listed if labelled else listed + [(str(image), None) for image in self.test]
+            return [(name, of.images[0], of.label) for name, of in self.dataset.items()]
+        pairs: list[tuple[str, str | None]] = [(of.image, of.label) for of in self.training or ()]
+        if not labelled:
+            pairs += [(str(image), None) for image in self.test]
+        return [(case_id_of(image), image, label) for image, label in pairs]
 
 
 def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = True) -> CaseList:
@@ -67,11 +75,14 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         InputError: If the file is of another form, its images are not CT alone, or its labels and
             the label map contradict each other.
     """
+    text = files.read_text(path)
     try:
-        content = _DatasetJson.model_validate_json(files.read_text(path))
+        content = _DatasetJson.model_validate(parse_json(text))
         ids_by_name = content.ids_by_name()
     except pydantic.ValidationError as error:
         raise InputError(f"{path} is no dataset.json: {first_finding(error)}") from error
+    except InputError as error:
+        raise InputError(f"{path} is no dataset.json: {error}") from error
     except (TypeError, ValueError) as error:
         raise InputError(f"labels of {path} must be names and ids: {error}") from error
     channels = list(content.channels.values())
@@ -87,6 +98,7 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
 
 def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str) -> None:
     """Whether the label map lists all ids, and means the same where it says the same."""
+    _check_ignored(set(label_map.ignored), named, path)
     ids_of_class = {
         name: {part for part in parts if isinstance(part, int)}
         for name, parts in label_map.classes.items()
@@ -96,6 +108,17 @@ def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str
     ids_of_name = {name.casefold(): set(ids) for name, ids in named.items()}
     for name, ids in ids_of_class.items():
         _check_meaning(name, ids, ids_of_name.get(name.casefold(), set()), path)
+
+
+def _check_ignored(ignored: set[int], named: dict[str, list[int]], path: str) -> None:
+    """Checks that what nobody outlined becomes neither background nor an organ."""
+    ids = {number for name, ids in named.items() if name.casefold() == _IGNORE for number in ids}
+    if not ids <= ignored:
+        lacking = ", ".join(map(str, sorted(ids - ignored)))
+        raise InputError(
+            f"the label map must list under `ignored` what {path} names {_IGNORE}, it lacks"
+            f" {lacking}"
+        )
 
 
 def _check_listed(listed: set[int], named: dict[str, list[int]], path: str) -> None:
@@ -120,23 +143,25 @@ def _list_cases(content: _DatasetJson, path: str, *, labelled: bool) -> CaseList
     if content.dataset is None and content.training is None:
         images, labels = files.join(folder, "imagesTr"), files.join(folder, "labelsTr")
         return cases_of_folders(images, labels if labelled else None)
-    pairs = [
-        (files.resolve(image.removeprefix("./"), folder), label and label.removeprefix("./"))
-        for image, label in content.pairs(labelled=labelled)
+    listed = [
+        (case_id, _resolve(image, folder), _resolve(label, folder) if label and labelled else None)
+        for case_id, image, label in content.listed(labelled=labelled)
     ]
-    there = {parent: volumes_in(parent) for parent in {files.parent(image) for image, _ in pairs}}
+    there = {parent: volumes_in(parent) for parent in {files.parent(file) for _, file, _ in listed}}
+    cases = [
+        Case(case_id, _as_it_is_called(image, there[files.parent(image)]), label, case_id)
+        for case_id, image, label in listed
+    ]
+    lacking = [case for case in cases if labelled and case.label is None]
     return check_cases(
-        [
-            Case(
-                case_id=case_id_of(image),
-                image=_as_it_is_called(image, there[files.parent(image)]),
-                label=files.resolve(label, folder) if label and labelled else None,
-                patient_id=case_id_of(image),
-            )
-            for image, label in pairs
-        ],
+        [case for case in cases if case not in lacking],
         source=path,
+        rejects=[listed_wrong(case, "file_missing", f"no label in {path}") for case in lacking],
     )
+
+
+def _resolve(path: str, folder: str) -> str:
+    return files.resolve(path.removeprefix("./"), folder)
 
 
 def _as_it_is_called(image: str, there: dict[str, list[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 
 from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, CaseList, check_cases
@@ -18,8 +19,8 @@ _SPLITS = {"train": "train", "val": "validation", "test": "test", "": None}
 def cases_of_totalsegmentator(folder: str, *, labelled: bool = True) -> CaseList:
     """Lists the subjects of a folder, each a patient.
 
-    A subject is a folder with `ct.nii.gz` and `segmentations/NAME.nii.gz`. The splits of `meta.csv`
-    hold where it is there.
+    A subject is a folder with `ct.nii.gz` and `segmentations/NAME.nii.gz`, in letters of any case.
+    The splits of `meta.csv` hold where it is there.
 
     Raises:
         InputError: If there is no subject, or `meta.csv` is not as it should be.
@@ -30,19 +31,39 @@ def cases_of_totalsegmentator(folder: str, *, labelled: bool = True) -> CaseList
         name for name, is_folder in children.items() if is_folder and not name.startswith(".")
     )
     root = files.absolute(folder)
+    images = _images(root, subjects)
     return check_cases(
         [
             Case(
                 case_id=name,
-                image=files.join(root, name, IMAGE),
+                image=image,
                 label=files.join(root, name, LABELS) if labelled else None,
                 patient_id=name,
                 split=splits.get(name),
             )
             for name in subjects
+            for image in images.get(name, [files.join(root, name, IMAGE)])
         ],
         source=folder,
     )
+
+
+def _images(root: str, subjects: list[str]) -> dict[str, list[str]]:
+    """Paths of the images of each subject that has one; of two, both."""
+    if files.is_local(root):
+        inside = [files.join(root, name, file) for name in subjects for file in _names(root, name)]
+    else:
+        inside = files.list_folder(root)
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in inside:
+        subject, _, name = path.removeprefix(files.join(root, "")).partition("/")
+        if name.lower() == IMAGE:
+            found[subject].append(path)
+    return found
+
+
+def _names(root: str, subject: str) -> list[str]:
+    return sorted(files.children(files.join(root, subject)))
 
 
 def _splits(path: str) -> dict[str, str | None]:

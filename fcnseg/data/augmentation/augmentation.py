@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from fcnseg.config import AugmentationConfig
 from fcnseg.data.augmentation.affine import source_size
-from fcnseg.data.augmentation.deformation import displacements
+from fcnseg.data.augmentation.deformation import displacements, largest_displacement
 from fcnseg.data.augmentation.drawing import draw_parameters
 from fcnseg.data.augmentation.intensity import Parameters, change_hu
 from fcnseg.data.augmentation.resample import Places, linear, nearest, places_of
@@ -54,6 +54,12 @@ class Augmentation:
         No draw reaches beyond them, so that a turned patch shows the patient up to its corners.
         """
         return source_size(self.config, self.size, spacing=self.spacing)
+
+    @functools.cached_property
+    def largest_displacement(self) -> Triple:
+        """Voxels (z, y, x) that deformation moves no voxel further than."""
+        z, y, x = largest_displacement(self.config).tolist()
+        return z, y, x
 
     def draw(self, seed: tf.Tensor) -> Parameters:
         """Draws how one patch is changed; on the host, never in what XLA compiles.

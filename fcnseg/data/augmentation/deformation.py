@@ -1,8 +1,9 @@
 """The smooth bending of a patch: a cubic B-spline over a grid of control points.
 
-The field is separable: three small matrices of spline weights, one an axis, times the displacements
-of the control points. The weights of a voxel are positive and sum to one, so no voxel moves further
-than the furthest control point.
+The field is separable: three small matrices of spline weights, one an axis, times what was drawn
+for the control points. These are the spline's coefficients, or the displacements of the control
+points themselves. The weights of a voxel sum to one. Those of coefficients are positive too, so no
+voxel moves further than the largest coefficient; the others are not, and the field is clipped.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from scipy.ndimage import spline_filter1d
 
 from fcnseg.config import AugmentationConfig
 from fcnseg.volumes.volume import Shape
@@ -23,10 +25,18 @@ def control_points(length: int, control_spacing: float) -> int:
     return math.ceil((length - 1) / control_spacing) + 3
 
 
-def spline_weights(length: int, control_spacing: float) -> npt.NDArray[np.float32]:
+def spline_weights(
+    length: int, control_spacing: float, *, of: str = "coefficients"
+) -> npt.NDArray[np.float32]:
     """The weight (voxels, control points) of each control point at each voxel of an axis.
 
     The grid of control points has its centre where the patch has it.
+
+    Args:
+        length: Voxels of the axis.
+        control_spacing: Voxels from one control point to the next.
+        of: Values that are drawn for the control points: "coefficients" of the spline, or
+            displacements of the "field" there.
     """
     count = control_points(length, control_spacing)
     voxels = (np.arange(length) - (length - 1) / 2) / control_spacing
@@ -34,7 +44,11 @@ def spline_weights(length: int, control_spacing: float) -> npt.NDArray[np.float3
     distance = np.abs(voxels[:, np.newaxis] - points)
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.maximum(2 - distance, 0) ** 3 / 6
-    return np.where(distance < 1, near, far).astype(np.float32)
+    weights = np.where(distance < 1, near, far)
+    if of == "field":
+        # The coefficients of a spline through the drawn values; the grid is mirrored at its ends.
+        weights = weights @ spline_filter1d(np.eye(count), order=3, axis=0, mode="mirror")
+    return weights.astype(np.float32)
 
 
 def displacements(
@@ -43,16 +57,17 @@ def displacements(
     """How far each voxel moves.
 
     Args:
-        control: Displacements (batch, 3, *control points) of the control points in voxels, the
-            second axis being those along z, y and x.
+        control: Drawn displacements (batch, 3, *control points) in voxels, the second axis being
+            those along z, y and x.
         size: Voxels (z, y, x) of the patch.
-        config: Tells the spacing of the control points.
+        config: Gives the spacing of the control points, and what was drawn for them.
 
     Returns:
         Voxels along z, y and x, each (batch, z, y, x).
     """
+    of = config.deformation_of
     weights = [
-        tf.constant(spline_weights(length, spacing))
+        tf.constant(spline_weights(length, spacing, of=of))
         for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
     ]
     # Plain matrix products, no axis moved: twice as fast as an einsum under XLA on a CPU.
@@ -65,7 +80,10 @@ def displacements(
             planes[:, axis, tf.newaxis, i] * weights[0][:, i, tf.newaxis, tf.newaxis]
             for i in range(planes.shape[2])
         ]
-        return functools.reduce(tf.add, terms)
+        moved = functools.reduce(tf.add, terms)
+        most = config.deformation_voxels[axis]
+        # Between its control points a spline reaches beyond the values that are drawn for them.
+        return tf.clip_by_value(moved, -most, most) if of == "field" else moved
 
     return along(0), along(1), along(2)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from fcnseg.config import AugmentationConfig
 from fcnseg.data.augmentation.affine import patch_matrix
-from fcnseg.data.augmentation.deformation import control_shape, largest_displacement
+from fcnseg.data.augmentation.deformation import control_shape
 from fcnseg.volumes.volume import Shape, Triple
 
 # How many uniform numbers each draw takes; a gate decides whether a patch gets a change of HU.
@@ -41,7 +41,7 @@ def draw_parameters(
         spacing=spacing,
     )
     control = tf.random.stateless_uniform([3, *control_shape(size, config)], control_seed, -1, 1)
-    control *= tf.reshape(tf.constant(largest_displacement(config), tf.float32), [3, 1, 1, 1])
+    control *= tf.reshape(tf.constant(config.deformation_voxels, tf.float32), [3, 1, 1, 1])
     return {
         "matrix": matrix,
         "control": control,

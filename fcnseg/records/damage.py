@@ -1,0 +1,149 @@
+"""Damage to the files of a dataset: which file, what is wrong with it, and which cases are lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import google_crc32c
+
+from fcnseg.errors import DatasetError, told
+from fcnseg.records.dataset_info import INFO_FILE, DatasetInfo, ShardInfo
+from fcnseg.records.reading import case_id_of
+from fcnseg.records.tfrecord import scan_frames
+
+_PIECE = 2**20  # bytes read at once
+_MOST_TOLD = 10  # cases in one message
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """What is wrong with a file.
+
+    Attributes:
+        path: The file.
+        reason: One line for people.
+        cases: Ids of the cases that cannot be read; empty where they are not known.
+    """
+
+    path: Path
+    reason: str
+    cases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        cases = f" (case {told(self.cases, most=_MOST_TOLD)})" if self.cases else ""
+        return f"{self.path} is broken: {self.reason}{cases}; copy or convert the dataset again"
+
+
+def check_files(
+    directory: str | os.PathLike[str], info: DatasetInfo, splits: Sequence[str]
+) -> None:
+    """Checks that the files of some splits are there, each of its size: the contents are not read.
+
+    Args:
+        directory: Folder of a finished dataset.
+        info: Its manifest.
+        splits: Some of `SPLITS`.
+
+    Raises:
+        DatasetError: If one is missing, or of another size than the manifest has.
+    """
+    for shard in (shard for split in splits for shard in info.splits[split].shards):
+        path = Path(directory) / shard.name
+        if not path.is_file():
+            raise DatasetError(f"a file of the dataset is missing: {path}")
+        if (problem := _wrong_size(path, shard)) is not None:
+            raise DatasetError(str(Damage(path, problem, ())))
+
+
+def find_damage(directory: str | os.PathLike[str], info: DatasetInfo) -> Iterator[Damage]:
+    """Reads all files of a dataset and yields what is wrong with them.
+
+    Memory holds one record.
+
+    Args:
+        directory: Folder of a finished dataset.
+        info: Its manifest, which has the checksum of each file.
+
+    Yields:
+        An entry for each broken file. Cases that should be in it and are not, as in one that is cut
+        or of another dataset, are those of its split that no sound file has; where several files
+        of a split are so, they are named for each.
+    """
+    for split in info.splits.values():
+        contents = [
+            _Content.read(Path(directory) / shard.name, shard, known=split.case_ids)
+            for shard in split.shards
+        ]
+        lost = set(split.case_ids).difference(*(content.sound for content in contents))
+        for content in contents:
+            if content.problem is not None:
+                cases = lost if content.lacks_cases else content.broken
+                yield Damage(content.path, content.problem, tuple(sorted(cases)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    """What reading a whole file has shown.
+
+    Attributes:
+        path: The file.
+        problem: What is wrong with it; None if nothing is.
+        sound: Ids of the cases whose records are right.
+        broken: Ids of those that have a record which is not.
+        lacks_cases: Whether there are others that should be in it.
+    """
+
+    path: Path
+    problem: str | None
+    sound: frozenset[str] = frozenset()
+    broken: frozenset[str] = frozenset()
+    lacks_cases: bool = True
+
+    @classmethod
+    def read(cls, path: Path, shard: ShardInfo, *, known: Sequence[str]) -> _Content:
+        """Reads a file.
+
+        Args:
+            path: The file.
+            shard: What the manifest says of it.
+            known: Ids of the cases of its split: a broken record may name any.
+        """
+        if not path.is_file():
+            return cls(path, "it is missing")
+        try:
+            frames = [(case_id_of(frame.data), frame.problem) for frame in scan_frames(path)]
+            crc32c = _crc32c(path)
+        except OSError as error:
+            return cls(path, f"it cannot be read: {error.strerror}")
+        problems = [problem for _, problem in frames if problem is not None]
+        if not problems and crc32c != shard.crc32c:
+            reason = _wrong_size(path, shard) or f"its checksum is not that in {INFO_FILE}"
+            return cls(path, reason)
+        named = [(name, problem) for name, problem in frames if name is not None and name in known]
+        broken = {name for name, problem in named if problem}
+        sound = {name for name, problem in named if not problem}
+        return cls(
+            path,
+            problems[0].removesuffix(",") if problems else None,
+            frozenset(sound - broken),
+            frozenset(broken),
+            lacks_cases=len(sound | broken) < shard.cases,
+        )
+
+
+def _wrong_size(path: Path, shard: ShardInfo) -> str | None:
+    size = path.stat().st_size
+    if size == shard.bytes:
+        return None
+    return f"it has {size} bytes, and {INFO_FILE} says {shard.bytes}"
+
+
+def _crc32c(path: Path) -> str:
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            crc = google_crc32c.extend(crc, piece)
+    return f"{crc:08x}"

@@ -1,0 +1,93 @@
+"""Settings that must fit the dataset and the devices: checked before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fcnseg.config import Config, LossConfig
+from fcnseg.data import Fold
+from fcnseg.errors import ConfigError
+from fcnseg.records import DatasetInfo
+from fcnseg.training.strategy import device_names
+from fcnseg.volumes import LabelMap
+
+
+def check_settings(
+    config: Config, info: DatasetInfo, *, fold: Fold | None = None, devices: Sequence[str] = ()
+) -> None:
+    """Checks that a configuration can train on a dataset with some devices.
+
+    Args:
+        config: All settings.
+        info: Manifest of the dataset.
+        fold: Deals the cases for training and for validation anew.
+        devices: As `make_strategy` takes them.
+
+    Raises:
+        ConfigError: If the devices cannot compute as it asks, the loss ignores something else than
+            the dataset, or has other classes than it or none that counts.
+        InputError: If there are no such devices.
+    """
+    _check_devices(config, device_names(devices))
+    if config.model.coarse_input:
+        raise ConfigError(
+            "model.coarse_input must be false in training, as records hold no coarse prediction"
+        )
+    ignored = ignore_label(config, info)
+    _check_number_of_weights(config.loss, info.class_names)
+    present = [index for index in _classes_to_train_on(info, fold) if index != ignored]
+    if ignored is not None and len(present) < 2:
+        left = ", ".join(info.class_names[index] for index in present) or "no class"
+        raise ConfigError(
+            f"loss.ignore_label must leave two classes to tell apart, got {ignored}, which leaves"
+            f" {left} of what there is to train on"
+        )
+    if not any(config.loss.counts(index) for index in present):
+        names = ", ".join(info.class_names[index] for index in present)
+        raise ConfigError(
+            "loss.class_weights must not be 0 for all classes that there are to train on,"
+            f" {names}, got {config.loss.class_weights}"
+        )
+
+
+def ignore_label(config: Config, info: DatasetInfo) -> int | None:
+    """The class index of voxels that count nowhere, as the label map or the loss tells.
+
+    Raises:
+        ConfigError: If the two differ.
+    """
+    of_data, of_loss = LabelMap.from_mapping(info.label_map).ignore_label, config.loss.ignore_label
+    if of_data is not None and of_loss not in (None, of_data):
+        raise ConfigError(
+            f"loss.ignore_label must be left alone, or {of_data} as the dataset's label map has it,"
+            f" got {of_loss}"
+        )
+    return of_loss if of_data is None else of_data
+
+
+def _classes_to_train_on(info: DatasetInfo, fold: Fold | None) -> list[int]:
+    """The indices of classes that cases have; with folds, those for validation train elsewhere."""
+    splits = ("train",) if fold is None else ("train", "validation")
+    histograms = [
+        info.splits[split].class_histogram for split in splits if info.splits[split].cases
+    ]
+    return [index for index in range(info.num_classes) if any(each[index] for each in histograms)]
+
+
+def _check_devices(config: Config, names: Sequence[str]) -> None:
+    if config.training.jit_compile and len(names) > 1:
+        raise ConfigError(f"training.jit_compile is for one device, got {len(names)}")
+    if config.training.precision == "mixed_float16" and names[0].startswith("CPU"):
+        raise ConfigError(
+            "training.precision must be float32 or mixed_bfloat16 on a CPU, which does not pool"
+            f" float16, got mixed_float16 on {', '.join(names)}"
+        )
+
+
+def _check_number_of_weights(loss: LossConfig, class_names: Sequence[str]) -> None:
+    weights = loss.class_weights
+    if not isinstance(weights, str) and len(weights) != len(class_names):
+        raise ConfigError(
+            f"loss.class_weights must be {len(class_names)} numbers, for"
+            f" {', '.join(class_names)}, got {weights}"
+        )

@@ -1,0 +1,99 @@
+"""YAML and JSON that people write: a key that is there twice is an error, as YAML's rules have it.
+
+PyYAML and `json` take the last of two equal keys without a word, so that a run would have other
+settings than its file seems to say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fcnseg.errors import InputError, one_line
+
+
+class _RepeatedKeyError(ValueError):
+    """A key is in a mapping twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also refuses a key that is there twice.
+
+    It looks at mappings as they are written: what `<<` merges into one may be overridden there.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Composes a mapping and compares its keys."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                first = lines[key.tag, key.value]
+                where = "twice" if first == line else f"also in line {first}"
+                raise _RepeatedKeyError(f"key {key.value!r} in line {line} is there {where}")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Reads a YAML file.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        What it holds; None if it is empty.
+
+    Raises:
+        OSError: If it cannot be opened.
+        InputError: If it is not YAML, or a key is there twice; the line is named.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(one_line(error)) from error
+
+
+def parse_json(text: str) -> Any:
+    """Reads JSON.
+
+    Args:
+        text: The content of a file.
+
+    Raises:
+        InputError: If it is not JSON, or a key is there twice; the line is named.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except _RepeatedKeyError as error:
+        raise InputError(_with_line(text) or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(one_line(error)) from error
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise _RepeatedKeyError(f"key {key!r} is there twice")
+        mapping[key] = value
+    return mapping
+
+
+def _with_line(text: str) -> str | None:
+    """The message with the line, which `json` does not give: JSON is YAML but for its tabs."""
+    try:
+        yaml.compose(text.replace("\t", " "), _Loader)
+    except _RepeatedKeyError as error:
+        return str(error)
+    except (yaml.YAMLError, RecursionError):
+        pass  # the key has been found, its line has not
+    return None

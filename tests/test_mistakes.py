@@ -1,0 +1,170 @@
+"""What users get wrong ends each command with one line and status 2, and leaves nothing behind.
+
+The mistakes that a module's own tests have are not here again.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from small_records import write_small_dataset
+
+from fcnseg.command import run_command, run_or_exit
+from fcnseg.compare import CompareCommand
+from fcnseg.data.preview import PreviewCommand
+from fcnseg.evaluate import EvaluateCommand
+from fcnseg.model_summary import ModelSummaryCommand
+from fcnseg.phantom.__main__ import PhantomCommand
+from fcnseg.plan import PlanCommand
+from fcnseg.predict import PredictCommand
+from fcnseg.train import TrainCommand
+from pipelines.convert_ct import main as convert
+from pipelines.inspect import Inspect
+
+COMMANDS = {
+    "compare": CompareCommand,
+    "evaluate": EvaluateCommand,
+    "inspect": Inspect,
+    "phantom": PhantomCommand,
+    "plan": PlanCommand,
+    "predict": PredictCommand,
+    "preview": PreviewCommand,
+    "summary": ModelSummaryCommand,
+    "train": TrainCommand,
+}
+
+# A command, and a part of the line that it ends with. FILE is a file, FOLDER one that is empty.
+MISTAKES = {
+    "train --config FILE --data RECORDS --run_dir NEW": "dictionary or an instance of Config",
+    "train --config FOLDER --data RECORDS --run_dir NEW": "config must be a YAML file or one of",
+    "train --config BINARY --data RECORDS --run_dir NEW": "is not valid YAML: 'utf-8' codec",
+    "train --config demo --data FILE --run_dir NEW": "no such folder of records: FILE",
+    "train --config demo --data FILE/below --run_dir NEW": "no such folder of records: FILE/below",
+    "train --config demo --data RECORDS --run_dir NEW --folds 3": "fold and folds belong together",
+    "train --config demo --data RECORDS --run_dir NEW --fold 3 --folds 3": "fold must be 0 to 2",
+    "train --config demo --data RECORDS --run_dir NEW --devices 0": "devices must be 1 to 1",
+    "train --config demo --data RECORDS --run_dir FILE": "run_dir must be a folder, got the file",
+    "train --config demo --data RECORDS --run_dir FILE/below": "run_dir must be a folder that can",
+    "predict --run_dir FILE --images FOLDER --output NEW": "no volume",
+    "predict --run_dir FILE --images FILE --output NEW": "no such run folder: FILE",
+    "predict --run_dir FILE --images FOLDER --output NEW --dilation_voxels -1": "must be 0 to 512",
+    "predict --run_dir FILE --images FOLDER --output NEW --dilation_voxels 513": "must be 0 to 512",
+    "predict --run_dir FILE --images FOLDER --output NEW --flips z z": "flips must name each axis",
+    "evaluate --masks FILE --labels FOLDER --label_map MAP --output NEW": "no such folder: FILE",
+    "evaluate --masks FOLDER --labels FOLDER --label_map MAP --output NEW": "no volume",
+    "evaluate --masks MASKS --labels MASKS --label_map MAP --output FILE": "output must be a f",
+    "evaluate --masks MASKS --labels MASKS --label_map MAP --output FILE/b": "output must be a f",
+    "evaluate --masks MASKS --labels MASKS --label_map FOLDER --output NEW": "label map FOLDER",
+    "evaluate --masks MASKS --labels MASKS --label_map BINARY --output NEW": "label map BINARY",
+    "evaluate --masks MASKS --labels MASKS --label_map FILE --output NEW": "has the keys classes",
+    "evaluate --masks M --labels M --label_map MAP --output NEW --workers -1": "workers must be 0",
+    "evaluate --masks M --labels M --label_map MAP --output NEW --tolerance_mm nan": "tolerance_mm",
+    "compare --first FOLDER --second FOLDER --output NEW": "evaluation.json cannot be read",
+    "compare --first FILE --second FILE --output NEW": "evaluation.json cannot be read",
+    "plan --data FILE --memory_gib 4 --output NEW": "no such folder of records: FILE",
+    "plan --data RECORDS --memory_gib 4 --output FOLDER": "output must be a file, got the folder",
+    "plan --data RECORDS --memory_gib 4 --output FILE/below": "output must be in a folder that is",
+    "plan --data RECORDS --memory_gib 4 --output NEW --config nope": "config must be a YAML file",
+    "preview RECORDS --output FILE/below": "output must be in a folder that is there",
+    "preview RECORDS --output FOLDER": "output must be a file, got the folder",
+    "preview FILE --output NEW": "no such folder of records: FILE",
+    "preview RECORDS --output NEW --count 0": "count must be at least 1, got 0",
+    "preview RECORDS --output NEW --step -1": "step must be 0 or more, got -1",
+    "summary --config demo --num_classes 0": "num_classes must be at least 2",
+    "summary --config demo --spacing_mm nan 1 1": "spacing_mm must be three positive numbers",
+    "summary --config demo --spacing_mm inf 1 1": "spacing_mm must be three positive numbers",
+    "summary --config FILE": "Input should be a dictionary",
+    "phantom --cases 0 --output NEW": "cases must be at least 1, got 0",
+    "phantom --cases 1 --output FILE": "output must be a folder, got the file",
+    "phantom --cases 1 --output FILE/below": "output must be a folder that can be written to",
+    "phantom --cases 1 --output NEW --seed -1": "seed must be 0 or more, got -1",
+    "inspect FILE": "no such folder of records: FILE",
+    "inspect FILE --verify": "no such folder of records: FILE",
+    "inspect FOLDER --verify": "COMPLETED is missing",
+    "convert CASES --output FILE": "output must be a folder, got the file FILE",
+    "convert CASES --output FILE/below": "output must be a folder that can be written to",
+    "convert CASES --output NEW --runner Nope": "runner must be one of Beam's, got Nope",
+    "convert CASES --output NEW --direct_num_workers -3": "direct_num_workers must be 0 .*, got -3",
+    "convert CASES --output NEW --shard_mib 0": "shard_mib must be positive, got 0",
+    "convert CASES --output NEW --nonsense 1": "unknown flag: --nonsense 1",
+    "convert CASES --output nope://x/y": "nope://x/y",
+    "convert --label_map MAP --cases BINARY --output NEW": "cannot read BINARY",
+    "convert --label_map MAP --cases FOLDER --output NEW": "FOLDER",
+    "convert --label_map MAP --dataset FILE --output NEW": "FILE is no dataset.json",
+    "convert --label_map MAP --dataset FOLDER --output NEW": "FOLDER",
+    "convert --label_map MAP --totalsegmentator FILE --output NEW": "FILE",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "file").write_text("x")
+    (folder / "empty").mkdir()
+    (folder / "binary").write_bytes(b"\xff\xfe\x00")
+    (folder / "map.yaml").write_text("classes: {background: [0], liver: [1]}\n")
+    (folder / "masks").mkdir()
+    (folder / "masks" / "a.nii.gz").write_bytes(b"")
+    (folder / "cases.csv").write_text("case_id,image,label\na,a.nii,b.nii\n")
+    return {
+        "RECORDS": str(write_small_dataset(folder / "records")),
+        "CASES": f"--label_map {folder}/map.yaml --cases {folder}/cases.csv",
+        "BINARY": str(folder / "binary"),
+        "FOLDER": str(folder / "empty"),
+        "FILE": str(folder / "file"),
+        "MASKS": str(folder / "masks"),
+        "MAP": str(folder / "map.yaml"),
+    }
+
+
+def with_paths(text, places):
+    for name, path in places.items():
+        text = text.replace(name, path)
+    return text
+
+
+def is_left(folder):
+    """What is in a folder, with what it was before; empty folders aside."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistake_ends_with_a_line_and_leaves_nothing(line, places, tmp_path, capfd):
+    name, *argv = with_paths(line.replace("NEW", str(tmp_path / "new")), places).split()
+    before = is_left(tmp_path.parent)
+    with pytest.raises(SystemExit) as caught:
+        convert(argv) if name == "convert" else run_command(COMMANDS[name], argv)
+    assert caught.value.code == 2
+    errors = [text for text in capfd.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(with_paths(MISTAKES[line], places), errors[0]), errors[0]
+    assert is_left(tmp_path.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/data/a"),
+            "error: Permission denied: /data/a\n",
+        ),
+        (OSError(28, "No space left on device", "/a"), "error: No space left on device: /a\n"),
+    ],
+)
+def test_error_of_a_file_that_nobody_foresaw_names_it(capsys, error, line):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_or_exit(fail)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == line
+
+
+def test_other_errors_keep_their_traceback():
+    def fail():
+        raise ConnectionResetError("by peer")
+
+    with pytest.raises(ConnectionResetError):
+        run_or_exit(fail)

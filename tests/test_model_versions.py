@@ -1,0 +1,185 @@
+"""Versions on disk: which is served, which is tried again, and when."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from half_plus_two import write_half_plus_two
+
+from fcnseg.errors import ModelError
+from fcnseg.saved_model import StatusError
+from serving import model_versions
+from serving.model_versions import ModelVersions, State
+
+
+@dataclasses.dataclass
+class FakeSession:
+    """Loads what holds a file `whole`; anything else fails."""
+
+    folder: object
+    attempts = 0
+
+    def __post_init__(self):
+        FakeSession.attempts += 1
+        if not (self.folder / "whole").exists():
+            raise ModelError(f"not a SavedModel: {self.folder}")
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_versions, "SavedModelSession", FakeSession)
+    FakeSession.attempts = 0
+    write_version(tmp_path, 1)
+    return tmp_path
+
+
+def write_version(base, version, *names):
+    (base / str(version)).mkdir(exist_ok=True)
+    for name in names or ("whole",):
+        (base / str(version) / name).write_text(name)
+
+
+def served(versions):
+    return versions.session("m")[0]
+
+
+def poll(versions, times=1):
+    for _ in range(times):
+        versions.poll()
+    return served(versions)
+
+
+def test_version_is_served_once_its_copy_is_complete(base):
+    versions = ModelVersions("m", base)
+    assert poll(versions) == 1
+    write_version(base, 2, "half")
+    assert poll(versions) == 1
+    status = versions.statuses("m", 2)[2]
+    assert (status.state, status.error_code) == (State.END, "INVALID_ARGUMENT")
+    assert "not a SavedModel" in status.error_message
+    write_version(base, 2, "half", "more")
+    attempts = FakeSession.attempts
+    assert poll(versions) == 1
+    assert FakeSession.attempts == attempts  # the copy may be under way
+    write_version(base, 2, "whole")
+    assert poll(versions, 2) == 2
+    assert FakeSession.attempts == attempts + 1
+    assert versions.statuses("m", 2)[2].error_message == ""
+    assert versions.statuses("m", 1)[1].state == State.END
+
+
+def test_version_that_was_taken_away_and_brought_again_is_served(base):
+    versions = ModelVersions("m", base)
+    write_version(base, 2, "half")
+    with pytest.raises(StatusError):
+        poll(versions)
+    shutil.rmtree(base / "2")
+    assert poll(versions) == 1
+    write_version(base, 2)
+    assert poll(versions) == 2
+
+
+def test_older_version_is_served_where_the_newest_is_taken_away(base):
+    versions = ModelVersions("m", base)
+    write_version(base, 2)
+    assert poll(versions) == 2
+    shutil.rmtree(base / "2")
+    assert poll(versions) == 1
+    shutil.rmtree(base / "1")
+    assert poll(versions) == 1  # the last one stays, as if the disk were gone
+
+
+@pytest.mark.parametrize("retries", [0, 5])
+def test_files_that_rest_are_tried_some_times(base, retries):
+    """As TensorFlow Serving does: a first time, and so many times after it."""
+    write_version(base, 2, "half")
+    versions = ModelVersions("m", base, load_retries=retries, load_retry_interval_s=0)
+    for _ in range(10):
+        versions.poll()
+    assert FakeSession.attempts == 1 + retries
+
+
+def test_tries_are_an_interval_apart(base, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(model_versions.time, "monotonic", lambda: now)
+    write_version(base, 2, "half")
+    versions = ModelVersions("m", base)
+    for seconds, attempts in ((0, 1), (59, 1), (60, 2), (119, 2), (120, 3), (1000, 4), (1059, 4)):
+        now = 100.0 + seconds
+        versions.poll()
+        assert FakeSession.attempts == attempts, seconds
+
+
+def test_log_tells_of_each_try(base, caplog):
+    write_version(base, 2, "half")
+    versions = ModelVersions("m", base, load_retries=1, load_retry_interval_s=0)
+    for _ in range(3):
+        versions.poll()
+    first, second = caplog.messages
+    assert first.startswith("version 2 of m is not served: not a SavedModel: ")
+    assert first.endswith("(try 1 of 2; it begins again when files change)")
+    assert second.endswith("(try 2 of 2; it begins again when files change)")
+
+
+def test_names_that_are_no_versions_are_passed_over(base):
+    for name in ("١٢", "99999999999999999999", "-3", "2.5", ".tmp-7"):
+        write_version(base, name)
+    assert poll(ModelVersions("m", base)) == 1
+
+
+@pytest.mark.parametrize("fault", [KeyError("node"), TypeError("a\nb"), MemoryError()])
+def test_fault_of_loading_is_not_the_end_of_polling(base, fault, monkeypatch):
+    def fail(folder):
+        raise fault
+
+    versions = ModelVersions("m", base)
+    assert poll(versions) == 1
+    write_version(base, 2)
+    monkeypatch.setattr(model_versions, "SavedModelSession", fail)
+    assert poll(versions) == 1
+    assert versions.statuses("m", 2)[2].error_code == "INTERNAL"
+
+
+def test_polling_goes_on_after_a_fault(base, monkeypatch, caplog):
+    versions, polled = ModelVersions("m", base), []
+
+    def poll_and_fail():
+        polled.append(1)
+        if len(polled) == 3:
+            versions.stop()
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(versions, "poll", poll_and_fail)
+    thread = threading.Thread(target=versions.poll_until_stopped, args=(0,))
+    with caplog.at_level(logging.CRITICAL):
+        thread.start()
+        thread.join(timeout=30)
+    assert len(polled) == 3
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "variables"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, None])
+def test_copy_of_a_real_model_that_is_under_way(tmp_path, name, share):
+    """Files that are missing, or cut: refused, and served when they are complete."""
+    base = tmp_path / "models"
+    base.mkdir()
+    write_half_plus_two(base / "1")
+    shutil.copytree(base / "1", base / "2")
+    path = base / "2" / name
+    if name == "variables":
+        (path,) = path.glob("*.data-*")
+    content = path.read_bytes()
+    path.unlink() if share is None else path.write_bytes(content[: int(share * len(content))])
+    versions = ModelVersions("m", base)
+    versions.poll()
+    assert versions.statuses("m", 2)[2].state == State.END
+    path.write_bytes(content)
+    assert poll(versions, 2) == 2
+    _, session = versions.session("m")
+    outputs = session.run("serving_default", {"x": np.array([2], np.float32)})
+    np.testing.assert_array_equal(outputs["y"], [3])
