@@ -54,11 +54,15 @@ def by_definition(path: Path) -> Held:
     content = path.read_bytes()
     if content.startswith(b"NRRD"):
         head, _, data = content.partition(b"\n\n")
-        pairs = [line.split(": ", 1) for line in head.decode().splitlines() if ": " in line]
+        pairs = [
+            line.split(": ", 1) for line in head.decode("latin-1").splitlines() if ": " in line
+        ]
         return _nrrd({key.lower(): value.strip() for key, value in pairs}, data, path)
     last = re.search(rb"(?m)^\s*ElementDataFile\s*=.*\n", content)
     start = last.end() if last else len(content)
-    pairs = [line.split("=", 1) for line in content[:start].decode().splitlines() if "=" in line]
+    pairs = [
+        line.split("=", 1) for line in content[:start].decode("latin-1").splitlines() if "=" in line
+    ]
     return _metaimage({k.strip(): v.strip() for k, v in pairs}, content[start:], path)
 
 
