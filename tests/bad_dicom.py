@@ -362,6 +362,12 @@ BAD_DICOM = {
     "multi-frame, a frame that is not described": BadFile(
         "unreadable", "NumberOfFrames 5 and 4 of Per", one_enhanced(frame_not_told)
     ),
+    # 2^31 - 1 slices at one position would take all memory before they are compared.
+    "a slice that counts frames": BadFile(
+        "unreadable",
+        "NumberOfFrames 2147483647 and 1 of Per",
+        with_values(1, NumberOfFrames=2**31 - 1),
+    ),
     "bits that are not the lowest": BadFile(
         "unreadable",
         "one less than BitsStored, got 15 and 12 in .*IM010",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -54,14 +55,12 @@ def by_definition(path: Path) -> Held:
     content = path.read_bytes()
     if content.startswith(b"NRRD"):
         head, _, data = content.partition(b"\n\n")
-        pairs = [
-            line.split(": ", 1) for line in head.decode("latin-1").splitlines() if ": " in line
-        ]
+        pairs = [line.split(": ", 1) for line in os.fsdecode(head).splitlines() if ": " in line]
         return _nrrd({key.lower(): value.strip() for key, value in pairs}, data, path)
     last = re.search(rb"(?m)^\s*ElementDataFile\s*=.*\n", content)
     start = last.end() if last else len(content)
     pairs = [
-        line.split("=", 1) for line in content[:start].decode("latin-1").splitlines() if "=" in line
+        line.split("=", 1) for line in os.fsdecode(content[:start]).splitlines() if "=" in line
     ]
     return _metaimage({k.strip(): v.strip() for k, v in pairs}, content[start:], path)
 
@@ -120,7 +119,11 @@ def by_pydicom(folder: Path) -> Held:
     chosen = [
         one
         for dataset in max(slices.values(), key=len)
-        for one in (_frames(dataset) if "NumberOfFrames" in dataset else [_slice(dataset, dataset)])
+        for one in (
+            _frames(dataset)
+            if "PerFrameFunctionalGroupsSequence" in dataset
+            else [_slice(dataset, dataset)]
+        )
     ]
     across, down = chosen[0][1][:3], chosen[0][1][3:]
     normal = np.cross(across, down)

@@ -157,7 +157,8 @@ def _frames(dataset: Any, file: Path) -> Sequence[int | None]:
     if "NumberOfFrames" not in dataset:
         return [None]
     count = int(dataset.NumberOfFrames)
-    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or range(count))
+    # Without groups nothing tells where a frame lies but the object, so there can be one alone.
+    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
     if count < 1 or count != told:
         raise InputError(
             f"a multi-frame object must have one frame or more and tell of each, got NumberOfFrames"
