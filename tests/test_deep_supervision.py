@@ -28,9 +28,10 @@ def test_given_weights_are_proportions():
     ("length", "size", "places"),
     [
         (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
-        (8, 4, [1, 3, 5, 7]),  # the centre is between two voxels: the latter
+        (8, 4, [0, 3, 4, 7]),  # the centre is between two voxels, which take turns: mean 3.5
+        (8, 2, [1, 6]),
         (9, 3, [1, 4, 7]),
-        (8, 1, [4]),
+        (8, 1, [3]),
     ],
 )
 def test_label_shrinks_to_the_voxels_at_the_centres(length, size, places):

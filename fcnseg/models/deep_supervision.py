@@ -36,11 +36,17 @@ def level_weights(levels: int, weights: Sequence[float] = ()) -> list[float]:
 
 
 def shrink_label(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """The label (batch, z, y, x) on the grid of logits: the voxel nearest to each centre."""
+    """The label (batch, z, y, x) on the grid of logits: the voxel nearest to each centre.
+
+    Half way between two voxels the lower and the upper one take turns, so that organs do not move.
+    """
     for axis in (1, 2, 3):
         length, size = tf.shape(label)[axis], tf.shape(logits)[axis]
+        number = tf.range(size)
         # The centre of voxel i, (i + 1/2) length / size, in whole numbers.
-        places = (2 * tf.range(size) + 1) * length // (2 * size)
+        centre = (2 * number + 1) * length
+        is_half_way = tf.cast(centre % (2 * size) == 0, tf.int32)
+        places = centre // (2 * size) - is_half_way * (1 - number % 2)
         label = tf.gather(label, places, axis=axis)
     return tf.ensure_shape(label, logits.shape[:-1])
 
