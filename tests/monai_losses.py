@@ -14,6 +14,8 @@ TABLE = Path(__file__).parent / "monai_losses.json"
 CLASSES = 4
 WEIGHTS = [1.0, 2.0, 3.0, 0.5]
 
+VOXELS_ALIKE = {"class_balance": 0.0}  # MONAI and PyTorch have no other
+
 # Name -> our loss and its settings, for what `values_of_monai` gives under the same name.
 CASES = {
     "dice": ("dice", {}),
@@ -21,25 +23,28 @@ CASES = {
     "dice, organs alone": ("dice", {"background": False}),
     "dice, weighed": ("dice", {"class_weights": WEIGHTS}),
     "dice, ignoring": ("dice", {"ignore_label": 2}),
-    "dice and cross-entropy": ("dice_cross_entropy", {}),
+    "dice and cross-entropy": ("dice_cross_entropy", {**VOXELS_ALIKE}),
     "dice and cross-entropy, per sample, organs alone": (
         "dice_cross_entropy",
-        {"per": "sample", "background": False},
+        {**VOXELS_ALIKE, "per": "sample", "background": False},
     ),
     "tversky": ("tversky", {"alpha": 0.3, "beta": 0.7}),
     "tversky, organs alone": ("tversky", {"alpha": 0.6, "beta": 0.2, "background": False}),
-    "cross-entropy": ("cross_entropy", {}),
-    "cross-entropy, weighed": ("cross_entropy", {"class_weights": WEIGHTS}),
+    "cross-entropy": ("cross_entropy", {**VOXELS_ALIKE}),
+    "cross-entropy, weighed": ("cross_entropy", {**VOXELS_ALIKE, "class_weights": WEIGHTS}),
     "cross-entropy, weighed, ignoring": (
         "cross_entropy",
-        {"class_weights": WEIGHTS, "ignore_label": 2},
+        {**VOXELS_ALIKE, "class_weights": WEIGHTS, "ignore_label": 2},
     ),
-    "cross-entropy, smoothed": ("cross_entropy", {"label_smoothing": 0.1}),
+    "cross-entropy, smoothed": ("cross_entropy", {**VOXELS_ALIKE, "label_smoothing": 0.1}),
     "cross-entropy, smoothed, weighed, ignoring": (
         "cross_entropy",
-        {"label_smoothing": 0.3, "class_weights": WEIGHTS, "ignore_label": 2},
+        {**VOXELS_ALIKE, "label_smoothing": 0.3, "class_weights": WEIGHTS, "ignore_label": 2},
     ),
-    "dice and cross-entropy, smoothed": ("dice_cross_entropy", {"label_smoothing": 0.1}),
+    "dice and cross-entropy, smoothed": (
+        "dice_cross_entropy",
+        {**VOXELS_ALIKE, "label_smoothing": 0.1},
+    ),
     "top-k cross-entropy, smoothed": (
         "top_k_cross_entropy",
         {"share": 0.1, "label_smoothing": 0.1},

@@ -376,8 +376,8 @@ def test_settings_reach_the_loss():
     overlap = {**settings, "per": "sample", "background": False}
     cases = [
         ("tversky", {**overlap, "alpha": 0.1, "beta": 0.9}),
-        ("dice_cross_entropy", {**overlap, "label_smoothing": 0.1}),
-        ("cross_entropy", {**settings, "label_smoothing": 0.1}),
+        ("dice_cross_entropy", {**overlap, "class_balance": 0.75, "label_smoothing": 0.1}),
+        ("cross_entropy", {**settings, "class_balance": 0.25, "label_smoothing": 0.1}),
         ("focal", {**settings, "gamma": 1.5}),
         ("top_k_cross_entropy", {**settings, "share": 0.2, "label_smoothing": 0.1}),
     ]
@@ -390,9 +390,10 @@ def test_settings_reach_the_loss():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gamma": 1.0}, "loss.gamma must be left alone where loss.name is dice, got 1.0"),
+        ({"name": "dice", "gamma": 1.0}, "loss.gamma must be left alone where .* is dice, got 1.0"),
         ({"name": "focal", "per": "sample"}, "loss.per must be left alone where .* is focal"),
-        ({"label_smoothing": 0.1}, "loss.label_smoothing must be left alone .* is dice, got 0.1"),
+        ({"name": "dice", "label_smoothing": 0.1}, "loss.label_smoothing must .* is dice, got 0.1"),
+        ({"name": "focal", "class_balance": 0.0}, "loss.class_balance must .* is focal, got 0.0"),
         (
             {"name": "focal", "class_weights": "square"},
             "loss.class_weights must be uniform or numbers where loss.name is focal, got square",
