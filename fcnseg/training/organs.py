@@ -19,7 +19,7 @@ FEW_CASES = 3
 """An organ in fewer training cases is warned of: fewer cannot show how patients differ."""
 
 _VALIDATIONS = 3  # in a row; batch norm's averages may spoil one alone
-# Soft Dice leaves an organ that it gave up at 0.00 to 0.01 (docs/decisions/0017); one that is being
+# Soft Dice leaves an organ that it gave up at 0.00 to 0.01 (docs/decisions/0019); one that is being
 # found passes 0.05 within an epoch or two.
 _LOST = 0.05
 _LEARNT = 0.3  # mean of the other organs, above which it is no matter of time alone

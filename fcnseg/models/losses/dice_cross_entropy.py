@@ -17,7 +17,7 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
     """`SoftDiceLoss` plus `CrossEntropyLoss`.
 
     Dice alone has next to no gradient for an organ that the network gives up early, as a small one
-    may be; a cross-entropy with class balance has (docs/decisions/0017). nnU-Net (Isensee et al.
+    may be; a cross-entropy with class balance has (docs/decisions/0019). nnU-Net (Isensee et al.
     2021) and the group's later network (the MONAI bundle `multi_organ_segmentation`) train with
     this sum, without class balance.
 
