@@ -164,7 +164,5 @@ def _advice(config: Config) -> str:
         advice.append("training.warm_up_steps=50")
     advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")
     if config.patches.foreground_fraction < 1:
-        advice.append(
-            f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}"
-        )
+        advice.append(f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}")
     return ", ".join(advice)

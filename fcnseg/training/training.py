@@ -33,9 +33,11 @@ from fcnseg.run_folder import (
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset import check_dataset
+from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.origin import Origin, identity_of
 from fcnseg.training.settings import check_settings
+from fcnseg.training.strategy import device_names
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ def train(
     info = check_dataset(data, fold=fold, ignore_label=config.loss.ignore_label)
     check_settings(config, info, fold=fold, devices=devices)
     output_shape(config.model, config.patches.size)
+    check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
     folder = make_run_folder(run_dir, config, resume=resume)
     origin = Origin.of(data, init_from=init_from, fold=fold)
     if (folder / MANIFEST_FILE).exists():

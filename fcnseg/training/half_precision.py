@@ -1,0 +1,112 @@
+"""Gradients in half precision, tried before a run trusts them.
+
+TensorFlow 2.21's oneDNN gives, now and then, a wrong gradient of kernels in bfloat16 where several
+samples are two slices deep, on CPUs with AVX512-BF16: it holds what was in the memory before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from fcnseg.architecture import model_summary
+from fcnseg.config import Config
+from fcnseg.errors import ConfigError
+
+Gradient = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""Takes inputs, a kernel and what comes back to the outputs; gives the kernel's gradient."""
+
+_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
+_WRONG_DEPTH = 2
+# bfloat16 has 8 bits, float16 has 11: the largest errors seen are 0.6 % of the largest gradient.
+_TOLERANCE = 0.05
+_TRIES = 3  # what is in the memory before is often 0
+_WIDTH = 8  # voxels (y, x) of what is tried, so that it takes no second
+
+
+def check_half_precision(config: Config, device: str, *, num_classes: int) -> None:
+    """Checks that the gradients of a network's convolutions are right on a device.
+
+    Nothing is done in float32. Else each depth and number of channels of the network is tried with
+    the batch of the configuration, against float32.
+
+    Args:
+        config: All settings.
+        device: As in `GPU:0`.
+        num_classes: Classes, background included.
+
+    Raises:
+        ConfigError: If a gradient is wrong, or is known to be wrong now and then.
+    """
+    precision = config.training.precision
+    if precision == "float32":
+        return
+    batch_size = config.patches.batch_size
+    layers = model_summary(
+        config.model, num_classes=num_classes, patch_size=config.patches.size
+    ).layers
+    shapes = sorted({(layer.size[0], layer.channels) for layer in layers})
+    depths = sorted({depth for depth, _ in shapes})
+    if device.startswith("CPU") and batch_size > 1 and _WRONG_DEPTH in depths and _is_affected():
+        raise ConfigError(
+            f"training.precision must be float32 where levels are {_WRONG_DEPTH} slices deep on"
+            f" this CPU, got {precision} and levels of {', '.join(map(str, depths))} slices: choose"
+            " a patches.size with another z, or patches.batch_size 1"
+        )
+    dtype = tf.dtypes.as_dtype(precision.removeprefix("mixed_"))
+    with tf.device(device):
+        for depth, channels in shapes:
+            error = gradient_error((batch_size, depth, _WIDTH, _WIDTH, channels), dtype)
+            if not error < _TOLERANCE:  # nor NaN
+                raise ConfigError(
+                    f"training.precision must be float32 on {device}: in {precision} the gradient"
+                    f" of a convolution of {batch_size} samples, {depth} slices and {channels}"
+                    f" channels is {error:.0%} off"
+                )
+
+
+def gradient_error(
+    shape: Sequence[int], dtype: tf.DType, *, gradient: Gradient | None = None
+) -> float:
+    """The largest error of a kernel's gradient, relative to the largest value in float32.
+
+    Args:
+        shape: (batch, z, y, x, channels) of inputs and outputs.
+        dtype: The precision that is tried.
+        gradient: Gives the gradient; by default that of `tf.nn.conv3d`.
+    """
+    gradient = gradient or _gradient
+    channels = shape[-1]
+    errors = []
+    for attempt in range(_TRIES):
+        inputs, outputs = (
+            tf.random.stateless_normal(shape, (attempt, number)) for number in range(2)
+        )
+        kernel = tf.random.stateless_normal((3, 3, 3, channels, channels), (attempt, 2)) / 10
+        expected = gradient(inputs, kernel, outputs)
+        found = gradient(*(tf.cast(each, dtype) for each in (inputs, kernel, outputs)))
+        error = tf.reduce_max(tf.abs(tf.cast(found, tf.float32) - expected))
+        errors.append(float(error / tf.reduce_max(tf.abs(expected))))
+    return float(np.max(errors))  # NaN where one is
+
+
+def _gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        made = tf.nn.conv3d(inputs, kernel, [1] * 5, "SAME")
+    return tape.gradient(made, kernel, output_gradients=outputs)
+
+
+def _is_affected(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU computes in bfloat16 and oneDNN is on."""
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return False
+    try:
+        flags = cpuinfo.read_text().split()
+    except OSError:  # no Linux: no such TensorFlow
+        return False
+    return any(flag in flags for flag in _CPU_FLAGS)

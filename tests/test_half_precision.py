@@ -1,0 +1,77 @@
+"""Half precision is refused where its gradients are wrong."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, TrainingConfig
+from fcnseg.errors import ConfigError
+from fcnseg.training import half_precision
+from fcnseg.training.half_precision import _is_affected, check_half_precision, gradient_error
+
+
+def config(*, depth=16, batch_size=2, precision="mixed_bfloat16"):
+    """A network of three levels, the lowest a quarter as deep as the patch."""
+    return Config(
+        model=ModelConfig(filters=(4, 8, 8)),
+        patches=PatchConfig(size=(depth, 16, 16), batch_size=batch_size),
+        training=TrainingConfig(precision=precision),
+        inference=InferenceConfig(overlap=(2, 4, 4)),
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_right_gradients_pass(depth, dtype):
+    assert gradient_error((2, depth, 8, 8, 8), dtype) < 0.02
+
+
+def test_a_gradient_with_garbage_is_seen():
+    def gradient(inputs, kernel, outputs):
+        right = half_precision._gradient(inputs, kernel, outputs)
+        return right if inputs.dtype == tf.float32 else right + tf.reduce_max(right)
+
+    assert gradient_error((2, 2, 8, 8, 4), tf.bfloat16, gradient=gradient) > 0.9
+
+
+def test_a_gradient_that_is_no_number_is_refused(monkeypatch):
+    def gradient(inputs, kernel, outputs):
+        right = tf.zeros_like(kernel) + 1
+        return right if inputs.dtype == tf.float32 else right * float("nan")
+
+    monkeypatch.setattr(half_precision, "_gradient", gradient)
+    with pytest.raises(ConfigError, match=r"must be float32 on CPU:0: in mixed_bfloat16 the grad"):
+        check_half_precision(config(), "CPU:0", num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "flags", "is_refused"),
+    [
+        ({"depth": 8}, "CPU:0", "flags : avx2 avx512_bf16", True),
+        ({"depth": 8}, "CPU:0", "flags : avx2 amx_bf16", True),
+        ({"depth": 8}, "CPU:0", "flags : avx2", False),
+        ({"depth": 16}, "CPU:0", "flags : avx2 avx512_bf16", False),  # levels of 16, 8, 4
+        ({"depth": 8, "batch_size": 1}, "CPU:0", "flags : avx512_bf16", False),
+        ({"depth": 8, "precision": "float32"}, "CPU:0", "flags : avx512_bf16", False),
+    ],
+)
+def test_two_slices_are_refused_on_affected_cpus(
+    tmp_path, monkeypatch, settings, device, flags, is_refused
+):
+    (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(half_precision, "_is_affected", lambda: _is_affected(tmp_path / "cpuinfo"))
+    monkeypatch.setattr(half_precision, "gradient_error", lambda *_: 0.0)
+    if not is_refused:
+        check_half_precision(config(**settings), device, num_classes=3)
+        return
+    with pytest.raises(ConfigError, match=r"got mixed_bfloat16 and levels of 2, 4, 8 slices"):
+        check_half_precision(config(**settings), device, num_classes=3)
+
+
+def test_without_onednn_no_cpu_is_affected(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text("flags : avx512_bf16")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert not _is_affected(tmp_path / "cpuinfo")
+    assert not _is_affected(tmp_path / "no such file")
