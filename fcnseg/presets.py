@@ -102,11 +102,11 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(filters=(8, 16, 32, 64), skip="sum", deep_supervision=2),
         patches=PatchConfig(size=(32, 48, 48), batch_size=3),
         training=TrainingConfig(
-            epochs=12,
+            epochs=15,
             steps_per_epoch=50,
             learning_rate=5e-3,
             warm_up_steps=50,
-            validate_every=4,
+            validate_every=5,
         ),
         inference=InferenceConfig(overlap=(12, 12, 12), batch_size=2),
     ),
