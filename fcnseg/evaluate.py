@@ -104,7 +104,7 @@ class EvaluateCommand:
                 reported.
         """
         written = [self.output / name for name in (JSON_FILE, HTML_FILE, CSV_FILE)]
-        check_free(written, overwrite=self.overwrite)
+        check_free([*written, self.output / PICTURES], overwrite=self.overwrite)
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
         for module in ("matplotlib", "surface_distance"):
@@ -123,15 +123,10 @@ class EvaluateCommand:
                 checks=checks,
                 pictures=pictures,
             )
+            results = _side_by_side(work, files, workers=self.workers)
             console = Console(stderr=True)
-            results = track(
-                _side_by_side(work, files, workers=self.workers),
-                "cases",
-                total=len(files),
-                console=console,
-                transient=True,
-            )
-            self._report(list(results), tolerances_mm, pictures)
+            shown = track(results, "cases", total=len(files), console=console, transient=True)
+            self._report(list(shown), tolerances_mm, pictures)
 
     def _report(
         self, results: list[Scored | Reject], tolerances_mm: Mapping[str, float], pictures: Path
@@ -142,7 +137,7 @@ class EvaluateCommand:
         for warning in [warning for case in scored for warning in case.warnings]:
             logger.warning(f"{warning.case_id}: {warning.reason} [{warning.code}]")
         for reject in rejects:
-            logger.error(f"rejected: {reject}")
+            logger.error(f"rejected: {reject}{reject.detail and f'; {reject.detail}'}")
         if scored:
             evaluation = Evaluation(
                 tuple(tolerances_mm),

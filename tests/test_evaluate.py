@@ -223,6 +223,7 @@ def test_an_image_that_is_no_ct_is_refused_unless_accepted(data, caplog):
     told = r"rejected 1 of 2 cases; first: .*\[missing_rescale\] \(case case_1\)"
     with pytest.raises(InputError, match=told):
         command(data, images=data / "images").run()
+    assert "--accept missing_rescale lets such cases pass" in caplog.text
     accepted = {"accept": ("missing_rescale",), "overwrite": True}
     command(data, images=data / "images", **accepted).run()
     assert "case_1: values are" in caplog.text

@@ -158,7 +158,7 @@ def test_other_cases_or_classes_are_another_job(cases, tmp_path):
         ({"label_map": str(classes)}, "label_map"),
     ):
         other = dataclasses.replace(job(cases, tmp_path / "out", resume=True), **flags)
-        with pytest.raises(DatasetError, match=f"but {what} was"):
+        with pytest.raises(DatasetError, match=rf"but {what}\b"):
             other.run()
 
 
