@@ -75,13 +75,13 @@ class BenchCommand:
 
     def run(self) -> None:
         """Measures and shows the result."""
-        check_free([] if self.output is None else [self.output], overwrite=self.overwrite)
+        if self.output is not None:
+            check_output_file(self.output)
+            check_free([self.output], overwrite=self.overwrite)
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
-        if self.output is not None:
-            check_output_file(self.output)
         times = measure(self.settings, self.data, steps=self.steps)
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}

@@ -46,8 +46,8 @@ class PlanCommand:
             ConfigError: If the budget is too small, or no network can be planned from `config`.
             InputError: If the output is there already, or has no folder to go to.
         """
-        check_free([self.output], overwrite=self.overwrite)
         check_output_file(self.output)
+        check_free([self.output], overwrite=self.overwrite)
         base = read_config(self.config)
         if self.precision is not None:
             base = override(base, {"training.precision": self.precision})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -100,3 +102,19 @@ def test_bad_spacing_is_refused(spacing):
     volume = Volume(np.zeros((3, 3, 3), np.int16), np.eye(4))
     with pytest.raises(GeometryError, match="three positive numbers in mm, got"):
         resample_image(volume, spacing)
+
+
+def test_a_header_in_metres_takes_no_more_memory_than_the_label():
+    """A new voxel of 20^3 old ones: weighed all at once they would take many times the label."""
+    grid = np.indices((200, 200, 200)) - 99.5
+    ball = ((grid**2).sum(axis=0) < 80**2).astype(np.uint8)
+    volume = Volume(ball, np.diag([0.04, 0.04, 0.04, 1]))
+    tracemalloc.start()
+    coarse = resample_label(volume, (0.8, 0.8, 0.8))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * ball.nbytes
+    voxel = (0.8 / 0.04) ** 3
+    assert coarse.array.sum() * voxel == pytest.approx(ball.sum(), rel=0.02)
+    centre = np.argwhere(coarse.array).mean(axis=0)
+    np.testing.assert_allclose(centre, (np.array(coarse.shape) - 1) / 2, atol=0.02)

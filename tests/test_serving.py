@@ -685,7 +685,7 @@ def test_client_names_a_reply_that_is_no_tensor(monkeypatch):
     with SegmentationClient("127.0.0.1:1") as client:
         monkeypatch.setattr(client, "_call", lambda *arguments, **named: response)
         with pytest.raises(ServerError, match="gave what is no tensor: .* must not be negative"):
-            client.segment(make_oblique_volume((4, 5, 6)))
+            client.segment(make_oblique_volume((4, 5, 6)), accept=CROP)
 
 
 @pytest.mark.serving

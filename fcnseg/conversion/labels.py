@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,7 @@ class LabelReader:
         for file in [file for file, _ in self._masks(label)] or [label]:
             with opened(file, header_only=True) as path:
                 geometry = read_geometry(path, like=image)
-            self._check_known(geometry, file)
+            self._check_known(geometry.findings, file)
             self._mismatch(geometry, image, file)
 
     def read(self, label: str, image: Geometry) -> tuple[Classes, list[Finding]]:
@@ -156,6 +156,7 @@ class LabelReader:
         self, label: Volume, image: Geometry, file: str
     ) -> tuple[npt.NDArray, list[Finding]]:
         """The label's array on the grid of the image, and what was done to bring it there."""
+        self._check_known(label.findings, file)
         mismatch = self._mismatch(label.geometry, image, file)
         if mismatch is None:
             return turn_like(label, image).array, []
@@ -164,9 +165,9 @@ class LabelReader:
         on_grid = label_on_grid(label, image)
         return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
 
-    def _check_known(self, label: Geometry, file: str) -> None:
+    def _check_known(self, findings: Iterable[Finding], file: str) -> None:
         """Rejects a label whose header leaves its grid open, before it is compared."""
-        for finding in label.findings:
+        for finding in findings:
             if finding.code in CODES and finding.code not in self.checks.accept:
                 detail = how_to_accept(finding.code)
                 raise CaseError(finding.code, finding.reason, file=file, detail=detail)

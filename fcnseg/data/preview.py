@@ -48,13 +48,13 @@ class PreviewCommand:
 
     def run(self) -> None:
         """Writes the page."""
+        check_output_file(self.output)
         check_free([self.output], overwrite=self.overwrite)
         require_extra("tensorflow", "train")
         for name, least in (("count", 1), ("step", 0)):
             if getattr(self, name) < least:
                 rule = f"{name} must be {'at least 1' if least else '0 or more'}"
                 raise InputError(f"{rule}, got {getattr(self, name)}")
-        check_output_file(self.output)
         info = read_dataset_info(self.directory)
         pairs = self._pairs()
         parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]

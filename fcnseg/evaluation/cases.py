@@ -109,11 +109,11 @@ def pair_files(
     Raises:
         InputError: If a folder is missing or holds no volume.
     """
-    by_label = volumes_in(str(labels))
+    by_mask, by_label = list_volumes(masks), volumes_in(str(labels))
     by_image = None if images is None else list_volumes(images)
     return [
         _files_of(case_id, mask, by_label.get(case_id, []), by_image, (labels, images))
-        for case_id, mask in list_volumes(masks).items()
+        for case_id, mask in by_mask.items()
     ]
 
 
@@ -147,7 +147,7 @@ def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None
         checks: What is let through, as in the conversion.
 
     Returns:
-        Truth, mask and image on the grid of the label file.
+        Truth, mask and image on the grid of the mask file.
 
     Raises:
         CaseError: If a file is missing, unreadable or implausible, the mask names other classes,
@@ -186,7 +186,6 @@ def _read_label(
 ) -> tuple[Classes, list[CaseWarning]]:
     label = str(files.label)
     reader = LabelReader(label_map, checks, reference="mask")
-    reader.inspect(label, grid)
     classes, findings = reader.read(label, grid)
     counts = np.bincount(classes.ravel(), minlength=label_map.num_classes)
     findings += find_in_counts(counts[: label_map.num_classes])

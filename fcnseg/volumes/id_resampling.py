@@ -13,6 +13,9 @@ from fcnseg.volumes.shares import BINS
 from fcnseg.volumes.volume import Triple
 
 _SLAB = 16  # slices made at once
+# A new voxel of more old ones along an axis takes one in so many of them: all would not fit into
+# memory where a header has the wrong unit, and half an old voxel is 1 / 32 of a new one.
+_MOST_STEP = 16
 _WEIGHED_AT_ONCE = 2**17  # old voxels around new ones: what floats of them take stays in a cache
 
 Positions = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -74,6 +77,7 @@ def resample_ids(array: npt.NDArray[Any], positions: Positions, steps: Triple) -
     Returns:
         Ids of the same type.
     """
+    array, positions, steps = _thinned(array, positions, steps)
     along_z, along_y, along_x = map(_axis, positions, array.shape, steps)
     ids = np.empty([len(each) for each in positions], array.dtype)
     places, found = [], []
@@ -89,6 +93,28 @@ def resample_ids(array: npt.NDArray[Any], positions: Positions, steps: Triple) -
         borders = _Borders(*map(np.concatenate, zip(*found, strict=True)))
         ids.reshape(-1)[np.concatenate(places)] = _decide(borders)
     return ids
+
+
+def _thinned(
+    array: npt.NDArray[Any], positions: Positions, steps: Triple
+) -> tuple[npt.NDArray[Any], Positions, Triple]:
+    """Leaves out old voxels, evenly about the centre, so that steps are `_MOST_STEP` at most."""
+    strides = [max(1, math.ceil(step / _MOST_STEP)) for step in steps]
+    if max(strides) == 1:
+        return array, positions, steps
+    firsts = [
+        (length - 1) % stride // 2 for length, stride in zip(array.shape, strides, strict=True)
+    ]
+    kept = tuple(slice(first, None, n) for first, n in zip(firsts, strides, strict=True))
+    array = np.ascontiguousarray(array[kept])
+    z, y, x = (
+        np.clip((places - first) / stride, 0, length - 1)
+        for places, first, stride, length in zip(
+            positions, firsts, strides, array.shape, strict=True
+        )
+    )
+    step_z, step_y, step_x = (step / stride for step, stride in zip(steps, strides, strict=True))
+    return array, (z, y, x), (step_z, step_y, step_x)
 
 
 def _axis(positions: npt.NDArray[np.float64], length: int, step: float) -> _Axis:
