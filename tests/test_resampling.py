@@ -117,4 +117,4 @@ def test_a_header_in_metres_takes_no_more_memory_than_the_label():
     voxel = (0.8 / 0.04) ** 3
     assert coarse.array.sum() * voxel == pytest.approx(ball.sum(), rel=0.02)
     centre = np.argwhere(coarse.array).mean(axis=0)
-    np.testing.assert_allclose(centre, (np.array(coarse.shape) - 1) / 2, atol=0.02)
+    np.testing.assert_allclose(centre, (np.array(coarse.shape) - 1) / 2, atol=0.05)
