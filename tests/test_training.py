@@ -254,7 +254,7 @@ def test_command_trains_with_overridden_settings(dataset, tmp_path):
         ),
         (
             ["--loss.level_weights", "1", "0.5"],
-            "error: loss.level_weights must be one number an output, or none, got (1.0, 0.5) for 1",
+            "error: loss.level_weights must be one number an output, or none, got (1.0, 0.5) for 3",
         ),
         (["--model.coarse_input"], "error: model.coarse_input must be false in training"),
         (["--devices", "GPU:7"], "error: devices must be among CPU:0, got GPU:7"),
