@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import logging
 import re
 import signal
@@ -41,6 +42,7 @@ class Command(Protocol):
 
 
 CommandT = TypeVar("CommandT", bound=Command)
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> None:
@@ -99,11 +101,16 @@ def _quiet_when_interrupted() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
+def _was_interrupted(error: BaseException) -> bool:
     """Whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    return _behind(error, KeyboardInterrupt) is not None
+
+
+def _behind(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
+    """The error of a kind that an error was raised from or after, which may be itself."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:
@@ -125,11 +132,27 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
     if "settings" in {field.name for field in dataclasses.fields(command)}:
         options["default"] = _with_settings(command, argv)
     try:
-        parsed = tyro.cli(command, use_underscores=True, **options)
+        with _settings_left_to_us():
+            parsed = tyro.cli(command, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
     _check_local(parsed)
     return parsed
+
+
+@contextlib.contextmanager
+def _settings_left_to_us() -> Iterator[None]:
+    """Raises what pydantic finds in a section of the settings; tyro would print a box and exit."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as stopped:
+        finding = _behind(stopped, pydantic.ValidationError)
+        if finding is not None:
+            raise finding from None
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:

@@ -385,6 +385,9 @@ class Config:
             )
 
 
+_SECTIONS = {type(section).__name__: name for name, section in vars(Config()).items()}
+
+
 def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     """Reads a configuration from a YAML file, or takes a preset by its name.
 
@@ -462,10 +465,12 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def config_error(error: pydantic.ValidationError, *, source: str) -> ConfigError:
-    """The error of a configuration: what was found first, and in which file."""
+    """The error of a configuration or of one of its sections: what was found first, and where."""
     finding = error.errors()[0]
     if finding["type"] != "unexpected_keyword_argument":
-        return ConfigError(f"{first_finding(error)} ({source})")
+        section = _SECTIONS.get(error.title)
+        prefix = "" if section is None else f"{section}." if finding["loc"] else f"{section}: "
+        return ConfigError(f"{prefix}{first_finding(error)} ({source})")
     *sections, name = [str(part) for part in finding["loc"]]
     where = f"key {name!r} in {'.'.join(sections)}" if sections else f"section {name!r}"
     known = ", ".join(_known_keys(sections))

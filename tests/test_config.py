@@ -134,3 +134,23 @@ def test_mistakes_end_with_a_line_and_status_2(capsys, argv, message):
         run_command(ExampleCommand, argv.split())
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--training.epochs 0", "training.epochs: Input should be greater than 0, got 0"),
+        ("--model.dropout 1", "model.dropout: Input should be less than 1, got 1.0"),
+        ("--loss.class_weights 0 0", "loss: loss.class_weights must not be 0 for all"),
+        ("--patches.size 0 4 4", "patches.size.0: Input should be greater than 0, got 0"),
+        ("--patches.size 8 8 8", "inference.overlap must be smaller than patches.size"),
+    ],
+)
+def test_setting_out_of_range_is_one_line_as_from_a_file(capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        run_command(ExampleCommand, ["--name", "a", "--config", "demo", *flags.split()])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.endswith(" (command line)\n")
+    assert error.count("\n") == 1
