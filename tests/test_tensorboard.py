@@ -59,7 +59,7 @@ def test_scalars_are_those_of_the_history(run_dir):
         rows = list(csv.DictReader(file))
     expected = {name for name in rows[0] if name != "epoch"}
     scalars = set(events_of(folder).PluginTagToContent("scalars"))
-    assert scalars == expected | {"learning_rate", "patches_per_second"}
+    assert scalars == expected | {"learning_rate", "patches_per_second", "lost_organs"}
     assert expected >= {"loss", *SCORES, *(f"val_{score}" for score in SCORES)}
     for name in expected:
         values = [float(row[name]) for row in rows]
