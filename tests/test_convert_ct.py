@@ -482,7 +482,7 @@ def argv(cases: Path, output: Path, *more: str) -> list[str]:
         (["--cases", "missing.csv"], "no such file: missing.csv"),
         (["--label_map", "missing.yaml"], "label map missing.yaml cannot be read"),
         (["--output", "nowhere://out"], "cannot list nowhere://out"),
-        (["--output", __file__], f"not a folder: {__file__}"),
+        (["--output", __file__], f"output must be a folder, got the file {__file__}"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_an_exit_status(cases, tmp_path, capsys, flags, message):
