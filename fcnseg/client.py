@@ -90,10 +90,13 @@ class SegmentationClient:
             InputError: If the volume cannot be a CT, or is refused, as for too many voxels.
             ServerError: If there is no answer, or not a mask.
         """
-        canonical = to_canonical(volume)
-        if canonical.array.dtype != np.int16:
-            raise InputError(f"volume must be HU as int16, got {canonical.array.dtype}")
-        Gate(CheckOptions(accept=tuple(accept))).check(volume, case_id="")
+        if volume.array.dtype != np.int16:
+            raise InputError(f"volume must be HU as int16, got {volume.array.dtype}")
+        given = volume.array.view()
+        given.flags.writeable = False  # the caller's: padding becomes air in a copy
+        gate = Gate(CheckOptions(accept=tuple(accept)))
+        checked, _ = gate.check(volume.with_array(given), case_id="")
+        canonical = to_canonical(checked)
         spacing = np.array(canonical.spacing, np.float32)
         outputs = self._predict("segment_volume", {"volume": canonical.array, "spacing": spacing})
         labels = outputs.get("labels")

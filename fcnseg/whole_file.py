@@ -156,13 +156,15 @@ def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Checks that no output is there already, unless it may be replaced.
 
     Args:
-        paths: What a command is going to write.
+        paths: Files that a command is going to write.
         overwrite: Whether the user allows it.
 
     Raises:
-        InputError: If one is there; it names the first.
+        InputError: If one is there, or is a folder, which is never replaced; it names the first.
     """
     for path in paths:
+        if path.is_dir():
+            raise InputError(f"output must be a file, got the folder {path}")
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already: give --overwrite to replace it")
 

@@ -13,8 +13,8 @@ from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import CaseError, explain
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import workbench_table
-from fcnseg.volumes import Volume, case_id_of, write_mask
-from fcnseg.whole_file import check_free, make_folder
+from fcnseg.volumes import Volume, case_id_of, check_nifti_name, write_mask
+from fcnseg.whole_file import check_free, folder_for_output
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,19 @@ class ClientCommand:
     def run(self) -> None:
         """Reads, sends, writes."""
         check_free([self.output], overwrite=self.overwrite)
+        check_nifti_name(self.output)
+        with folder_for_output(self.output.parent):
+            names = self._segment()
+        logger.info("wrote %s with %s", self.output, ", ".join(names))
+
+    def _segment(self) -> tuple[str, ...]:
+        """Writes the mask, and gives the names of its classes."""
         volume = self._read()
         with SegmentationClient(self.server, model_name=self.model_name) as client:
-            info = client.model_info()
+            names = client.model_info().class_names
             mask = client.segment(volume, accept=self.accept)
-        make_folder(self.output.parent, argument="output")
-        names = info.class_names
         write_mask(mask, self.output, like=volume, label_table=workbench_table(names))
-        logger.info("wrote %s with %s", self.output, ", ".join(names))
+        return names
 
     def _read(self) -> Volume:
         """The image, if it can be a CT.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from dicom_series import make_slices
 from dicom_series import write as write_series
 from small_cases import AFFINE, write_case
 
+from fcnseg.errors import InputError
 from fcnseg.volumes import Volume, read_geometry, write_volume
 
 SHAPE = (12, 14, 16)
@@ -118,7 +120,13 @@ def cut(part: str, share: float) -> Spoil:
 
 
 def image_for_label(files: Files) -> None:
-    files.label = files.image
+    """A label on the image's grid: the image itself, but DICOM images are never labels."""
+    if not files.image.is_dir():
+        files.label = files.image
+        return
+    with contextlib.suppress(InputError):  # where headers tell of no grid, no label is looked at
+        grid = read_geometry(files.image)
+        label(np.ones(grid.shape, np.uint8), grid.affine)(files)
 
 
 def from_table(name: str, part: str) -> Spoil:
@@ -556,7 +564,7 @@ OF_CASES = {
         "inspect", "unreadable", "not a readable volume", "label", cut("label", 0.1)
     ),
     "a DICOM series as label": Malformed(
-        "convert", "dicom_not_seg", "one segmentation object", "label", series_as_label
+        "inspect", "dicom_not_seg", "one segmentation object", "label", series_as_label
     ),
     # -- folders of masks
     "a mask is missing": Malformed(

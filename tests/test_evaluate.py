@@ -1,5 +1,7 @@
+import gzip
 import json
 import re
+import struct
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -227,6 +229,23 @@ def test_an_image_that_is_no_ct_is_refused_unless_accepted(data, caplog):
     accepted = {"accept": ("missing_rescale",), "overwrite": True}
     command(data, images=data / "images", **accepted).run()
     assert "case_1: values are" in caplog.text
+
+
+@pytest.mark.parametrize("on_mismatch", ["reject", "trust_image", "resample_label"])
+def test_a_mask_whose_header_leaves_its_grid_open_is_refused_unless_accepted(
+    data, caplog, on_mismatch
+):
+    """Distances are in the mask's mm, and no label on its grid makes them so."""
+    path = data / "masks/case_1.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<2h", content, 252, 0, 0)  # qform_code and sform_code
+    path.write_bytes(gzip.compress(content))
+    told = r"rejected 1 of 2 cases; first: .*\[orientation_unknown\] \(case case_1\)"
+    with pytest.raises(InputError, match=told):
+        command(data, on_mismatch=on_mismatch).run()
+    (data / "labels/case_1.nii.gz").write_bytes(path.read_bytes())
+    command(data, accept=("orientation_unknown",), overwrite=True).run()
+    assert caplog.text.count("[orientation_unknown]") >= 3  # the reject, label and mask
 
 
 def test_ctrl_c_leaves_nothing_half_written(data, monkeypatch):

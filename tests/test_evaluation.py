@@ -245,13 +245,13 @@ def test_the_order_of_axes_does_not_matter(folders, axes):
         write_label(folders / folder, "b", array)
     files = pair_files(folders / "masks", folders / "labels", folders / "images")[0]
     case = read_case(files, LABEL_MAP, CheckOptions(accept=ACCEPTABLE))
-    for name, expected in {
-        "mask": straight.mask.array,
-        "truth": straight.truth.array,
-        "image": drawn("123", "456"),
-    }.items():
-        turned_back = turn_like(getattr(case, name), straight.mask)
-        np.testing.assert_array_equal(turned_back.array, expected)
+    assert case.mask.orientation == axes
+    for part, array in (
+        (case.mask, straight.mask.array),
+        (case.truth, straight.truth.array),
+        (case.image, drawn("123", "456")),
+    ):
+        np.testing.assert_array_equal(turn_like(part, straight.mask).array, array)
     assert case.scores(TOLERANCES_MM) == straight.scores(TOLERANCES_MM)
 
 

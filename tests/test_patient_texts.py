@@ -144,7 +144,7 @@ def test_the_mask_of_a_served_model_has_no_text_of_headers(case, monkeypatch):
         def model_info(self):
             return type("Info", (), {"class_names": ("background", "liver")})
 
-        def segment(self, volume):
+        def segment(self, volume, *, accept):
             return np.ones(volume.shape, np.uint8)
 
     def connect(server, model_name):

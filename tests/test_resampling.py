@@ -92,6 +92,15 @@ def test_grids_share_their_centre():
     np.testing.assert_allclose(*centres, atol=1e-9)
 
 
+def test_a_step_beyond_the_whole_volume_weighs_no_more_than_its_voxels():
+    """As where a header in metres is accepted: thousands of old voxels, had the grid so many."""
+    label = Volume(np.ones((5, 6, 7), np.uint8), affine_of((0.002, 0.001, 0.001)))
+    label.array[0] = 2
+    resampled = resample_label(label, (2.0, 3.0, 4.0))
+    assert resampled.array.tolist() in ([[[1]]], [[[2]]])
+    assert resampled.spacing == pytest.approx((2.0, 3.0, 4.0))
+
+
 def test_same_spacing_gives_the_same_volume():
     volume = Volume(np.zeros((3, 3, 3), np.int16), affine_of((2.0, 0.8, 0.8)))
     assert resample_image(volume, (2.0, 0.80001, 0.8)) is volume

@@ -647,6 +647,47 @@ def test_client_refuses_what_the_conversion_refuses(tmp_path):
     assert not (tmp_path / "mask.nii.gz").exists()
 
 
+PADDED = np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
+PADDED[..., :9] = -3024
+
+
+def test_client_sends_padding_as_air_and_leaves_the_volume_as_it_is(monkeypatch):
+    volume = Volume(PADDED.copy(), np.diag([-2.5, 2.5, 2.5, 1.0]))
+    sent = []
+    monkeypatch.setattr(
+        SegmentationClient, "_predict", lambda self, name, inputs: sent.append(inputs) or {}
+    )
+    for writeable in (True, False):
+        volume.array.flags.writeable = writeable
+        with pytest.raises(ServerError, match="gave no mask"):
+            SegmentationClient("127.0.0.1:1").segment(volume)
+    for inputs in sent:
+        np.testing.assert_array_equal(inputs["volume"][..., ::-1], np.maximum(PADDED, -1024))
+    np.testing.assert_array_equal(volume.array, PADDED)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("mask.mha", "must be written to a .nii or .nii.gz file"),
+        ("file/below/mask.nii", "output must be a folder that can be written to"),
+        ("file/mask.nii", "output must be a folder, got the file"),
+        ("folder", "output must be a file, got the folder"),
+    ],
+)
+def test_client_checks_its_output_before_anything_is_sent(tmp_path, output, message):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    write_volume(Volume(PADDED, np.diag([2.5, 2.5, 2.5, 1.0])), tmp_path / "ct.nii.gz")
+    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / output)
+    with pytest.raises(InputError, match=message):
+        command.run()
+    good = dataclasses.replace(command, output=tmp_path / "new" / "mask.nii.gz")
+    with pytest.raises(ServerError, match="no server"):
+        good.run()
+    assert not good.output.parent.exists()
+
+
 CUBE = np.zeros((4, 4, 4), np.int16)
 MM = np.full(3, 2, np.float32)
 BAD_INPUTS = [

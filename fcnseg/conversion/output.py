@@ -212,12 +212,7 @@ class Output:
                 f"--resume goes on with an interrupted job, and {self.folder} holds none:"
                 " --overwrite deletes what an earlier run left there"
             )
-        try:
-            then = dict(json.loads(files.read_text(path)))
-        except (TypeError, ValueError) as error:
-            raise DatasetError(
-                f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
-            ) from error
+        then = _read_job(path, files.read_text(path))
         differs = _difference(then, json.loads(self.job))
         if differs:
             raise DatasetError(
@@ -236,9 +231,10 @@ class Output:
 
     def _finished_job(self) -> dict[str, Any]:
         """What the finished dataset was made of; a new version of fcnseg is no other job."""
-        text = files.read_text(files.join(self.folder, COMPLETED_FILE))
+        marker = files.join(self.folder, COMPLETED_FILE)
+        text = files.read_text(marker)
         if text:
-            job: dict[str, Any] = json.loads(text)
+            job = _read_job(marker, text)
             return {name: value for name, value in job.items() if name != "fcnseg"}
         # Markers were empty once; then the manifest tells of some settings.
         info = DatasetInfo.from_json(files.read_text(files.join(self.folder, INFO_FILE)))
@@ -276,13 +272,31 @@ def job_text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, indent=1)
 
 
-def _difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+def _read_job(path: str, text: str) -> dict[str, Any]:
+    """What a file says of the job that wrote it.
+
+    Raises:
+        DatasetError: If it is not whole, as after a loss of power.
+    """
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
+        ) from error
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any], *, within: str = "") -> str | None:
     """The first setting that differs, with both values; None where none does."""
     for name in sorted(then.keys() | now.keys()):
-        if then.get(name) != now.get(name):
-            if name == "cases":
-                return "cases: others were listed, or other files, patients or splits, than are"
-            return f"{name} was {_short(then.get(name))} and is {_short(now.get(name))}"
+        before, after = then.get(name), now.get(name)
+        if before == after:
+            continue
+        if name == "cases":
+            return "cases: others were listed, or other files, patients or splits, than are"
+        if isinstance(before, dict) and isinstance(after, dict):
+            return _difference(before, after, within=f"{within}{name}.")
+        return f"{within}{name} was {_short(before)} and is {_short(after)}"
     return None
 
 

@@ -109,7 +109,8 @@ def pair_files(
     Raises:
         InputError: If a folder is missing or holds no volume.
     """
-    by_mask, by_label = list_volumes(masks), volumes_in(str(labels))
+    by_mask = list_volumes(masks)
+    by_label = volumes_in(str(labels))
     by_image = None if images is None else list_volumes(images)
     return [
         _files_of(case_id, mask, by_label.get(case_id, []), by_image, (labels, images))
@@ -156,8 +157,9 @@ def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None
     checks = checks or CheckOptions()
     if files.wrong is not None:
         raise CaseError(files.wrong.code, files.wrong.reason, file=str(files.mask))
-    mask = _read_mask(files.mask, label_map.class_names)
-    label, warnings = _read_label(files, label_map, mask.geometry, checks)
+    mask, warnings = _read_mask(files, label_map.class_names, checks)
+    label, odd = _read_label(files, label_map, mask.geometry, checks)
+    warnings += odd
     image = None
     if files.image is not None:
         image, odd = _read_image(files, mask.geometry, checks)
@@ -173,12 +175,17 @@ def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None
     )
 
 
-def _read_mask(path: Path, class_names: Sequence[str]) -> Volume:
+def _read_mask(
+    files: CaseFiles, class_names: Sequence[str], checks: CheckOptions
+) -> tuple[Volume, list[CaseWarning]]:
     """The mask as indices of these classes."""
+    path = files.mask
     with opened(str(path)):
         mask = read_label(path)
+        warnings = Gate(checks).judge(mask.findings, case_id=files.case_id, file=str(path))
         names = read_class_names(path, mask.header)
-        return mask.with_array(label_map_of_mask(path, names, class_names).apply(mask.array))
+        label_map = label_map_of_mask(path, names, class_names)
+        return mask.with_array(label_map.apply(mask.array)), warnings
 
 
 def _read_label(

@@ -63,8 +63,9 @@ class Tally(NamedTuple):
 
 def axis(positions: tf.Tensor, n_in: tf.Tensor, step: tf.Tensor) -> Axis:
     """The old voxels around new ones at positions float64 (n_out,), along one axis."""
-    taps = tf.range(shares.count_taps(step, xp=tf))
-    found = shares.axis_taps(positions, taps, tf.cast(n_in, tf.float64), step, xp=tf)
+    n_in = tf.cast(n_in, tf.float64)
+    taps = tf.range(shares.count_taps(step, n_in, xp=tf))
+    found = shares.axis_taps(positions, taps, n_in, step, xp=tf)
     return Axis(tf.cast(found.index, tf.int32), tf.cast(found.weight, tf.float32))
 
 

@@ -8,7 +8,7 @@ from fcnseg.volumes.dicom import Series, list_series
 from fcnseg.volumes.digest import image_digest
 from fcnseg.volumes.files import case_id_of, list_images, list_volumes, pair_by_name
 from fcnseg.volumes.label_map import LabelMap
-from fcnseg.volumes.nifti import write_mask, write_parts, write_volume
+from fcnseg.volumes.nifti import check_nifti_name, write_mask, write_parts, write_volume
 from fcnseg.volumes.orientation import (
     check_same_voxels,
     from_canonical,
@@ -28,6 +28,7 @@ __all__ = [
     "Series",
     "Volume",
     "case_id_of",
+    "check_nifti_name",
     "check_same_grid",
     "check_same_voxels",
     "from_canonical",

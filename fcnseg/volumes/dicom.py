@@ -58,10 +58,15 @@ def list_series(path: str) -> list[Series]:
 def read_geometry(
     path: str, *, series_uid: str | None = None, like: Geometry | None = None
 ) -> Geometry:
-    """The grid of a CT series, or of a segmentation where there is no CT, from headers alone."""
+    """The grid of a CT series, or of a segmentation where there is no CT, from headers alone.
+
+    With the grid of an image, it is that of a label, which only a segmentation can be.
+    """
+    if like is not None:
+        return dicom_seg.read_geometry(path, like=like)
     headers = read_headers(find_files(path))
     if dicom_seg.segmentations(headers) and not any(header.is_ct for header in headers):
-        return dicom_seg.read_geometry(path, like=like)
+        return dicom_seg.read_geometry(path)
     series, _ = _choose(_list_series(headers, path), path, series_uid)
     return _stack(series, path)[1]
 

@@ -118,13 +118,12 @@ def _thinned(
 
 
 def _axis(positions: npt.NDArray[np.float64], length: int, step: float) -> _Axis:
-    taps = int(shares.count_taps(step, xp=np))
+    taps = int(shares.count_taps(step, length, xp=np))
     index, weight = shares.axis_taps(
         positions, np.arange(taps, dtype=np.float64), length, step, xp=np
     )
-    window = min(taps, length)
-    start = np.minimum(index[:, 0], length - window).astype(np.intp)
-    return _Axis(index.astype(np.intp), weight.astype(np.float32), start, window)
+    index = index.astype(np.intp)
+    return _Axis(index, weight.astype(np.float32), index[:, 0], taps)
 
 
 def _copy(

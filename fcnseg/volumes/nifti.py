@@ -213,8 +213,17 @@ def _reading_voxels(path: str) -> Iterator[None]:
         raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
 
 
-def _save(image: nib.Nifti1Image, path: Path) -> None:
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+def check_nifti_name(path: PathLike) -> None:
+    """Checks, before there is anything to write, that a path has the name of a NIfTI file.
+
+    Raises:
+        InputError: If not.
+    """
+    if not os.fspath(path).lower().endswith(NIFTI_SUFFIXES):
         raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
+
+
+def _save(image: nib.Nifti1Image, path: Path) -> None:
+    check_nifti_name(path)
     with written_whole(path) as unfinished:
         nib.save(image, unfinished)

@@ -97,7 +97,7 @@ class NiftiHeader:
         if sform:
             affine = self.raw.get_sform().astype(np.float64)
         elif qform:
-            affine = self._qform()
+            affine = self._qform(self._steps())
         else:
             affine = np.diag([*self._steps(), 1.0])  # method 1 of the standard: x = pixdim * i
         check_affine(affine, what=self.path)
@@ -144,10 +144,10 @@ class NiftiHeader:
         sizes = np.abs(self.raw["pixdim"][1:4].astype(np.float64))
         return np.where(np.isfinite(sizes) & (sizes > 0), sizes, 1.0)
 
-    def _qform(self) -> npt.NDArray[np.float64]:
-        """The qform with these steps."""
+    def _qform(self, steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The qform with steps (x, y, z) in mm."""
         header = self.raw.copy()
-        header["pixdim"][1:4] = self._steps()
+        header["pixdim"][1:4] = steps
         header["pixdim"][0] = 1 if header["pixdim"][0] >= 0 else -1
         try:
             return np.asarray(header.get_qform(), np.float64)
@@ -186,8 +186,13 @@ class NiftiHeader:
             )
 
     def _check_forms_agree(self, shape: Shape, sform: npt.NDArray[np.float64]) -> None:
-        """Checks that both forms mean one grid: programs differ in which they take."""
-        one, other = (Geometry(shape, form).corners_mm() for form in (self._qform(), sform))
+        """Checks that both forms mean one grid: programs differ in which they take.
+
+        Where pixdim says no steps, the qform has those of the sform, which are taken.
+        """
+        lengths = np.linalg.norm(sform[:3, :3], axis=0)
+        qform = self._qform(lengths if self._unknown_spacing() else self._steps())
+        one, other = (Geometry(shape, form).corners_mm() for form in (qform, sform))
         distance = float(np.linalg.norm(one - other, axis=1).max())
         if not distance <= _TOLERANCE_MM:
             raise GeometryError(

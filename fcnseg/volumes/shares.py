@@ -35,7 +35,7 @@ class Taps(NamedTuple):
 
     Attributes:
         index: Of the old voxels, float64 (n_out, taps).
-        weight: Theirs, as in `linear_matrix`, float64 (n_out, taps); 0 for a tap off the grid.
+        weight: Theirs, as in `linear_matrix`, float64 (n_out, taps).
     """
 
     index: Any
@@ -86,14 +86,15 @@ class Parting(NamedTuple):
     portion: Any
 
 
-def count_taps(step: Any, *, xp: ModuleType) -> Any:
+def count_taps(step: Any, n_in: Any, *, xp: ModuleType) -> Any:
     """The most voxels of the old grid that have a weight in one of the new, along one axis.
 
     Args:
         step: New spacing over old spacing, float64.
+        n_in: Voxels of the old grid, float64.
         xp: numpy or tensorflow.
     """
-    return -xp.floor(_CERTAIN - 2 * xp.maximum(step, 1.0))
+    return xp.minimum(-xp.floor(_CERTAIN - 2 * xp.maximum(step, 1.0)), n_in)
 
 
 def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: ModuleType) -> Taps:
@@ -107,11 +108,11 @@ def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: Modul
         xp: numpy or tensorflow.
     """
     reach = xp.maximum(step, 1.0)
-    index = (xp.floor(positions - reach) + 1)[:, None] + tap_index[None, :]
-    inside = xp.minimum(xp.maximum(index, 0.0), n_in - 1)
+    last_start = n_in - count_taps(step, n_in, xp=xp)
+    start = xp.minimum(xp.maximum(xp.floor(positions - reach) + 1, 0.0), last_start)
+    index = start[:, None] + tap_index[None, :]
     weight = xp.maximum(1 - xp.abs(positions[:, None] - index) / reach, 0.0)
-    weight = xp.where(index == inside, weight, 0.0)
-    return Taps(inside, weight / xp.einsum("ot->o", weight)[:, None])
+    return Taps(index, weight / xp.einsum("ot->o", weight)[:, None])
 
 
 def tie_breaks(z: Any, y: Any, x: Any, *, xp: ModuleType) -> Any:
