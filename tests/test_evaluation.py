@@ -465,6 +465,15 @@ def test_picture_of_an_empty_case_is_drawn(tmp_path):
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("shape", [(1, 20, 30), (10, 1, 30), (10, 20, 1), (2, 20, 30)])
+def test_picture_of_a_thin_volume_is_drawn(tmp_path, shape):
+    organ = Volume(np.zeros(shape, dtype=np.uint8), AFFINE)
+    organ.array[: shape[0] // 2 + 1, : shape[1] // 2 + 1, : shape[2] // 2 + 1] = 1
+    case = Case("thin", truth=organ, mask=organ)
+    write_picture(case, tmp_path / "thin.png", case.scores(TOLERANCES_MM))
+    assert (tmp_path / "thin.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_organs_of_the_paper_have_colours_of_their_own():
     assert len({organ_colour(index) for index in range(1, 8)}) == 7
     assert organ_colour(1) == organ_colour(15)  # the palette has 14

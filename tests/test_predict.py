@@ -137,6 +137,15 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     assert "left out: 1 cases" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"made_with": 3}', bytes(300)], ids=len)
+def test_resume_makes_again_what_a_disk_has_lost(run_dir, done, tmp_path, content):
+    masks = shutil.copytree(done / "masks", tmp_path / "masks")
+    whole = (masks / "one.json").read_bytes()
+    (masks / "one.json").write_bytes(content)
+    PredictCommand((run_dir,), done / "images", masks, resume=True, accept=CROP).run()
+    assert (masks / "one.json").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("changes", "finding"),
     [

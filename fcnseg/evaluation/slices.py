@@ -122,6 +122,8 @@ def profiles_of(voxels: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:
 
 
 def _outline(axes: Axes, classes: npt.NDArray[Any], line: Mapping[str, Any]) -> None:
+    if min(classes.shape) < 2:  # a line of voxels, of a volume of one slice, has no outline
+        return
     sizes = np.bincount(classes.ravel())
     for index in np.argsort(-sizes, kind="stable"):  # a vessel in the liver lies on top
         if index > 0 and 0 < sizes[index] < classes.size:

@@ -60,9 +60,12 @@ class Case:
         return self.output / "probabilities" / self.case_id
 
     def is_whole(self) -> bool:
-        """Whether all files of the case are there; each is written whole or not at all."""
+        """Whether all files of the case are there; each is written whole or not at all.
+
+        A disk may lose what was in a file: a case whose volumes cannot be read is not whole.
+        """
         files = [self.mask, self.volumes, *[self.probabilities] * self.with_probabilities]
-        return all(path.exists() for path in files)
+        return all(path.exists() for path in files) and bool(self._told())
 
     def clear(self) -> None:
         """Takes away old files: beside new ones they would make two networks a whole."""
@@ -80,8 +83,17 @@ class Case:
 
     def made_with(self) -> dict[str, Any]:
         """What the files were made with, as `CasePredictor` has it."""
-        content = json.loads(self.volumes.read_text(encoding="utf-8"))
-        return dict(content.get("made_with", {}))
+        return dict(self._told().get("made_with", {}))
+
+    def _told(self) -> dict[str, Any]:
+        """What the file of volumes tells; nothing if it is not as it was written."""
+        try:
+            content = json.loads(self.volumes.read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
+        is_ours = isinstance(content, dict) and isinstance(content.get("volumes_ml"), dict)
+        is_ours = is_ours and isinstance(content.get("made_with", {}), dict)
+        return dict(content) if is_ours else {}
 
 
 @dataclasses.dataclass(frozen=True)
