@@ -284,6 +284,10 @@ class AugmentationConfig:
         return self.intensity_probability > 0 and changed
 
 
+# Adam's first steps go by gradients of a network that knows nothing yet (docs/decisions/0019).
+_WARM_UP_STEPS = 50
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """How the network is trained."""
@@ -302,8 +306,9 @@ class TrainingConfig:
     """Largest norm of the gradient of all weights together; 0 leaves it as it is."""
     schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
     """How the step size falls: along half a cosine or a power to 0 at the end, or in steps."""
-    warm_up_steps: NonNegativeInt = 0
-    """Steps in which the step size first rises from near 0."""
+    warm_up_steps: NonNegativeInt | None = None
+    """Steps in which the learning rate first rises from near 0; by default 50, or a tenth of a run
+    of fewer than 500 steps."""
     poly_power: PositiveFloat = 0.9
     """Of the schedule poly; nnU-Net's."""
     step_at: tuple[Fraction, ...] = (0.5, 0.75)
@@ -338,11 +343,18 @@ class TrainingConfig:
                 "step_at must be growing parts of the run, each above 0 and below 1,"
                 f" got {self.step_at}"
             )
-        if self.warm_up_steps >= self.epochs * self.steps_per_epoch:
+        if self.warm_up >= self.epochs * self.steps_per_epoch:
             raise ValueError(
                 f"warm_up_steps must be fewer than the steps of the run,"
                 f" {self.epochs * self.steps_per_epoch}, got {self.warm_up_steps}"
             )
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of the warm-up, also where `warm_up_steps` leaves them open."""
+        if self.warm_up_steps is not None:
+            return self.warm_up_steps
+        return min(_WARM_UP_STEPS, self.epochs * self.steps_per_epoch // 10)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)

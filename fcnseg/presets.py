@@ -105,7 +105,6 @@ PRESETS: dict[str, Config] = {
             epochs=15,
             steps_per_epoch=50,
             learning_rate=5e-3,
-            warm_up_steps=50,
             validate_every=5,
         ),
         inference=InferenceConfig(overlap=(12, 12, 12), batch_size=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import typing
 
@@ -23,6 +24,7 @@ from fcnseg.training.training import weights_digest
 
 def settings(**changes):
     plain = {"epochs": 10, "steps_per_epoch": 10, "learning_rate": 0.5, "schedule": "constant"}
+    plain["warm_up_steps"] = 0
     return TrainingConfig(**{**plain, **changes})
 
 
@@ -54,6 +56,13 @@ def test_step_size_falls_in_a_run_of_few_steps():
     assert [rate_at(schedule, step) for step in range(4)] == pytest.approx([0.05, *[5e-4] * 3])
     schedule = make_schedule(settings(schedule="step", epochs=1, steps_per_epoch=1, step_at=(0.1,)))
     assert rate_at(schedule, 0) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(4, 0), (20, 2), (499, 49), (500, 50), (9999, 50)])
+def test_warm_up_is_a_tenth_of_a_short_run_unless_given(steps, warm_up):
+    config = TrainingConfig(epochs=1, steps_per_epoch=steps)
+    assert config.warm_up == warm_up
+    assert dataclasses.replace(config, warm_up_steps=3).warm_up == 3
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -14,7 +14,7 @@ from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, Training
 from fcnseg.data import Fold
 from fcnseg.errors import DatasetError
 from fcnseg.training import read_run, train
-from fcnseg.training.dataset import check_dataset
+from fcnseg.training.dataset import check_dataset, check_each_organ
 from fcnseg.training.organs import LostOrgans, TrainingOrgan, check_organs
 
 ORGANS = (TrainingOrgan("liver", 9, 80_000), TrainingOrgan("gallbladder", 9, 1_200))
@@ -104,22 +104,22 @@ def livers_alone(folder):
 def test_organ_without_a_voxel_in_training_is_refused(tmp_path):
     data = livers_alone(tmp_path / "data")
     with pytest.raises(DatasetError, match=r"the training cases of .* have no voxel of spleen"):
-        check_dataset(data)
-    check_dataset(data, ignore_label=2)  # counts nowhere
+        check_each_organ(data, check_dataset(data))
+    check_each_organ(data, check_dataset(data), ignore_label=2)  # counts nowhere
 
 
 def test_fold_without_a_voxel_of_an_organ_is_refused(dataset_with_one_spleen):
     data, patient = dataset_with_one_spleen
-    refused = 0
+    refused, info = 0, check_dataset(data)
     for number in range(2):
         fold = Fold(number, 2)
         validating = fold.validating([f"case_{seed}" for seed in range(4)], seed=0)
         if patient in validating:
             refused += 1
             with pytest.raises(DatasetError, match=rf"fold {number} of 2 of .* voxel of spleen"):
-                check_dataset(data, fold=fold)
+                check_each_organ(data, info, fold=fold)
         else:
-            check_dataset(data, fold=fold)
+            check_each_organ(data, info, fold=fold)
     assert refused == 1
 
 

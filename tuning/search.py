@@ -23,7 +23,7 @@ from rich.table import Table
 from fcnseg.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
-from fcnseg.training import TrainingStoppedError, check_dataset, train
+from fcnseg.training import TrainingStoppedError, check_dataset, check_each_organ, train
 from fcnseg.whole_file import make_folder, write_whole
 from tuning.space import SearchSpace
 
@@ -171,7 +171,8 @@ class SearchCommand:
             raise InputError(f"max_trials must be at least 1, got {self.max_trials}")
         space = SearchSpace.read(self.space)
         space.check(self.settings)
-        check_dataset(self.data)
+        info = check_dataset(self.data)
+        check_each_organ(self.data, info, ignore_label=self.settings.loss.ignore_label)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
         make_folder(self.output, argument="output")

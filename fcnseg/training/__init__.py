@@ -1,7 +1,7 @@
 """Training, and the folder that a run leaves."""
 
 from fcnseg.run_folder import RunManifest, read_run
-from fcnseg.training.dataset import check_dataset
+from fcnseg.training.dataset import check_dataset, check_each_organ
 from fcnseg.training.loop import LossError
 from fcnseg.training.stopping import TrainingStoppedError
 from fcnseg.training.training import TrainingResult, train
@@ -12,6 +12,7 @@ __all__ = [
     "TrainingResult",
     "TrainingStoppedError",
     "check_dataset",
+    "check_each_organ",
     "read_run",
     "train",
 ]

@@ -13,33 +13,47 @@ from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
 from fcnseg.training.organs import TrainingOrgan, check_organs, count_organs
 
 
-def check_dataset(
-    data: str | os.PathLike[str], *, fold: Fold | None = None, ignore_label: int | None = None
-) -> DatasetInfo:
+def check_dataset(data: str | os.PathLike[str], *, fold: Fold | None = None) -> DatasetInfo:
     """Reads the manifest of a dataset that can be trained and validated on.
-
-    Organs in few training cases are warned of.
 
     Args:
         data: Its folder.
         fold: Deals the cases for training and for validation anew.
-        ignore_label: Class index of voxels that count nowhere, which need not be there.
 
     Raises:
         DatasetError: If the dataset is missing or unfinished, what is for training or for
-            validation has no cases or no organ, an organ has no voxel in what is for training, or
-            there are fewer patients than folds.
+            validation has no cases or no organ, or there are fewer patients than folds.
     """
     info = read_dataset_info(data)
     if fold is None:
         _check_splits(data, info)
     else:
         _check_fold(data, info, fold)
+    return info
+
+
+def check_each_organ(
+    data: str | os.PathLike[str],
+    info: DatasetInfo,
+    *,
+    fold: Fold | None = None,
+    ignore_label: int | None = None,
+) -> None:
+    """Checks that training sees each organ; those in few training cases are warned of.
+
+    Args:
+        data: Folder of a finished dataset.
+        info: Its manifest.
+        fold: Deals the cases for training and for validation again.
+        ignore_label: Class index of voxels that count nowhere, which need not be there.
+
+    Raises:
+        DatasetError: If an organ has no voxel in the cases that train.
+    """
     organs = organs_to_learn(data, info, fold=fold)
     counted = [organ for k, organ in enumerate(organs, start=1) if k != ignore_label]
     of_fold = "" if fold is None else f" of fold {fold}"
     check_organs(counted, source=f"the training cases{of_fold} of {data}")
-    return info
 
 
 def _check_splits(data: str | os.PathLike[str], info: DatasetInfo) -> None:

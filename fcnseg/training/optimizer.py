@@ -36,7 +36,7 @@ def make_schedule(
     settings: TrainingConfig,
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The step size at each step: the warm-up, then the named schedule to the end of the run."""
-    steps = settings.epochs * settings.steps_per_epoch - settings.warm_up_steps
+    steps = settings.epochs * settings.steps_per_epoch - settings.warm_up
     schedules = keras.optimizers.schedules
     rate = settings.learning_rate
     schedule: Any = rate
@@ -52,7 +52,7 @@ def make_schedule(
         lowered = [sum(step <= begin for step in first) for begin in (0, *(n + 1 for n in last))]
         rates = [rate * settings.step_factor**count for count in lowered]
         schedule = schedules.PiecewiseConstantDecay(last, rates) if last else rates[0]
-    return WarmUp(schedule, settings.warm_up_steps) if settings.warm_up_steps else schedule
+    return WarmUp(schedule, settings.warm_up) if settings.warm_up else schedule
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")

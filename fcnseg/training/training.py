@@ -32,7 +32,7 @@ from fcnseg.run_folder import (
 )
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
-from fcnseg.training.dataset import check_dataset
+from fcnseg.training.dataset import check_dataset, check_each_organ
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.origin import Origin, identity_of
@@ -98,8 +98,9 @@ def train(
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
-    info = check_dataset(data, fold=fold, ignore_label=config.loss.ignore_label)
+    info = check_dataset(data, fold=fold)
     check_settings(config, info, fold=fold, devices=devices)
+    check_each_organ(data, info, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
     check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
     folder = make_run_folder(run_dir, config, resume=resume)
