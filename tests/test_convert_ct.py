@@ -371,7 +371,10 @@ FEWER = "fewer.csv"
 OTHER_JOBS = {
     "spacing_mm": ({"spacing_mm": (20.0, 20.0, 20.0)}, r"spacing_mm was \[10.0, 7.5, 7.5\] and is"),
     "split_seed": ({"split_seed": 7}, "split_seed was 0 and is 7 now"),
-    "accept": ({"accept": ("label_empty",)}, r'checks.accept was \[\] and is \["label_empty"\] now'),
+    "accept": (
+        {"accept": ("label_empty",)},
+        r'checks.accept was \[\] and is \["label_empty"\] now',
+    ),
     "label_map": ({"label_map": "other.yaml"}, "label_map was .*liver.* and is .*spleen"),
     "cases": ({"cases": FEWER}, "cases: others were listed"),
     "images_only": ({"images_only": True}, "(cases|images_only)"),
@@ -422,7 +425,9 @@ def test_a_marker_that_is_not_whole_says_what_to_do(finished, tmp_path, content)
     cases, output = finished
     broken = shutil.copytree(output, tmp_path / "broken")
     (broken / "COMPLETED").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"not a whole note of a job: .*COMPLETED: .*--overwrite"):
+    with pytest.raises(
+        DatasetError, match=r"not a whole note of a job: .*COMPLETED: .*--overwrite"
+    ):
         command(cases, broken).run()
 
 

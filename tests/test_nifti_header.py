@@ -65,9 +65,7 @@ HEADERS = {
     "sizes of 0 beside sform": Told(
         {"qform_code": 0, "pixdim": sizes(0, 0, 0)}, AFFINE, ("spacing_unknown",)
     ),
-    "sizes of 0 beside both forms": Told(
-        {"pixdim": sizes(0, 0, 0)}, AFFINE, ("spacing_unknown",)
-    ),
+    "sizes of 0 beside both forms": Told({"pixdim": sizes(0, 0, 0)}, AFFINE, ("spacing_unknown",)),
     "one size of NaN beside both forms": Told(
         {"pixdim": sizes(2, np.nan, 4)}, AFFINE, ("spacing_unknown",)
     ),

@@ -312,7 +312,9 @@ def test_what_is_accepted_is_segmented_with_a_warning(run_dir, tmp_path, caplog)
 
 
 def test_codes_that_cannot_be_accepted_are_refused(run_dir, images, tmp_path):
-    with pytest.raises(InputError, match="accept must be of .*spacing_implausible.*got file_missing"):
+    with pytest.raises(
+        InputError, match="accept must be of .*spacing_implausible.*got file_missing"
+    ):
         PredictCommand((run_dir,), images, tmp_path / "masks", accept=("file_missing",)).run()
     assert not (tmp_path / "masks").exists()
 
