@@ -71,7 +71,7 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     folder = arguments.output / f"{isa}_{seed}"
     result = folder / "result.json"
     if result.exists():
-        return json.loads(result.read_text())  # type: ignore[no-any-return]
+        return json.loads(result.read_text())
     environment = {"off": {"TF_ENABLE_ONEDNN_OPTS": "0"}, "all": {}}.get(
         isa, {"ONEDNN_MAX_CPU_ISA": isa}
     )

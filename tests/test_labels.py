@@ -370,6 +370,21 @@ def test_a_coarser_or_finer_grid_moves_nothing(turn, noise):
         assert volume == pytest.approx(ball(fine, radius=12).sum(), rel=0.01)
 
 
+@pytest.mark.parametrize("noise", [-1e-8, 0, 1e-8])
+def test_an_oblique_grid_moves_nothing(noise):
+    """Turned in the plane, with every other slice half way between two of the label's."""
+    fine = centred((40, 40, 40), (1.0 + noise, 1.0, 1.0), (1, 1, 1))
+    straight = centred((79, 40, 40), (0.5, 1.0, 1.0), (1, 1, 1))
+    sine, cosine = np.sin(np.radians(3)), np.cos(np.radians(3))
+    turn = nib.affines.from_matvec([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    other = Geometry(straight.shape, turn @ straight.affine)
+    there = label_on_grid(Volume(ball(fine, radius=12), fine.affine), other)
+    centre = np.argwhere(there.array)[:, ::-1].mean(axis=0)
+    assert np.abs(nib.affines.apply_affine(other.affine, centre)).max() < 0.05  # mm
+    volume = there.array.sum() * np.prod(other.spacing)
+    assert volume == pytest.approx(ball(fine, radius=12).sum(), rel=0.01)
+
+
 def centred(shape, spacing, turn) -> Geometry:
     """A grid (z, y, x) around the patient's origin, of which axes are flipped."""
     matrix = np.diag(np.multiply(spacing, turn)[::-1])

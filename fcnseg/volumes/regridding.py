@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -9,6 +11,7 @@ from scipy import ndimage
 from fcnseg.volumes.id_resampling import resample_ids
 from fcnseg.volumes.volume import Geometry, Volume
 
+_ASIDE = 1e-6  # voxels by which a place is moved to take the lower or the upper of two
 _STRAIGHT = 0.01  # voxels by which axes may part from each other over the whole grid
 
 
@@ -16,7 +19,7 @@ def label_on_grid(label: Volume, grid: Geometry) -> Volume:
     """Brings a label to any other grid by world coordinates.
 
     Along the same axes, flipped or not, classes keep place and volume as in `resample_label`. On an
-    oblique grid each voxel takes the nearest of the label: hardly any lies half way between two.
+    oblique grid each voxel takes the nearest of the label.
     Where the label does not reach, the result is 0.
 
     Args:
@@ -43,7 +46,9 @@ def label_on_grid(label: Volume, grid: Geometry) -> Volume:
 def nearest_on_grid(label: Volume, grid: Geometry) -> Volume:
     """Brings a label to any other grid, each voxel taking the nearest of the label.
 
-    Memory holds the label and the result. Where the label does not reach, the result is 0.
+    Half way between two voxels, neighbours take the one and the other in turn, so that organs stay
+    in place. Memory holds the label and two results. Where the label does not reach, the result is
+    0.
 
     Args:
         label: Class indices (z, y, x).
@@ -53,16 +58,22 @@ def nearest_on_grid(label: Volume, grid: Geometry) -> Volume:
         Indices of the same type on that grid.
     """
     to_label = np.linalg.inv(label.affine) @ grid.affine  # index (x, y, z) on the grid to label's
-    array = ndimage.affine_transform(
-        label.array,
-        to_label[:3, :3][::-1, ::-1],  # (z, y, x), as the array's axes
-        to_label[:3, 3][::-1],
-        output_shape=grid.shape,
-        order=0,
-        mode="grid-constant",  # a voxel reaches half a voxel beyond its centre, also the outermost
-        cval=0,
+    lower, upper = (
+        ndimage.affine_transform(
+            label.array,
+            to_label[:3, :3][::-1, ::-1],  # (z, y, x), as the array's axes
+            to_label[:3, 3][::-1] + aside,
+            output_shape=grid.shape,
+            order=0,
+            mode="grid-constant",  # a voxel reaches half a voxel beyond its centre
+            cval=0,
+        )
+        for aside in (-_ASIDE, _ASIDE)
     )
-    return Volume(array, grid.affine)
+    for z, y, x in itertools.product(range(2), repeat=3):
+        if (z + y + x) % 2:
+            lower[z::2, y::2, x::2] = upper[z::2, y::2, x::2]
+    return Volume(lower, grid.affine)
 
 
 def _along_axes(
