@@ -104,7 +104,7 @@ class EvaluateCommand:
                 reported.
         """
         written = [self.output / name for name in (JSON_FILE, HTML_FILE, CSV_FILE)]
-        check_free([*written, self.output / PICTURES], overwrite=self.overwrite)
+        check_free(written, overwrite=self.overwrite, folders=[self.output / PICTURES])
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
         for module in ("matplotlib", "surface_distance"):

@@ -152,19 +152,23 @@ def check_output_file(path: str | os.PathLike[str], *, argument: str = "output")
         ) from error
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
+def check_free(paths: Iterable[Path], *, overwrite: bool, folders: Iterable[Path] = ()) -> None:
     """Checks that no output is there already, unless it may be replaced.
 
     Args:
         paths: Files that a command is going to write.
         overwrite: Whether the user allows it.
+        folders: Folders that it is going to write.
 
     Raises:
-        InputError: If one is there, or is a folder, which is never replaced; it names the first.
+        InputError: If one is there, or a folder is in the place of a file, which is never replaced;
+            it names the first.
     """
-    for path in paths:
+    files = list(paths)
+    for path in files:
         if path.is_dir():
             raise InputError(f"output must be a file, got the folder {path}")
+    for path in (*files, *folders):
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already: give --overwrite to replace it")
 

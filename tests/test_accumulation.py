@@ -20,6 +20,7 @@ PER_SAMPLE = {
     "model.norm": "instance",
     "loss.name": "dice_cross_entropy",
     "loss.per": "sample",
+    "loss.class_balance": 0.0,  # its frequencies are of a part
     "training.optimizer": "sgd",
     "training.epochs": 2,
     "training.steps_per_epoch": 3,
