@@ -116,6 +116,7 @@ def test_network_without_padding_trains_on_the_middle_of_its_patches(dataset, tm
 def test_learns_two_boxes(dataset, tmp_path):
     """What each class looks like is in its HU: a small network gets it right within seconds."""
     settings = {"training.epochs": 4, "training.steps_per_epoch": 40, "training.validate_every": 1}
+    settings |= {"loss.name": "dice"}  # at most 1
     result = train(override(CONFIG, settings), dataset, tmp_path / "run")
     assert result.best_dice > 0.9
     assert result.history["loss"][-1] < 0.3 < result.history["loss"][0]
@@ -370,6 +371,8 @@ def train_on(devices, config, dataset, run_dir):
     ("setting", "tolerance"),
     [
         ({"loss.class_weights": "uniform"}, 1e-5),
+        # The sum of a Dice and a cross-entropy is three times as large.
+        ({"loss.name": "dice_cross_entropy"}, 3e-5),
         # Weights by squared frequencies differ a thousandfold, and so do the noises of their sums.
         ({"loss.class_weights": "square"}, 3e-4),
         # A batch and its halves are resampled at places that may round a 65536th of a voxel apart.
@@ -379,13 +382,13 @@ def train_on(devices, config, dataset, run_dir):
             1e-5,
         ),
     ],
-    ids=["uniform", "square", "augmented", "clipped"],
+    ids=["uniform", "balanced", "square", "augmented", "clipped"],
 )
 def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, setting, tolerance):
     """The losses of 20 steps, each an epoch, and the Dice of the last network."""
     steps = {"training.epochs": 20, "training.steps_per_epoch": 1, "training.validate_every": 20}
     # Adam makes a whole step of a gradient that is nothing but rounding.
-    small = {"training.learning_rate": 1e-3}
+    small = {"training.learning_rate": 1e-3, "loss.name": "dice"}
     config = override(CONFIG, {"model.norm": "sync_batch", **steps, **small, **setting})
     runs = {}
     for count, devices in ((1, ["CPU:1"]), (2, ["2"])):
