@@ -102,7 +102,7 @@ def _quiet_when_interrupted() -> Iterator[None]:
 
 
 def _was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
+    """Tells whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
     return _behind(error, KeyboardInterrupt) is not None
 
 

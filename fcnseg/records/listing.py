@@ -27,7 +27,7 @@ class ListedCase:
 
     @property
     def has_organ(self) -> bool:
-        """Whether a voxel is of a class other than the background."""
+        """Tells whether a voxel is of a class other than the background."""
         return any(self.class_voxels[1:])
 
 

@@ -102,7 +102,7 @@ def _gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Te
 
 
 def _is_affected(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU computes in bfloat16 and oneDNN is on."""
+    """Tells whether the CPU computes in bfloat16 and oneDNN is on."""
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from fcnseg.volumes.id_resampling import resample_ids
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.volume import Geometry, Shape, Volume
 
 _ASIDE = 1e-6  # voxels by which a place is moved to take the lower or the upper of two
 _STRAIGHT = 0.01  # voxels by which axes may part from each other over the whole grid
@@ -36,34 +36,31 @@ def label_on_grid(label: Volume, grid: Geometry) -> Volume:
     aside = np.abs(turn) * grid.shape
     aside[order, range(3)] = 0
     if len(set(order)) < 3 or aside.max() > _STRAIGHT:
-        return nearest_on_grid(label, grid)
+        return Volume(_nearest(label.array, turn, offset, shape=grid.shape), grid.affine)
     array = label.array.transpose(order)
     starts = np.where(scale > 0, offset[order], np.array(array.shape) - 1 - offset[order])
     array = np.flip(array, tuple(axis for axis in range(3) if scale[axis] < 0))
     return Volume(_along_axes(array, starts, np.abs(scale), grid), grid.affine)
 
 
-def nearest_on_grid(label: Volume, grid: Geometry) -> Volume:
-    """Brings a label to any other grid, each voxel taking the nearest of the label.
+def _nearest(
+    array: npt.NDArray,
+    turn: npt.NDArray[np.float64],
+    offset: npt.NDArray[np.float64],
+    *,
+    shape: Shape,
+) -> npt.NDArray:
+    """Ids at `turn @ index + offset` of each index (z, y, x), those of the nearest voxel.
 
     Half way between two voxels, neighbours take the one and the other in turn, so that organs stay
-    in place. Memory holds the label and two results. Where the label does not reach, the result is
-    0.
-
-    Args:
-        label: Class indices (z, y, x).
-        grid: The grid wanted.
-
-    Returns:
-        Indices of the same type on that grid.
+    in place. Memory holds two results.
     """
-    to_label = np.linalg.inv(label.affine) @ grid.affine  # index (x, y, z) on the grid to label's
     lower, upper = (
         ndimage.affine_transform(
-            label.array,
-            to_label[:3, :3][::-1, ::-1],  # (z, y, x), as the array's axes
-            to_label[:3, 3][::-1] + aside,
-            output_shape=grid.shape,
+            array,
+            turn,
+            offset + aside,
+            output_shape=shape,
             order=0,
             mode="grid-constant",  # a voxel reaches half a voxel beyond its centre
             cval=0,
@@ -73,7 +70,7 @@ def nearest_on_grid(label: Volume, grid: Geometry) -> Volume:
     for z, y, x in itertools.product(range(2), repeat=3):
         if (z + y + x) % 2:
             lower[z::2, y::2, x::2] = upper[z::2, y::2, x::2]
-    return Volume(lower, grid.affine)
+    return lower
 
 
 def _along_axes(
