@@ -9,7 +9,8 @@ JSON line a run and a summary; ends with status 1 if a run misses the bounds.
     python benchmarks/bench_seeds.py --seeds 4 --isa AVX2 AVX512_CORE off --output build/seeds_isa
 
 `--isa` takes values of oneDNN's ONEDNN_MAX_CPU_ISA, `all` for whatever there is, and `off` for
-TensorFlow's own kernels. A run that is already in the folder of output is not done again.
+TensorFlow's own kernels. `--jobs` runs go side by side, each on cores of its own. A run that is
+already in the folder of output is not done again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,11 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     return row
 
 
+def take_cores(shares: queue.Queue[set[int]]) -> None:
+    """Binds this thread, and the processes it starts, to a share of the cores."""
+    os.sched_setaffinity(0, shares.get())
+
+
 def summary_of(rows: Sequence[dict[str, Any]], config: str) -> dict[str, Any]:
     """Worst, median and best run."""
     means = [row["mean_dice"] for row in rows]
@@ -126,14 +134,24 @@ def main() -> None:
     parser.add_argument("--config", default="demo", help="preset or YAML file")
     parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this one less")
     parser.add_argument("--isa", nargs="+", default=["all"], help="instruction sets")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--set", nargs=argparse.REMAINDER, default=[], help="flags of training")
     arguments = parser.parse_args()
     scans, records = make_records(arguments.output)
     unseen_scans(scans, records, arguments.output)
+    cores = sorted(os.sched_getaffinity(0))
+    shares: queue.Queue[set[int]] = queue.Queue()
+    for job in range(arguments.jobs):
+        shares.put(set(cores[job :: arguments.jobs]))
     rows = []
-    for isa in arguments.isa:
-        for seed in range(arguments.seeds):
-            rows.append(run_once(arguments, scans, seed=seed, isa=isa))
+    with ThreadPoolExecutor(arguments.jobs, initializer=take_cores, initargs=(shares,)) as pool:
+        runs = [
+            pool.submit(run_once, arguments, scans, seed=seed, isa=isa)
+            for isa in arguments.isa
+            for seed in range(arguments.seeds)
+        ]
+        for run in runs:
+            rows.append(run.result())
             print(json.dumps(rows[-1]), flush=True)
     summary = summary_of(rows, arguments.config)
     print(json.dumps(summary))
