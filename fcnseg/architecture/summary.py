@@ -16,8 +16,8 @@ from fcnseg.volumes.volume import Shape
 _COPIES_OF_WEIGHTS = 4
 # What a step makes beside what it keeps, in sizes of a tensor; both numbers are fitted to steps of
 # the presets on a CPU (docs/models.md). At the loss: logits, probabilities and one-hot labels of
-# loss and metric, their products and gradients, float32 in every precision.
-_COPIES_OF_LOGITS = 11
+# Dice, cross-entropy and metric, their products and gradients, float32 in every precision.
+_COPIES_OF_LOGITS = 13
 # While gradients flow back through a convolution: those of its output and input, those that wait
 # for the skip connection, and copies in the layout of the kernels; more where normalisation is not
 # one fused kernel.
