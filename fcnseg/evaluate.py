@@ -29,6 +29,7 @@ from fcnseg.evaluation import (
     DEFAULT_TOLERANCE_MM,
     HTML_FILE,
     JSON_FILE,
+    LOST_DICE,
     METRICS,
     CaseFiles,
     Evaluation,
@@ -147,6 +148,9 @@ class EvaluateCommand:
                 rejected={reject.case_id: f"{reject.reason} [{reject.code}]" for reject in rejects},
             )
             self._write(evaluation, pictures)
+            if evaluation.lost_organs:
+                organs = ", ".join(evaluation.lost_organs)
+                logger.warning(f"lost organs, of a mean Dice below {LOST_DICE}: {organs}")
             Console().print(score_table(evaluation))
         if rejects:
             raise InputError(

@@ -12,6 +12,7 @@ import pytest
 from fcnseg.command import USER_ERROR_STATUS, parse
 from fcnseg.errors import InputError
 from fcnseg.evaluate import EvaluateCommand
+from fcnseg.evaluation import Evaluation, OrganScores
 from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom
 from fcnseg.volumes import LabelMap, Volume, read_label, write_mask, write_volume
 
@@ -101,6 +102,29 @@ def test_the_page_needs_no_other_file_and_has_the_worst_case_first(data):
     assert {link[1:] for link in links} <= anchors
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "0.500" in {bold.text for bold in tree.iter("b")}  # Dice of the pancreas, in one of two
+
+
+def test_an_organ_that_no_mask_has_is_called_lost(data, caplog):
+    for case in ("case_0", "case_1"):
+        mask = read_label(data / f"masks/{case}.nii.gz")
+        pancreas = LABEL_MAP.class_names.index("pancreas")
+        array = np.where(mask.array == pancreas, 0, mask.array).astype(np.uint8)
+        write_mask(array, data / f"masks/{case}.nii.gz", like=mask)
+    command(data).run()
+    assert Evaluation.read(data / "out").lost_organs == ("pancreas",)
+    assert "lost organs, of a mean Dice below 0.05: pancreas" in caplog.messages
+    page = (data / "out/evaluation.html").read_text()
+    assert "<b>lost organ: pancreas</b>" in page
+    assert "nothing of it in 2 of the 2 cases that have it" in page
+
+
+def test_an_organ_found_in_one_case_or_in_none_of_the_labels_is_not_lost(data, caplog):
+    command(data).run()  # the second mask has no pancreas, the first has
+    assert Evaluation.read(data / "out").lost_organs == ()
+    assert not [message for message in caplog.messages if message.startswith("lost")]
+    absent, invented = OrganScores(), OrganScores(dice=0.0, precision=0.0)
+    evaluation = Evaluation(("liver", "spleen"), {"a": {"liver": absent, "spleen": invented}})
+    assert evaluation.lost_organs == ()
 
 
 def test_workers_change_nothing(data):

@@ -6,7 +6,7 @@ or a picture drawn.
 
 from fcnseg.evaluation.cases import Case, CaseFiles, pair_files, read_case
 from fcnseg.evaluation.comparison import Comparison, Difference, compare
-from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, Evaluation, csv_text
+from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, LOST_DICE, Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric, Summary
 from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.pictures import draw_case, write_picture
@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_TOLERANCE_MM",
     "HTML_FILE",
     "JSON_FILE",
+    "LOST_DICE",
     "METRICS",
     "Case",
     "CaseFiles",

@@ -15,6 +15,9 @@ from fcnseg.evaluation.scores import OrganScores, mean_or_none
 from fcnseg.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
+LOST_DICE = 0.05
+"""Mean Dice below which a network has given an organ up: soft Dice leaves one that it lost at 0.00
+to 0.01 (docs/decisions/0019), and one that is being found passes 0.05 within an epoch or two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Evaluation:
     def mean_dice(self) -> float | None:
         """The mean over the organs that have a Dice; None if none has."""
         return mean_or_none(scores.dice for scores in self.classes.values())
+
+    @property
+    def lost_organs(self) -> tuple[str, ...]:
+        """Organs of the references whose mean Dice is below `LOST_DICE`."""
+        return tuple(
+            organ
+            for organ, mean in self.classes.items()
+            if mean.recall is not None and mean.dice is not None and mean.dice < LOST_DICE
+        )
 
     def values(self, organ: str, metric: str) -> dict[str, float]:
         """One metric of one organ by case id, of the cases that have it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
-from fcnseg.evaluation.evaluation import Evaluation
+from fcnseg.evaluation.evaluation import LOST_DICE, Evaluation
 from fcnseg.evaluation.metrics import METRICS, Summary
 from fcnseg.evaluation.page import page, picture, section, shaded, table, tiles
 from fcnseg.evaluation.palette import organ_colour
@@ -63,6 +63,7 @@ def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
         "Evaluation of masks",
         tiles(_facts(evaluation, worst_first)),
         *_rejected(evaluation),
+        *_lost(evaluation),
         f'<p class="quiet">{html.escape(_tolerances(evaluation))} What each score means is told at'
         " the end; a click on a heading sorts its table.</p>",
         section("Organs", _organ_table(evaluation), _all_metrics(evaluation)),
@@ -193,6 +194,20 @@ def _rejected(evaluation: Evaluation) -> list[str]:
         f"<p><b>rejected: {html.escape(case_id)}</b>: {html.escape(reason)}</p>"
         for case_id, reason in evaluation.rejected.items()
     ]
+
+
+def _lost(evaluation: Evaluation) -> list[str]:
+    """A paragraph for each organ that the network has given up."""
+    paragraphs = []
+    for organ in evaluation.lost_organs:
+        scores = [case[organ] for case in evaluation.cases.values()]
+        found_in = [score for score in scores if score.recall is not None]
+        missed = sum(score.is_missed for score in found_in)
+        paragraphs.append(
+            f"<p><b>lost organ: {html.escape(organ)}</b>: mean Dice below {LOST_DICE}; the mask has"
+            f" nothing of it in {missed} of the {len(found_in)} cases that have it</p>"
+        )
+    return paragraphs
 
 
 def _tolerances(evaluation: Evaluation) -> str:

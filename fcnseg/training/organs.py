@@ -12,6 +12,7 @@ import keras
 
 from fcnseg.config import Config
 from fcnseg.errors import DatasetError
+from fcnseg.evaluation import LOST_DICE
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,6 @@ FEW_CASES = 3
 """An organ in fewer training cases is warned of: fewer cannot show how patients differ."""
 
 _VALIDATIONS = 3  # in a row; batch norm's averages may spoil one alone
-# Soft Dice leaves an organ that it gave up at 0.00 to 0.01 (docs/decisions/0019); one that is being
-# found passes 0.05 within an epoch or two.
-_LOST = 0.05
 _LEARNT = 0.3  # mean of the other organs, above which it is no matter of time alone
 
 
@@ -135,15 +133,15 @@ class LostOrgans(keras.callbacks.Callback):
         recent = [_dice(row, name) for row in validated[-_VALIDATIONS:]]
         others = [_dice(validated[-1], organ.name) for organ in self.organs if organ.name != name]
         others = [dice for dice in others if not math.isnan(dice)]
-        if not others or not all(dice < _LOST for dice in recent):  # NaN: no case validates it
+        if not others or not all(dice < LOST_DICE for dice in recent):  # NaN: no case validates it
             return False
         return sum(others) / len(others) > _LEARNT
 
     def _warning(self, organ: TrainingOrgan) -> str:
         best = max(_dice(row, organ.name) for row in self.rows if "val_dice" in row)
-        fell = f" after {best:.2f}" if best >= _LOST else ""
+        fell = f" after {best:.2f}" if best >= LOST_DICE else ""
         return (
-            f"losing {organ}: validation Dice below {_LOST} in the last {_VALIDATIONS}"
+            f"losing {organ}: validation Dice below {LOST_DICE} in the last {_VALIDATIONS}"
             f" validations{fell}, while other organs are learnt; try {self.advice}"
         )
 
