@@ -42,7 +42,7 @@ def fcnseg() -> Contender:
     import tensorflow as tf
 
     from fcnseg.config import AugmentationConfig
-    from fcnseg.data.augmentation import Augmentation
+    from fcnseg.sampling.augmentation import Augmentation
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

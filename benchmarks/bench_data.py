@@ -22,9 +22,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from fcnseg.config import read_config
-from fcnseg.data import make_training_dataset
-from fcnseg.data.blocks import Blocks
 from fcnseg.records import read_dataset_info
+from fcnseg.sampling import make_training_dataset
+from fcnseg.sampling.blocks import Blocks
 
 
 def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:

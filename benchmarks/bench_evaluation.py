@@ -73,7 +73,7 @@ def make_case(folder: Path) -> None:
     """Writes truth and mask: a phantom, and the same bent by up to some millimetres."""
     from scipy import ndimage
 
-    from fcnseg.phantom import make_phantom
+    from fcnseg.testing.phantom import make_phantom
 
     # At half the resolution, where making a phantom takes seconds, then each voxel eight times.
     label = make_phantom(0, spacing=(2.0, 1.6, 1.6))[1].array

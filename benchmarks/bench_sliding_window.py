@@ -39,8 +39,8 @@ def fcnseg() -> dict[str, Any]:
     """The function that segments, and the number of parameters."""
     from fcnseg.config import ModelConfig
     from fcnseg.inference import make_segmenter
-    from fcnseg.model_info import ModelInfo
-    from fcnseg.models import build_fcn
+    from fcnseg.networks.build import build_fcn
+    from fcnseg.runs.model_info import ModelInfo
 
     config = ModelConfig(filters=FILTERS)
     model = build_fcn(config, num_classes=CLASSES)

@@ -18,8 +18,8 @@ Triple = tuple[float, float, float]
 
 def fcnseg(folder: Path, image: str, label: str, spacing: Triple) -> None:
     from fcnseg.conversion.cases import Case
-    from fcnseg.conversion.fingerprint import HuCounts, case_facts
     from fcnseg.conversion.preprocessing import Preprocessing
+    from fcnseg.conversion.statistics import HuCounts, case_facts
     from fcnseg.records import TFRecordWriter, encode_chunks
     from fcnseg.volumes import LabelMap
 

@@ -20,7 +20,7 @@ def make_case(folder: Path, name: str, shape: Shape, spacing: Triple) -> tuple[s
     Returns:
         Paths of image and label.
     """
-    from fcnseg.phantom import make_phantom
+    from fcnseg.testing.phantom import make_phantom
 
     # At half the resolution, where making a phantom takes seconds, then each voxel eight times.
     slices = min(shape[0], _MOST_SLICES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnseg.phantom import write_phantoms
 from fcnseg.records import read_dataset_info
+from fcnseg.testing.phantom import write_phantoms
 from fcnseg.volumes import LabelMap, read_ct, read_label, to_canonical
 from pipelines.convert_ct import ConvertCt
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnseg.export import export_run
-from fcnseg.saved_model import SavedModelSession
+from fcnseg.saved_model.export import export_run
+from fcnseg.saved_model.session import SavedModelSession
 
 WORK = Path("build/examples")
 

@@ -29,11 +29,10 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
-from fcnseg.command import run_command
-from fcnseg.config import Config, override, read_config, write_config
+from fcnseg.cli.command import run_command
+from fcnseg.config import PRESETS, Config, override, read_config, write_config
 from fcnseg.errors import InputError
 from fcnseg.evaluation import JSON_FILE, Evaluation
-from fcnseg.presets import PRESETS
 from fcnseg.records import read_dataset_info
 from fcnseg.volumes import case_id_of, list_volumes, read_ct, to_canonical
 
@@ -131,7 +130,9 @@ class Demo:
     def phantoms(self) -> Scenario:
         """Makes phantoms; those of the test split are for the server."""
         scans = self.folder / "scans"
-        self.job("phantoms", "fcnseg.phantom", "--cases", 14, "--output", scans, "--seed", 0)
+        self.job(
+            "phantoms", "fcnseg.testing.phantom", "--cases", 14, "--output", scans, "--seed", 0
+        )
         return Scenario(
             cases_csv=scans / "cases.csv",
             label_map=scans / "label_map.yaml",
@@ -196,7 +197,7 @@ class Demo:
         write_config(config, self.folder / "train.yaml")
         run = self.folder / "run"
         self.job(
-            *("train", "fcnseg.train", "--config", self.folder / "train.yaml"),
+            *("train", "fcnseg.cli.train", "--config", self.folder / "train.yaml"),
             *("--data", records, "--run_dir", run),
         )
         self.job(
@@ -236,7 +237,7 @@ class Demo:
     def evaluate(self, scenario: Scenario) -> None:
         """Compares the masks with the labels."""
         self.job(
-            *("evaluate", "fcnseg.evaluate", "--masks", self.folder / "masks"),
+            *("evaluate", "fcnseg.cli.evaluate", "--masks", self.folder / "masks"),
             *("--labels", scenario.labels, "--label_map", scenario.label_map),
             *("--images", scenario.images, "--output", self.folder / "evaluation"),
         )

@@ -13,8 +13,11 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from fcnseg import __version__
-from fcnseg.command import parse_known, run_or_exit
-from fcnseg.conversion import files
+from fcnseg.beam.job_state import Output, job_text
+from fcnseg.beam.progress import shown
+from fcnseg.beam.shard_writer import ShardWriter
+from fcnseg.beam.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
+from fcnseg.cli.command import parse_known, run_or_exit
 from fcnseg.conversion.case_lists import (
     cases_of_dataset_json,
     cases_of_folders,
@@ -23,17 +26,14 @@ from fcnseg.conversion.case_lists import (
 )
 from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.checks import CheckOptions, OnMismatch
-from fcnseg.conversion.file_urls import local_path
-from fcnseg.conversion.output import Output, job_text
 from fcnseg.conversion.preprocessing import Preprocessing
-from fcnseg.conversion.progress import shown
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import SizedCase
 from fcnseg.conversion.splits import check_fractions
-from fcnseg.conversion.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
-from fcnseg.conversion.writing import ShardWriter
 from fcnseg.errors import InputError
 from fcnseg.records import SCHEMA_VERSION
+from fcnseg.storage import files
+from fcnseg.storage.file_urls import local_path
 from fcnseg.volumes import LabelMap
 from pipelines.engines import engine
 from pipelines.failures import naming_failures

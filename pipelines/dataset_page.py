@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fcnseg.errors import require_extra
-from fcnseg.evaluation.page import page, picture, section, table, tiles
-from fcnseg.evaluation.palette import organ_colour
-from fcnseg.evaluation.slices import draw_slices, middle_of
+from fcnseg.figures.page import page, picture, section, table, tiles
+from fcnseg.figures.palette import organ_colour
+from fcnseg.figures.slices import draw_slices, middle_of
 from fcnseg.records import Record
 from fcnseg.volumes import Volume
 from pipelines.dataset import Dataset

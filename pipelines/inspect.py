@@ -11,11 +11,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
 from fcnseg.errors import DatasetError, require_extra
 from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
-from fcnseg.whole_file import check_free, check_output_file, write_whole
+from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from fcnseg.conversion import files
-from fcnseg.conversion.output import WARNINGS_FILE
+from fcnseg.beam.job_state import WARNINGS_FILE
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
+from fcnseg.storage import files
 
 logger = logging.getLogger(__name__)
 

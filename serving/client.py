@@ -6,15 +6,15 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from fcnseg.cli.command import run_command
 from fcnseg.client import SegmentationClient
-from fcnseg.command import run_command
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import CaseError, explain
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import workbench_table
+from fcnseg.storage.whole_file import check_free, folder_for_output
 from fcnseg.volumes import Volume, case_id_of, check_nifti_name, write_mask
-from fcnseg.whole_file import check_free, folder_for_output
 
 logger = logging.getLogger(__name__)
 

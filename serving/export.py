@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from fcnseg.command import run_command
-from fcnseg.export import export_run
+from fcnseg.cli.command import run_command
+from fcnseg.saved_model.export import export_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,9 +19,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from fcnseg.client.tensors import read_tensor, write_tensor
 from fcnseg.errors import InputError, one_line
-from fcnseg.saved_model import DEFAULT_SIGNATURE, StatusError
-from fcnseg.tensor_proto import read_tensor, write_tensor
+from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
 from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
 from serving.model_versions import ModelVersions
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.client.tensors import numpy_type
 from fcnseg.errors import InputError
-from fcnseg.saved_model import StatusError
-from fcnseg.tensor_proto import numpy_type
+from fcnseg.saved_model.session import StatusError
 
 _INSTANCES, _INPUTS = "instances", "inputs"
 _BYTES_SUFFIX = "_bytes"  # an output of bytes is base64 only if its name ends so

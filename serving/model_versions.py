@@ -13,7 +13,7 @@ from pathlib import Path
 from tensorflow_serving.apis import get_model_status_pb2
 
 from fcnseg.errors import ModelError, one_line
-from fcnseg.saved_model import SavedModelSession, StatusError
+from fcnseg.saved_model.session import SavedModelSession, StatusError
 
 logger = logging.getLogger(__name__)
 

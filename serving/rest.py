@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from fcnseg.errors import InputError, one_line
-from fcnseg.saved_model import DEFAULT_SIGNATURE, StatusError
+from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
 from serving.http_body import BodyError, read_body
 from serving.json_tensors import inputs_from_json, outputs_to_json
 from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version

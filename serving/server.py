@@ -16,9 +16,9 @@ from types import TracebackType
 
 import tensorflow as tf
 
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
 from fcnseg.errors import InputError
-from fcnseg.saved_model import StatusError
+from fcnseg.saved_model.session import StatusError
 from serving.grpc_service import start_grpc_server
 from serving.model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
 from serving.rest import RestServer

@@ -15,17 +15,18 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg import models
-from fcnseg.architecture import output_shape
-from fcnseg.config import ModelConfig
+from fcnseg.config import PRESETS, ModelConfig
 from fcnseg.errors import ModelError
-from fcnseg.models import DeeplySupervised, HUWindow, OrganDice, build_fcn
-from fcnseg.models.normalization import BatchNormalization
-from fcnseg.models.normalized_convolution import (
+from fcnseg.losses import DeeplySupervised, OrganDice
+from fcnseg.networks import output_shape
+from fcnseg.networks.build import build_fcn
+from fcnseg.networks.layers import HUWindow
+from fcnseg.networks.layers.normalization import BatchNormalization
+from fcnseg.networks.layers.normalized_convolution import (
     NormalizedConvolution,
     NormalizedConvolutionTranspose,
 )
-from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
-from fcnseg.presets import PRESETS
+from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
 from fcnseg.volumes.volume import Shape
 
 CLASSES = ("background", "liver", "spleen")

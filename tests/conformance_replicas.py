@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from conformance import CLASSES, IGNORED, REPLICAS, SUBJECTS, Subject, applies, make_labels
 
-from fcnseg.models import CrossEntropyLoss, OrganDice, level_weights
+from fcnseg.losses import CrossEntropyLoss, OrganDice, level_weights
 from fcnseg.training.strategy import make_strategy
 
 SAMPLES = 4

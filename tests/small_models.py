@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, write_config
-from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import build_fcn
-from fcnseg.run_folder import BEST_MODEL_FILE, CONFIG_FILE, RunManifest
+from fcnseg.networks.build import build_fcn
+from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
+from fcnseg.runs.run_folder import BEST_MODEL_FILE, CONFIG_FILE, RunManifest
 from fcnseg.volumes import Volume
 
 CLASSES = ("background", "liver", "spleen")

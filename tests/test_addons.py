@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fcnseg.config import LossConfig, ModelConfig
-from fcnseg.models import OrganDice, build_fcn, build_loss
+from fcnseg.losses import OrganDice, build_loss
+from fcnseg.networks.build import build_fcn
 
 tfa = pytest.importorskip(
     "tensorflow_addons", reason="tensorflow-addons is not installed: see make test-addons"

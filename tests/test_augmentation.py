@@ -13,8 +13,8 @@ from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
 
 from fcnseg.config import AugmentationConfig
-from fcnseg.data.augmentation import Augmentation
-from fcnseg.data.augmentation.deformation import (
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.sampling.augmentation.deformation import (
     control_points,
     displacements,
     spline_weights,

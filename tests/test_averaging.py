@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from small_models import CROP, make_hu, make_info, make_network, make_oblique_volume, write_run
 
+from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter, predict_volume
-from fcnseg.predict import PredictCommand
 from fcnseg.volumes import read_ct, write_volume
 
 PATCHES = make_hu((2, 8, 12, 10)).astype(np.float32)[..., None]

@@ -7,8 +7,8 @@ import json
 import pytest
 from small_records import write_small_dataset
 
-from fcnseg.bench import BenchCommand, StepTimes
-from fcnseg.command import run_command
+from fcnseg.cli.bench import BenchCommand, StepTimes
+from fcnseg.cli.command import run_command
 from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, write_config
 
 CONFIG = Config(

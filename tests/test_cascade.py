@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_models import CROP, write_run
 
+from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
-from fcnseg.predict import PredictCommand
 from fcnseg.volumes import Volume, write_volume
 
 ORGAN = (slice(12, 28), slice(12, 28), slice(12, 28))

@@ -11,13 +11,12 @@ import tensorflow as tf
 from scipy import stats
 from small_records import make_record, write_dataset
 
-from fcnseg.config import override
-from fcnseg.data import make_training_dataset
-from fcnseg.data.augmentation import Augmentation
-from fcnseg.data.centres import CentreRule, draw_centre
-from fcnseg.presets import PRESETS
+from fcnseg.config import PRESETS, override
 from fcnseg.records import encode_record
 from fcnseg.records.decoding import decode_record
+from fcnseg.sampling import make_training_dataset
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.sampling.centres import CentreRule, draw_centre
 
 DRAWS = 10_000
 # A chi-square test of the right distribution fails so often; seeds are fixed.

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from small_cases import write_cases
 
-from fcnseg.command import INTERRUPTED_STATUS, USER_ERROR_STATUS, run_command
+from fcnseg.cli.command import INTERRUPTED_STATUS, USER_ERROR_STATUS, run_command
 from fcnseg.errors import InputError
-from fcnseg.phantom import LABEL_MAP
+from fcnseg.testing.phantom import LABEL_MAP
 from fcnseg.volumes import Volume, write_volume
 
 NOWHERE = Path("nowhere")
@@ -25,19 +25,22 @@ NOWHERE = Path("nowhere")
 # Each: a command, and flags of which one is not on this machine.
 LOCAL = {
     "predict images": (
-        "fcnseg.predict.PredictCommand",
+        "fcnseg.cli.predict.PredictCommand",
         "--run_dir run --images {} --output masks",
     ),
-    "predict run": ("fcnseg.predict.PredictCommand", "--run_dir a {} --images i --output masks"),
-    "predict output": ("fcnseg.predict.PredictCommand", "--run_dir run --images i --output {}"),
+    "predict run": (
+        "fcnseg.cli.predict.PredictCommand",
+        "--run_dir a {} --images i --output masks",
+    ),
+    "predict output": ("fcnseg.cli.predict.PredictCommand", "--run_dir run --images i --output {}"),
     "evaluate": (
-        "fcnseg.evaluate.EvaluateCommand",
+        "fcnseg.cli.evaluate.EvaluateCommand",
         "--masks m --labels {} --label_map map.yaml --output out",
     ),
-    "compare": ("fcnseg.compare.CompareCommand", "--first a --second {} --output out"),
+    "compare": ("fcnseg.cli.compare.CompareCommand", "--first a --second {} --output out"),
     "inspect": ("pipelines.inspect.Inspect", "{}"),
     "client": ("serving.client.ClientCommand", "--server s:1 --image {} --output mask.nii"),
-    "train": ("fcnseg.train.TrainCommand", "--config fcn_s --data {} --run_dir run"),
+    "train": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data {} --run_dir run"),
 }
 PATHS = {
     "gs://bucket/ct": "gs://bucket/ct",
@@ -71,19 +74,19 @@ def test_a_path_that_is_not_here_is_refused_in_one_line(tmp_path, monkeypatch, c
 
 # Each command that writes: its class, the flags that it needs, and what of its output is there.
 WRITING = {
-    "plan": ("fcnseg.plan.PlanCommand", {"data": NOWHERE, "memory_gib": 1.0}, ""),
-    "bench": ("fcnseg.bench.BenchCommand", {"data": NOWHERE, "config": "demo"}, ""),
-    "preview": ("fcnseg.data.preview.PreviewCommand", {"directory": NOWHERE}, ""),
+    "plan": ("fcnseg.cli.plan.PlanCommand", {"data": NOWHERE, "memory_gib": 1.0}, ""),
+    "bench": ("fcnseg.cli.bench.BenchCommand", {"data": NOWHERE, "config": "demo"}, ""),
+    "preview": ("fcnseg.cli.preview.PreviewCommand", {"directory": NOWHERE}, ""),
     "inspect": ("pipelines.inspect.Inspect", {"directory": NOWHERE}, ""),
     "client": ("serving.client.ClientCommand", {"server": "", "image": NOWHERE}, ""),
-    "phantom": ("fcnseg.phantom.__main__.PhantomCommand", {"cases": 1}, "cases.csv"),
+    "phantom": ("fcnseg.cli.phantom.PhantomCommand", {"cases": 1}, "cases.csv"),
     "compare": (
-        "fcnseg.compare.CompareCommand",
+        "fcnseg.cli.compare.CompareCommand",
         {"first": NOWHERE, "second": NOWHERE},
         "comparison.json",
     ),
     "evaluate": (
-        "fcnseg.evaluate.EvaluateCommand",
+        "fcnseg.cli.evaluate.EvaluateCommand",
         {"masks": NOWHERE, "labels": NOWHERE, "label_map": NOWHERE},
         "evaluation.json",
     ),
@@ -181,7 +184,7 @@ def test_ctrl_c_ends_an_evaluation(tmp_path, workers):
     flags = {"masks": "masks", "labels": "labels", "label_map": "map.yaml", "output": "out"}
     argv = [part for flag, value in flags.items() for part in (f"--{flag}", str(tmp_path / value))]
     status, said = interrupted(
-        ["fcnseg.evaluate", *argv, "--workers", str(workers)],
+        ["fcnseg.cli.evaluate", *argv, "--workers", str(workers)],
         when=lambda: any((tmp_path / "out").glob(".tmp-*/pictures")),
     )
     assert (status, said[-1]) == (130, "interrupted")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fcnseg.compare import CompareCommand
+from fcnseg.cli.compare import CompareCommand
 from fcnseg.errors import InputError
 from fcnseg.evaluation import METRICS, Evaluation, OrganScores, Summary, compare
 

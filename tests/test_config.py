@@ -9,8 +9,9 @@ import pytest
 import tyro
 import yaml
 
-from fcnseg.command import parse, run_command
+from fcnseg.cli.command import parse, run_command
 from fcnseg.config import (
+    PRESETS,
     Config,
     config_from_mapping,
     config_to_mapping,
@@ -19,7 +20,6 @@ from fcnseg.config import (
     write_config,
 )
 from fcnseg.errors import ConfigError, InputError
-from fcnseg.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -24,8 +24,8 @@ from conformance import (
 from conformance_replicas import results_of
 
 from fcnseg import models
-from fcnseg.keras_line import tensorflow_variables, write_archive
-from fcnseg.presets import PRESETS
+from fcnseg.config import PRESETS
+from fcnseg.networks.keras_compat import tensorflow_variables, write_archive
 
 
 def assert_same(got, expected, *, tolerance=1e-5):

@@ -21,7 +21,7 @@ from fcnseg.errors import InputError
 from fcnseg.records import encode_record
 from fcnseg.records.schema import MOST_COORDINATES
 from fcnseg.volumes import LabelMap, Volume, read_ct, to_canonical, write_volume
-from fcnseg.volumes.file_voxels import FileVoxels
+from fcnseg.volumes.formats.raw_voxels import FileVoxels
 
 # -- splits
 

@@ -14,7 +14,7 @@ from object_store import ObjectStore
 from small_cases import write_case, write_cases
 from without_tensorflow import run_without_tensorflow
 
-from fcnseg.conversion.output import Output
+from fcnseg.beam.job_state import Output
 from fcnseg.conversion.rejects import opened
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord

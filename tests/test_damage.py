@@ -202,10 +202,10 @@ def reading(records):
     """Each way to read the records, by name."""
     from small_runs import make_config
 
-    from fcnseg.bench import measure
+    from fcnseg.cli.bench import measure
+    from fcnseg.cli.preview import PreviewCommand
     from fcnseg.config import ModelConfig, override
-    from fcnseg.data import Fold
-    from fcnseg.data.preview import PreviewCommand
+    from fcnseg.sampling import Fold
     from fcnseg.training import train
 
     config = make_config(ModelConfig(filters=(2, 4)), epochs=1, steps_per_epoch=12)
@@ -251,7 +251,7 @@ def test_broken_validation_case_is_named(records):
 def test_error_of_another_cause_stays_as_it_is(records):
     import tensorflow as tf
 
-    from fcnseg.data.broken import naming_broken_files
+    from fcnseg.sampling.broken import naming_broken_files
 
     with pytest.raises(tf.errors.DataLossError, match="other"), naming_broken_files(records):
         raise tf.errors.DataLossError(None, None, "other")

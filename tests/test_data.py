@@ -13,13 +13,13 @@ import tensorflow as tf
 from small_records import make_record, write_dataset, write_small_dataset
 
 from fcnseg.config import AugmentationConfig, PatchConfig
-from fcnseg.data import make_training_dataset, make_volume_dataset
-from fcnseg.data.augmentation import Augmentation
-from fcnseg.data.centres import CentreRule, draw_centre
-from fcnseg.data.patches import cut_patch
 from fcnseg.errors import DatasetError
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
 from fcnseg.records.decoding import decode_record
+from fcnseg.sampling import make_training_dataset, make_volume_dataset
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.sampling.centres import CentreRule, draw_centre
+from fcnseg.sampling.patches import cut_patch
 from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.volumes import AIR_HU, LabelMap
 

@@ -14,7 +14,7 @@ import pytest
 from small_records import make_record, write_dataset
 
 from fcnseg.config import PatchConfig
-from fcnseg.data.blocks import Blocks
+from fcnseg.sampling.blocks import Blocks
 
 PATCHES = PatchConfig(size=(48, 48, 48), batch_size=2, per_read=4, shuffle_buffer=64)
 CASE_SHAPE = (128, 192, 192)
@@ -28,7 +28,7 @@ _MIB = 2**20
 MEASURE = """
 import json, resource, sys
 from fcnseg.config import PatchConfig
-from fcnseg.data import make_training_dataset
+from fcnseg.sampling import make_training_dataset
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from fcnseg.errors import ConfigError
-from fcnseg.models import CrossEntropyLoss, DeeplySupervised, OrganDice, SoftDiceLoss, level_weights
-from fcnseg.models.deep_supervision import shrink_label
+from fcnseg.losses import CrossEntropyLoss, DeeplySupervised, OrganDice, SoftDiceLoss, level_weights
+from fcnseg.losses.deep_supervision import shrink_label
 
 
 def test_each_level_has_half_of_the_one_before():

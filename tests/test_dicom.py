@@ -461,7 +461,7 @@ def test_a_file_that_may_not_be_opened_refuses_its_folder(tmp_path, monkeypatch)
     def locked(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("fcnseg.volumes.dicom_files.open", locked, raising=False)
+    monkeypatch.setattr("fcnseg.volumes.formats.dicom.files.open", locked, raising=False)
     with pytest.raises(InputError, match="cannot read .*IM003_5.dcm.* Permission denied"):
         read_ct(series)
 

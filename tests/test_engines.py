@@ -18,8 +18,8 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
 )
 
-from fcnseg.phantom import write_phantoms
 from fcnseg.records import read_dataset_info
+from fcnseg.testing.phantom import write_phantoms
 from pipelines.flink.__main__ import Flink, fetched_jar
 from pipelines.runners import beam_options
 from pipelines.worker_pool import free_port, wait_until_it_listens, worker_pool

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fcnseg.command import USER_ERROR_STATUS, parse
+from fcnseg.cli.command import USER_ERROR_STATUS, parse
+from fcnseg.cli.evaluate import EvaluateCommand
 from fcnseg.errors import InputError
-from fcnseg.evaluate import EvaluateCommand
 from fcnseg.evaluation import Evaluation, OrganScores
-from fcnseg.phantom import LABEL_MAP, ORGANS, make_phantom
+from fcnseg.testing.phantom import LABEL_MAP, ORGANS, make_phantom
 from fcnseg.volumes import LabelMap, Volume, read_label, write_mask, write_volume
 
 LABEL_MAP_TEXT = "classes: " + json.dumps(LABEL_MAP.to_mapping()["classes"])
@@ -276,7 +276,7 @@ def test_ctrl_c_leaves_nothing_half_written(data, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fcnseg.evaluate.report_html", interrupt)
+    monkeypatch.setattr("fcnseg.cli.evaluate.report_html", interrupt)
     with pytest.raises(KeyboardInterrupt):
         command(data).run()
     assert not (data / "out").exists()
@@ -302,7 +302,7 @@ def test_bad_input_ends_in_one_line(data, broken, message):
     flags |= broken
     argv = [part for name, value in flags.items() for part in (f"--{name}", str(data / value))]
     job = subprocess.run(
-        [sys.executable, "-m", "fcnseg.evaluate", *argv], capture_output=True, text=True
+        [sys.executable, "-m", "fcnseg.cli.evaluate", *argv], capture_output=True, text=True
     )
     assert job.returncode == USER_ERROR_STATUS
     assert job.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ from fcnseg.evaluation import (
 )
 from fcnseg.evaluation.class_names import workbench_table
 from fcnseg.evaluation.pictures import worst_place
-from fcnseg.evaluation.slices import VIEWS, middle_of
+from fcnseg.figures.slices import VIEWS, middle_of
 from fcnseg.volumes import (
     LabelMap,
     Volume,

@@ -18,13 +18,13 @@ from small_models import (
     write_run,
 )
 
-from fcnseg import export
 from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, ModelError
-from fcnseg.export import MODEL_INFO, SEGMENT_VOLUME, export_run, export_segmenter
 from fcnseg.inference import load_run, make_segmenter
-from fcnseg.model_info import ModelInfo
-from fcnseg.saved_model import DEFAULT_SIGNATURE, SavedModelSession, StatusError
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.saved_model import export
+from fcnseg.saved_model.export import MODEL_INFO, SEGMENT_VOLUME, export_run, export_segmenter
+from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
 from serving.export import ExportCommand
 
 RIGHT = np.full(3, 2, np.float32)

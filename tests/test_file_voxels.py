@@ -12,8 +12,8 @@ import pytest
 
 from fcnseg.errors import InputError, LabelError
 from fcnseg.volumes import Volume, read_ct, read_label, write_volume
-from fcnseg.volumes import file_voxels as module
-from fcnseg.volumes.file_voxels import FileVoxels
+from fcnseg.volumes.formats import raw_voxels as module
+from fcnseg.volumes.formats.raw_voxels import FileVoxels
 
 SHAPE = (5, 40, 30)
 

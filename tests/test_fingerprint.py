@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_records import CLASSES, make_record
 
-from fcnseg.conversion.fingerprint import HuCounts, case_facts, fingerprint_of
+from fcnseg.conversion.statistics import HuCounts, case_facts, fingerprint_of
 from fcnseg.records.fingerprint import Oddity
 
 

@@ -11,14 +11,14 @@ import pytest
 from small_records import make_record, write_dataset
 from small_runs import assert_same_runs, make_config, stop_after
 
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
+from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, write_config
-from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
-from fcnseg.data.shards import shards_of
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import read_dataset_info
 from fcnseg.records.listing import ListedCase, list_cases
-from fcnseg.train import TrainCommand
+from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
+from fcnseg.sampling.shards import shards_of
 from fcnseg.training import check_dataset, read_run, train
 
 CONFIG = make_config(

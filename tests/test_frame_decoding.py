@@ -15,7 +15,8 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLSLossless
 
 from fcnseg.errors import InputError
-from fcnseg.volumes import frame_decoding, read_ct
+from fcnseg.volumes import read_ct
+from fcnseg.volumes.formats.dicom import frame_decoding
 
 STORED = stored_voxels((3, 32, 40))
 

@@ -12,8 +12,8 @@ from small_runs import ALL_STATE, assert_same_runs
 
 from fcnseg.config import override
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.fingerprint import HuCounts
 from fcnseg.conversion.preprocessing import Preprocessing
+from fcnseg.conversion.statistics import HuCounts
 from fcnseg.errors import ConfigError
 from fcnseg.evaluation.cases import CaseFiles, read_case
 from fcnseg.training import train

@@ -18,17 +18,17 @@ FORBIDDEN = {
     "fcnseg/volumes": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/conversion": TENSORFLOW | {"keras_tuner"},
     "fcnseg/evaluation": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/client/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/cli/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/testing/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/records/encoding.py": TENSORFLOW,
-    "fcnseg/architecture": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/networks": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/planning": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/plan.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/config.py": TENSORFLOW,
-    "fcnseg/presets.py": TENSORFLOW,
+    "fcnseg/cli/plan.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/config/sections.py": TENSORFLOW,
+    "fcnseg/config/presets.py": TENSORFLOW,
     "fcnseg": JOBS | {"keras_tuner"},
-    "fcnseg/data": {"apache_beam"},
+    "fcnseg/sampling": {"apache_beam"},
     "fcnseg/models": {"apache_beam"},
     "fcnseg/training": {"apache_beam"},
     "fcnseg/inference": {"apache_beam"},
@@ -69,7 +69,7 @@ def test_arrows_point_one_way(place):
 
 LIGHT = [
     "fcnseg",
-    "fcnseg.architecture",
+    "fcnseg.networks",
     "fcnseg.volumes",
     "fcnseg.conversion",
     "fcnseg.conversion.gate",
@@ -77,15 +77,15 @@ LIGHT = [
     "fcnseg.records",
     "fcnseg.evaluation",
     "fcnseg.client",
-    "fcnseg.compare",
-    "fcnseg.evaluate",
+    "fcnseg.cli.compare",
+    "fcnseg.cli.evaluate",
     "serving.client",
-    "fcnseg.phantom",
+    "fcnseg.testing.phantom",
     "fcnseg.config",
-    "fcnseg.model_summary",
-    "fcnseg.plan",
+    "fcnseg.cli.summary",
+    "fcnseg.cli.plan",
     "fcnseg.planning",
-    "fcnseg.presets",
+    "fcnseg.config",
 ]
 
 
@@ -102,5 +102,5 @@ assert not loaded, loaded
 
 
 def test_prediction_leaves_beam_out():
-    script = "import sys, fcnseg.predict; sys.exit('apache_beam' in sys.modules)"
+    script = "import sys, fcnseg.cli.predict; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

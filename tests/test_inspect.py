@@ -10,7 +10,7 @@ from small_records import make_record
 from without_tensorflow import run_without_tensorflow
 
 from fcnseg.errors import DatasetError, InputError, MissingExtraError
-from fcnseg.evaluation.slices import VIEWS, draw_slices
+from fcnseg.figures.slices import VIEWS, draw_slices
 from fcnseg.records import read_cases
 from fcnseg.volumes import Volume
 from pipelines.convert_ct import ConvertCt

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fcnseg.models.normalization import BatchNormalization
-from fcnseg.models.normalized_convolution import (
+from fcnseg.networks.layers.normalization import BatchNormalization
+from fcnseg.networks.layers.normalized_convolution import (
     NormalizedConvolution,
     NormalizedConvolutionTranspose,
 )
-from fcnseg.models.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
 
 SHAPE = (2, 3, 4, 5, 6)  # (batch, z, y, x, channels)
 

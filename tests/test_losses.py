@@ -12,7 +12,7 @@ import tensorflow as tf
 from monai_losses import CASES, TABLE, make_case
 
 from fcnseg.config import SETTINGS_OF_LOSS, LossConfig
-from fcnseg.models import (
+from fcnseg.losses import (
     CrossEntropyLoss,
     DiceCrossEntropyLoss,
     FocalLoss,

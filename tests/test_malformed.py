@@ -22,7 +22,7 @@ from fcnseg.errors import DatasetError
 from fcnseg.evaluation.cases import CaseFiles, read_case
 from fcnseg.records import read_dataset_info
 from fcnseg.volumes import LabelMap, read_label, write_mask
-from fcnseg.volumes.file_voxels import FileVoxels
+from fcnseg.volumes.formats.raw_voxels import FileVoxels
 from pipelines.convert_ct import ConvertCt
 
 LABELS = LabelMap.from_mapping(yaml.safe_load(LABEL_MAP))

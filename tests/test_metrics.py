@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from fcnseg.models import CrossEntropyLoss, OrganDice
+from fcnseg.losses import CrossEntropyLoss, OrganDice
 
 CLASSES = ("background", "liver", "spleen", "kidney")
 

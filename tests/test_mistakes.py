@@ -10,15 +10,15 @@ import re
 import pytest
 from small_records import write_small_dataset
 
-from fcnseg.command import run_command, run_or_exit
-from fcnseg.compare import CompareCommand
-from fcnseg.data.preview import PreviewCommand
-from fcnseg.evaluate import EvaluateCommand
-from fcnseg.model_summary import ModelSummaryCommand
-from fcnseg.phantom.__main__ import PhantomCommand
-from fcnseg.plan import PlanCommand
-from fcnseg.predict import PredictCommand
-from fcnseg.train import TrainCommand
+from fcnseg.cli.command import run_command, run_or_exit
+from fcnseg.cli.compare import CompareCommand
+from fcnseg.cli.evaluate import EvaluateCommand
+from fcnseg.cli.phantom import PhantomCommand
+from fcnseg.cli.plan import PlanCommand
+from fcnseg.cli.predict import PredictCommand
+from fcnseg.cli.preview import PreviewCommand
+from fcnseg.cli.summary import ModelSummaryCommand
+from fcnseg.cli.train import TrainCommand
 from pipelines.convert_ct import main as convert
 from pipelines.inspect import Inspect
 

@@ -12,7 +12,7 @@ import pytest
 from half_plus_two import write_half_plus_two
 
 from fcnseg.errors import ModelError
-from fcnseg.saved_model import StatusError
+from fcnseg.saved_model.session import StatusError
 from serving import model_versions
 from serving.model_versions import ModelVersions, State
 

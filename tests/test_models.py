@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from fcnseg.architecture import geometry
-from fcnseg.config import ModelConfig
+from fcnseg.config import PRESETS, ModelConfig
 from fcnseg.errors import ModelError
-from fcnseg.keras_line import IS_KERAS_3
-from fcnseg.models import HUWindow, build_fcn, full_resolution
-from fcnseg.presets import PRESETS
+from fcnseg.networks import shapes
+from fcnseg.networks.build import build_fcn, full_resolution
+from fcnseg.networks.keras_compat import IS_KERAS_3
+from fcnseg.networks.layers import HUWindow
 
 SMALL = ModelConfig(filters=(4, 8, 16))
 CICEK = PRESETS["unet3d_cicek"].model
@@ -89,7 +89,7 @@ def test_variant_survives_a_file(tmp_path, name):
     model = build_fcn(config, num_classes=3)
     hu = make_input(config)
     logits = model(hu, training=False).numpy()
-    assert logits.shape == (2, *geometry.output_shape(config, hu.shape[1:4]), 3)
+    assert logits.shape == (2, *shapes.output_shape(config, hu.shape[1:4]), 3)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
     model.save(tmp_path / "model.keras")
@@ -122,7 +122,7 @@ def test_cicek_has_the_size_of_the_released_network():
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 19_072_712
     scales_and_shifts = [w for w in model.trainable_weights if re.search("gamma|beta", w.name)]
     assert sum(np.prod(weight.shape) for weight in scales_and_shifts) == 6_464
-    assert geometry.output_shape(CICEK, (116, 132, 132)) == (28, 44, 44)
+    assert shapes.output_shape(CICEK, (116, 132, 132)) == (28, 44, 44)
     assert model.compute_output_shape((1, 116, 132, 132, 1)) == (1, 28, 44, 44, 8)
     with_bias = [layer.name for layer in model.layers if getattr(layer, "use_bias", False)]
     assert with_bias == ["encoder_0_0", "logits"]
@@ -151,7 +151,7 @@ def test_arithmetic_agrees_with_keras(depth, padding):
     accepted = 0
     for length in range(1, 120):
         try:
-            (output, *_) = geometry.output_shape(config, (length,) * 3)
+            (output, *_) = shapes.output_shape(config, (length,) * 3)
         except ModelError:
             continue
         accepted += 1
@@ -174,7 +174,7 @@ def test_arithmetic_agrees_with_keras(depth, padding):
 )
 def test_size_that_does_not_fit_is_refused(config, size, message):
     with pytest.raises(ModelError, match=message):
-        geometry.output_shape(config, size)
+        shapes.output_shape(config, size)
     with pytest.raises(ModelError, match=message):
         build_fcn(config, num_classes=2, input_shape=size)
 
@@ -194,7 +194,7 @@ def test_training_sees_the_logits_of_coarser_levels(name, strides):
         SMALL, strides=((1, 2, 2), (2, 2, 2)), deep_supervision=1, pyramid=3
     )
     config = {**VARIANTS, "all at once": together}[name]
-    assert list(geometry.supervision_strides(config)) == strides
+    assert list(shapes.supervision_strides(config)) == strides
     model = build_fcn(config, num_classes=3, supervised=True)
     hu = make_hu((16, 16, 16))
     outputs = model(hu, training=False)

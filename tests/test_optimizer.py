@@ -13,11 +13,11 @@ import tensorflow as tf
 from small_runs import ALL_STATE
 
 from fcnseg.config import TrainingConfig, config_from_mapping, override
-from fcnseg.data import make_training_dataset
 from fcnseg.errors import ConfigError
 from fcnseg.inference import load_run
+from fcnseg.sampling import make_training_dataset
 from fcnseg.training import LossError, read_run, train
-from fcnseg.training.average import WeightAverage
+from fcnseg.training.ema import WeightAverage
 from fcnseg.training.optimizer import build_optimizer, make_schedule
 from fcnseg.training.training import weights_digest
 

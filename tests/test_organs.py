@@ -11,8 +11,8 @@ from small_records import make_record, write_dataset
 from small_runs import make_config
 
 from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
-from fcnseg.data import Fold
 from fcnseg.errors import DatasetError
+from fcnseg.sampling import Fold
 from fcnseg.training import read_run, train
 from fcnseg.training.dataset import check_dataset, check_each_organ
 from fcnseg.training.organs import LostOrgans, TrainingOrgan, check_organs

@@ -39,7 +39,7 @@ def test_wheel_holds_the_library_alone(built):
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert top == {"fcnseg", next(name for name in top if name.endswith(".dist-info"))}
-    assert {"fcnseg/py.typed", "fcnseg/volumes/nifti.py"} <= set(names)
+    assert {"fcnseg/py.typed", "fcnseg/volumes/formats/nifti.py"} <= set(names)
 
 
 def test_sdist_carries_the_jobs(built):

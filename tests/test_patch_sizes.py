@@ -6,10 +6,10 @@ import keras
 import pytest
 from small_models import CONFIG, make_network
 
-from fcnseg.architecture import output_shape
 from fcnseg.config import override
 from fcnseg.errors import ModelError
 from fcnseg.inference.patch_sizes import PatchSizes
+from fcnseg.networks import output_shape
 
 
 def fitting(config, window, axis):

@@ -16,8 +16,8 @@ from dicom_series import write as write_series
 from small_cases import AFFINE, LABEL_MAP, SPACING_MM, write_case
 from small_models import write_run
 
-from fcnseg.evaluate import EvaluateCommand
-from fcnseg.predict import PredictCommand
+from fcnseg.cli.evaluate import EvaluateCommand
+from fcnseg.cli.predict import PredictCommand
 from fcnseg.volumes import read_ct, read_label, write_mask, write_parts, write_volume
 from pipelines.convert_ct import ConvertCt
 from pipelines.inspect import Inspect

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import yaml
 
+from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.errors import InputError
-from fcnseg.phantom import LABEL_MAP, ORGANS, Pose, make_phantom, write_phantoms
-from fcnseg.phantom.__main__ import PhantomCommand
-from fcnseg.phantom.anatomy import CLASS_NAMES, HU
-from fcnseg.phantom.writing import ORIENTATIONS, draw_acquisition
+from fcnseg.testing.phantom import LABEL_MAP, ORGANS, Pose, make_phantom, write_phantoms
+from fcnseg.testing.phantom.anatomy import CLASS_NAMES, HU
+from fcnseg.testing.phantom.writing import ORIENTATIONS, draw_acquisition
 from fcnseg.volumes import (
     AIR_HU,
     LabelMap,

@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 from small_models import make_info
 
-from fcnseg.export import export_segmenter
 from fcnseg.inference import make_segmenter, predict_volume
 from fcnseg.inference.resampling import resample_ids
-from fcnseg.saved_model import SavedModelSession
+from fcnseg.saved_model.export import export_segmenter
+from fcnseg.saved_model.session import SavedModelSession
 from fcnseg.volumes import Volume, read_label, resample_image, resample_label, to_canonical
 from fcnseg.volumes.resampling import resampled_shape
 

@@ -11,17 +11,16 @@ import pytest
 import yaml
 from small_records import write_small_dataset
 
-from fcnseg.architecture import model_summary, output_shape, plan_model
-from fcnseg.config import Config, config_to_mapping, override, read_config
-from fcnseg.conversion.fingerprint import HuCounts, fingerprint_of
+from fcnseg.cli.plan import PlanCommand
+from fcnseg.config import PRESETS, Config, config_to_mapping, override, read_config
+from fcnseg.conversion.statistics import HuCounts, fingerprint_of
 from fcnseg.errors import ConfigError, DatasetError, InputError
-from fcnseg.phantom import write_phantoms
-from fcnseg.plan import PlanCommand
+from fcnseg.networks import model_summary, output_shape, plan_model
 from fcnseg.planning import candidates, commented_yaml, propose, target_spacing
 from fcnseg.planning.spacing import coarse_spacing, median_shape, spacing_advice
-from fcnseg.presets import PRESETS
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, DatasetInfo, SplitInfo
 from fcnseg.records.fingerprint import CaseFacts
+from fcnseg.testing.phantom import write_phantoms
 from pipelines.convert_ct import ConvertCt
 
 CLASSES = ("background", "liver", "spleen")

@@ -6,10 +6,9 @@ import dataclasses
 
 import pytest
 
-from fcnseg.architecture import output_shape, plan_model, plan_strides
-from fcnseg.config import ModelConfig
+from fcnseg.config import PRESETS, ModelConfig
 from fcnseg.errors import ConfigError
-from fcnseg.presets import PRESETS
+from fcnseg.networks import output_shape, plan_model, plan_strides
 
 PLANS = {
     # Alike: all axes together. 32 voxels halve three times to 4, below which none is halved.

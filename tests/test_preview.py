@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_records import write_small_dataset
 
-from fcnseg.command import parse, run_command
-from fcnseg.data.preview import PreviewCommand
-from fcnseg.presets import PRESETS
+from fcnseg.cli.command import parse, run_command
+from fcnseg.cli.preview import PreviewCommand
+from fcnseg.config import PRESETS
 
 SMALL = "--patches.size 16 20 24 --patches.shuffle_buffer 2 --inference.overlap 0 0 0".split()
 NEAR = "--augmentation.translation_voxels 2 2 2".split()  # more would reach beyond so small a case

@@ -17,11 +17,11 @@ from small_models import (
     write_run,
 )
 
+from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
 from fcnseg.inference import case_files, load_run, make_segmenter, predict_volume
 from fcnseg.inference.prediction import predict_probabilities
 from fcnseg.inference.sliding_window import CERTAIN
-from fcnseg.predict import PredictCommand
 from fcnseg.volumes import Volume, read_ct, write_volume
 
 NAMES = ("000_background.nii.gz", "001_liver.nii.gz", "002_spleen.nii.gz")

@@ -6,7 +6,7 @@ import tensorflow as tf
 from google.protobuf import descriptor
 from tensorflow_serving.apis import predict_pb2
 
-from fcnseg.protos import DATA_TYPES, MESSAGES, message_class
+from fcnseg.client.messages import DATA_TYPES, MESSAGES, message_class
 
 # Message -> where TensorFlow keeps the same messages.
 REAL = {

@@ -15,7 +15,7 @@ from fcnseg.inference.regions import body_region, dilated, resample_region
 from fcnseg.inference.resampling import spacing_steps
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.inference.tiling import Tiling
-from fcnseg.model_info import ModelInfo
+from fcnseg.runs.model_info import ModelInfo
 
 BODY = (slice(4, 40), slice(40, 90), slice(30, 100))
 SPACING = np.array([2.0, 2.0, 2.0], np.float32)

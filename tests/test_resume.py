@@ -10,11 +10,11 @@ import pytest
 from killed_job import run_and_kill
 from small_cases import write_cases
 
-from fcnseg.conversion import progress
-from fcnseg.conversion.output import STATE, Output, job_text
-from fcnseg.conversion.progress import Progress, Watch
+from fcnseg.beam import progress
+from fcnseg.beam.job_state import STATE, Output, job_text
+from fcnseg.beam.progress import Progress, Watch
+from fcnseg.beam.shard_writer import ShardWriter
 from fcnseg.conversion.shards import SizedCase, plan_shards
-from fcnseg.conversion.writing import ShardWriter
 from fcnseg.errors import DatasetError, InputError
 from pipelines.convert_ct import ConvertCt
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_models import CLASSES, CROP, make_hu, write_run
 
-from fcnseg.predict import PredictCommand
+from fcnseg.cli.predict import PredictCommand
 
 SHAPE = (11, 15, 18)  # voxels to the right, anterior, superior
 SPACING = (1.5, 2.0, 2.5)  # mm, likewise

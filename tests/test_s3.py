@@ -14,8 +14,8 @@ from killed_job import run_and_kill
 from moto.server import ThreadedMotoServer
 from small_cases import SPACING_MM, write_cases
 
-from fcnseg.conversion import files
 from fcnseg.conversion.rejects import CaseError, opened
+from fcnseg.storage import files
 from pipelines.convert_ct import ConvertCt, main
 
 BUCKET = "hospital"

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.saved_model import SavedModelSession, StatusError
+from fcnseg.saved_model.session import SavedModelSession, StatusError
 
 
 class Adder(tf.Module):

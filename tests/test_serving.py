@@ -37,9 +37,9 @@ from tensorflow_serving.apis import (
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
-from fcnseg.export import SEGMENT_VOLUME, export_run
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.saved_model import SavedModelSession
+from fcnseg.saved_model.export import SEGMENT_VOLUME, export_run
+from fcnseg.saved_model.session import SavedModelSession
 from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_volume
 from serving import rest as rest_server
 from serving.client import ClientCommand

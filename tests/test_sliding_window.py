@@ -120,7 +120,7 @@ def test_peak_memory_of_a_large_scan_stays_below_4_gib(tmp_path):
 import sys
 from pathlib import Path
 import keras, nibabel as nib, numpy as np
-from fcnseg.predict import PredictCommand
+from fcnseg.cli.predict import PredictCommand
 from small_models import write_run
 
 folder = Path(sys.argv[1])

@@ -12,12 +12,12 @@ from small_models import write_run
 from small_records import CLASSES
 from small_runs import make_config, stop_after
 
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
+from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, override, write_config
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
-from fcnseg.models import build_fcn, full_resolution
-from fcnseg.train import TrainCommand
+from fcnseg.networks.build import build_fcn, full_resolution
 from fcnseg.training import TrainingStoppedError, read_run, train
 from fcnseg.training.starting_weights import start_from
 

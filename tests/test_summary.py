@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from scripts import output_of
 
-from fcnseg.architecture import model_summary
-from fcnseg.config import ModelConfig, config_from_mapping
+from fcnseg.cli.summary import ModelSummaryCommand
+from fcnseg.config import PRESETS, ModelConfig, config_from_mapping
 from fcnseg.errors import ConfigError, ModelError
-from fcnseg.model_summary import ModelSummaryCommand
-from fcnseg.models import build_fcn
-from fcnseg.presets import PRESETS
+from fcnseg.networks import model_summary
+from fcnseg.networks.build import build_fcn
 
 SMALL = ModelConfig(filters=(4, 8, 16))
 SIZE = (8, 16, 24)
@@ -118,7 +117,7 @@ TRAINING = """
 import ctypes, sys
 ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes back at once
 import fcnseg, numpy as np, tensorflow as tf
-from fcnseg.presets import PRESETS
+from fcnseg.config import PRESETS
 from fcnseg.training.compiled import build_compiled, make_state
 
 name, batch, *size = sys.argv[1], *map(int, sys.argv[2:])

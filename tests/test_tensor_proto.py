@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from fcnseg.client.messages import DATA_TYPES, message_class
+from fcnseg.client.tensors import read_tensor, write_tensor
 from fcnseg.errors import InputError
-from fcnseg.protos import DATA_TYPES, message_class
-from fcnseg.tensor_proto import read_tensor, write_tensor
 
 TensorProto = message_class("tensorflow.TensorProto")
 NUMBERS = [name for name in DATA_TYPES if name != "object"]

@@ -13,7 +13,7 @@ from small_records import write_small_dataset
 from small_runs import ALL_STATE, stop_after
 
 from fcnseg.config import override
-from fcnseg.run_folder import TENSORBOARD_FOLDER
+from fcnseg.runs.run_folder import TENSORBOARD_FOLDER
 from fcnseg.training import TrainingStoppedError, train
 from fcnseg.training.checkpoints import Checkpoints
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars

@@ -15,15 +15,15 @@ from small_records import CLASSES, make_record, write_dataset, write_small_datas
 from small_runs import make_config
 
 from fcnseg import __version__
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
+from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, override, read_config, write_config
-from fcnseg.data import make_volume_dataset
 from fcnseg.errors import ConfigError, DatasetError, InputError, ModelError
 from fcnseg.evaluation import score_organs
 from fcnseg.inference import load_run, make_segmenter
-from fcnseg.model_info import ModelInfo
 from fcnseg.records import COMPLETED_FILE
-from fcnseg.train import TrainCommand
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.sampling import make_volume_dataset
 from fcnseg.training import read_run, train
 from fcnseg.training.callbacks import KeepBest
 from fcnseg.training.strategy import make_strategy
@@ -344,8 +344,8 @@ def test_devices_by_name_or_number():
 TRAIN_ON_SO_MANY_DEVICES = """
 import sys
 import tensorflow as tf
-from fcnseg.command import run_command
-from fcnseg.train import TrainCommand
+from fcnseg.cli.command import run_command
+from fcnseg.cli.train import TrainCommand
 
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -15,12 +15,12 @@ from small_runs import ALL_STATE, assert_same_runs, stop_after
 from fcnseg.config import override
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
-from fcnseg.run_folder import CHECKPOINT_FILE
+from fcnseg.runs.run_folder import CHECKPOINT_FILE
 from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.execution import make_steps
-from fcnseg.training.stopping import StopRequest
+from fcnseg.training.preemption import StopRequest
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from small_records import make_record, write_dataset
 
-from fcnseg.command import parse, run_command
+from fcnseg.cli.command import parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError
 from fcnseg.training import TrainingStoppedError

@@ -16,7 +16,7 @@ from fcnseg.config import (
     PatchConfig,
     TrainingConfig,
 )
-from fcnseg.phantom import LABEL_MAP, Pose, make_phantom
+from fcnseg.testing.phantom import LABEL_MAP, Pose, make_phantom
 from fcnseg.training import train
 from fcnseg.volumes import write_volume
 from pipelines.convert_ct import ConvertCt

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fcnseg.errors import InputError, OutputError
-from fcnseg.whole_file import (
+from fcnseg.storage.whole_file import (
     check_output_file,
     make_folder,
     put_in_place,
@@ -90,7 +90,7 @@ def test_folder_is_on_the_disk_with_all_that_is_in_it(tmp_path, monkeypatch):
 
 
 def test_converted_file_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
-    files = pytest.importorskip("fcnseg.conversion.files")
+    files = pytest.importorskip("fcnseg.storage.files")
     calls = Calls(monkeypatch)
     with files.written_whole(str(tmp_path), "train.tfrecord") as file:
         file.write(b"1")
@@ -124,7 +124,7 @@ def fill_disk(monkeypatch):
 
 
 def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
-    files = pytest.importorskip("fcnseg.conversion.files")
+    files = pytest.importorskip("fcnseg.storage.files")
     write_whole(tmp_path / "run.json", "before")
     fill_disk(monkeypatch)
     with pytest.raises(OutputError, match=r"^cannot write .*/run\.json: No space left on device$"):

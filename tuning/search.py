@@ -20,11 +20,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fcnseg.command import run_command
+from fcnseg.cli.command import run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
+from fcnseg.storage.whole_file import make_folder, write_whole
 from fcnseg.training import TrainingStoppedError, check_dataset, check_each_organ, train
-from fcnseg.whole_file import make_folder, write_whole
 from tuning.space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.conversion import files
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.rejects import CODES, CaseError, how_to_accept, opened
 from fcnseg.errors import GeometryError, LabelError, told
+from fcnseg.storage import files
 from fcnseg.volumes import (
     Finding,
     Geometry,
@@ -24,7 +24,7 @@ from fcnseg.volumes import (
     read_label,
     turn_like,
 )
-from fcnseg.volumes.reading import SUFFIXES
+from fcnseg.volumes.formats.reading import SUFFIXES
 from fcnseg.volumes.regridding import label_on_grid
 
 Classes = npt.NDArray[np.uint8 | np.uint16]

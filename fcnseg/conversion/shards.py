@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from fcnseg.conversion.cases import Case
 from fcnseg.records import SPLITS
-from fcnseg.unit_hash import unit_hash
+from fcnseg.records.unit_hash import unit_hash
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcnseg.errors import InputError
-from fcnseg.unit_hash import unit_hash
+from fcnseg.records.unit_hash import unit_hash
 
 
 def split_of(

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import nibabel as nib
 
 from fcnseg.conversion.rejects import CaseError
-from fcnseg.evaluation.palette import organ_rgb
+from fcnseg.figures.palette import organ_rgb
 from fcnseg.volumes import LabelMap, case_id_of
 from fcnseg.volumes.label_map import BACKGROUND
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import OrganScores, mean_or_none
-from fcnseg.whole_file import write_whole
+from fcnseg.storage.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 LOST_DICE = 0.05

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from fcnseg.errors import require_extra
 from fcnseg.evaluation.cases import Case
-from fcnseg.evaluation.palette import organ_colour
 from fcnseg.evaluation.scores import OrganScores
-from fcnseg.evaluation.slices import SOFT_TISSUE_HU, draw_slices, middle_of, profiles_of
+from fcnseg.figures.palette import organ_colour
+from fcnseg.figures.slices import SOFT_TISSUE_HU, draw_slices, middle_of, profiles_of
+from fcnseg.storage.whole_file import written_whole
 from fcnseg.volumes import Volume, to_canonical
-from fcnseg.whole_file import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

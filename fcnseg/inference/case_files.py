@@ -22,8 +22,8 @@ from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import CERTAIN
+from fcnseg.storage.whole_file import put_in_place, write_whole
 from fcnseg.volumes import Volume, image_digest, write_mask, write_parts
-from fcnseg.whole_file import put_in_place, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.resampling import resampled_shape, spacing_steps
-from fcnseg.model_info import ModelInfo
+from fcnseg.runs.model_info import ModelInfo
 
 # Beyond what any CT has; shorter spacings are a header in metres, longer ones one in micrometres.
 _SPACING_MM = (0.01, 100.0)

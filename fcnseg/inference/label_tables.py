@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fcnseg.evaluation.palette import organ_rgb
+from fcnseg.figures.palette import organ_rgb
 
 _SNAP_HEADER = """\
 ################################################

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.whole_file import write_whole
+from fcnseg.storage.whole_file import write_whole
 
 
 def organ_volumes_ml(

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-import fcnseg.models  # noqa: F401  registers the layers that a saved network is made of
-from fcnseg.archives import check_archive
+import fcnseg.losses
+import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
-from fcnseg.model_info import ModelInfo
-from fcnseg.run_folder import BEST_MODEL_FILE, read_run
+from fcnseg.runs.archives import check_archive
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.runs.run_folder import BEST_MODEL_FILE, read_run
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
 logger = logging.getLogger(__name__)

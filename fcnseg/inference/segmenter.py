@@ -22,7 +22,7 @@ from fcnseg.inference.resampling import (
 )
 from fcnseg.inference.sliding_window import CERTAIN, SlidingWindow
 from fcnseg.inference.tiling import Tiling
-from fcnseg.model_info import ModelInfo
+from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import AIR_HU
 from fcnseg.volumes.volume import Shape
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from fcnseg.architecture import model_summary
 from fcnseg.errors import ConfigError
+from fcnseg.networks import model_summary
 from fcnseg.planning.candidates import Candidate
 
 GIB = 2**30

@@ -14,9 +14,9 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from fcnseg.architecture import plan_model, plan_strides
-from fcnseg.architecture.planning import Spacing
 from fcnseg.config import ModelConfig
+from fcnseg.networks import plan_model, plan_strides
+from fcnseg.networks.anisotropy import Spacing
 from fcnseg.volumes.volume import Shape
 
 MAX_LEVELS = 6  # our own choice

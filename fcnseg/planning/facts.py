@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from fcnseg.architecture.planning import Spacing
 from fcnseg.errors import DatasetError
+from fcnseg.networks.anisotropy import Spacing
 from fcnseg.planning.spacing import median_shape, target_spacing
 from fcnseg.records import DatasetInfo
 from fcnseg.volumes.volume import Shape

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from fcnseg.architecture.planning import Spacing
 from fcnseg.config import Config
 from fcnseg.errors import ConfigError
+from fcnseg.networks.anisotropy import Spacing
 from fcnseg.planning.budget import Budget
 from fcnseg.planning.candidates import Candidate, candidates
 from fcnseg.planning.facts import PlanningFacts
@@ -16,7 +16,7 @@ from fcnseg.records import DatasetInfo
 
 _SHUFFLED_BYTES = 2 * 2**30  # of host memory; our own choice
 _BYTES_PER_VOXEL = 3  # HU and label
-_BLOCKS = 3  # of the shuffle buffer, held at once (fcnseg.data.make_training_dataset)
+_BLOCKS = 3  # of the shuffle buffer, held at once (fcnseg.sampling.make_training_dataset)
 
 
 @dataclasses.dataclass(frozen=True)

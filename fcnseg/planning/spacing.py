@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcnseg.architecture.planning import Spacing
+from fcnseg.networks.anisotropy import Spacing
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.volumes.volume import Shape
 

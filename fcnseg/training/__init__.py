@@ -1,9 +1,9 @@
 """Training, and the folder that a run leaves."""
 
-from fcnseg.run_folder import RunManifest, read_run
+from fcnseg.runs.run_folder import RunManifest, read_run
 from fcnseg.training.dataset import check_dataset, check_each_organ
 from fcnseg.training.loop import LossError
-from fcnseg.training.stopping import TrainingStoppedError
+from fcnseg.training.preemption import TrainingStoppedError
 from fcnseg.training.training import TrainingResult, train
 
 __all__ = [

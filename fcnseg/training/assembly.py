@@ -11,37 +11,37 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from fcnseg.architecture import output_shape
 from fcnseg.config import Config, override, write_config
-from fcnseg.data import Fold, make_training_dataset, make_volume_dataset
-from fcnseg.data.augmentation import Augmentation
 from fcnseg.inference.segmenter import make_segmenter
-from fcnseg.model_info import MODEL_INFO_FILE, ModelInfo
-from fcnseg.models import full_resolution
+from fcnseg.networks import output_shape
+from fcnseg.networks.build import full_resolution
 from fcnseg.records import DatasetInfo, read_dataset_info
-from fcnseg.run_folder import (
+from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
+from fcnseg.runs.run_folder import (
     BEST_MODEL_FILE,
     CHECKPOINT_FILE,
     CONFIG_FILE,
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
 )
+from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.storage.whole_file import write_whole
 from fcnseg.training.accumulation import accumulate_in_step
 from fcnseg.training.augmented_step import augment_in_step
-from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
 from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
 from fcnseg.training.dataset import organs_to_learn
+from fcnseg.training.ema import WeightAverage
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.organs import LostOrgans
 from fcnseg.training.origin import Origin
+from fcnseg.training.preemption import StopRequest
 from fcnseg.training.settings import ignore_label
 from fcnseg.training.starting_weights import start_from
-from fcnseg.training.stopping import StopRequest
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
-from fcnseg.whole_file import write_whole
 
 
 def make_loop(

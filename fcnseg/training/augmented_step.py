@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fcnseg.data.augmentation import Augmentation
+from fcnseg.sampling.augmentation import Augmentation
 
 
 def augment_in_step(model: keras.Model, changes: Augmentation) -> None:

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.archives import check_archive
 from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.inference.segmenter import Segmenter
-from fcnseg.training.stopping import StopRequest
-from fcnseg.whole_file import write_whole, written_whole
+from fcnseg.runs.archives import check_archive
+from fcnseg.storage.whole_file import write_whole, written_whole
+from fcnseg.training.preemption import StopRequest
 
 _SCORE = "validation.json"
 

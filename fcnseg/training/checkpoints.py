@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fcnseg.archives import check_archive
 from fcnseg.errors import InputError, one_line
-from fcnseg.run_folder import check_same
-from fcnseg.whole_file import written_whole
+from fcnseg.runs.archives import check_archive
+from fcnseg.runs.run_folder import check_same
+from fcnseg.storage.whole_file import written_whole
 
 _PROGRESS = "progress"
 

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg.config import Config
-from fcnseg.models import OrganDice, build_fcn, build_loss, level_weights
+from fcnseg.losses import OrganDice, build_loss, level_weights
+from fcnseg.networks.build import build_fcn
 from fcnseg.training.optimizer import build_optimizer
 from fcnseg.volumes.volume import Shape
 

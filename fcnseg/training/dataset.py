@@ -6,10 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from fcnseg.data import Fold
-from fcnseg.data.shards import deal_cases
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, DatasetInfo, read_dataset_info
+from fcnseg.sampling import Fold
+from fcnseg.sampling.shards import deal_cases
 from fcnseg.training.organs import TrainingOrgan, check_organs, count_organs
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fcnseg.errors import DatasetError
 from fcnseg.records import TFRecordWriter, read_tfrecord
-from fcnseg.whole_file import written_whole
+from fcnseg.storage.whole_file import written_whole
 
 _PNG_SIZE = struct.Struct(">II")  # width and height, after 16 bytes of signature and chunk header
 _PNG_SIZE_AT = 16

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fcnseg.training.average import WeightAverage
+from fcnseg.training.ema import WeightAverage
 
 Steps = Callable[[Iterator[Any], int, int], tuple[dict[str, Any], int]]
 """Takes batches, the number of the first step, counted from 1, and how many steps to do. Gives the

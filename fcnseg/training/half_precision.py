@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from fcnseg.architecture import model_summary
 from fcnseg.config import Config
 from fcnseg.errors import ConfigError
+from fcnseg.networks import model_summary
 
 Gradient = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes inputs, a kernel and what comes back to the outputs; gives the kernel's gradient."""

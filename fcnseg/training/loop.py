@@ -19,12 +19,12 @@ import tensorflow as tf
 
 from fcnseg.config import TrainingConfig
 from fcnseg.errors import FcnsegError
-from fcnseg.training.average import WeightAverage
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.ema import WeightAverage
 from fcnseg.training.execution import Steps, make_steps
 from fcnseg.training.organs import LostOrgans
-from fcnseg.training.stopping import StopRequest, TrainingStoppedError
+from fcnseg.training.preemption import StopRequest, TrainingStoppedError
 from fcnseg.training.tensorboard import TensorBoardEvents
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fcnseg.data import Fold
-from fcnseg.data.shards import deal_cases
 from fcnseg.records import read_dataset_info
-from fcnseg.run_folder import RunManifest
+from fcnseg.runs.run_folder import RunManifest
+from fcnseg.sampling import Fold
+from fcnseg.sampling.shards import deal_cases
 from fcnseg.training.dataset import dataset_digest
 
 

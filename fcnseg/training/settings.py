@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fcnseg.config import Config, LossConfig
-from fcnseg.data import Fold
 from fcnseg.errors import ConfigError
 from fcnseg.records import DatasetInfo
+from fcnseg.sampling import Fold
 from fcnseg.training.strategy import device_names
 from fcnseg.volumes import LabelMap
 

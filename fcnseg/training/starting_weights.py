@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from fcnseg.architecture.levels import levels_of
 from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, told
 from fcnseg.inference.prediction import load_run
-from fcnseg.run_folder import read_run
+from fcnseg.networks.levels import levels_of
+from fcnseg.runs.run_folder import read_run
 
 logger = logging.getLogger(__name__)
 

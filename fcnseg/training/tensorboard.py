@@ -18,7 +18,7 @@ import tensorflow as tf
 from fcnseg.evaluation.cases import Case
 from fcnseg.evaluation.pictures import draw_case
 from fcnseg.evaluation.scores import score_organs
-from fcnseg.evaluation.slices import middle_of
+from fcnseg.figures.slices import middle_of
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
 from fcnseg.volumes import Volume
 

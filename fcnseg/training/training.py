@@ -16,12 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg import __version__
-from fcnseg.architecture import output_shape
 from fcnseg.config import Config
-from fcnseg.data import Fold
-from fcnseg.data.broken import naming_broken_files
 from fcnseg.errors import InputError
-from fcnseg.run_folder import (
+from fcnseg.networks import output_shape
+from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
     MANIFEST_FILE,
@@ -30,6 +28,8 @@ from fcnseg.run_folder import (
     make_run_folder,
     read_run,
 )
+from fcnseg.sampling import Fold
+from fcnseg.sampling.broken import naming_broken_files
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset import check_dataset, check_each_organ

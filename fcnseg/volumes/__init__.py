@@ -4,11 +4,12 @@ Axis order is (z, y, x) everywhere; this package is the only place where it turn
 TensorFlow nor Beam.
 """
 
-from fcnseg.volumes.dicom import Series, list_series
 from fcnseg.volumes.digest import image_digest
-from fcnseg.volumes.files import case_id_of, list_images, list_volumes, pair_by_name
+from fcnseg.volumes.folders import case_id_of, list_images, list_volumes, pair_by_name
+from fcnseg.volumes.formats.dicom.series import Series, list_series
+from fcnseg.volumes.formats.nifti import check_nifti_name, write_mask, write_parts, write_volume
+from fcnseg.volumes.formats.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.label_map import LabelMap
-from fcnseg.volumes.nifti import check_nifti_name, write_mask, write_parts, write_volume
 from fcnseg.volumes.orientation import (
     check_same_voxels,
     from_canonical,
@@ -16,7 +17,6 @@ from fcnseg.volumes.orientation import (
     to_canonical,
     turn_like,
 )
-from fcnseg.volumes.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
 from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume, check_same_grid
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.reading import read_ct
+from fcnseg.volumes.formats.reading import read_ct
 
 # Their voxels lie in other files, whose names only a reader knows.
 _HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")

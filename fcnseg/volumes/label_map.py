@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pydantic
 
 from fcnseg.errors import InputError, LabelError, first_finding, one_line, told
-from fcnseg.unique_keys import read_yaml
+from fcnseg.storage.unique_keys import read_yaml
 from fcnseg.volumes.lookup import look_up, table_rows
 from fcnseg.volumes.volume import of_case
 

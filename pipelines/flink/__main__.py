@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from fcnseg.command import parse_known, run_or_exit
+from fcnseg.cli.command import parse_known, run_or_exit
 from fcnseg.errors import InputError
 from pipelines import convert_ct
 from pipelines.worker_pool import worker_pool

@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, CaseList, check_cases
 from fcnseg.errors import InputError
 from fcnseg.records import SPLITS
+from fcnseg.storage import files
 
 REQUIRED_COLUMNS = ("case_id", "image", "label")
 OPTIONAL_COLUMNS = ("patient_id", "split", "series_uid")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pydantic
 
-from fcnseg.conversion import files
 from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
 from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
 from fcnseg.errors import InputError, first_finding, told
-from fcnseg.unique_keys import parse_json
+from fcnseg.storage import files
+from fcnseg.storage.unique_keys import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)

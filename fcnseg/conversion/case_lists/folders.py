@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, CaseList, check_cases
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import InputError
+from fcnseg.storage import files
 from fcnseg.volumes import case_id_of
-from fcnseg.volumes.files import is_volume_name
+from fcnseg.volumes.folders import is_volume_name
 
 
 def cases_of_folders(images: str, labels: str | None) -> CaseList:

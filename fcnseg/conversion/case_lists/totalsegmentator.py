@@ -6,9 +6,9 @@ import csv
 import io
 from collections import defaultdict
 
-from fcnseg.conversion import files
 from fcnseg.conversion.cases import Case, CaseList, check_cases
 from fcnseg.errors import InputError
+from fcnseg.storage import files
 
 IMAGE = "ct.nii.gz"
 LABELS = "segmentations"

@@ -1,0 +1,180 @@
+"""How far a job is, told from what is in its output folder, so on any runner alike.
+
+Its grain is a shard: cases count when their shard is whole. Bytes of shards on the way are counted
+where the output is local.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from fcnseg.beam.job_state import Output, Plan, WrittenShard
+from fcnseg.storage import files
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 60.0
+"""Between two lines where the output is no terminal."""
+
+_LOOK_SECONDS = 1.0  # between two looks at a local folder
+_REMOTE_LOOK_SECONDS = 15.0  # each look lists a folder of an object store
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        cases: How many are listed.
+        done: How many of them are in whole shards, or were rejected.
+        rejected: How many of these were rejected.
+        shards: How many shards are whole, and how many are planned.
+        mb_per_second: Of records, since the job began; None where none are written.
+        seconds_left: Until all that is planned is done; None while nobody knows.
+    """
+
+    cases: int
+    done: int
+    rejected: int
+    shards: tuple[int, int]
+    mb_per_second: float | None
+    seconds_left: float | None
+
+    def __str__(self) -> str:
+        rate = "" if self.mb_per_second is None else f", {self.mb_per_second:.1f} MB/s"
+        left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
+        return (
+            f"cases {self.done} of {self.cases}, rejected {self.rejected}, shards"
+            f" {self.shards[0]} of {self.shards[1]}{rate}{left}"
+        )
+
+
+class Watch:
+    """Looks at an output folder again and again; each small file is read once."""
+
+    def __init__(self, output: Output, *, cases: int) -> None:
+        """Begins to watch.
+
+        Args:
+            output: The folder.
+            cases: How many cases are listed.
+        """
+        self.output = output
+        self.cases = cases
+        self.plan: Plan | None = None
+        self._shards: dict[str, WrittenShard] = {}
+        self._began: tuple[float, int] | None = None  # seconds, work that was done already
+
+    def look(self, now: float | None = None) -> Progress | None:
+        """How far the job is; None while headers are read and nothing is planned.
+
+        Args:
+            now: Seconds of a clock that does not go back.
+        """
+        now = time.monotonic() if now is None else now
+        self.plan = self.plan or self.output.read_plan()
+        if self.plan is None:
+            return None
+        for path in self.output.list_notes():
+            if path not in self._shards:
+                self._shards[path] = WrittenShard.from_json(files.read_text(path))
+        done, planned = self._work(self.plan)
+        self._began = self._began or (now, done)
+        per_second = (done - self._began[1]) / max(now - self._began[0], 1e-9)
+        rejected = self.cases - self.plan.cases
+        rejected += sum(len(shard.rejects) for shard in self._shards.values())
+        return Progress(
+            cases=self.cases,
+            done=rejected + sum(len(shard.cases) for shard in self._shards.values()),
+            rejected=rejected,
+            shards=(len(self._shards), self.plan.shards),
+            mb_per_second=None if self.output.validate_only else per_second / 1e6,
+            seconds_left=max(planned - done, 0) / per_second if per_second > 0 else None,
+        )
+
+    def _work(self, plan: Plan) -> tuple[int, int]:
+        """What is done and what is planned: bytes of records, or shards where none are written."""
+        if self.output.validate_only:
+            return len(self._shards), plan.shards
+        written = sum(shard.info.bytes for shard in self._shards.values())
+        return written + self._bytes_on_the_way(), plan.bytes
+
+    def _bytes_on_the_way(self) -> int:
+        """Of files that are not whole yet; 0 in an object store, where nobody sees them."""
+        folder = files.join(self.output.folder, files.TEMPORARY)
+        if not files.is_local(folder):
+            return 0
+        return sum(_size(path) for path in files.list_folder(folder))
+
+
+@contextmanager
+def shown(output: Output, *, cases: int) -> Iterator[None]:
+    """Shows the progress of a job while the block runs: one live line, or a line a minute.
+
+    Args:
+        output: Where the job writes.
+        cases: How many cases are listed.
+    """
+    watch = Watch(output, cases=cases)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with _repeated(lambda: _log(watch), LINE_SECONDS):
+            yield
+        return
+    seconds = _LOOK_SECONDS if files.is_local(output.folder) else _REMOTE_LOOK_SECONDS
+    with (
+        console.status(f"reading the headers of {cases} cases") as status,
+        _repeated(lambda: _update(watch, status.update), seconds),
+    ):
+        yield
+
+
+def _log(watch: Watch) -> None:
+    logger.info(str(watch.look() or f"reading the headers of {watch.cases} cases"))
+
+
+def _update(watch: Watch, update: Callable[[str], None]) -> None:
+    progress = watch.look()
+    if progress is not None:
+        update(str(progress))
+
+
+@contextmanager
+def _repeated(work: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Does something every few seconds in a thread of its own while the block runs."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            with contextlib.suppress(Exception):  # telling how far a job is must not end it
+                work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:  # it has got its name in the meantime
+        return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{seconds:02d} min"

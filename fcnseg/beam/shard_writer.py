@@ -1,0 +1,114 @@
+"""One shard: its cases read, checked, preprocessed and written one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from typing import BinaryIO
+
+from fcnseg.beam.job_state import Output, WrittenShard
+from fcnseg.beam.metrics import StageMetrics
+from fcnseg.conversion.cases import Case
+from fcnseg.conversion.preprocessing import Preprocessing
+from fcnseg.conversion.rejects import Reject
+from fcnseg.conversion.shards import Shard
+from fcnseg.conversion.statistics import HuCounts, case_facts
+from fcnseg.records import Record, ShardInfo, TFRecordWriter, encode_chunks, parts_of
+from fcnseg.records.fingerprint import CaseFacts, Oddity
+from fcnseg.storage import files
+
+_METRICS = StageMetrics("convert")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards; the same shard is written with the same bytes whoever writes it, and when.
+
+    Attributes:
+        preprocessing: Makes a record of a case.
+        output: Where to.
+        max_record_bytes: A case whose volumes take more is divided over several records.
+    """
+
+    preprocessing: Preprocessing
+    output: Output
+    max_record_bytes: int
+
+    def write(self, shard: Shard) -> WrittenShard:
+        """Writes a shard, unless it is whole already.
+
+        Returns:
+            What is in it, and which of its cases were rejected.
+        """
+        done = self.output.find_written(shard)
+        if done is not None:
+            return done
+        with self._opened(shard) as file:
+            content = _Content(shard, TFRecordWriter(file))
+            for case in shard.cases:
+                with _METRICS.case():
+                    self._add(case, content)
+            written = content.written(self.output.key_of(shard))
+            self.output.note_written(written)
+        _METRICS.bytes(written.info.bytes)
+        return written
+
+    def _opened(self, shard: Shard) -> contextlib.AbstractContextManager[BinaryIO]:
+        if self.output.validate_only:
+            return io.BytesIO()
+        return files.written_whole(self.output.folder, shard.name)
+
+    def _add(self, case: Case, content: _Content) -> None:
+        """Converts one case; its volumes are gone when this returns."""
+        try:
+            converted = self.preprocessing.convert(case)
+        except Exception as error:  # whatever one case does, the others go on
+            reject = Reject.of(error, case_id=case.case_id, stage="convert")
+            _METRICS.reject(reject.code)
+            content.rejects.append(reject)
+            return
+        oddities = {Oddity(warning.code, warning.reason) for warning in converted.warnings}
+        content.add_facts(converted.record, oddities)
+        if not self.output.validate_only:
+            content.add_records(converted.record, self.max_record_bytes)
+
+
+class _Content:
+    """What is in a shard so far."""
+
+    def __init__(self, shard: Shard, writer: TFRecordWriter) -> None:
+        self.shard = shard
+        self.writer = writer
+        self.rejects: list[Reject] = []
+        self.cases: list[CaseFacts] = []
+        self.divided: list[str] = []
+        self.hu_counts = HuCounts.none()
+
+    def add_facts(self, record: Record, oddities: set[Oddity]) -> None:
+        """Sums up a case."""
+        self.cases.append(case_facts(record, self.shard.split, oddities))
+        self.hu_counts += HuCounts.of(record)
+
+    def add_records(self, record: Record, max_bytes: int) -> None:
+        """Writes a case."""
+        label_bytes = 0 if record.label is None else record.label[0].nbytes
+        slice_bytes = record.image[0].nbytes + label_bytes
+        parts = parts_of(len(record.image), slice_bytes=slice_bytes, max_bytes=max_bytes)
+        for part in parts:
+            self.writer.write(*encode_chunks(record, part))
+        if len(parts) > 1:
+            self.divided.append(record.case_id)
+
+    def written(self, key: str) -> WrittenShard:
+        """All of it, when all is written."""
+        writer = self.writer
+        return WrittenShard(
+            key=key,
+            split=self.shard.split,
+            info=ShardInfo(self.shard.name, len(self.cases), writer.bytes, writer.crc32c),
+            divided=tuple(self.divided),
+            cases=tuple(self.cases),
+            hu_counts=self.hu_counts.to_mapping(),
+            rejects=tuple(self.rejects),
+        )

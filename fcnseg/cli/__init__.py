@@ -1,0 +1,1 @@
+"""The commands: `python -m fcnseg COMMAND`, one module each."""

@@ -1,0 +1,178 @@
+"""Tells what bounds the speed of training: `python -m fcnseg.cli.bench --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Column, Table
+
+from fcnseg.cli.command import run_command
+from fcnseg.config import Config
+from fcnseg.errors import InputError, require_extra
+from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+# Where the other part takes less than this share of a step, it is not what bounds it.
+_CLEAR = 0.9
+_HINTS = {
+    "data": "more CPU cores, patches.per_read higher (each read gives more patches), or"
+    " augmentation.run_on device",
+    "model": "an accelerator, training.precision mixed_bfloat16, or a smaller network or patch"
+    " (python -m fcnseg.cli.summary)",
+    "both": "data and model compete for the same cores, or take turns: what speeds up either helps",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTimes:
+    """Milliseconds a training step takes.
+
+    Attributes:
+        data_ms: To make a batch, with nothing else to do.
+        model_ms: To train on a batch that is there.
+        joint_ms: To train as it is done.
+    """
+
+    data_ms: float
+    model_ms: float
+    joint_ms: float
+
+    @property
+    def bottleneck(self) -> str:
+        """`data` or `model`, or `both` where neither explains the joint time alone."""
+        slower = "data" if self.data_ms > self.model_ms else "model"
+        return slower if max(self.data_ms, self.model_ms) > _CLEAR * self.joint_ms else "both"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchCommand:
+    """Measures training steps: data only, model only, and both as in training."""
+
+    data: Path
+    """Folder of records."""
+    config: str
+    """YAML file, or the name of a preset."""
+    steps: int = 20
+    """Steps of each measurement, after as many that warm up."""
+    output: Path | None = None
+    """JSON file for the result too."""
+    overwrite: bool = False
+    """Replace a result that is there already."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    """Each flag overrides one value of the configuration."""
+
+    def run(self) -> None:
+        """Measures and shows the result."""
+        if self.output is not None:
+            check_output_file(self.output)
+            check_free([self.output], overwrite=self.overwrite)
+        for module in ("tensorflow", "keras"):
+            require_extra(module, "train")
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, got {self.steps}")
+        times = measure(self.settings, self.data, steps=self.steps)
+        hint = _HINTS[times.bottleneck]
+        result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
+        if self.output is not None:
+            write_whole(self.output, json.dumps(result, indent=2) + "\n")
+        Console().print(_table(times, self.settings))
+        Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
+
+
+def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
+    """Measures the steps that training with a configuration takes on this machine.
+
+    Args:
+        config: All settings.
+        data: Folder of a finished dataset.
+        steps: How many are measured, after as many that warm up.
+
+    Raises:
+        InputError: If the dataset cannot be trained on.
+        ModelError: If the patches do not fit the network.
+    """
+    import tensorflow as tf
+
+    from fcnseg.sampling.blocks import Blocks
+    from fcnseg.sampling.broken import naming_broken_files
+    from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
+    from fcnseg.training.dataset import check_dataset
+    from fcnseg.training.settings import check_settings
+
+    info = check_dataset(data)
+    check_settings(config, info)
+    model = build_model(config, info)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    patches = patches_maker(config, data, replicas=replicas)()
+    # Patches come in blocks: whole ones, or the measurement would be of what was made before.
+    batch_size = patches_per_step(config, replicas=replicas)
+    block = Blocks.of(config.patches, batch_size=batch_size).steps
+    whole_blocks = -(-steps // block) * block
+    with naming_broken_files(data):
+        data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
+        one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
+        model_ms = _training(model, one, skip=steps, count=steps)
+        joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
+    return StepTimes(data_ms, model_ms, joint_ms)
+
+
+def _batches(patches: tf.data.Dataset) -> Iterator[float]:
+    """The moment at which each batch is there."""
+    for _ in patches:
+        yield time.perf_counter()
+
+
+def _training(model: keras.Model, patches: tf.data.Dataset, *, skip: int, count: int) -> float:
+    import keras
+
+    ends: list[float] = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            del batch
+            float((logs or {})["loss"])  # waits for the step
+            ends.append(time.perf_counter())
+
+    model.fit(
+        patches, steps_per_epoch=skip + count + 1, shuffle=False, callbacks=[Clock()], verbose=0
+    )
+    return _milliseconds(iter(ends), skip=skip, count=count)
+
+
+def _milliseconds(moments: Iterator[float], *, skip: int, count: int) -> float:
+    """Mean time from one moment to the next; a mean, as blocks make some much longer."""
+    taken = [next(moments) for _ in range(skip + count + 1)][skip:]
+    return 1000 * statistics.mean(b - a for a, b in itertools.pairwise(taken))
+
+
+def _table(times: StepTimes, config: Config) -> Table:
+    table = Table(
+        "", Column("ms a step", justify="right"), Column("patches a second", justify="right")
+    )
+    rows = {"data only": times.data_ms, "model only": times.model_ms, "joint": times.joint_ms}
+    for name, ms in rows.items():
+        patches = config.patches.batch_size * config.training.accumulate_steps
+        table.add_row(name, f"{ms:.1f}", f"{1000 * patches / ms:.1f}")
+    table.caption = "patches of each replica"
+    return table
+
+
+def main() -> None:
+    """The command line."""
+    run_command(BenchCommand)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Compares the evaluations of two runs: `python -m fcnseg.cli.compare --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fcnseg.cli.command import run_command
+from fcnseg.errors import require_extra
+from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
+from fcnseg.evaluation.comparison import COMPARED
+from fcnseg.storage.whole_file import check_free, make_folder, write_whole
+
+_SUFFIXES = ("html", "csv", "json")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareCommand:
+    """Compares two runs case by case: differences, and a paired test for each organ."""
+
+    first: Path
+    """Folder that fcnseg.cli.evaluate wrote: the run to compare with."""
+    second: Path
+    """Folder of the other run; differences are second minus first."""
+    output: Path
+    """Folder for comparison.html, comparison.json and comparison.csv."""
+    overwrite: bool = False
+    """Replace a comparison that is there already."""
+
+    def run(self) -> None:
+        """Compares and reports; `comparison.json` comes last."""
+        require_extra("matplotlib", "evaluation")
+        html, csv, json = (self.output / f"comparison.{suffix}" for suffix in _SUFFIXES)
+        check_free((html, csv, json), overwrite=self.overwrite)
+        runs = [Evaluation.read(folder) for folder in (self.first, self.second)]
+        comparison = compare(*runs, names=(str(self.first), str(self.second)))
+        page, table = comparison.to_html(), comparison.to_csv()
+        make_folder(self.output, argument="output")
+        json.unlink(missing_ok=True)  # where it is, the others belong to it
+        write_whole(html, page)
+        write_whole(csv, table)
+        write_whole(json, comparison.to_json())
+        Console().print(difference_table(comparison))
+
+
+def difference_table(comparison: Comparison) -> Table:
+    """A row for each organ: mean differences, each with its p value corrected for all organs."""
+    cases = f"{len(comparison.case_ids)} cases in both"
+    table = Table(title=f"second - first, {cases}", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("organ")
+    for name in COMPARED:
+        table.add_column(METRICS[name].heading, justify="right")
+        table.add_column("p (Holm)", justify="right")
+    for organ in comparison.of(COMPARED[0]):
+        row = [organ]
+        for name in COMPARED:
+            p_value = comparison.p_holm(name).get(organ)
+            row.append(METRICS[name].told(comparison.of(name)[organ].mean, signed=True))
+            row.append("-" if p_value is None else f"{p_value:.3f}")
+        table.add_row(*row)
+    return table
+
+
+def main() -> None:
+    """The command line."""
+    run_command(CompareCommand)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Writes phantom scans and labels: `python -m fcnseg.testing.phantom --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from fcnseg.cli.command import run_command
+from fcnseg.testing.phantom.writing import write_phantoms
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomCommand:
+    """Writes synthetic abdominal CT scans with labels of seven organs."""
+
+    cases: int
+    """How many scans, each of another patient."""
+    output: Path
+    """Folder for images/, labels/, cases.csv and label_map.yaml; must be empty or new."""
+    seed: int = 0
+    """Of all that is drawn; a case depends on it and on its own number only."""
+    overwrite: bool = False
+    """Replace phantoms that are in the folder already."""
+
+    def run(self) -> None:
+        """Writes them, showing progress."""
+        cases = write_phantoms(self.cases, self.output, seed=self.seed, overwrite=self.overwrite)
+        progress = Console(stderr=True)
+        for _ in track(cases, "phantoms", total=self.cases, console=progress, transient=True):
+            pass
+        logging.getLogger(__name__).info(f"{self.cases} phantoms are in {self.output}")
+
+
+def main() -> None:
+    """The command line."""
+    run_command(PhantomCommand)
+
+
+if __name__ == "__main__":
+    main()

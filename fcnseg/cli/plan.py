@@ -1,0 +1,71 @@
+"""Proposes a configuration for a dataset: `python -m fcnseg.cli.plan --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Literal
+
+from fcnseg.cli.command import run_command
+from fcnseg.config import override, read_config
+from fcnseg.planning import commented_yaml, propose
+from fcnseg.records import read_dataset_info
+from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanCommand:
+    """Proposes window, patch, batch and network for a dataset and a memory budget, with reasons.
+
+    Also tells whether the spacing of the records fits their files, or how to convert anew. The
+    rules are nnU-Net's; docs/planning.md has them.
+    """
+
+    data: Path
+    """Folder of records that `pipelines.convert_ct` wrote."""
+    memory_gib: float
+    """For the tensors of a training step on one device; leave the device 1 GiB beyond it."""
+    output: Path
+    """YAML file for `--config` of `fcnseg.cli.train`."""
+    config: str = "fcn_m"
+    """YAML file or preset, whose settings are kept where data and memory do not decide; the
+    channels at its top level are the most."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None
+    """Of training, instead of the configuration's; mixed ones take about half the memory."""
+    overwrite: bool = False
+    """Replace a plan that is there already."""
+
+    def run(self) -> None:
+        """Writes the plan and logs what is to be known of it.
+
+        Raises:
+            DatasetError: If the folder is no finished dataset with labels and a fingerprint.
+            ConfigError: If the budget is too small, or no network can be planned from `config`.
+            InputError: If the output is there already, or has no folder to go to.
+        """
+        check_output_file(self.output)
+        check_free([self.output], overwrite=self.overwrite)
+        base = read_config(self.config)
+        if self.precision is not None:
+            base = override(base, {"training.precision": self.precision})
+        info = read_dataset_info(self.data)
+        plan = propose(info, base, base_name=self.config, memory_gib=self.memory_gib)
+        reasons = dict(plan.reasons)
+        if self.precision is not None:
+            reasons["training.precision"] = "asked for by --precision"
+        write_whole(self.output, commented_yaml(plan.config, reasons, notes=plan.notes))
+        for note in plan.notes:
+            logger.info(note)
+        logger.info(f"plan: {self.output}")
+
+
+def main() -> None:
+    """The command line."""
+    run_command(PlanCommand)
+
+
+if __name__ == "__main__":
+    main()

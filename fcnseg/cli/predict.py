@@ -1,0 +1,158 @@
+"""Segments CT volumes with a trained network: `python -m fcnseg.cli.predict --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from fcnseg.cli.command import run_command
+from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.rejects import explain
+from fcnseg.errors import InputError
+from fcnseg.evaluation.class_names import SNAP_FILE
+from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
+from fcnseg.inference.averaging import Axis
+from fcnseg.inference.case_files import Case, CasePredictor
+from fcnseg.inference.label_tables import slicer_colours, snap_labels
+from fcnseg.inference.organ_volumes import gather_organ_volumes
+from fcnseg.inference.postprocessing import NOTHING, Postprocessing
+from fcnseg.runs.run_folder import check_same, network_digest
+from fcnseg.storage.whole_file import make_folder, write_whole
+from fcnseg.volumes import list_images
+
+logger = logging.getLogger(__name__)
+
+VOLUMES_FILE = "volumes.csv"
+SLICER_FILE = "organs.ctbl"
+_MOST_DILATION = 512  # voxels: as wide as any CT, and far slower than to look everywhere
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictCommand:
+    """Segments CT volumes with the best networks of finished training runs."""
+
+    run_dir: tuple[Path, ...]
+    """Folder of a finished training run; of several, probabilities are averaged."""
+    images: Path
+    """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either."""
+    output: Path
+    """Folder for the masks: CASE.nii.gz, on exactly the grid of its image, and organ volumes."""
+    overwrite: bool = False
+    """Replace masks that are there already."""
+    resume: bool = False
+    """Leave out cases that are whole, and do the others; with the same runs and flags as before."""
+    probabilities: bool = False
+    """Write the probability of each class too, to probabilities/CASE/."""
+    flips: tuple[Axis, ...] = ()
+    """Axes whose flips are averaged too; each doubles the time."""
+    coarse_run_dir: Path | None = None
+    """A run whose foreground, whatever the organ, is where the others look; else everywhere."""
+    dilation_voxels: int = 3
+    """How far around that foreground they look, in voxels of the coarse run."""
+    postprocessing: Postprocessing = NOTHING
+    accept: tuple[str, ...] = ()
+    """Codes of implausible things that are to be warnings and not rejects."""
+
+    def run(self) -> None:
+        """Segments each volume; one that fails does not stop the others."""
+        if self.overwrite and self.resume:
+            raise InputError("overwrite and resume exclude each other: give one of them")
+        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
+            raise InputError(
+                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
+            )
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
+        gate = Gate(CheckOptions(accept=self.accept))
+        cases = {
+            case_id: Case(case_id, image, self.output, self.probabilities)
+            for case_id, image in list_images(self.images).items()
+        }
+        made_with = self._made_with()
+        todo = self._todo(cases, made_with)
+        predictor = self._make_predictor(made_with, gate)
+        make_folder(self.output, argument="output")
+        progress = track(todo.items(), description="volumes", console=Console(stderr=True))
+        reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
+        self._write_tables(cases, predictor.segmenter.info.class_names)
+        failures = [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
+        for failure in failures:
+            logger.error("failed: %s", failure)
+        if failures:
+            raise InputError(f"{len(failures)} of {len(todo)} volumes failed: {failures[0]}")
+
+    def _made_with(self) -> dict[str, Any]:
+        """What masks depend on beside their images, as CASE.json tells it."""
+        made_with: dict[str, Any] = {
+            "networks_sha256": [network_digest(run) for run in self.run_dir],
+            "flips": sorted(self.flips),
+            "postprocessing": dataclasses.asdict(self.postprocessing),
+        }
+        if self.probabilities:
+            made_with["probabilities"] = True
+        if self.coarse_run_dir is not None:
+            digest = network_digest(self.coarse_run_dir)
+            made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
+        return made_with
+
+    def _make_predictor(self, made_with: Mapping[str, Any], gate: Gate) -> CasePredictor:
+        segmenter = make_segmenter(*load_runs(self.run_dir), flips=self.flips)
+        coarse = None
+        if self.coarse_run_dir is not None:
+            coarse = Coarse(make_segmenter(*load_run(self.coarse_run_dir)), self.dilation_voxels)
+        return CasePredictor(segmenter, coarse, self.postprocessing, made_with, gate)
+
+    def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
+        """The cases that are to be segmented."""
+        written = [*(case.mask for case in cases.values()), self.output / VOLUMES_FILE]
+        present = [path for path in written if path.exists()]
+        if present and not (self.overwrite or self.resume):
+            raise InputError(
+                f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
+                " leave out cases that are whole"
+            )
+        todo = {
+            case_id: case
+            for case_id, case in cases.items()
+            if not (self.resume and case.is_whole())
+        }
+        done = [case for case_id, case in cases.items() if case_id not in todo]
+        for case in done:
+            now = {**made_with, **case.image_facts()}
+            check_same(case.made_with(), now, what=str(case.mask))
+        if done:
+            logger.info("left out: %d cases that are whole", len(done))
+        return todo
+
+    def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
+        whole = [case.volumes for case in cases.values() if case.is_whole()]
+        if not whole:
+            return
+        gather_organ_volumes(self.output / VOLUMES_FILE, whole, class_names)
+        write_whole(self.output / SNAP_FILE, snap_labels(class_names))
+        write_whole(self.output / SLICER_FILE, slicer_colours(class_names))
+
+
+def _reason_of_failure(predictor: CasePredictor, case: Case) -> str | None:
+    """Predicts one case; what stopped it, or None."""
+    try:
+        predictor.predict(case)
+    except Exception as error:  # whatever one case does, the others are done
+        return explain(error)
+    return None
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_command(PredictCommand)
+
+
+if __name__ == "__main__":
+    main()

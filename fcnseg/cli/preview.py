@@ -1,0 +1,137 @@
+"""Shows patches before and after augmentation: `python -m fcnseg.cli.preview --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from fcnseg.cli.command import run_command
+from fcnseg.config import AugmentationConfig, Config
+from fcnseg.errors import InputError, require_extra
+from fcnseg.figures.page import page, picture, section
+from fcnseg.figures.palette import organ_colour
+from fcnseg.figures.slices import draw_slices
+from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
+from fcnseg.volumes import Volume
+
+logger = logging.getLogger(__name__)
+
+_LINE = {"linewidths": 1.2}
+
+
+@dataclasses.dataclass(frozen=True)
+class PreviewCommand:
+    """Shows patches of a dataset before and after augmentation, with outlines, on one page."""
+
+    directory: Annotated[Path, tyro.conf.Positional]
+    """Folder of records."""
+    output: Path
+    """HTML file that is written, with all pictures in it."""
+    config: str = "roth2018"
+    """YAML file, or the name of a preset: its patches and its augmentation."""
+    count: int = 6
+    """How many patches."""
+    step: int = 0
+    """From which training step on: the very patches of that step of a run with the same seed."""
+    overwrite: bool = False
+    """Replace a page that is there already."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    """Each flag overrides one value of the configuration."""
+
+    def run(self) -> None:
+        """Writes the page."""
+        check_output_file(self.output)
+        check_free([self.output], overwrite=self.overwrite)
+        require_extra("tensorflow", "train")
+        for name, least in (("count", 1), ("step", 0)):
+            if getattr(self, name) < least:
+                rule = f"{name} must be {'at least 1' if least else '0 or more'}"
+                raise InputError(f"{rule}, got {getattr(self, name)}")
+        info = read_dataset_info(self.directory)
+        pairs = self._pairs()
+        parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
+        text = page("Patches before and after augmentation", _facts(self.settings, info), *parts)
+        write_whole(self.output, text)
+        logger.info(f"{len(parts)} patches are in {self.output}")
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        """Of each patch (HU, label, case id) before and after."""
+        from fcnseg.sampling import make_training_dataset
+        from fcnseg.sampling.broken import naming_broken_files
+
+        settings = self.settings
+        drawn = [
+            make_training_dataset(
+                self.directory,
+                settings.patches,
+                seed=settings.training.seed,
+                augmentation=augmentation,
+                start_step=self.step,
+                with_case_ids=True,
+            )
+            .unbatch()
+            .take(self.count)
+            .as_numpy_iterator()
+            for augmentation in (
+                AugmentationConfig(),
+                dataclasses.replace(settings.augmentation, run_on="host"),
+            )
+        ]
+        with naming_broken_files(self.directory):
+            return list(zip(*drawn, strict=True))
+
+
+def _facts(settings: Config, info: DatasetInfo) -> str:
+    """What was drawn from, and the colour of each organ."""
+    default = AugmentationConfig()
+    changed = {
+        field.name: getattr(settings.augmentation, field.name)
+        for field in dataclasses.fields(default)
+        if getattr(settings.augmentation, field.name) != getattr(default, field.name)
+    }
+    rows = "; ".join(f"{name} {value}" for name, value in changed.items()) or "nothing is on"
+    colours = " ".join(
+        f'<i class="organ" style="background: {organ_colour(index)}"></i>{html.escape(name)}'
+        for index, name in enumerate(info.class_names[1:], start=1)
+    )
+    return f"<p>{html.escape(rows)}</p><p>{colours}</p>"
+
+
+def _patch_section(number: int, pair: tuple[Any, Any], info: DatasetInfo) -> str:
+    """A patch as it was cut, and below what the network sees."""
+    case_id = pair[0][2].decode()
+    pictures = [
+        picture(_png(hu[..., 0], label, info, title), alt=f"patch {number} {title}")
+        for (hu, label, _), title in zip(pair, ("before", "after"), strict=True)
+    ]
+    return section(f"Patch {number}, case {case_id}", *pictures)
+
+
+def _png(hu: np.ndarray, label: np.ndarray, info: DatasetInfo, title: str) -> bytes:
+    affine = np.diag([*info.spacing_mm[::-1], 1.0])
+    figure = draw_slices(
+        Volume(hu, affine),
+        [(Volume(label, affine), _LINE)],
+        np.array(hu.shape) // 2,
+        title=title,
+    )
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white")
+    return file.getvalue()
+
+
+def main() -> None:
+    """The command line."""
+    run_command(PreviewCommand)
+
+
+if __name__ == "__main__":
+    main()

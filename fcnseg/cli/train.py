@@ -1,0 +1,64 @@
+"""Trains a network on records: `python -m fcnseg.cli.train --help`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fcnseg.cli.command import run_command
+from fcnseg.config import Config
+from fcnseg.errors import require_extra
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """Trains a network on one or more devices and keeps the one that validates best."""
+
+    config: str
+    """YAML file, or the name of a preset."""
+    data: Path
+    """Folder of records that `pipelines.convert_ct` wrote."""
+    run_dir: Path
+    """Folder for the network, its history and the manifest of the run; must be empty or new."""
+    resume: bool = False
+    """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
+    init_from: Path | None = None
+    """Folder of a finished run whose best weights are where this one starts: fine-tuning."""
+    fold: int | None = None
+    """Which fold of a cross-validation validates, from 0; the others train."""
+    folds: int | None = None
+    """To how many folds the patients for training and for validation are dealt."""
+    devices: tuple[str, ...] = ()
+    """How many GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    """Each flag overrides one value of the configuration."""
+
+    def run(self) -> None:
+        """Trains."""
+        for module in ("tensorflow", "keras"):
+            require_extra(module, "train")
+        # They import TensorFlow, which --help need not wait for.
+        from fcnseg.sampling import Fold
+        from fcnseg.training import train
+
+        train(
+            self.settings,
+            self.data,
+            self.run_dir,
+            resume=self.resume,
+            init_from=self.init_from,
+            fold=Fold.of(self.fold, self.folds),
+            devices=self.devices,
+        )
+
+
+def main() -> None:
+    """The command line."""
+    run_command(TrainCommand)
+
+
+if __name__ == "__main__":
+    main()

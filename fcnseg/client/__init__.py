@@ -1,0 +1,5 @@
+"""The client of a served model and the messages that it sends, without TensorFlow."""
+
+from fcnseg.client.client import SegmentationClient, ServerError
+
+__all__ = ["SegmentationClient", "ServerError"]

@@ -1,0 +1,389 @@
+"""The sections of a configuration: frozen values, checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+# Voxels along (z, y, x).
+Size = tuple[PositiveInt, PositiveInt, PositiveInt]
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+Fractions = tuple[Fraction, Fraction, Fraction]
+NonNegativeTriple = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
+Factor = Annotated[float, pydantic.Field(ge=1)]
+# Lowest and highest.
+PositiveRange = tuple[PositiveFloat, PositiveFloat]
+
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """The network, from HU to one logit a class."""
+
+    filters: Annotated[tuple[PositiveInt, ...], pydantic.Field(min_length=2)] = (16, 32, 64)
+    """Channels that leave each level of the encoder; their number is the depth."""
+    kernels: tuple[Size, ...] = ()
+    """Voxels (z, y, x) of the convolutions of each level, all odd; by default 3 3 3 everywhere."""
+    strides: tuple[Size, ...] = ()
+    """Steps (z, y, x) from each level down to the next; by default 2 2 2 everywhere."""
+    residual_blocks: tuple[PositiveInt, ...] = ()
+    """Residual blocks of each level of the encoder, of two convolutions each, after one convolution
+    at the top; by default none, but two plain convolutions a level."""
+    decoder_convolutions: PositiveInt = 2
+    """Convolutions of each level of the decoder."""
+    widen: Literal["first", "last"] = "first"
+    """Which convolution of an encoder level widens; `last`: the first one has half the channels."""
+    skip: Literal["sum", "concat"] = "sum"
+    """How a skip connection meets the decoder."""
+    upsampling: Literal["transposed", "linear"] = "transposed"
+    """How the decoder goes up: by transposed convolutions, or 1x1x1 ones and linear interpolation.
+    """
+    padding: Literal["same", "valid"] = "same"
+    """`valid`: no convolution pads, so the output is smaller than the input."""
+    norm: Literal["batch", "sync_batch", "instance", "group", "none"] = "batch"
+    """Normalisation after each convolution."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """Activation after each normalisation."""
+    dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share of channels dropped at the lowest level while training."""
+    l2: NonNegativeFloat = 0.0
+    """Weight, in the loss, of the sum of squares of all kernels."""
+    deep_supervision: NonNegativeInt = 0
+    """Levels below the full resolution that give logits of their own while training."""
+    pyramid: PositiveInt = 1
+    """Networks in a row, each at twice the resolution of the one before, whose prediction it sees.
+    """
+    coarse_input: bool = False
+    """Whether the input has a second channel: a coarse prediction, 0 to 1, on the same grid."""
+    hu_window: tuple[float, float] = (-200.0, 300.0)
+    """HU that become 0 and 1 in the network's first layer; what lies beyond is clipped."""
+
+    def __post_init__(self) -> None:
+        low, high = self.hu_window
+        if not low < high:
+            raise ValueError(f"hu_window must be (low, high) with low < high, got {self.hu_window}")
+        _check_levels(self)
+        if self.padding == "valid":
+            _check_without_padding(self)
+
+    @property
+    def depth(self) -> int:
+        """Levels of the network."""
+        return len(self.filters)
+
+
+def _check_levels(model: ModelConfig) -> None:
+    """Sees to it that what is given for each level is given for each."""
+    lengths = {"kernels": model.depth, "strides": model.depth - 1, "residual_blocks": model.depth}
+    for name, length in lengths.items():
+        if len(getattr(model, name)) not in (0, length):
+            raise ValueError(
+                f"{name} must have {length} entries for {model.depth} levels, or none,"
+                f" got {getattr(model, name)}"
+            )
+    if any(size % 2 == 0 for kernel in model.kernels for size in kernel):
+        raise ValueError(f"kernels must be odd along each axis, got {model.kernels}")
+    if model.residual_blocks and model.widen == "last":
+        raise ValueError("widen must be first where there are residual_blocks, got last")
+    if model.deep_supervision > model.depth - 2:
+        raise ValueError(
+            f"deep_supervision must be at most {model.depth - 2}, the levels of the decoder below"
+            f" the top, got {model.deep_supervision}"
+        )
+
+
+def _check_without_padding(model: ModelConfig) -> None:
+    """Refuses what needs an output of the input's size."""
+    for name in ("residual_blocks", "deep_supervision"):
+        if getattr(model, name):
+            raise ValueError(f"padding must be same where there is {name}, got valid")
+    if model.pyramid > 1:
+        raise ValueError(f"padding must be same where pyramid is {model.pyramid}, got valid")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class PatchConfig:
+    """How patches are drawn from the records."""
+
+    size: Size = (64, 64, 64)
+    """Voxels (z, y, x) of a patch, which is also the window of prediction."""
+    batch_size: PositiveInt = 2
+    """Patches a step on each replica."""
+    foreground_fraction: Fraction = 0.67
+    """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
+    voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
+    per_read: PositiveInt = 4
+    """Patches drawn from a record each time it is read."""
+    shuffle_buffer: PositiveInt = 64
+    """Patches held in memory to be shuffled."""
+
+
+_OVERLAP = ("class_weights", "per", "background", "ignore_label")
+
+SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
+    "dice": _OVERLAP,
+    "dice_cross_entropy": (*_OVERLAP, "class_balance", "label_smoothing"),
+    "tversky": (*_OVERLAP, "alpha", "beta"),
+    "cross_entropy": ("class_weights", "class_balance", "ignore_label", "label_smoothing"),
+    "focal": ("class_weights", "ignore_label", "gamma"),
+    "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "share"),
+}
+"""Which settings each loss has."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class LossConfig:
+    """What training minimises. A setting that the named loss does not have must be left alone."""
+
+    name: Literal[
+        "dice", "dice_cross_entropy", "tversky", "cross_entropy", "focal", "top_k_cross_entropy"
+    ] = "dice_cross_entropy"
+    """Multi-class soft Dice, alone or with the cross-entropy; or another (docs/losses.md)."""
+    class_weights: Literal["uniform", "simple", "square"] | tuple[NonNegativeFloat, ...] = "uniform"
+    """Weight of a class: equal, by its inverse or inverse squared frequency, or a number each."""
+    class_balance: Fraction = 0.5
+    """Exponent b of the weight f^-b of a class of frequency f in the cross-entropy: 0 weighs voxels
+    alike, 1 classes alike. At 0.5 small organs are found early and large ones stay sharp."""
+    per: Literal["batch", "sample"] = "batch"
+    """Dice of all voxels of the global batch, or the mean of each patch's Dice."""
+    background: bool = True
+    """Whether the background's Dice counts too."""
+    ignore_label: NonNegativeInt | None = None
+    """Class index of voxels that count nowhere, if the label map does not tell of them already."""
+    alpha: NonNegativeFloat = 0.3
+    """Tversky's weight of false positives."""
+    beta: NonNegativeFloat = 0.7
+    """Tversky's weight of false negatives."""
+    gamma: NonNegativeFloat = 2.0
+    """Focal loss's power of the error."""
+    share: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
+    """Top-k cross-entropy's share of the voxels, those that are worst."""
+    label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share of the truth that cross-entropy gives to all classes alike."""
+    level_weights: tuple[NonNegativeFloat, ...] = ()
+    """Weight of each output of a network with deep supervision, full resolution first; by default
+    each half of the one before, with sum 1. nnU-Net gives the last one 0."""
+
+    def __post_init__(self) -> None:
+        known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
+        for field in dataclasses.fields(self):
+            if field.name not in known and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"loss.{field.name} must be left alone where loss.name is {self.name},"
+                    f" got {getattr(self, field.name)}"
+                )
+        if self.class_weights in ("simple", "square") and "per" not in known:
+            raise ValueError(
+                f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
+                f" got {self.class_weights}"
+            )
+        _check_weights(self)
+
+    def counts(self, index: int) -> bool:
+        """Whether the class of an index can add to the loss; one beyond the weights cannot."""
+        if index == self.ignore_label or (index == 0 and not self.background):
+            return False
+        if isinstance(self.class_weights, str):
+            return True
+        return index < len(self.class_weights) and self.class_weights[index] > 0
+
+
+def _check_weights(loss: LossConfig) -> None:
+    """Refuses weights under which the loss is the same whatever the network gives."""
+    weights = loss.class_weights
+    if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
+        but = "" if loss.background else ", the background aside"
+        but += "" if loss.ignore_label is None else f", class {loss.ignore_label} is ignored"
+        raise ValueError(
+            f"loss.class_weights must not be 0 for all that counts, got {weights}{but}"
+        )
+    if loss.name == "tversky" and loss.alpha == loss.beta == 0:
+        raise ValueError("loss.alpha and loss.beta must not both be 0: the loss would always be 0")
+    if loss.level_weights and not loss.level_weights[0] > 0:
+        raise ValueError(
+            "loss.level_weights must be above 0 for the first output, which is the one that"
+            f" predicts, got {loss.level_weights}"
+        )
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """How training patches are changed, each anew whenever it is drawn; by default not at all.
+
+    Triples are for (z, y, x). Draws are uniform; what moves voxels reaches every patch.
+    """
+
+    run_on: Literal["host", "device"] = "host"
+    """`host`: inside tf.data, on the CPU. `device`: in front of the network, on the accelerator."""
+    rotation_degrees: NonNegativeTriple = (0.0, 0.0, 0.0)
+    """Largest turn about each axis, either way; in mm, so thick slices are not sheared."""
+    scale: PositiveRange = (1.0, 1.0)
+    """By which factor the patient grows."""
+    flip: Fractions = (0.0, 0.0, 0.0)
+    """Probability that an axis is turned round; organs have sides, so mind the x axis."""
+    translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
+    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
+    way; whole voxels, each alike that does not move the patch out of the volume."""
+    deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
+    """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
+    deformation_of: Literal["coefficients", "field"] = "coefficients"
+    """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
+    the `field` at the control points."""
+    control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
+    """Distance of its control points, at least a voxel."""
+    intensity_probability: Fraction = 0.2
+    """Share of patches that each of the changes below reaches."""
+    noise_hu: NonNegativeFloat = 0.0
+    """Largest standard deviation of Gaussian noise."""
+    blur_mm: NonNegativeFloat = 0.0
+    """Largest standard deviation of a Gaussian blur."""
+    low_resolution: tuple[Factor, Factor, Factor] = (1.0, 1.0, 1.0)
+    """Largest factor by which voxels are made longer and back: thick slices are (3, 1, 1)."""
+    brightness_hu: NonNegativeFloat = 0.0
+    """Largest shift of HU, either way."""
+    contrast: PositiveRange = (1.0, 1.0)
+    """Factor of HU, which leaves water as it is."""
+    gamma: PositiveRange = (1.0, 1.0)
+    """Exponent within `gamma_window`; HU outside it stay."""
+    gamma_window: tuple[float, float] = (-200.0, 300.0)
+    """HU that gamma leaves as they are; by default those of the network's first layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "contrast", "gamma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be (lowest, highest), got {(low, high)}")
+        low, high = self.gamma_window
+        if not low < high:
+            raise ValueError(f"gamma_window must be (low, high), low < high, got {(low, high)}")
+
+    @property
+    def warps(self) -> bool:
+        """Whether patches are resampled; a shift by whole voxels needs no resampling."""
+        moved = (*self.rotation_degrees, *self.flip, *self.deformation_voxels)
+        return any(moved) or self.scale != (1, 1)
+
+    @property
+    def changes_hu(self) -> bool:
+        """Whether HU are changed."""
+        sizes = (self.noise_hu, self.blur_mm, self.brightness_hu)
+        factors = (*self.low_resolution, *self.contrast, *self.gamma)
+        changed = any(sizes) or any(factor != 1 for factor in factors)
+        return self.intensity_probability > 0 and changed
+
+
+# Adam's first steps go by gradients of a network that knows nothing yet (docs/decisions/0019).
+_WARM_UP_STEPS = 50
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """How the network is trained."""
+
+    epochs: PositiveInt = 100
+    steps_per_epoch: PositiveInt = 250
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam, Adam with decoupled weight decay, or gradient descent with Nesterov's momentum."""
+    learning_rate: PositiveFloat = 1e-3
+    """Its step size, where the schedule starts."""
+    weight_decay: NonNegativeFloat = 1e-2
+    """Share of each weight that adamw takes off it, times the step size; PyTorch's default."""
+    momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.99
+    """Of sgd; nnU-Net's."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest norm of the gradient of all weights together; 0 leaves it as it is."""
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    """How the step size falls: along half a cosine or a power to 0 at the end, or in steps."""
+    warm_up_steps: NonNegativeInt | None = None
+    """Steps in which the learning rate first rises from near 0; by default 50, or a tenth of a run
+    of fewer than 500 steps."""
+    poly_power: PositiveFloat = 0.9
+    """Of the schedule poly; nnU-Net's."""
+    step_at: tuple[Fraction, ...] = (0.5, 0.75)
+    """Parts of the run, growing, after which the schedule step goes down (He et al. 2015)."""
+    step_factor: PositiveFloat = 0.1
+    """By which factor it then does."""
+    average_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Share that stays, at each step, of the moving average of weights that is then validated and
+    kept in place of the weights; 0 for no average."""
+    patience: NonNegativeInt = 0
+    """Validations in a row without a better network that end the run; 0 for no such end."""
+    accumulate_steps: PositiveInt = 1
+    """Parts of `patches.batch_size` whose gradients make one step, one after the other."""
+    steps_per_execution: PositiveInt = 1
+    """Steps that TensorFlow does in one call; the results are the same."""
+    jit_compile: bool = False
+    """Whether XLA compiles the step, on one device; on a CPU it then takes ten times as long."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Keras's precision policy; losses, metrics and logits stay float32."""
+    validate_every: PositiveInt = 1
+    """Epochs between validations on whole volumes."""
+    checkpoint_every: PositiveInt = 250
+    """Steps between checkpoints, which are also written after each validation and when stopped."""
+    tensorboard: bool = True
+    """Whether to write events for TensorBoard, pictures of validation cases among them."""
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
+    """Reaches every random draw of the run."""
+
+    def __post_init__(self) -> None:
+        if list(self.step_at) != sorted(set(self.step_at)) or {0.0, 1.0} & set(self.step_at):
+            raise ValueError(
+                "step_at must be growing parts of the run, each above 0 and below 1,"
+                f" got {self.step_at}"
+            )
+        if self.warm_up >= self.epochs * self.steps_per_epoch:
+            raise ValueError(
+                f"warm_up_steps must be fewer than the steps of the run,"
+                f" {self.epochs * self.steps_per_epoch}, got {self.warm_up_steps}"
+            )
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of the warm-up, also where `warm_up_steps` leaves them open."""
+        if self.warm_up_steps is not None:
+            return self.warm_up_steps
+        return min(_WARM_UP_STEPS, self.epochs * self.steps_per_epoch // 10)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class InferenceConfig:
+    """How a whole volume is segmented, fixed at export."""
+
+    overlap: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (16, 16, 16)
+    """Voxels (z, y, x) that neighbouring windows share at least."""
+    batch_size: PositiveInt = 1
+    """Windows a call of the network."""
+    max_voxels: PositiveInt = 512 * 512 * 2000
+    """A larger volume is refused (512 x 512 x 2000 is the largest CT users of the field report)."""
+    skip_air: bool = True
+    """Take air around the body for background, and compute no windows that hold nothing else."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
+class Config:
+    """All that a run can be told."""
+
+    model: ModelConfig = ModelConfig()
+    patches: PatchConfig = PatchConfig()
+    loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    def __post_init__(self) -> None:
+        for overlap, size in zip(self.inference.overlap, self.patches.size, strict=True):
+            if overlap >= size:
+                raise ValueError(
+                    f"inference.overlap must be smaller than patches.size along each axis, "
+                    f"got {self.inference.overlap} and {self.patches.size}"
+                )
+        outputs = self.model.deep_supervision + self.model.pyramid
+        if len(self.loss.level_weights) not in (0, outputs):
+            raise ValueError(
+                f"loss.level_weights must be one number an output, or none, got"
+                f" {self.loss.level_weights} for {outputs} outputs"
+            )

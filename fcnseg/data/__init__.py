@@ -1,6 +1,0 @@
-"""Records to training batches and to whole volumes, all inside tf.data."""
-
-from fcnseg.data.datasets import make_training_dataset, make_volume_dataset
-from fcnseg.data.folds import Fold
-
-__all__ = ["Fold", "make_training_dataset", "make_volume_dataset"]

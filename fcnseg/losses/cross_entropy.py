@@ -1,0 +1,122 @@
+"""The cross-entropy of voxels and its mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fcnseg.losses.voxels import (
+    ClassWeights,
+    counted_voxels,
+    for_each_sample,
+    sum_over_replicas,
+    sum_over_voxels,
+    weights_of_classes,
+)
+
+
+@keras.saving.register_keras_serializable(package="fcnseg")
+class CrossEntropyLoss(keras.losses.Loss):
+    """The weighted mean over voxels of -log p of the true class.
+
+        loss = sum_n w_n (-log p_n) / sum_n w_n
+
+    with p_n the softmax of voxel n at its true class, w_n the weight of that class, and the sums
+    over the voxels of the global batch, that is of all replicas. Only the ratios of the weights
+    matter. With label smoothing e (Szegedy et al. 2016, arXiv 1512.00567) a share e of the truth is
+    given to all K classes alike, and the numerator is
+
+        sum_n (1 - e) w_n (-log p_n) + e / K sum_k v_k (-log p_nk)
+
+    with p_nk the softmax of voxel n at class k, and v_k the weight of that class. It is PyTorch's
+    `cross_entropy` with `weight`, `ignore_index` and `label_smoothing`.
+
+    With class balance b the weight of class k is also multiplied by f_k^-b, where f_k is its share
+    of the voxels of the global batch. Then the loss is a mean over classes of their mean
+    -log p_n, in which a class of G_k voxels counts G_k^(1 - b): like its voxels for b = 0, all
+    classes alike for b = 1 (the balanced cross-entropy), the square root between them for 1/2.
+
+    Args:
+        class_weights: `uniform`, or a number for each class, background first.
+        class_balance: b, from 0 to 1.
+        ignore_label: The class index of voxels that count nowhere.
+        label_smoothing: e, from 0 to below 1.
+        name: Of the loss.
+        **kwargs: As of every Keras loss.
+    """
+
+    def __init__(
+        self,
+        class_weights: ClassWeights = "uniform",
+        *,
+        class_balance: float = 0.0,
+        ignore_label: int | None = None,
+        label_smoothing: float = 0.0,
+        name: str = "cross_entropy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.class_weights = class_weights if isinstance(class_weights, str) else [*class_weights]
+        self.class_balance = class_balance
+        self.ignore_label = ignore_label
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """The loss of a batch.
+
+        Args:
+            y_true: Class indices (batch, z, y, x) of any type.
+            y_pred: Logits (batch, z, y, x, classes).
+
+        Returns:
+            float32 (batch,), the batch's for each sample.
+        """
+        sums = tf.stack([sum_over_voxels(v) for v in self.of_voxels(y_true, y_pred)])
+        total, weight = tf.unstack(sum_over_replicas(tf.reduce_sum(sums, axis=1)))
+        return for_each_sample(tf.math.divide_no_nan(total, weight), y_true)
+
+    def of_voxels(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What each voxel adds to numerator and denominator, float32 (batch, z, y, x)."""
+        classes, counts = counted_voxels(y_true, self.ignore_label)
+        logits = tf.cast(y_pred, tf.float32)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+        weights, of_classes = counts, self._weights(classes, counts, y_pred)
+        if of_classes is not None:
+            weights *= tf.gather(of_classes, classes)
+        losses = weights * self.modulate(values)
+        if self.label_smoothing:
+            smooth = self.label_smoothing
+            of_all = -tf.nn.log_softmax(logits) * (1.0 if of_classes is None else of_classes)
+            losses = (1 - smooth) * losses + smooth * counts * tf.reduce_mean(of_all, axis=-1)
+        return losses, weights
+
+    def _weights(self, classes: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> Any:
+        """The weight of each class, float32 (classes,); None where all weights are 1."""
+        weights = None
+        if not isinstance(self.class_weights, str):
+            weights = weights_of_classes(self.class_weights, logits)
+        if self.class_balance:
+            # (batch, z, y, x, classes) sums, as `sum_over_voxels` wants them.
+            members = tf.one_hot(classes, logits.shape[-1]) * counts[..., tf.newaxis]
+            voxels = sum_over_replicas(tf.reduce_sum(sum_over_voxels(members), axis=0))
+            # An absent class counts as one voxel, which only label smoothing can see.
+            shares = tf.maximum(voxels, 1.0) / tf.maximum(tf.reduce_sum(voxels), 1.0)
+            balance = shares**-self.class_balance
+            weights = balance if weights is None else weights * balance
+        return weights
+
+    def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
+        """What a voxel's cross-entropy adds to the numerator, before its weight."""
+        return cross_entropy
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {
+            **super().get_config(),
+            "class_weights": self.class_weights,
+            "class_balance": self.class_balance,
+            "ignore_label": self.ignore_label,
+            "label_smoothing": self.label_smoothing,
+        }

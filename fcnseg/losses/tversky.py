@@ -1,0 +1,52 @@
+"""The Tversky loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fcnseg.losses.overlap import OverlapLoss, OverlapWeights
+
+
+@keras.saving.register_keras_serializable(package="fcnseg")
+class TverskyLoss(OverlapLoss):
+    """Soft Dice that weighs what is invented against what is missed: Salehi et al. 2017.
+
+        T_k = S_k / (S_k + alpha (P_k - S_k) + beta (G_k - S_k))
+        loss = 1 - sum_k w_k T_k / sum_k w_k
+
+    (arXiv 1706.05721), with the sums and class weights of `OverlapLoss`: P - S is the probability
+    on voxels of other classes, G - S what is lacking on those of the class. With both at 0.5 it is
+    `SoftDiceLoss`.
+
+    Args:
+        class_weights: `uniform`, `simple`, `square`, or a number for each class.
+        alpha: Weight of false positives. 0.3 and 0.7 gave the paper's best Dice.
+        beta: Weight of false negatives; the larger, the fewer voxels of small organs are missed.
+        name: Of the loss.
+        **kwargs: `per`, `background` and `ignore_label` of `OverlapLoss`; as of every Keras loss.
+    """
+
+    def __init__(
+        self,
+        class_weights: OverlapWeights = "uniform",
+        *,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        name: str = "tversky",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(class_weights, name=name, **kwargs)
+        self.alpha = alpha
+        self.beta = beta
+
+    def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
+        """Tversky index of each class."""
+        invented, missed = predicted - shared, true - shared
+        return tf.math.divide_no_nan(shared, shared + self.alpha * invented + self.beta * missed)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

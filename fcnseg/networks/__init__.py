@@ -1,0 +1,19 @@
+"""3D fully convolutional networks: levels, sizes, topology and cost, and how Keras builds them.
+
+`fcnseg.networks.build`, `keras_builder` and `layers` need TensorFlow, and are not imported here.
+"""
+
+from fcnseg.networks.anisotropy import Plan, plan_model, plan_strides
+from fcnseg.networks.cost import LayerCost, ModelSummary, model_summary
+from fcnseg.networks.shapes import output_shape, supervision_strides
+
+__all__ = [
+    "LayerCost",
+    "ModelSummary",
+    "Plan",
+    "model_summary",
+    "output_shape",
+    "plan_model",
+    "plan_strides",
+    "supervision_strides",
+]

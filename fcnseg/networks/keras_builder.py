@@ -1,0 +1,158 @@
+"""The parts of a network as Keras layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from fcnseg.config import ModelConfig
+from fcnseg.networks.layers.activation import LEAK
+from fcnseg.networks.layers.hu_window import HUWindow
+from fcnseg.networks.layers.normalized_convolution import (
+    NormalizedConvolution,
+    NormalizedConvolutionTranspose,
+)
+from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.volumes.volume import Shape
+
+# A symbolic tensor (batch, z, y, x, channels): its class is another in Keras 2 and 3.
+Tensor = Any
+
+# What PyTorch and nnU-Net use. Keras's own 0.99 needs some 500 steps to forget where it started.
+_BATCH_NORM_MOMENTUM = 0.9
+_GROUPS = 8  # of group normalisation, or as many as divide the channels
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasParts:
+    """Adds a layer, or none, for each part; see `fcnseg.networks.topology.Parts`."""
+
+    config: ModelConfig
+    precision: str
+
+    def window(self, hu: Tensor) -> Tensor:
+        """HU to 0..1, in float32 whatever the precision."""
+        only_first = self.config.coarse_input
+        layer = HUWindow(
+            *self.config.hu_window, only_first=only_first, dtype="float32", name="hu_window"
+        )
+        return layer(hu)
+
+    def convolution(
+        self,
+        x: Tensor,
+        *,
+        filters: int,
+        kernel: Shape,
+        stride: Shape,
+        use_bias: bool,
+        activate: bool,
+        name: str,
+    ) -> Tensor:
+        """A convolution, normalisation and activation."""
+        options = {
+            "filters": filters,
+            "kernel_size": kernel,
+            "strides": stride,
+            "padding": self.config.padding,
+            "use_bias": use_bias or self.config.norm == "none",
+            "kernel_initializer": "he_normal",
+            **self._options(name, kernel=True),
+        }
+        if self._normalizes_by_batch:
+            return NormalizedConvolution(**options, **self._batch_norm(activate=activate))(x)
+        return self._finished(keras.layers.Conv3D(**options)(x), activate=activate, name=name)
+
+    def activation(self, x: Tensor, *, name: str) -> Tensor:
+        """The layer that `config.activation` names."""
+        if self.config.activation == "leaky_relu":
+            return keras.layers.LeakyReLU(LEAK, **self._options(name))(x)
+        return keras.layers.ReLU(**self._options(name))(x)
+
+    def pool(self, x: Tensor, *, stride: Shape, mean: bool, name: str) -> Tensor:
+        """The maximum, or mean, of each block."""
+        layer = keras.layers.AveragePooling3D if mean else keras.layers.MaxPooling3D
+        return layer(stride, **self._options(name))(x)
+
+    def transposed_convolution(
+        self, x: Tensor, *, filters: int, stride: Shape, name: str
+    ) -> Tensor:
+        """Each voxel becomes a block of the stride's size; then normalisation and activation."""
+        # Each output voxel sees one tap of the kernel: He's variance is 2 over the channels that
+        # come in, where Keras would take 2 over all taps of those that go out.
+        scale = 2 * math.prod(stride) * filters / x.shape[-1]
+        options = {
+            "filters": filters,
+            "kernel_size": stride,
+            "strides": stride,
+            "use_bias": self.config.norm == "none",
+            "kernel_initializer": keras.initializers.VarianceScaling(scale, mode="fan_in"),
+            **self._options(name, kernel=True),
+        }
+        if self._normalizes_by_batch:
+            return NormalizedConvolutionTranspose(**options, **self._batch_norm(activate=True))(x)
+        return self._finished(BlockConvolutionTranspose(**options)(x), activate=True, name=name)
+
+    def linear_upsampling(self, x: Tensor, *, stride: Shape, name: str) -> Tensor:
+        """Linear interpolation."""
+        return LinearUpsampling(stride, **self._options(name))(x)
+
+    def crop(self, x: Tensor, *, crop: Shape, name: str) -> Tensor:
+        """Cuts voxels off both ends of each axis."""
+        return keras.layers.Cropping3D(crop, **self._options(name))(x)
+
+    def add(self, tensors: Sequence[Tensor], *, name: str) -> Tensor:
+        """The sum."""
+        return keras.layers.Add(**self._options(name))(list(tensors))
+
+    def concatenate(self, tensors: Sequence[Tensor], *, name: str) -> Tensor:
+        """All channels."""
+        return keras.layers.Concatenate(**self._options(name))(list(tensors))
+
+    def dropout(self, x: Tensor, *, name: str) -> Tensor:
+        """Drops whole channels, while training."""
+        return keras.layers.SpatialDropout3D(self.config.dropout, **self._options(name))(x)
+
+    def softmax(self, x: Tensor, *, name: str) -> Tensor:
+        """Probabilities of logits, float32 as these are."""
+        return keras.layers.Softmax(dtype="float32", name=name)(x)
+
+    def head(self, x: Tensor, *, filters: int, name: str) -> Tensor:
+        """A 1x1x1 convolution to float32 logits."""
+        options = self._options(name, kernel=True) | {"dtype": "float32"}
+        return keras.layers.Conv3D(filters, 1, kernel_initializer="he_normal", **options)(x)
+
+    def channels(self, x: Tensor) -> int:
+        """Channels of what flows."""
+        return int(x.shape[-1])
+
+    def _options(self, name: str, *, kernel: bool = False) -> dict[str, Any]:
+        """What every layer is told, and those with a kernel besides."""
+        options: dict[str, Any] = {"dtype": self.precision, "name": name}
+        if kernel and self.config.l2:
+            options["kernel_regularizer"] = keras.regularizers.L2(self.config.l2)
+        return options
+
+    def _finished(self, x: Tensor, *, activate: bool, name: str) -> Tensor:
+        """What a convolution gave, normalised by sample, if at all, and activated."""
+        if self.config.norm != "none":
+            is_instance = self.config.norm == "instance"
+            groups = -1 if is_instance else math.gcd(x.shape[-1], _GROUPS)
+            options = self._options(f"{name}_norm")
+            x = keras.layers.GroupNormalization(groups=groups, **options)(x)
+        return self.activation(x, name=f"{name}_act") if activate else x
+
+    @property
+    def _normalizes_by_batch(self) -> bool:
+        return self.config.norm in ("batch", "sync_batch")
+
+    def _batch_norm(self, *, activate: bool) -> dict[str, Any]:
+        return {
+            "momentum": _BATCH_NORM_MOMENTUM,
+            "synchronized": self.config.norm == "sync_batch",
+            "nonlinearity": self.config.activation if activate else None,
+        }

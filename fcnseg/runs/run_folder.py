@@ -1,0 +1,172 @@
+"""The folder of a run: what lies in it, and whether it is whole. No TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from fcnseg.config import Config, config_to_mapping, read_config
+from fcnseg.errors import InputError, first_finding, one_line, told
+from fcnseg.storage.whole_file import make_folder, write_whole
+
+CONFIG_FILE = "config.yaml"
+BEST_MODEL_FILE = "best.keras"
+HISTORY_FILE = "history.csv"
+TENSORBOARD_FOLDER = "tensorboard"
+CHECKPOINT_FILE = "checkpoint.npz"
+"""All that an unfinished run needs to go on."""
+MANIFEST_FILE = "run.json"
+"""Written last: a folder without it is not a finished run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunManifest:
+    """What ran, on what, and how it ended.
+
+    Attributes:
+        best_dice: Validation Dice, mean over organs, of `best.keras`.
+        best_epoch: After which it was reached, from 1.
+        parameters: Trainable parameters of the network.
+        weights_sha256: Of the weights after the last step, `best.keras` or not: two runs that did
+            the same have the same.
+        versions: Of fcnseg, tensorflow, keras, numpy and python.
+        devices: One a replica.
+        data: Folder of the records.
+        data_fingerprint: SHA-256 of their manifest, which holds the checksum of every file.
+        config: All settings; the seed is one of them.
+        started: UTC, ISO 8601.
+        seconds: Wall time of the whole run, without what lay between a stop and going on.
+        validation_seconds: The part of it that validation took.
+        init_from: Folder of the run whose weights were where this one started; None if they were
+            drawn.
+        fold: Number of the fold, from 0, in a cross-validation.
+        folds: How many there are.
+        validation_cases: The ids of the cases that validated.
+        lost_organs: Organs whose validation Dice was about 0 at the end, while others were learnt.
+        status: That the run is whole.
+    """
+
+    best_dice: float
+    best_epoch: int
+    parameters: int
+    weights_sha256: str
+    versions: dict[str, str]
+    devices: tuple[str, ...]
+    data: str
+    data_fingerprint: str
+    config: Config
+    started: str
+    seconds: float
+    validation_seconds: float
+    init_from: str | None = None
+    fold: int | None = None
+    folds: int | None = None
+    validation_cases: tuple[str, ...] = ()
+    lost_organs: tuple[str, ...] = ()
+    status: Literal["completed"] = "completed"
+
+    def write(self, run_dir: Path) -> None:
+        """Writes the manifest, whole or not at all."""
+        text = pydantic.TypeAdapter(RunManifest).dump_json(self, indent=2)
+        write_whole(run_dir / MANIFEST_FILE, text.decode() + "\n")
+
+
+def make_run_folder(
+    run_dir: str | os.PathLike[str], config: Config, *, resume: bool = False
+) -> Path:
+    """Makes the folder of a new run, or takes that of one to go on with.
+
+    Args:
+        run_dir: The folder.
+        config: Of the run.
+        resume: Whether a run may be there already, finished or not.
+
+    Raises:
+        InputError: If it cannot be made or written to, something is there already, or it is that of
+            a run of another configuration.
+    """
+    folder = make_folder(run_dir, argument="run_dir")
+    if resume:
+        for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
+            shutil.rmtree(unfinished)
+    if resume and (folder / CONFIG_FILE).exists():
+        if not (folder / CONFIG_FILE).stat().st_size:  # no YAML is all defaults
+            raise InputError(
+                f"{folder / CONFIG_FILE} is empty: write the run's settings to it again"
+            )
+        then = config_to_mapping(read_config(folder / CONFIG_FILE))
+        check_same(then, config_to_mapping(config), what=f"the run in {folder}")
+        return folder
+    if any(folder.iterdir()):
+        state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
+        if not resume and (folder / CHECKPOINT_FILE).exists():
+            state = "an unfinished run (--resume goes on with it)"
+        raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
+    return folder
+
+
+def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:
+    """Sees to it that work goes on with what it began with.
+
+    Args:
+        then: What it began with, by name; mappings in it are compared name by name.
+        now: What it is to go on with.
+        what: What goes on, for the error.
+
+    Raises:
+        InputError: If they are not the same; it names what differs.
+    """
+    then, now = _flat(then), _flat(now)
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if names:
+        findings = [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
+        raise InputError(f"resume needs what {what} began with: {told(findings)}")
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dictionaries by dotted key."""
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        values |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return values
+
+
+def network_digest(run_dir: str | os.PathLike[str]) -> str:
+    """SHA-256 of the file that holds a finished run's best network.
+
+    Raises:
+        InputError: If the run is missing or unfinished, or the file is.
+    """
+    read_run(run_dir)
+    path = Path(run_dir) / BEST_MODEL_FILE
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
+
+
+def read_run(run_dir: str | os.PathLike[str]) -> RunManifest:
+    """Reads the manifest of a finished run.
+
+    Raises:
+        InputError: If the folder is missing, or holds no finished run.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise InputError(f"no such run folder: {folder}")
+    try:
+        text = (folder / MANIFEST_FILE).read_bytes()
+    except OSError as error:
+        raise InputError(f"{folder} is not a finished run: {MANIFEST_FILE} is missing") from error
+    try:
+        return pydantic.TypeAdapter(RunManifest).validate_json(text)
+    except pydantic.ValidationError as error:
+        finding = first_finding(error)
+        raise InputError(f"{folder / MANIFEST_FILE} is not a run manifest: {finding}") from error

@@ -1,0 +1,6 @@
+"""Records to training batches and to whole volumes, all inside tf.data."""
+
+from fcnseg.sampling.datasets import make_training_dataset, make_volume_dataset
+from fcnseg.sampling.folds import Fold
+
+__all__ = ["Fold", "make_training_dataset", "make_volume_dataset"]

@@ -1,0 +1,86 @@
+"""The shuffle of patches: block by block, each in an order that its number and the seed decide.
+
+tf.data's own shuffle depends on all that went through it before, so a run that goes on at a step
+would have to read everything again. A block can be made anew from the reads that belong to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from fcnseg.config import PatchConfig
+from fcnseg.sampling.shuffling import shuffled_range
+
+_ENDLESS = 2**62
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How reads, patches and steps lie in blocks.
+
+    Attributes:
+        per_read: Patches drawn of a case each time it is read.
+        batch_size: Patches of a step.
+        reads: Cases read for a block.
+    """
+
+    per_read: int
+    batch_size: int
+    reads: int
+
+    @classmethod
+    def of(cls, config: PatchConfig, *, batch_size: int) -> Blocks:
+        """The least block of whole reads and whole batches that holds the shuffle buffer."""
+        whole = math.lcm(config.per_read, batch_size)
+        patches = math.ceil(config.shuffle_buffer / whole) * whole
+        return cls(config.per_read, batch_size, patches // config.per_read)
+
+    @property
+    def patches(self) -> int:
+        """Patches of a block."""
+        return self.reads * self.per_read
+
+    @property
+    def steps(self) -> int:
+        """Batches of a block."""
+        return self.patches // self.batch_size
+
+    def first_read(self, step: int) -> int:
+        """Number of the read with which the block of a step begins."""
+        return step // self.steps * self.reads
+
+    def shuffled(self, reads: tf.data.Dataset, *, seed: int, step: int) -> tf.data.Dataset:
+        """Makes batches of what was drawn.
+
+        Args:
+            reads: Nested tensors (per_read, ...), beginning with those of `first_read(step)`.
+            seed: With the number of the block it decides the order.
+            step: The first that is wanted.
+
+        Returns:
+            The same nest of tensors (batch_size, ...), without end.
+        """
+
+        def batches(block: tf.Tensor, patches: Any) -> tf.data.Dataset:
+            order = shuffled_range(self.patches, seed=seed, number=block)
+            flat = tf.nest.map_structure(
+                lambda part: tf.reshape(part, [self.patches, *part.shape[2:]]), patches
+            )
+            skipped = tf.constant(step % self.steps, tf.int64)
+            first = tf.where(block == step // self.steps, skipped, tf.zeros_like(skipped))
+
+            def batch(number: tf.Tensor) -> Any:
+                start = number * self.batch_size
+                chosen = tf.ensure_shape(order[start : start + self.batch_size], [self.batch_size])
+                return tf.nest.map_structure(lambda part: tf.gather(part, chosen), flat)
+
+            return tf.data.Dataset.range(first, self.steps).map(batch)
+
+        blocks = reads.batch(self.reads, drop_remainder=True)
+        numbers = tf.data.Dataset.range(step // self.steps, _ENDLESS)
+        # While the batches of a block wait to be taken, the next one is made.
+        return tf.data.Dataset.zip((numbers, blocks)).flat_map(batches).prefetch(self.steps)

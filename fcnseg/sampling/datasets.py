@@ -1,0 +1,186 @@
+"""The two ways to read records: batches of patches for training, whole volumes for validation."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from fcnseg.config import AugmentationConfig, PatchConfig
+from fcnseg.errors import DatasetError
+from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.records.decoding import decode_record
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.sampling.blocks import Blocks
+from fcnseg.sampling.case_order import CaseOrder
+from fcnseg.sampling.centres import CentreRule, draw_centre
+from fcnseg.sampling.folds import Fold
+from fcnseg.sampling.patches import cut_patch
+from fcnseg.sampling.shards import Shard, shard_opener, shards_of
+from fcnseg.volumes import LabelMap
+from fcnseg.volumes.volume import Shape
+
+# Each holds a decoded case; two keep a core busy while the other one reads.
+_CASES_AT_ONCE = 2
+_BATCHES_AHEAD = 2
+# Sets the draws of the augmentation apart from those of the patch.
+_AUGMENTATION = 1
+_NONE = AugmentationConfig()
+
+# What a patch is made of: tensors by name, one of them a dictionary.
+Patches = dict[str, Any]
+
+
+def make_training_dataset(
+    directory: str | os.PathLike[str],
+    config: PatchConfig,
+    *,
+    seed: int,
+    augmentation: AugmentationConfig = _NONE,
+    split: str = "train",
+    fold: Fold | None = None,
+    num_replicas: int = 1,
+    label_size: Shape | None = None,
+    start_step: int = 0,
+    with_case_ids: bool = False,
+) -> tf.data.Dataset:
+    """Reads batches of random patches, without end; equal seeds give equal batches.
+
+    Each batch follows from the seed and its number, so a dataset that starts at a step gives what
+    another one gives after so many batches, and need not read what lies before.
+
+    Host memory holds, however large the dataset: three blocks of patches (a block is the shuffle
+    buffer, rounded up to whole reads and whole batches), four batches as float32, two decoded
+    cases with the patches drawn of them, and the bytes of two cases for each of four files, twice
+    those where cases take several records.
+
+    Args:
+        directory: Folder of a finished dataset.
+        config: Size of the patches, and how they are drawn.
+        seed: Of everything that is drawn.
+        augmentation: How patches are changed.
+        split: Whose cases are read.
+        fold: Deals the cases for training and for validation anew.
+        num_replicas: A batch is `config.batch_size` patches for each of them.
+        label_size: Voxels (z, y, x) of the label, where the network gives only the middle of its
+            input (`output_shape`); by default the whole patch.
+        start_step: Number of the first batch, where a run goes on.
+        with_case_ids: Whether to give the ids (batch,) of the cases as a third part.
+
+    Returns:
+        A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x). With
+        `augmentation.run_on` "device", what `Augmentation.apply` takes instead: a pair of HU int16
+        and the drawn parameters, and the class indices, both of `Augmentation.source_size`.
+
+    Raises:
+        DatasetError: If the dataset is missing, unfinished or without labels, the split has no
+            cases, or there are fewer patients than folds.
+    """
+    info = read_dataset_info(directory)
+    if not info.labelled:
+        raise DatasetError(f"training needs labels, and the cases of {directory} have none")
+    changes = Augmentation(augmentation, config.size, label_size or config.size, info.spacing_mm)
+    blocks = Blocks.of(config, batch_size=config.batch_size * num_replicas)
+    shards = shards_of(directory, info, split, fold=fold)
+    order = CaseOrder(tuple(shard.cases for shard in shards), seed)
+    cases = order.read(_opener(info, shards), start=blocks.first_read(start_step))
+    draw = functools.partial(_draw_patches, config=config, changes=changes, seed=seed)
+    decode = _decoder(info)
+    reads = cases.map(
+        lambda read, serialized: draw(read, decode(serialized)),
+        num_parallel_calls=_CASES_AT_ONCE,
+        deterministic=True,
+    )
+    batches = blocks.shuffled(reads, seed=seed, step=start_step)
+    finish = functools.partial(_finished, with_case_ids=with_case_ids)
+    return batches.map(finish).prefetch(_BATCHES_AHEAD)
+
+
+def _draw_patches(
+    read: tf.Tensor,
+    record: dict[str, tf.Tensor],
+    *,
+    config: PatchConfig,
+    changes: Augmentation,
+    seed: int,
+) -> Patches:
+    """The patches (per_read, ...) of a case, for the read of that number."""
+    seeds = tf.random.experimental.stateless_split([seed, read], config.per_read)
+    patches = [
+        _draw_patch(record, patch_seed, config=config, changes=changes)
+        for patch_seed in tf.unstack(seeds)
+    ]
+    return tf.nest.map_structure(lambda *parts: tf.stack(parts), *patches)
+
+
+def _draw_patch(
+    record: dict[str, tf.Tensor], seed: tf.Tensor, *, config: PatchConfig, changes: Augmentation
+) -> Patches:
+    rule = CentreRule(
+        changes.label_size,
+        config.foreground_fraction,
+        translation=changes.config.translation_voxels,
+        displacement=changes.largest_displacement,
+    )
+    parameters = changes.draw(tf.random.experimental.stateless_fold_in(seed, _AUGMENTATION))
+    matrix = parameters["matrix"] if changes.config.warps else None
+    hu, label = cut_patch(
+        record,
+        draw_centre(record, seed, rule, matrix=matrix),
+        size=changes.source_size,
+        label_size=changes.source_size if changes.active else changes.label_size,
+    )
+    patch: Patches = {"hu": hu, "label": label, "case_id": record["case_id"]}
+    if not changes.active:
+        return patch
+    if changes.config.run_on == "device":
+        return patch | {"parameters": parameters}
+    batch = tf.nest.map_structure(lambda part: part[tf.newaxis], (hu, label, parameters))
+    hu, label = changes.apply_compiled(*batch)
+    # Records hold whole HU too; float32 would double the block. The device rounds as well.
+    return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
+
+
+def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
+    """A batch as the training step takes it."""
+    hu, label = patches["hu"], patches["label"]
+    ids = (patches["case_id"],) if with_case_ids else ()
+    if "parameters" in patches:
+        return (hu, patches["parameters"]), label, *ids
+    return tf.cast(hu[..., tf.newaxis], tf.float32), label, *ids
+
+
+def make_volume_dataset(
+    directory: str | os.PathLike[str], split: str, *, fold: Fold | None = None
+) -> tf.data.Dataset:
+    """Reads whole records one after the other, always in the same order.
+
+    Args:
+        directory: Folder of a finished dataset.
+        split: Whose cases are read.
+        fold: Deals the cases for training and for validation anew.
+
+    Returns:
+        A dataset of what `decode_record` gives.
+
+    Raises:
+        DatasetError: If the dataset is missing or unfinished, the split has no cases, or there are
+            fewer patients than folds.
+    """
+    info = read_dataset_info(directory)
+    shards = shards_of(directory, info, split, fold=fold)
+    cases = tf.data.Dataset.range(len(shards)).flat_map(_opener(info, shards))
+    return cases.map(_decoder(info)).prefetch(1)
+
+
+def _opener(info: DatasetInfo, shards: Sequence[Shard]) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    divided = any(split.divided for split in info.splits.values())
+    return shard_opener(shards, divided=divided)
+
+
+def _decoder(info: DatasetInfo) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    dtype = tf.as_dtype(LabelMap.from_mapping(info.label_map).dtype) if info.labelled else None
+    return lambda serialized: decode_record(serialized, label_dtype=dtype)

@@ -1,0 +1,66 @@
+"""Folds of cross-validation: the cases of a dataset dealt anew to training and validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from fcnseg.errors import DatasetError, InputError
+from fcnseg.records.unit_hash import unit_hash
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One of several divisions of the cases; each case validates in just one of them.
+
+    Attributes:
+        number: Which one, from 0.
+        count: How many there are.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise InputError(f"folds must be at least 2, got {self.count}")
+        if not 0 <= self.number < self.count:
+            raise InputError(
+                f"fold must be 0 to {self.count - 1} for {self.count} folds, got {self.number}"
+            )
+
+    @classmethod
+    def of(cls, fold: int | None, folds: int | None) -> Fold | None:
+        """The fold of these two flags; None where neither is given.
+
+        Raises:
+            InputError: If only one is given, or one is out of range.
+        """
+        if fold is None and folds is None:
+            return None
+        if fold is None or folds is None:
+            raise InputError("fold and folds belong together: give both or neither")
+        return cls(fold, folds)
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.count}"
+
+    def validating(self, patients: Iterable[str], *, seed: int) -> set[str]:
+        """The patients whose cases validate.
+
+        The patients are ordered by a hash and dealt like cards, so the folds differ in size by one
+        patient at most, and are the same on every machine. Another patient changes them.
+
+        Args:
+            patients: The ids of all; one that occurs again counts once.
+            seed: Another seed makes other folds.
+
+        Raises:
+            DatasetError: If there are fewer patients than folds.
+        """
+        order = sorted(set(patients), key=lambda patient: (unit_hash(patient, seed=seed), patient))
+        if len(order) < self.count:
+            raise DatasetError(
+                f"folds must be at most as many as patients, {len(order)}, got {self.count}"
+            )
+        return set(order[self.number :: self.count])

@@ -1,0 +1,122 @@
+"""Which files training or validation reads, and which cases in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from fcnseg.errors import DatasetError
+from fcnseg.records import DatasetInfo
+from fcnseg.records.damage import check_files
+from fcnseg.records.decoding import join_records
+from fcnseg.records.listing import ListedCase, list_cases
+from fcnseg.sampling.folds import Fold
+
+_DEALT = ("train", "validation")  # the test split is in no fold
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file, and what is read of it.
+
+    Attributes:
+        path: The file.
+        read: Whether each of its cases is read, in their order; None if all are.
+        cases: How many are.
+    """
+
+    path: str
+    read: tuple[bool, ...] | None
+    cases: int
+
+
+def shards_of(
+    directory: str | os.PathLike[str], info: DatasetInfo, split: str, *, fold: Fold | None = None
+) -> list[Shard]:
+    """The files of a split.
+
+    Args:
+        directory: Folder of a finished dataset.
+        info: Its manifest.
+        split: One of `fcnseg.records.SPLITS`.
+        fold: Deals the cases for training and for validation anew; None leaves them as converted.
+
+    Raises:
+        DatasetError: If the split has no cases, a file is missing or not of its size, or there are
+            fewer patients than folds.
+    """
+    if fold is None or split not in _DEALT:
+        shards = info.splits[split].shards
+        if not shards:
+            raise DatasetError(f"the {split} split of {directory} has no cases")
+        paths = _paths(directory, info, [split])
+        return [Shard(path, None, shard.cases) for path, shard in zip(paths, shards, strict=True)]
+    dealt = deal_cases(directory, info, fold)
+    reads = {path: tuple(is_in == split for _, is_in in cases) for path, cases in dealt.items()}
+    return [Shard(path, read, sum(read)) for path, read in reads.items() if any(read)]
+
+
+def deal_cases(
+    directory: str | os.PathLike[str], info: DatasetInfo, fold: Fold
+) -> dict[str, list[tuple[ListedCase, str]]]:
+    """Deals the cases for training and for validation anew, by patient and the dataset's seed.
+
+    Args:
+        directory: Folder of a finished dataset.
+        info: Its manifest.
+        fold: Which of the divisions.
+
+    Returns:
+        The cases of each file in their order, each with its split.
+
+    Raises:
+        DatasetError: If a file is missing or broken, or there are fewer patients than folds.
+    """
+    listed = {path: list_cases(path) for path in _paths(directory, info, _DEALT)}
+    patients = (case.patient_id for cases in listed.values() for case in cases)
+    validating = fold.validating(patients, seed=info.seed)
+    return {
+        path: [(case, "validation" if case.patient_id in validating else "train") for case in cases]
+        for path, cases in listed.items()
+    }
+
+
+def shard_opener(
+    shards: Sequence[Shard], *, divided: bool
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Gives the function that opens the file of a number.
+
+    Args:
+        shards: The files.
+        divided: Whether a case may take several records.
+
+    Returns:
+        Of a number int64 (), the serialised cases that are read of that file: scalar strings, or
+        where a case may take several records, strings (n,).
+    """
+    paths = tf.constant([shard.path for shard in shards])
+    # (file, case); files have different numbers of cases.
+    read = tf.ragged.constant([shard.read or () for shard in shards], tf.bool).to_tensor()
+
+    def open_shard(index: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[index])
+        cases = join_records(records) if divided else records
+        if all(shard.read is None for shard in shards):
+            return cases
+        chosen = cases.enumerate().filter(lambda number, _: read[index, number])
+        return chosen.map(lambda _, case: case)
+
+    return open_shard
+
+
+def _paths(
+    directory: str | os.PathLike[str], info: DatasetInfo, splits: Sequence[str]
+) -> list[str]:
+    """The files of some splits."""
+    check_files(directory, info, splits)
+    shards = [shard for split in splits for shard in info.splits[split].shards]
+    return [str(Path(directory) / shard.name) for shard in shards]

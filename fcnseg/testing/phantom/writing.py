@@ -1,0 +1,107 @@
+"""A folder of phantoms, in the form in which scans and labels come to the conversion."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fcnseg.errors import InputError
+from fcnseg.storage.whole_file import make_folder, write_whole, written_whole
+from fcnseg.testing.phantom.anatomy import CLASS_NAMES
+from fcnseg.testing.phantom.rendering import make_phantom
+from fcnseg.volumes import LabelMap, write_volume
+
+IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
+LABEL_MAP = LabelMap.consecutive(CLASS_NAMES)
+
+# Taken in turn: what scanners and converters write most, then axes permuted and handedness turned.
+ORIENTATIONS = ("LPS", "RAS", "LAS", "RAI", "LPI", "ASL", "RSP", "PIR")
+
+
+@dataclasses.dataclass(frozen=True)
+class Acquisition:
+    """The grid of one case: spacing (z, y, x) in mm, orientation, and its tilt in degrees."""
+
+    spacing: tuple[float, float, float]
+    orientation: str
+    oblique_degrees: float
+
+
+def draw_acquisition(seed: int, index: int) -> Acquisition:
+    """The grid of case `index`, which depends on nothing but the two arguments."""
+    rng = np.random.default_rng([seed, index, 1])
+    # Coarser than a scanner's, so that a demo converts and trains in minutes.
+    in_plane = round(rng.uniform(2.2, 3.2), 2)
+    slices = round(rng.uniform(3.0, 5.0), 1)
+    tilt = rng.uniform(2, 8) if rng.random() < 0.25 else 0.0
+    orientation = ORIENTATIONS[index % len(ORIENTATIONS)]
+    return Acquisition((slices, in_plane, in_plane), orientation, round(tilt, 1))
+
+
+def write_phantoms(
+    cases: int, output: str | Path, *, seed: int = 0, overwrite: bool = False
+) -> Iterator[str]:
+    """Writes images, labels, a list of the cases and the label map; the list comes last.
+
+    Args:
+        cases: How many; the first of them are the same whatever their number.
+        output: Folder that is made, with `images/`, `labels/`, `cases.csv` and `label_map.yaml`.
+        seed: Of all cases.
+        overwrite: Replace phantoms that are there already.
+
+    Returns:
+        An iterator that writes, and gives the id of each case once its files are whole.
+
+    Raises:
+        InputError: If there is nothing to write, or the folder is not empty.
+    """
+    if cases < 1:
+        raise InputError(f"cases must be at least 1, got {cases}")
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
+    _make_room(Path(output), overwrite=overwrite)
+    return _write(cases, Path(output), seed)
+
+
+def _write(cases: int, root: Path, seed: int) -> Iterator[str]:
+    rows = []
+    for index in range(cases):
+        case_id = f"phantom_{index:03d}"  # with four digits it would end as nnU-Net images do
+        grid = draw_acquisition(seed, index)
+        image, label = make_phantom([seed, index, 0], **dataclasses.asdict(grid))
+        names = [f"{folder}/{case_id}.nii.gz" for folder in (IMAGES, LABELS)]
+        for volume, name in zip((image, label), names, strict=True):
+            write_volume(volume, root / name)
+        rows.append((case_id, *names, f"patient_{index:03d}"))
+        yield case_id
+    label_map = yaml.safe_dump(LABEL_MAP.to_mapping(), sort_keys=False, default_flow_style=None)
+    write_whole(root / LABEL_MAP_FILE, label_map)
+    _write_cases(rows, root / CASES_FILE)
+
+
+def _make_room(root: Path, *, overwrite: bool) -> None:
+    make_folder(root, argument="output")
+    if any(root.iterdir()):
+        if not overwrite:
+            raise InputError(f"output must be an empty folder, got {root}: --overwrite replaces it")
+        for name in (CASES_FILE, LABEL_MAP_FILE):
+            (root / name).unlink(missing_ok=True)
+        for name in (IMAGES, LABELS):
+            shutil.rmtree(root / name, ignore_errors=True)
+    for name in (IMAGES, LABELS):
+        (root / name).mkdir(parents=True)
+
+
+def _write_cases(rows: list[tuple[str, ...]], path: Path) -> None:
+    with (
+        written_whole(path) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([("case_id", "image", "label", "patient_id"), *rows])

@@ -1,0 +1,125 @@
+"""Folders of volumes: what is a volume, which case it is, and which label belongs to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fcnseg.errors import InputError, told
+from fcnseg.volumes.formats.dicom.files import SUFFIX, find_files, holds_dicom, is_dicom
+from fcnseg.volumes.formats.dicom.headers import read_headers
+from fcnseg.volumes.formats.reading import SUFFIXES
+
+_SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
+_DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is not counted
+_NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
+
+_LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
+
+
+def case_id_of(path: str | os.PathLike[str]) -> str:
+    """The case id in a file name: without suffix, in any case, and without nnU-Net's `_0000`.
+
+    >>> case_id_of("imagesTr/liver_017_0000.nii.gz"), case_id_of("liver_017.NII.GZ")
+    ('liver_017', 'liver_017')
+    """
+    name = os.path.basename(os.fspath(path).rstrip("/"))
+    for suffixes in (_LONGEST_FIRST, (_SEGMENTATION,), (_NNUNET_CHANNEL,)):
+        suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+        name = name[: len(name) - len(suffix)]
+    return name
+
+
+def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The volumes in a folder by case id, sorted: files of a known suffix, and folders of DICOM.
+
+    What is hidden and what is neither are passed over.
+
+    Raises:
+        InputError: If the folder is missing or holds no volume, or two files are one case.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"no such folder: {root}")
+    volumes: dict[str, Path] = {}
+    for path in sorted(root.iterdir()):
+        if not _is_volume(path):
+            continue
+        case_id = case_id_of(path)
+        if case_id in volumes:
+            raise InputError(
+                f"a case must have one file, got {volumes[case_id].name} and {path.name}"
+                f" (case {case_id})"
+            )
+        volumes[case_id] = path
+    if not volumes:
+        raise InputError(
+            f"no volume ({', '.join(SUFFIXES)} or a folder of DICOM files) in folder {root}"
+        )
+    return volumes
+
+
+def list_images(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """The volumes that a path means, by case id: itself, or those in the folder that it is.
+
+    A folder with DICOM slices directly in it is one volume; in a folder of such folders, each is.
+
+    Raises:
+        InputError: If there is nothing, or no volume, or two files are one case.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise InputError(f"images must be a volume or a folder of volumes, got {path}")
+    if given.is_file() or _holds_slices(given):
+        named = given.resolve() if given.name in ("", "..") else given
+        return {case_id_of(named): given}
+    return list_volumes(given)
+
+
+def pair_by_name(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> list[tuple[str, Path, Path]]:
+    """Pairs the images of one folder with the labels of another.
+
+    Returns:
+        (case id, image, label) for each case, sorted.
+
+    Raises:
+        InputError: If an image has no label or a label no image; the first few are named.
+    """
+    by_image, by_label = list_volumes(images), list_volumes(labels)
+    for what, alone in {
+        f"label in {labels}": sorted(by_image.keys() - by_label.keys()),
+        f"image in {images}": sorted(by_label.keys() - by_image.keys()),
+    }.items():
+        if alone:
+            raise InputError(f"no {what} for {told(alone)}")
+    return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]
+
+
+def is_volume_name(name: str) -> bool:
+    """Whether a file of this name is taken for a volume.
+
+    >>> is_volume_name("liver_017.nii.gz"), is_volume_name("A.NII"), is_volume_name(".hidden.nii")
+    (True, True, False)
+    """
+    hidden, lower = name.startswith("."), name.lower()
+    return not hidden and lower.endswith(SUFFIXES) and not lower.endswith(_DATA_OF_PAIR)
+
+
+def _holds_slices(folder: Path) -> bool:
+    """Whether the files directly in a folder are the slices of one volume.
+
+    Where files of other formats are beside them, or the first has many frames, each is a volume.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    if any(is_volume_name(file.name) and file.suffix.lower() != SUFFIX for file in files):
+        return False
+    first = next((file for file in files if is_dicom(file)), None)
+    return first is not None and len(read_headers(find_files(str(first)))[0].slices) <= 1
+
+
+def _is_volume(path: Path) -> bool:
+    if path.is_dir():
+        return not path.name.startswith(".") and holds_dicom(path)
+    return is_volume_name(path.name)

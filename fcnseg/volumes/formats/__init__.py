@@ -1,0 +1,1 @@
+"""File formats of volumes: NIfTI, NRRD, MetaImage and DICOM."""

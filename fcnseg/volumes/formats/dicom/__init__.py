@@ -1,0 +1,1 @@
+"""DICOM: series and multi-frame objects as volumes, segmentation objects as labels."""

@@ -1,0 +1,92 @@
+"""Slices of one series that are of several scans, or do not tell their HU alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from fcnseg.errors import InputError, told
+from fcnseg.volumes.formats.dicom.stack import Slice
+from fcnseg.volumes.volume import Finding
+
+# The standard demands one of each in a series.
+_ONE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
+# May change from one part of a long scan to the next, and with each turn of the tube; but slices of
+# one that lie between those of another are of a second scan.
+_IN_BLOCKS = (
+    "AcquisitionNumber",
+    "AcquisitionUID",
+    "IrradiationEventUID",
+    "ConvolutionKernel",
+    "KVP",
+    "StackID",
+    "TemporalPositionIndex",
+)
+SCAN = (*_ONE, *_IN_BLOCKS)
+"""Keywords of what tells scans apart."""
+
+
+def check_rescale(slices: Sequence[Slice], *, what: str) -> None:
+    """Checks that all slices tell how their stored numbers make HU, or none does.
+
+    Args:
+        slices: Those of a series, in any order.
+        what: The series, for the error.
+
+    Raises:
+        InputError: If some tell a slope or an intercept and others do not; those are named.
+    """
+    for keyword, lacking in (
+        ("RescaleSlope", [one for one in slices if one.slope is None]),
+        ("RescaleIntercept", [one for one in slices if one.inter is None]),
+    ):
+        if 0 < len(lacking) < len(slices):
+            raise InputError(
+                f"all slices must have {keyword}, or none, but {len(lacking)} of {len(slices)}"
+                f" have none: {told(lacking)}, in {what}",
+                code="dicom_bad_rescale",
+            )
+
+
+def find_scans(slices: Sequence[Slice], *, what: str) -> Iterator[Finding]:
+    """Finds whether slices of a series are of several scans.
+
+    Args:
+        slices: From the first to the last along their normal.
+        what: The series.
+
+    Yields:
+        The first thing that tells them apart, if anything does.
+    """
+    for keyword in SCAN:
+        telling = [one for one in slices if keyword in one.scan]
+        if keyword in _ONE:
+            rule = f"slices of a series must have one {keyword}"
+            change = _first_change(telling, keyword)
+        else:
+            rule = f"slices of one {keyword} must not lie between those of another"
+            change = _first_return(telling, keyword)
+        if change:
+            found = told([f"{one.scan[keyword]} in {one}" for one in change])
+            yield Finding("dicom_mixed_scans", f"{rule}, got {found}, of {what}")
+            return
+
+
+def _first_change(slices: Sequence[Slice], keyword: str) -> list[Slice]:
+    """The first neighbours that differ, if any do."""
+    pairs = itertools.pairwise(slices)
+    return next(
+        ([one, other] for one, other in pairs if one.scan[keyword] != other.scan[keyword]), []
+    )
+
+
+def _first_return(slices: Sequence[Slice], keyword: str) -> list[Slice]:
+    """The first three slices of which the middle one differs and the outer ones do not."""
+    last: dict[str, int] = {}  # place of the last slice with each value
+    for place, one in enumerate(slices):
+        value = one.scan[keyword]
+        before = last.get(value, place)
+        if place - before > 1:
+            return [slices[before], slices[before + 1], one]
+        last[value] = place
+    return []

@@ -1,0 +1,165 @@
+"""DICOM segmentation objects as labels, read by highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
+from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
+from fcnseg.volumes.formats.dicom import frame_decoding
+from fcnseg.volumes.formats.dicom.files import find_files
+from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
+from fcnseg.volumes.orientation import turn_geometry_like, turn_like
+from fcnseg.volumes.volume import Finding, Geometry, Shape, Volume
+
+# The classes Segmentation Storage and Label Map Segmentation Storage.
+_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
+
+Place = tuple[int, int, int]  # index (z, y, x)
+
+
+def segmentations(headers: Iterable[Header]) -> list[Header]:
+    """The headers of segmentation objects among others."""
+    return [header for header in headers if header.kind in _CLASSES]
+
+
+def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
+    """The grid that encloses all frames, or that of the image of which it is a part."""
+    segmentation = _open(path)
+    with quiet():
+        try:
+            found = segmentation.get_volume_geometry()
+            depth, height, width = map(int, found.spatial_shape if found else (0, 0, 0))
+        except Exception as error:  # highdicom raises of many kinds
+            raise _refusal(error, path) from error
+    if found is None:
+        raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
+    affine, _ = _affine(found, path)
+    return _completed(Geometry((depth, height, width), affine), like)[0]
+
+
+def read_label(path: str, *, like: Geometry | None = None) -> Volume:
+    """Ids (z, y, x): the segment numbers, and 0 where no segment is."""
+    segmentation = _open(path)
+    with quiet():
+        try:
+            found = segmentation.get_volume(combine_segments=True)
+        except Exception as error:  # highdicom raises of many kinds
+            raise _refusal(error, path) from error
+    affine, upwards = _affine(found, path)
+    ids = found.array if upwards else found.array[::-1]
+    part = Volume(ids, affine, findings=_find_other_frame(segmentation, like, path))
+    geometry, start = _completed(part.geometry, like)
+    if like is None or start is None:
+        return part
+    placed = _placed(turn_like(part, like).array, geometry.shape, start)
+    return Volume(placed, geometry.affine, findings=part.findings)
+
+
+def _find_other_frame(segmentation: Any, like: Geometry | None, path: str) -> tuple[Finding, ...]:
+    """Finds whether a segmentation tells other coordinates than the image does."""
+    own = str(segmentation.get("FrameOfReferenceUID") or "")
+    image = "" if like is None else like.frame_of_reference
+    if not own or not image or own == image:
+        return ()
+    reason = f"FrameOfReferenceUID is {image} in the image and {own} in {path}"
+    return (Finding("dicom_other_frame_of_reference", reason),)
+
+
+def _open(path: str) -> Any:
+    """The one segmentation object in a file or folder.
+
+    It is read at once: of broken ones highdicom's lazy reader writes a traceback by itself.
+    """
+    headers = read_headers(find_files(path))
+    found = segmentations(headers)
+    if len(found) != 1:
+        kinds = sorted({header.modality for header in headers})
+        raise InputError(
+            f"a DICOM label must be one segmentation object (SEG), got {len(found)} of them among"
+            f" {', '.join(kinds)} in {path}",
+            code="dicom_not_seg",
+        )
+    segread = require_extra("highdicom.seg", "dicom").segread
+    frame_decoding.register()
+    with quiet():
+        try:
+            segmentation = segread(found[0].file)
+            check_length(segmentation)
+            _check_segments(segmentation)
+        except Exception as error:  # highdicom raises of many kinds for broken objects
+            raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
+    return segmentation
+
+
+def _check_segments(segmentation: Any) -> None:
+    """Checks that frames are of segments that are described: highdicom leaves out all others."""
+    described = {int(segment.SegmentNumber) for segment in segmentation.SegmentSequence}
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        for item in frame.get("SegmentIdentificationSequence") or ():  # a labelmap has none
+            if int(item.ReferencedSegmentNumber) not in described:
+                raise ValueError(
+                    f"a frame is of segment {item.ReferencedSegmentNumber}, but SegmentSequence"
+                    f" describes {told(sorted(described))}"
+                )
+
+
+def _refusal(error: Exception, path: str) -> InputError:
+    reason = one_line(error)
+    if "overlap" in reason.lower():
+        return LabelError(
+            f"segments must not overlap, as a voxel has one class: {reason} in {path}",
+            code="segments_overlap",
+        )
+    if "fractional" in reason.lower():
+        return LabelError(f"labels must be integral, got fractions: {reason} in {path}")
+    return InputError(f"not a whole segmentation: {path}: {reason}")
+
+
+def _affine(found: Any, path: str) -> tuple[Affine, bool]:
+    """The affine of slices that go along their normal, and whether they do so in the object."""
+    slice_step, row_step, column_step = found.affine[:3, :3].T
+    origin = found.affine[:3, 3]
+    upwards = bool(np.cross(column_step, row_step) @ slice_step > 0)
+    if not upwards:
+        origin = origin + slice_step * (found.spatial_shape[0] - 1)
+        slice_step = -slice_step
+    steps = np.column_stack([column_step, row_step, slice_step])
+    return check_affine(affine_from_lps(origin, steps), what=path), upwards
+
+
+def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place | None]:
+    """The grid of the whole as the part tells it, and where the part, turned, begins in it.
+
+    A grid that is no part of the whole stays as it is and begins nowhere.
+    """
+    if whole is None:
+        return part, None
+    turned = turn_geometry_like(part, whole)
+    start = np.rint((np.linalg.inv(whole.affine) @ turned.affine)[:3, 3])
+    shift = np.eye(4)
+    shift[:3, 3] = start
+    z, y, x = (int(index) for index in start[::-1])
+    distance = Geometry(turned.shape, whole.affine @ shift).corners_mm() - turned.corners_mm()
+    if (
+        min(z, y, x) < 0
+        or (np.add((z, y, x), turned.shape) > whole.shape).any()
+        or np.abs(distance).max() > _PART_TOLERANCE_MM
+    ):
+        return part, None
+    return Geometry(whole.shape, turned.affine @ np.linalg.inv(shift)), (z, y, x)
+
+
+def _placed(part: npt.NDArray[Any], shape: Shape, start: Place) -> npt.NDArray[Any]:
+    if part.shape == shape:
+        return part
+    whole = np.zeros(shape, dtype=part.dtype)
+    whole[
+        tuple(slice(low, low + length) for low, length in zip(start, part.shape, strict=True))
+    ] = part
+    return whole

@@ -1,0 +1,229 @@
+"""NIfTI files: read as they are, written on an exact grid, never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.errors import GeometryError, InputError, one_line
+from fcnseg.storage.whole_file import written_whole
+from fcnseg.volumes.formats.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
+from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
+from fcnseg.volumes.formats.rescale import to_int16, to_integral
+from fcnseg.volumes.volume import Geometry, Volume
+
+PAIR_SUFFIXES = (".hdr", ".img")
+# What nibabel, gzip and the operating system raise for a file that is not whole.
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *NOT_WHOLE,
+    ValueError,
+    nib.spatialimages.HeaderDataError,
+    nib.filebasedimages.ImageFileError,
+)
+
+_TEXTS_OF_FORMAT = ("magic", "regular")  # the fields of characters that say nothing of a patient
+
+
+_CARET = 30  # code of an extension that holds Connectome Workbench's XML
+
+PathLike = str | os.PathLike[str]
+
+
+def read_geometry(path: str) -> Geometry:
+    """The grid, from the header alone."""
+    image, header = _load(path)
+    return header.grid(_shape(image, path))
+
+
+def read_ct(path: str) -> Volume:
+    """HU (z, y, x) as int16, with the header."""
+    image, header = _load(path)
+    grid = header.grid(_shape(image, path))
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
+    is_hu = voxels.dtype.newbyteorder("=") == np.int16 and (slope, inter) == (1, 0)
+    with _reading_voxels(path):
+        hu = voxels.read() if is_hu else to_int16(voxels, slope, inter, what=path)
+    return _volume(hu, grid, image)
+
+
+def read_label(path: str) -> Volume:
+    """Ids (z, y, x), with the header: of the file's own type or the smallest that holds them."""
+    image, header = _load(path)
+    grid = header.grid(_shape(image, path))
+    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
+    is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
+    is_ids = is_short and (slope, inter) == (1, 0)
+    with _reading_voxels(path):
+        ids = voxels.read() if is_ids else to_integral(voxels, slope, inter, what=path)
+    return _volume(ids, grid, image)
+
+
+def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> None:
+    """Writes a volume with its affine as both sform and qform; the file appears when it is whole.
+
+    Args:
+        volume: The volume; its header is left out.
+        path: A `.nii` or `.nii.gz` file.
+        label_table: As of `write_mask`.
+
+    Raises:
+        InputError: If the path is not a NIfTI name.
+    """
+    _save(_image_of(volume, label_table), Path(path))
+
+
+def write_mask(
+    mask: npt.NDArray[np.integer], path: PathLike, *, like: Volume, label_table: str = ""
+) -> None:
+    """Writes a mask on exactly the grid of the volume it was made from.
+
+    The header is the source file's own, so affine, qform, sform and their codes are the same to
+    the bit; its texts and extensions, which may name the patient, are emptied. The file appears
+    under its name when it is whole.
+
+    Args:
+        mask: Class ids (z, y, x), uint8 or uint16.
+        path: A `.nii` or `.nii.gz` file.
+        like: The volume that was segmented.
+        label_table: Names and colours of the ids, as XML of Connectome Workbench, kept in an
+            extension of the header.
+
+    Raises:
+        InputError: If the path is not a NIfTI name.
+        GeometryError: If the mask has another shape than the volume.
+    """
+    _save(_image_like(mask, like, label_table), Path(path))
+
+
+def write_parts(parts: npt.NDArray[np.int16], path: PathLike, *, whole: int, like: Volume) -> None:
+    """Writes numbers in whole parts, as `write_mask` writes masks.
+
+    NIfTI-1 knows no float16. int16 with a slope, which readers multiply by, is as small, and all
+    read it.
+
+    Args:
+        parts: How many parts each voxel (z, y, x) has.
+        path: A `.nii` or `.nii.gz` file.
+        whole: How many parts make 1.
+        like: The volume that they belong to.
+
+    Raises:
+        InputError: If the path is not a NIfTI name.
+        GeometryError: If there are not as many voxels as in the volume.
+    """
+    image = _image_like(parts, like)
+    image.header.set_slope_inter(1 / whole, 0)
+    _save(image, Path(path))
+
+
+def _image_of(volume: Volume, label_table: str) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(volume.array.T, volume.affine)
+    image.set_sform(volume.affine, code="scanner")
+    image.set_qform(volume.affine, code="scanner")
+    if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
+        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
+    image.header.set_xyzt_units("mm")
+    _add_label_table(image.header, label_table)
+    return image
+
+
+def _image_like(
+    array: npt.NDArray[np.integer], like: Volume, label_table: str = ""
+) -> nib.Nifti1Image:
+    """Values (z, y, x) under the header of a volume, if it has one."""
+    on_grid = like.with_array(array)
+    if like.header is None:
+        return _image_of(on_grid, label_table)
+    header = like.header.copy()
+    _clear_texts(header)
+    header.set_data_offset(0)  # where voxels begin follows from the extensions
+    _add_label_table(header, label_table)
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    is_nifti2 = isinstance(header, nib.Nifti2Header)
+    image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
+    return image_class(array.T, None, header)  # no affine: the header's stays as it is
+
+
+def _clear_texts(header: nib.Nifti1Header) -> None:
+    """Empties what converters and viewers put names, ids and dates of patients in."""
+    header.extensions.clear()
+    fields: np.dtype[Any] = header.template_dtype
+    for name in fields.names or ():
+        if fields[name].kind == "S" and name not in _TEXTS_OF_FORMAT:
+            header[name] = b""
+
+
+def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
+    if label_table:
+        header.extensions.append(nib.nifti1.Nifti1Extension(_CARET, label_table.encode()))
+
+
+def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
+    header = NiftiHeader.read(path)
+    try:
+        with np.errstate(all="ignore"):  # its affine, of what may be NaN, is not ours
+            image = header.image_class.from_file_map(file_map(path))
+    except _UNREADABLE as error:
+        raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
+    return image, header
+
+
+def _volume(array: npt.NDArray[Any], grid: Geometry, image: nib.Nifti1Pair) -> Volume:
+    """A volume whose header says the steps that were taken, also where the file's says none."""
+    header = image.header
+    if any(finding.code == "spacing_unknown" for finding in grid.findings):
+        header["pixdim"][1:4] = grid.spacing[::-1]
+    return Volume(array, grid.affine, header, grid.findings)
+
+
+def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
+    """Voxels (z, y, x); trailing axes of length one are dropped."""
+    shape = image.shape
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]) or min(shape) < 1:
+        raise GeometryError(f"a volume must have three dimensions, got {shape} in {path}")
+    width, height, depth = (int(length) for length in shape[:3])
+    return depth, height, width
+
+
+def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels:
+    """Where the voxels are, in a file that can hold them."""
+    proxy: Any = image.dataobj
+    if proxy.dtype.kind not in "iuf":
+        raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
+    voxels = FileVoxels(proxy.file_like, int(proxy.offset), grid.shape, proxy.dtype)
+    with _reading_voxels(path):  # of a pair, the other file, which may not be there
+        voxels.check_size()
+    return voxels
+
+
+@contextlib.contextmanager
+def _reading_voxels(path: str) -> Iterator[None]:
+    try:
+        yield
+    except NOT_WHOLE as error:
+        raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
+
+
+def check_nifti_name(path: PathLike) -> None:
+    """Checks, before there is anything to write, that a path has the name of a NIfTI file.
+
+    Raises:
+        InputError: If not.
+    """
+    if not os.fspath(path).lower().endswith(NIFTI_SUFFIXES):
+        raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
+
+
+def _save(image: nib.Nifti1Image, path: Path) -> None:
+    check_nifti_name(path)
+    with written_whole(path) as unfinished:
+        nib.save(image, unfinished)

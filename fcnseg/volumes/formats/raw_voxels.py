@@ -1,0 +1,143 @@
+"""The voxels in a file, packed by gzip or not, read a few slices at a time to the last byte."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.volumes.formats.zlib_stream import Unpacked
+from fcnseg.volumes.volume import Shape
+
+Packing = Literal["none", "gzip", "zlib"]
+
+_open_gzip: Any = gzip.open
+_PackingError = cast(type[Exception], zlib.error)
+with contextlib.suppress(ImportError):  # unpacks in 0.4 of the time
+    from isal import igzip, isal_zlib
+
+    _open_gzip, _PackingError = igzip.open, cast(type[Exception], isal_zlib.error)
+
+NOT_WHOLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _PackingError)
+"""What reading raises for a file that is not whole, a wrong checksum among it."""
+
+# Bytes asked of a file at once: on a scan of 439 x 364 x 168 voxels a MB takes two thirds of the
+# time that the whole takes, as what is unpacked is still in the processor's cache.
+_READ = 2**20
+_MOST_UNPACKED = 1032  # bytes that deflate makes of one at most
+
+
+@dataclasses.dataclass(frozen=True)
+class FileVoxels:
+    """Where the voxels lie in a file.
+
+    Reading raises one of `NOT_WHOLE` where the file is not whole.
+
+    Attributes:
+        path: The file.
+        offset: Bytes before the first voxel, as unpacked.
+        shape: Voxels (z, y, x); x is the fastest.
+        dtype: As stored, in either byte order.
+        start: Where in the file the data begin, packed or not.
+        packing: How the data are packed; by default by gzip if the name ends in `.gz`.
+        is_rest: Whether the file must end with the last voxel.
+    """
+
+    path: str
+    offset: int
+    shape: Shape
+    dtype: np.dtype[Any]
+    start: int = 0
+    packing: Packing | None = None
+    is_rest: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """How many bytes the voxels take, as unpacked."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> npt.NDArray[Any]:
+        """All voxels, in the byte order of this machine."""
+        with self._opened() as file:
+            array = np.empty(self.shape, self.dtype)
+            _fill(array, file)
+            self._finish(file)
+        if array.dtype.isnative:
+            return array
+        return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
+
+    def slabs(self) -> Iterator[npt.NDArray[Any]]:
+        """Some slices (n, y, x) after the other; each is good until the next is asked for."""
+        with self._opened() as file:
+            depth, height, width = self.shape
+            most = max(1, _READ // (height * width * self.dtype.itemsize))
+            room = np.empty((min(most, depth), height, width), self.dtype)
+            for start in range(0, depth, most):
+                slab = room[: depth - start]
+                _fill(slab, file)
+                yield slab
+            self._finish(file)
+
+    def check_size(self) -> None:
+        """Checks, before there is room for the voxels, that the file can hold them.
+
+        Raises:
+            EOFError: If not.
+        """
+        present = Path(self.path).stat().st_size - self.start
+        promised = self.offset + self.num_bytes
+        is_right = present == promised if self.is_rest else present >= promised
+        if self._packing == "none" and not is_right:
+            raise EOFError(f"{max(present, 0)} bytes of data, where its header promises {promised}")
+        if promised > present * _MOST_UNPACKED:
+            raise EOFError(f"{present} bytes of packed data cannot make {promised}")
+
+    @property
+    def _packing(self) -> Packing:
+        return self.packing or ("gzip" if self.path.lower().endswith(".gz") else "none")
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        self.check_size()
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            with _unpacked(file, self._packing) as stream:
+                if self.offset:  # what zlib unpacks cannot be sought in
+                    stream.seek(self.offset, os.SEEK_CUR)
+                yield stream
+
+    def _finish(self, file: BinaryIO) -> None:
+        """Reads on to the end, where gzip keeps the checksum."""
+        while file.read(_READ):
+            if self.is_rest:
+                raise EOFError(
+                    f"more data than the {self.num_bytes} bytes that its header promises"
+                )
+
+
+def _unpacked(file: BinaryIO, packing: Packing) -> contextlib.AbstractContextManager[BinaryIO]:
+    if packing == "gzip":
+        return cast(BinaryIO, _open_gzip(file, "rb"))
+    if packing == "zlib":
+        return cast(BinaryIO, io.BufferedReader(Unpacked(file), _READ))
+    return contextlib.nullcontext(file)
+
+
+def _fill(array: npt.NDArray[Any], file: BinaryIO) -> None:
+    into = array.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(into):
+        count = file.readinto(into[done : done + _READ])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError(f"{len(into)} bytes of voxels expected, {done} found")
+        done += count

@@ -1,0 +1,135 @@
+"""Reading a volume of any format: the name of the file tells which."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from fcnseg.errors import InputError
+from fcnseg.volumes.formats import metaimage, nifti, nrrd
+from fcnseg.volumes.formats.dicom import files, seg, series
+from fcnseg.volumes.volume import Geometry, Volume, of_case
+
+PathLike = str | os.PathLike[str]
+
+_READERS: dict[str, ModuleType] = {
+    **dict.fromkeys((*nifti.NIFTI_SUFFIXES, *nifti.PAIR_SUFFIXES), nifti),
+    **dict.fromkeys(nrrd.SUFFIXES, nrrd),
+    **dict.fromkeys(metaimage.SUFFIXES, metaimage),
+    files.SUFFIX: series,
+}
+"""Which module reads files of each suffix; by functions of the same names."""
+
+SUFFIXES = tuple(_READERS)
+"""How the names of volumes end."""
+
+
+def read_geometry(
+    path: PathLike,
+    *,
+    case_id: str | None = None,
+    series_uid: str | None = None,
+    like: Geometry | None = None,
+) -> Geometry:
+    """Reads the grid of a volume from its header alone.
+
+    Args:
+        path: A volume in any format that `read_ct` or `read_label` take.
+        case_id: Named in errors.
+        series_uid: As of `read_ct`.
+        like: As of `read_label`.
+
+    Raises:
+        InputError: If the file is missing, unreadable or of no known format.
+        GeometryError: If it holds no single three-dimensional volume.
+    """
+    with _naming(case_id):
+        name = os.fspath(path)
+        reader = _reader_of(name, series_uid)
+        if reader is series:
+            return series.read_geometry(name, series_uid=series_uid, like=like)
+        return reader.read_geometry(name)
+
+
+def read_ct(path: PathLike, *, case_id: str | None = None, series_uid: str | None = None) -> Volume:
+    """Reads a CT volume.
+
+    Args:
+        path: A NIfTI, NRRD or MetaImage file, a folder of DICOM slices, or a multi-frame DICOM
+            file.
+        case_id: Named in errors.
+        series_uid: Which DICOM series of a folder to read; by default that with the most slices.
+
+    Returns:
+        HU (z, y, x) as int16: rescaled as the header says, rounded, and clipped to what int16
+        holds. `findings` tells which series was taken, if there were several.
+
+    Raises:
+        InputError: If the file is missing, unreadable or of no known format, or holds NaN or
+            infinite values.
+        GeometryError: If it holds no single three-dimensional volume.
+    """
+    with _naming(case_id):
+        name = os.fspath(path)
+        reader = _reader_of(name, series_uid)
+        if reader is series:
+            return series.read_ct(name, series_uid=series_uid)
+        return reader.read_ct(name)
+
+
+def read_label(
+    path: PathLike, *, case_id: str | None = None, like: Geometry | None = None
+) -> Volume:
+    """Reads a label volume.
+
+    Args:
+        path: A NIfTI, NRRD (also `.seg.nrrd`) or MetaImage file, or a DICOM segmentation object.
+        case_id: Named in errors.
+        like: Grid of the image. A DICOM segmentation, which leaves out empty slices, is completed
+            to it if it is a part of it; labels of other formats are complete.
+
+    Returns:
+        Ids (z, y, x) in an integer type: the file's own, or where that is longer than two bytes or
+        no integer, the smallest that holds them. Of a DICOM segmentation
+        they are its segment numbers.
+
+    Raises:
+        InputError: If the file is missing, unreadable or of no known format.
+        GeometryError: If it holds no single three-dimensional volume.
+        LabelError: If a value is not integral or not of 32 bits, or segments overlap.
+    """
+    with _naming(case_id):
+        name = os.fspath(path)
+        reader = _reader_of(name)
+        if reader is series:
+            return seg.read_label(name, like=like)
+        return reader.read_label(name)
+
+
+def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
+    if not os.path.exists(path):
+        raise InputError(f"no such file: {path}", code="file_missing")
+    suffix = next((suffix for suffix in _READERS if path.lower().endswith(suffix)), None)
+    is_dicom = Path(path).is_dir() or suffix == files.SUFFIX
+    if is_dicom or (suffix is None and files.is_dicom(path)):
+        return series
+    if suffix is None:
+        raise InputError(
+            f"a volume must be a {', '.join(_READERS)} file or a folder of DICOM files, got {path}",
+            code="unknown_format",
+        )
+    if series_uid is not None:
+        raise InputError(f"series_uid is for DICOM alone, got {series_uid!r} for {path}")
+    return _READERS[suffix]
+
+
+@contextlib.contextmanager
+def _naming(case_id: str | None) -> Iterator[None]:
+    """Lets each error of a reader name the case."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{error}{of_case(case_id)}", code=error.code) from error.__cause__
