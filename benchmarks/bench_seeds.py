@@ -49,7 +49,7 @@ def make_records(folder: Path) -> tuple[Path, Path]:
     """Phantoms and their records, once a folder; gives both."""
     scans, records = folder / "scans", folder / "records"
     if not (records / "COMPLETED").exists():
-        call("fcnseg.testing.phantom", "--cases", CASES, "--output", scans, "--seed", 0)
+        call("fcnseg", "phantom", "--cases", CASES, "--output", scans, "--seed", 0)
         call(
             *("pipelines.convert_ct", "--cases", scans / "cases.csv", "--output", records),
             *("--label_map", scans / "label_map.yaml", "--spacing_mm", 4, 4, 4, *_SPLITS),
@@ -80,7 +80,7 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     )
     started = time.perf_counter()
     call(
-        *("fcnseg.cli.train", "--config", arguments.config, "--data", arguments.output / "records"),
+        *("fcnseg", "train", "--config", arguments.config, "--data", arguments.output / "records"),
         *("--run_dir", folder / "run", "--resume", "--training.seed", seed),
         *arguments.set,
         environment=environment,
@@ -88,7 +88,8 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     seconds = time.perf_counter() - started
     call(
         *(
-            "fcnseg.cli.predict",
+            "fcnseg",
+            "predict",
             "--run_dir",
             folder / "run",
             "--output",
@@ -99,7 +100,7 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
         environment=environment,
     )
     call(
-        *("fcnseg.cli.evaluate", "--masks", folder / "masks", "--labels", scans / "labels"),
+        *("fcnseg", "evaluate", "--masks", folder / "masks", "--labels", scans / "labels"),
         *("--label_map", scans / "label_map.yaml", "--output", folder / "evaluation"),
     )
     classes = json.loads((folder / "evaluation" / "evaluation.json").read_text())["classes"]

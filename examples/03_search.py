@@ -16,8 +16,7 @@ def main() -> None:
     # As `python -m tuning.search --data ... --config demo --space examples/space.yaml ...` does.
     SearchCommand(
         data=WORK / "records",
-        config="demo",
-        settings=override(read_config("demo"), {**SHORT, "training.epochs": 1}),
+        config=override(read_config("demo"), {**SHORT, "training.epochs": 1}),
         space=Path(__file__).parent / "space.yaml",
         max_trials=2,
         output=WORK / "search",

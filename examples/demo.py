@@ -130,9 +130,7 @@ class Demo:
     def phantoms(self) -> Scenario:
         """Makes phantoms; those of the test split are for the server."""
         scans = self.folder / "scans"
-        self.job(
-            "phantoms", "fcnseg.testing.phantom", "--cases", 14, "--output", scans, "--seed", 0
-        )
+        self.job("phantoms", "fcnseg", "phantom", "--cases", 14, "--output", scans, "--seed", 0)
         return Scenario(
             cases_csv=scans / "cases.csv",
             label_map=scans / "label_map.yaml",
@@ -197,7 +195,7 @@ class Demo:
         write_config(config, self.folder / "train.yaml")
         run = self.folder / "run"
         self.job(
-            *("train", "fcnseg.cli.train", "--config", self.folder / "train.yaml"),
+            *("train", "fcnseg", "train", "--config", self.folder / "train.yaml"),
             *("--data", records, "--run_dir", run),
         )
         self.job(
@@ -237,7 +235,7 @@ class Demo:
     def evaluate(self, scenario: Scenario) -> None:
         """Compares the masks with the labels."""
         self.job(
-            *("evaluate", "fcnseg.cli.evaluate", "--masks", self.folder / "masks"),
+            *("evaluate", "fcnseg", "evaluate", "--masks", self.folder / "masks"),
             *("--labels", scenario.labels, "--label_map", scenario.label_map),
             *("--images", scenario.images, "--output", self.folder / "evaluation"),
         )

@@ -184,7 +184,7 @@ def test_ctrl_c_ends_an_evaluation(tmp_path, workers):
     flags = {"masks": "masks", "labels": "labels", "label_map": "map.yaml", "output": "out"}
     argv = [part for flag, value in flags.items() for part in (f"--{flag}", str(tmp_path / value))]
     status, said = interrupted(
-        ["fcnseg.cli.evaluate", *argv, "--workers", str(workers)],
+        ["fcnseg", "evaluate", *argv, "--workers", str(workers)],
         when=lambda: any((tmp_path / "out").glob(".tmp-*/pictures")),
     )
     assert (status, said[-1]) == (130, "interrupted")

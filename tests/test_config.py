@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
 
 import pytest
-import tyro
 import yaml
 
-from fcnseg.cli.command import parse, run_command
+from fcnseg.cli.command import ConfigFlags, parse, run_command
 from fcnseg.config import (
     PRESETS,
     Config,
@@ -99,9 +97,7 @@ class ExampleCommand:
 
     name: str
     """What it works on."""
-    config: str
-    """A YAML file or a preset."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    config: ConfigFlags
     """Overrides."""
     overwrite: bool = False
     """A switch."""
@@ -114,7 +110,7 @@ def test_flags_override_the_file():
     argv = "--name a --config demo --model.dropout 0.5 --patches.size 32 48 64 --overwrite".split()
     command = parse(ExampleCommand, argv)
     assert command.overwrite
-    assert command.settings == override(
+    assert command.config == override(
         PRESETS["demo"], {"model.dropout": 0.5, "patches.size": [32, 48, 64]}
     )
 

@@ -211,7 +211,7 @@ def reading(records):
     config = make_config(ModelConfig(filters=(2, 4)), epochs=1, steps_per_epoch=12)
     config = override(config, {"patches.per_read": 1, "patches.shuffle_buffer": 2})
     run = records.parent / "run"
-    page = PreviewCommand(records, records.parent / "page.html", count=12, settings=config)
+    page = PreviewCommand(records, records.parent / "page.html", count=12, config=config)
     return {
         "training": lambda: train(config, records, run),
         "training on a fold": lambda: train(config, records, run, fold=Fold(0, 2)),

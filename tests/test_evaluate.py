@@ -302,7 +302,7 @@ def test_bad_input_ends_in_one_line(data, broken, message):
     flags |= broken
     argv = [part for name, value in flags.items() for part in (f"--{name}", str(data / value))]
     job = subprocess.run(
-        [sys.executable, "-m", "fcnseg.cli.evaluate", *argv], capture_output=True, text=True
+        [sys.executable, "-m", "fcnseg", "evaluate", *argv], capture_output=True, text=True
     )
     assert job.returncode == USER_ERROR_STATUS
     assert job.stderr.count("\n") == 1

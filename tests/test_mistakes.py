@@ -17,7 +17,7 @@ from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.cli.plan import PlanCommand
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.cli.preview import PreviewCommand
-from fcnseg.cli.summary import ModelSummaryCommand
+from fcnseg.cli.summary import SummaryCommand
 from fcnseg.cli.train import TrainCommand
 from pipelines.convert_ct import main as convert
 from pipelines.inspect import Inspect
@@ -30,7 +30,7 @@ COMMANDS = {
     "plan": PlanCommand,
     "predict": PredictCommand,
     "preview": PreviewCommand,
-    "summary": ModelSummaryCommand,
+    "summary": SummaryCommand,
     "train": TrainCommand,
 }
 

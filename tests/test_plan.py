@@ -406,7 +406,7 @@ def test_phantoms_are_converted_planned_and_trained_on(tmp_path):
         spacing_mm=(8.0, 8.0, 8.0),
         validation_fraction=0.3,
     ).run()
-    command(tmp_path / "records", memory_gib=0.25, config="demo").run()
+    command(tmp_path / "records", memory_gib=0.25, config=PRESETS["demo"]).run()
     planned = read_config(tmp_path / "records/plan.yaml")
     low, high = planned.model.hu_window
     assert low < 0 < 100 < high < 500  # portal-venous organs, with some gas in the stomach

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scripts import output_of
 
-from fcnseg.cli.summary import ModelSummaryCommand
+from fcnseg.cli.summary import SummaryCommand
 from fcnseg.config import PRESETS, ModelConfig, config_from_mapping
 from fcnseg.errors import ConfigError, ModelError
 from fcnseg.networks import model_summary
@@ -158,14 +158,14 @@ def test_command_prints_the_summary_and_the_flags_of_a_plan(capsys):
     settings = config_from_mapping(
         {"model": {"filters": [4, 8, 16]}, "patches": {"size": [24, 64, 64], "batch_size": 3}}
     )
-    ModelSummaryCommand(config="", settings=settings).run()
+    SummaryCommand(config=settings).run()
     text = capsys.readouterr().out
     summary = model_summary(settings.model, num_classes=8, patch_size=(24, 64, 64), batch_size=3)
     assert f"parameters       {summary.parameters:,}\n" in text
     assert "with 3 patches a step" in text
     assert "flags" not in text
-    ModelSummaryCommand(config="", settings=settings, spacing_mm=(5.0, 1.0, 1.0)).run()
+    SummaryCommand(config=settings, spacing_mm=(5.0, 1.0, 1.0)).run()
     flags = "--model.kernels 1 3 3 1 3 3 3 3 3 --model.strides 1 2 2 1 2 2"
     assert capsys.readouterr().out.endswith(f"flags            {flags}\n")
     with pytest.raises(ConfigError, match="spacing_mm must be three positive"):
-        ModelSummaryCommand(config="", settings=settings, spacing_mm=(0.0, 1.0, 1.0)).run()
+        SummaryCommand(config=settings, spacing_mm=(0.0, 1.0, 1.0)).run()

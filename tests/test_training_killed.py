@@ -25,11 +25,11 @@ LONGER = override(ALL_STATE, {"training.steps_per_epoch": 150, "training.checkpo
 
 
 def start(config, dataset, run_dir, *flags):
-    """`python -m fcnseg.cli.train` in a process of its own."""
+    """`python -m fcnseg train` in a process of its own."""
     argv = ["--config", config, "--data", dataset, "--run_dir", run_dir, *flags]
     with stderr_of(run_dir).open("a") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "fcnseg.cli.train", *map(str, argv)],
+            [sys.executable, "-m", "fcnseg", "train", *map(str, argv)],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

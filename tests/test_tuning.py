@@ -60,8 +60,7 @@ def write_space(folder, content):
 def search(dataset, folder, space, **flags):
     command = SearchCommand(
         data=dataset,
-        config="demo",
-        settings=SMALL,
+        config=SMALL,
         space=write_space(folder, space),
         output=folder / "search",
         **{"max_trials": 2, **flags},

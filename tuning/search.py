@@ -12,15 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import keras
 import keras_tuner
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fcnseg.cli.command import run_command
+from fcnseg.cli.command import ConfigFlags, run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
 from fcnseg.storage.whole_file import make_folder, write_whole
@@ -150,8 +149,8 @@ class SearchCommand:
 
     data: Path
     """Folder of records that pipelines.convert_ct wrote."""
-    config: str
-    """What is not searched: a YAML file, or the name of a preset."""
+    config: ConfigFlags
+    """Each flag overrides one value of the configuration, which holds what is not searched."""
     space: Path
     """YAML file: dotted keys with {choice: [..]}, {float: [low, high], log: true} or {int: ..}."""
     max_trials: int
@@ -162,17 +161,15 @@ class SearchCommand:
     """Draws settings at random, or near those that did well."""
     seed: int = 0
     """Of the draws; the seed of each training is training.seed."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
-    """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Searches, shows the trials and writes the best configuration."""
         if self.max_trials < 1:
             raise InputError(f"max_trials must be at least 1, got {self.max_trials}")
         space = SearchSpace.read(self.space)
-        space.check(self.settings)
+        space.check(self.config)
         info = check_dataset(self.data)
-        check_each_organ(self.data, info, ignore_label=self.settings.loss.ignore_label)
+        check_each_organ(self.data, info, ignore_label=self.config.loss.ignore_label)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
         make_folder(self.output, argument="output")
@@ -181,7 +178,7 @@ class SearchCommand:
         best = trials[0]
         if best.val_dice is None:
             raise SearchError(f"all {len(trials)} trials failed; the first: {best.error}")
-        write_config(override(self.settings, best.settings), self.output / BEST_CONFIG_FILE)
+        write_config(override(self.config, best.settings), self.output / BEST_CONFIG_FILE)
         logger.info(f"best: {_told(best.settings)}, written to {self.output / BEST_CONFIG_FILE}")
 
     def search(self, space: SearchSpace) -> list[Trial]:
@@ -197,7 +194,7 @@ class SearchCommand:
             hyperparameters=space.hyperparameters(),
             max_consecutive_failed_trials=self.max_trials + 1,  # no number of failures is the end
         )
-        tuner = ConfigTuner(oracle, self.settings, space, data=self.data, output=self.output)
+        tuner = ConfigTuner(oracle, self.config, space, data=self.data, output=self.output)
         try:
             with _ending_on_sigterm():
                 tuner.search(verbose=0)

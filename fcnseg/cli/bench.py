@@ -1,4 +1,4 @@
-"""Tells what bounds the speed of training: `python -m fcnseg.cli.bench --help`."""
+"""Tells what bounds the speed of training: `fcnseg bench --help`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
-from fcnseg.cli.command import run_command
+from fcnseg.cli.command import ConfigFlags
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
@@ -30,7 +29,7 @@ _HINTS = {
     "data": "more CPU cores, patches.per_read higher (each read gives more patches), or"
     " augmentation.run_on device",
     "model": "an accelerator, training.precision mixed_bfloat16, or a smaller network or patch"
-    " (python -m fcnseg.cli.summary)",
+    " (python -m fcnseg summary)",
     "both": "data and model compete for the same cores, or take turns: what speeds up either helps",
 }
 
@@ -62,16 +61,14 @@ class BenchCommand:
 
     data: Path
     """Folder of records."""
-    config: str
-    """YAML file, or the name of a preset."""
+    config: ConfigFlags
+    """Each flag overrides one value of the configuration."""
     steps: int = 20
     """Steps of each measurement, after as many that warm up."""
     output: Path | None = None
     """JSON file for the result too."""
     overwrite: bool = False
     """Replace a result that is there already."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
-    """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Measures and shows the result."""
@@ -82,12 +79,12 @@ class BenchCommand:
             require_extra(module, "train")
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
-        times = measure(self.settings, self.data, steps=self.steps)
+        times = measure(self.config, self.data, steps=self.steps)
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:
             write_whole(self.output, json.dumps(result, indent=2) + "\n")
-        Console().print(_table(times, self.settings))
+        Console().print(_table(times, self.config))
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 
 
@@ -167,12 +164,3 @@ def _table(times: StepTimes, config: Config) -> Table:
         table.add_row(name, f"{ms:.1f}", f"{1000 * patches / ms:.1f}")
     table.caption = "patches of each replica"
     return table
-
-
-def main() -> None:
-    """The command line."""
-    run_command(BenchCommand)
-
-
-if __name__ == "__main__":
-    main()

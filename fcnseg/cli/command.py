@@ -1,7 +1,7 @@
-"""How a `python -m` job reads its flags, logs, and ends on a user's mistake.
+"""Commands: how one reads its flags, logs, and ends on a user's mistake.
 
-A job is a frozen dataclass whose fields are its flags and whose `run()` does the work, so that a
-test can call it in-process without a command line.
+A command is a frozen dataclass whose fields are its flags and whose `run()` does the work, so that
+it can be called in-process too, without a command line.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import pydantic
 import tyro
 
-from fcnseg.config import Config, config_error, read_config
+from fcnseg.config import PRESETS, Config, config_error, read_config
 from fcnseg.errors import FcnsegError, InputError
 
 # As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
@@ -30,6 +30,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 USER_ERROR_STATUS = FcnsegError.exit_status
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
+
+
+ConfigFlags = Annotated[Config, tyro.conf.arg(name="")]
+"""Type of a command's field `config`. On the command line `--config` names a YAML file or a preset,
+and a flag `--section.key` overrides each of its values."""
 
 
 class Command(Protocol):
@@ -45,14 +50,17 @@ CommandT = TypeVar("CommandT", bound=Command)
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
-def run_command(command: type[CommandT], argv: Sequence[str] | None = None) -> None:
-    """Parses the flags of a job and runs it.
+def run_command(
+    command: type[CommandT], argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> None:
+    """Parses the flags of a command and runs it.
 
     Args:
         command: A dataclass with a `run` method; its docstring is the help text.
         argv: Arguments instead of the process's own.
+        prog: Name in the help text, by default that of the module that runs.
     """
-    run_or_exit(lambda: parse(command, argv).run())
+    run_or_exit(lambda: parse(command, argv, prog=prog).run())
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
@@ -113,11 +121,16 @@ def _behind(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
     return error
 
 
-def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> CommandT:
-    """Parses the flags of a job.
+def parse(
+    command: type[CommandT], argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> CommandT:
+    """Parses the flags of a command.
 
-    A job with the fields `config` (a YAML file or the name of a preset) and `settings` (a
-    `Config`) takes the settings from that file, and each flag `--section.key` overrides one.
+    Args:
+        command: A dataclass; one with a field `config` of the type `ConfigFlags` has the flag
+            `--config` and one for each value of a configuration.
+        argv: Arguments instead of the process's own.
+        prog: Name in the help text, by default that of the module that runs.
 
     Raises:
         ConfigError: If a setting is out of range, or the configuration cannot be read.
@@ -125,17 +138,20 @@ def parse(command: type[CommandT], argv: Sequence[str] | None = None) -> Command
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     options: dict[str, Any] = {
-        "prog": program_name(),
+        "prog": prog or program_name(),
         "args": argv,
         "config": (tyro.conf.FlagCreatePairsOff,),
     }
-    if "settings" in {field.name for field in dataclasses.fields(command)}:
-        options["default"] = _with_settings(command, argv)
+    fields = dataclasses.fields(command)
+    parsed_class: type[Any] = command
+    if "config" in {field.name for field in fields}:
+        parsed_class, options["default"] = _with_config_flag(command, argv)
     try:
         with _settings_left_to_us():
-            parsed = tyro.cli(command, use_underscores=True, **options)
+            parsed = tyro.cli(parsed_class, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
+    parsed = command(**{field.name: getattr(parsed, field.name) for field in fields})
     _check_local(parsed)
     return parsed
 
@@ -190,18 +206,28 @@ def program_name() -> str | None:
     return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
-def _with_settings(command: type[CommandT], argv: Sequence[str]) -> CommandT:
-    """An instance whose settings come from `--config`; its other flags are as on the class."""
+def _with_config_flag(command: type[Any], argv: Sequence[str]) -> tuple[type[Any], Any]:
+    """The command with the flag `--config`, and its defaults where that flag is as in `argv`."""
+    fields = dataclasses.fields(command)
+    default = next(field.default for field in fields if field.name == "config")
+    preset = next((name for name, config in PRESETS.items() if config is default), None)
+    flag = Annotated[str, tyro.conf.arg(name="config", help="YAML file, or the name of a preset.")]
+    with_flag: type[Any] = dataclasses.make_dataclass(
+        command.__name__,
+        [("config_source", flag, dataclasses.field(kw_only=True))],
+        bases=(command,),
+        namespace={"__doc__": command.__doc__},
+        frozen=True,
+    )
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    fields = {field.name: field.default for field in dataclasses.fields(command)}
-    preset = None if fields["config"] is dataclasses.MISSING else fields["config"]
     finder.add_argument("--config", default=preset)
-    path = finder.parse_known_args(argv)[0].config
+    source = finder.parse_known_args(argv)[0].config
     required = [
         field.name
-        for field in dataclasses.fields(command)
+        for field in fields
         if field.default is field.default_factory is dataclasses.MISSING
     ]
     values: dict[str, Any] = dict.fromkeys(required, tyro.MISSING)
-    values["settings"] = Config() if path is None else read_config(path)
-    return command(**values)
+    values["config"] = Config() if source is None else read_config(source)
+    values["config_source"] = tyro.MISSING if source is None else source
+    return with_flag, with_flag(**values)

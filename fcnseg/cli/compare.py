@@ -1,4 +1,4 @@
-"""Compares the evaluations of two runs: `python -m fcnseg.cli.compare --help`."""
+"""Compares the evaluations of two runs: `fcnseg compare --help`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fcnseg.cli.command import run_command
 from fcnseg.errors import require_extra
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
@@ -23,7 +22,7 @@ class CompareCommand:
     """Compares two runs case by case: differences, and a paired test for each organ."""
 
     first: Path
-    """Folder that fcnseg.cli.evaluate wrote: the run to compare with."""
+    """Folder that fcnseg evaluate wrote: the run to compare with."""
     second: Path
     """Folder of the other run; differences are second minus first."""
     output: Path
@@ -63,12 +62,3 @@ def difference_table(comparison: Comparison) -> Table:
             row.append("-" if p_value is None else f"{p_value:.3f}")
         table.add_row(*row)
     return table
-
-
-def main() -> None:
-    """The command line."""
-    run_command(CompareCommand)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Scores masks against labels: `python -m fcnseg.cli.evaluate --help`."""
+"""Scores masks against labels: `fcnseg evaluate --help`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fcnseg.cli.command import run_command
 from fcnseg.conversion.checks import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError, require_extra
@@ -72,7 +71,7 @@ class EvaluateCommand:
     """Scores predicted masks against labels, organ by organ, and reports on one page."""
 
     masks: Path
-    """Folder of masks as fcnseg.cli.predict writes them, or with class indices of the label map."""
+    """Folder of masks as fcnseg predict writes them, or with class indices of the label map."""
     labels: Path
     """Folder of labels, as the conversion takes them; those without a mask are passed over."""
     label_map: Path
@@ -264,12 +263,3 @@ def score_table(evaluation: Evaluation) -> Table:
     values = [metric.told(getattr(means, metric.field)) for metric in metrics]
     table.add_row("mean", str(len(evaluation.cases)), *values)
     return table
-
-
-def main() -> None:
-    """The command line."""
-    run_command(EvaluateCommand)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Writes phantom scans and labels: `python -m fcnseg.testing.phantom --help`."""
+"""Writes phantom scans and labels: `python -m fcnseg phantom --help`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from fcnseg.cli.command import run_command
 from fcnseg.testing.phantom.writing import write_phantoms
 
 
@@ -33,12 +32,3 @@ class PhantomCommand:
         for _ in track(cases, "phantoms", total=self.cases, console=progress, transient=True):
             pass
         logging.getLogger(__name__).info(f"{self.cases} phantoms are in {self.output}")
-
-
-def main() -> None:
-    """The command line."""
-    run_command(PhantomCommand)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Proposes a configuration for a dataset: `python -m fcnseg.cli.plan --help`."""
+"""Proposes a configuration for a dataset: `fcnseg plan --help`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from fcnseg.cli.command import run_command
-from fcnseg.config import override, read_config
+from fcnseg.cli.command import ConfigFlags
+from fcnseg.config import PRESETS, override
 from fcnseg.planning import commented_yaml, propose
 from fcnseg.records import read_dataset_info
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
+
+_UNNAMED = "the configuration given"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +31,10 @@ class PlanCommand:
     memory_gib: float
     """For the tensors of a training step on one device; leave the device 1 GiB beyond it."""
     output: Path
-    """YAML file for `--config` of `fcnseg.cli.train`."""
-    config: str = "fcn_m"
-    """YAML file or preset, whose settings are kept where data and memory do not decide; the
-    channels at its top level are the most."""
+    """YAML file for `--config` of `fcnseg train`."""
+    config: ConfigFlags = PRESETS["fcn_m"]
+    """Each flag overrides one value of the configuration, whose settings are kept where data and
+    memory do not decide; the channels at its top level are the most."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None
     """Of training, instead of the configuration's; mixed ones take about half the memory."""
     overwrite: bool = False
@@ -48,11 +50,12 @@ class PlanCommand:
         """
         check_output_file(self.output)
         check_free([self.output], overwrite=self.overwrite)
-        base = read_config(self.config)
+        base = self.config
+        name = next((name for name, preset in PRESETS.items() if preset == base), _UNNAMED)
         if self.precision is not None:
             base = override(base, {"training.precision": self.precision})
         info = read_dataset_info(self.data)
-        plan = propose(info, base, base_name=self.config, memory_gib=self.memory_gib)
+        plan = propose(info, base, base_name=name, memory_gib=self.memory_gib)
         reasons = dict(plan.reasons)
         if self.precision is not None:
             reasons["training.precision"] = "asked for by --precision"
@@ -60,12 +63,3 @@ class PlanCommand:
         for note in plan.notes:
             logger.info(note)
         logger.info(f"plan: {self.output}")
-
-
-def main() -> None:
-    """The command line."""
-    run_command(PlanCommand)
-
-
-if __name__ == "__main__":
-    main()

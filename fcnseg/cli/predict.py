@@ -1,4 +1,4 @@
-"""Segments CT volumes with a trained network: `python -m fcnseg.cli.predict --help`."""
+"""Segments CT volumes with a trained network: `fcnseg predict --help`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from fcnseg.cli.command import run_command
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
@@ -147,12 +146,3 @@ def _reason_of_failure(predictor: CasePredictor, case: Case) -> str | None:
     except Exception as error:  # whatever one case does, the others are done
         return explain(error)
     return None
-
-
-def main() -> None:
-    """Entry point of the command."""
-    run_command(PredictCommand)
-
-
-if __name__ == "__main__":
-    main()

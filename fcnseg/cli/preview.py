@@ -1,4 +1,4 @@
-"""Shows patches before and after augmentation: `python -m fcnseg.cli.preview --help`."""
+"""Shows patches before and after augmentation: `fcnseg preview --help`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from fcnseg.cli.command import run_command
-from fcnseg.config import AugmentationConfig, Config
+from fcnseg.cli.command import ConfigFlags
+from fcnseg.config import PRESETS, AugmentationConfig, Config
 from fcnseg.errors import InputError, require_extra
 from fcnseg.figures.page import page, picture, section
 from fcnseg.figures.palette import organ_colour
@@ -35,16 +35,14 @@ class PreviewCommand:
     """Folder of records."""
     output: Path
     """HTML file that is written, with all pictures in it."""
-    config: str = "roth2018"
-    """YAML file, or the name of a preset: its patches and its augmentation."""
+    config: ConfigFlags = PRESETS["roth2018"]
+    """Each flag overrides one value of the configuration."""
     count: int = 6
     """How many patches."""
     step: int = 0
     """From which training step on: the very patches of that step of a run with the same seed."""
     overwrite: bool = False
     """Replace a page that is there already."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
-    """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Writes the page."""
@@ -58,7 +56,7 @@ class PreviewCommand:
         info = read_dataset_info(self.directory)
         pairs = self._pairs()
         parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
-        text = page("Patches before and after augmentation", _facts(self.settings, info), *parts)
+        text = page("Patches before and after augmentation", _facts(self.config, info), *parts)
         write_whole(self.output, text)
         logger.info(f"{len(parts)} patches are in {self.output}")
 
@@ -67,7 +65,7 @@ class PreviewCommand:
         from fcnseg.sampling import make_training_dataset
         from fcnseg.sampling.broken import naming_broken_files
 
-        settings = self.settings
+        settings = self.config
         drawn = [
             make_training_dataset(
                 self.directory,
@@ -126,12 +124,3 @@ def _png(hu: np.ndarray, label: np.ndarray, info: DatasetInfo, title: str) -> by
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor="white")
     return file.getvalue()
-
-
-def main() -> None:
-    """The command line."""
-    run_command(PreviewCommand)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,37 +1,31 @@
-"""Shows what a network costs before it is built: `python -m fcnseg.cli.summary --help`."""
+"""Shows what a network costs before it is built: `fcnseg summary --help`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import sys
-from typing import Annotated
 
-import tyro
-
-from fcnseg.cli.command import run_command
-from fcnseg.config import Config
+from fcnseg.cli.command import ConfigFlags
 from fcnseg.errors import ConfigError
 from fcnseg.networks import model_summary, plan_model
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSummaryCommand:
+class SummaryCommand:
     """Prints layers, parameters, multiply-adds, receptive field and training memory.
 
     Patch, batch and precision are those of the configuration. With `--spacing_mm`, strides and
     kernels are first planned for slices as thick as they are, and the flags for
-    `python -m fcnseg.cli.train` are printed that make it so.
+    `python -m fcnseg train` are printed that make it so.
     """
 
-    config: str
-    """YAML file, or the name of a preset."""
+    config: ConfigFlags
+    """Each flag overrides one value of the configuration."""
     num_classes: int = 8
     """Classes, background included."""
     spacing_mm: tuple[float, float, float] | None = None
     """Spacing (z, y, x) of the records, to plan strides and kernels for."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
-    """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Prints the summary."""
@@ -39,7 +33,7 @@ class ModelSummaryCommand:
             raise ConfigError(
                 f"num_classes must be at least 2, background included, got {self.num_classes}"
             )
-        model, patches = self.settings.model, self.settings.patches
+        model, patches = self.config.model, self.config.patches
         if self.spacing_mm is not None:
             if not all(0 < size < math.inf for size in self.spacing_mm):
                 raise ConfigError(
@@ -51,11 +45,11 @@ class ModelSummaryCommand:
             num_classes=self.num_classes,
             patch_size=patches.size,
             batch_size=patches.batch_size,
-            precision=self.settings.training.precision,
+            precision=self.config.training.precision,
         )
         sys.stdout.write(f"{summary}\n")
         if self.spacing_mm is not None:
-            sys.stdout.write(f"flags            {_flags(self.settings.model, model)}\n")
+            sys.stdout.write(f"flags            {_flags(self.config.model, model)}\n")
 
 
 def _flags(before: object, after: object) -> str:
@@ -72,12 +66,3 @@ def _flat(value: object) -> list[object]:
     if not isinstance(value, tuple):
         return [value]
     return [leaf for each in value for leaf in _flat(each)]
-
-
-def main() -> None:
-    """The command line."""
-    run_command(ModelSummaryCommand)
-
-
-if __name__ == "__main__":
-    main()

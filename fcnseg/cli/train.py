@@ -1,15 +1,11 @@
-"""Trains a network on records: `python -m fcnseg.cli.train --help`."""
+"""Trains a network on records: `fcnseg train --help`."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from fcnseg.cli.command import run_command
-from fcnseg.config import Config
+from fcnseg.cli.command import ConfigFlags
 from fcnseg.errors import require_extra
 
 
@@ -17,8 +13,8 @@ from fcnseg.errors import require_extra
 class TrainCommand:
     """Trains a network on one or more devices and keeps the one that validates best."""
 
-    config: str
-    """YAML file, or the name of a preset."""
+    config: ConfigFlags
+    """Each flag overrides one value of the configuration."""
     data: Path
     """Folder of records that `pipelines.convert_ct` wrote."""
     run_dir: Path
@@ -33,8 +29,6 @@ class TrainCommand:
     """To how many folds the patients for training and for validation are dealt."""
     devices: tuple[str, ...] = ()
     """How many GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
-    """Each flag overrides one value of the configuration."""
 
     def run(self) -> None:
         """Trains."""
@@ -45,7 +39,7 @@ class TrainCommand:
         from fcnseg.training import train
 
         train(
-            self.settings,
+            self.config,
             self.data,
             self.run_dir,
             resume=self.resume,
@@ -53,12 +47,3 @@ class TrainCommand:
             fold=Fold.of(self.fold, self.folds),
             devices=self.devices,
         )
-
-
-def main() -> None:
-    """The command line."""
-    run_command(TrainCommand)
-
-
-if __name__ == "__main__":
-    main()

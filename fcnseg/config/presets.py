@@ -81,7 +81,7 @@ PRESETS: dict[str, Config] = {
     ),
     # Residual encoders as in nnU-Net (Isensee et al. 2024, arXiv 2404.09556: stem, blocks a level,
     # one convolution a decoder level, instance norm, leaky ReLU, a loss at each decoder level), in
-    # three sizes of our own; `python -m fcnseg.cli.summary` shows what each takes.
+    # three sizes of our own; `python -m fcnseg summary` shows what each takes.
     "fcn_s": _fcn((16, 32, 64, 128), (1, 2, 3, 4), patch=(64, 64, 64)),
     "fcn_m": _fcn((32, 64, 128, 256), (1, 3, 4, 6), patch=(96, 96, 96)),
     "fcn_l": _fcn((32, 64, 128, 256, 320), (1, 3, 4, 6, 6), patch=(128, 128, 128)),
@@ -96,7 +96,7 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),
     ),
-    # Learns the phantoms of fcnseg.testing.phantom at 4 mm in some minutes on two cores, whatever the seed
+    # Learns the phantoms of `fcnseg phantom` at 4 mm in minutes on two cores, whatever the seed
     # (benchmarks/bench_seeds.py; decision record 0019 has why).
     "demo": Config(
         model=ModelConfig(filters=(8, 16, 32, 64), skip="sum", deep_supervision=2),

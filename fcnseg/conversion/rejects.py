@@ -94,8 +94,8 @@ ACCEPTABLE = (
 """Codes of what is implausible, not impossible: a user may accept it."""
 
 COMMANDS = ("convert", "predict", "client", "evaluate")
-"""The commands that read scans: `pipelines.convert_ct`, `fcnseg.cli.predict`, `serving.client`, and
-`fcnseg.cli.evaluate`, which reads images where `--images` is given."""
+"""The commands that read scans: `pipelines.convert_ct`, `fcnseg predict`, `serving.client`, and
+`fcnseg evaluate`, which reads images where `--images` is given."""
 
 _OF_LISTS = {"patient_in_two_splits"}
 _OF_LABELS = {

@@ -1,1 +1,1 @@
-"""Runs: the folder that a training leaves, its manifest, and what a trained model says of itself."""
+"""Runs: the folder that a training leaves, its manifest, and the facts of a trained model."""

@@ -1,1 +1,1 @@
-"""SavedModels: the export of a trained run, and a session that runs one as TensorFlow Serving does."""
+"""SavedModels: the export of a run, and a session that runs one as TensorFlow Serving does."""

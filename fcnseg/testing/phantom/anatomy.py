@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from fcnseg.testing.phantom.shapes import (
+from fcnseg.testing.phantom._shapes import (
     Ellipsoid,
     Grown,
     HalfSpace,

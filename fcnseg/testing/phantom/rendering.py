@@ -10,9 +10,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from fcnseg.testing.phantom._shapes import Array
 from fcnseg.testing.phantom.anatomy import Patient, Tissue, draw_patient
 from fcnseg.testing.phantom.pose import CENTRE_MM, Pose
-from fcnseg.testing.phantom.shapes import Array
 from fcnseg.volumes import AIR_HU, Volume, resampled_shape
 from fcnseg.volumes.orientation import RAS
 from fcnseg.volumes.volume import Shape, Triple

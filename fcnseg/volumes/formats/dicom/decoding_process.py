@@ -1,9 +1,9 @@
 """A process that decodes frames of DICOM, so that a decoder which crashes ends nothing else.
 
-It is started as `python -m fcnseg.volumes.formats.dicom.decoding_process`. On its standard input each frame is a
-line of JSON with its length, transfer syntax and the options of pydicom's decoders, then its bytes;
-on its standard output each answer is a line of JSON with the length of the pixels and what they
-are, or with an error, then the pixels.
+It is started as `python -m fcnseg.volumes.formats.dicom.decoding_process`. On its standard input
+each frame is a line of JSON with its length, transfer syntax and the options of pydicom's decoders,
+then its bytes; on its standard output each answer is a line of JSON with the length of the pixels
+and what they are, or with an error, then the pixels.
 """
 
 from __future__ import annotations
