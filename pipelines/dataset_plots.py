@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fcnseg.errors import require_extra
+from fcnseg.evaluation.plots import svg_of
 from fcnseg.figures.palette import organ_colour
-from fcnseg.figures.plots import svg_of
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics
 from pipelines.dataset import Dataset
 

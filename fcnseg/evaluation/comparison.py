@@ -15,9 +15,9 @@ from scipy import stats
 from fcnseg.errors import InputError, told
 from fcnseg.evaluation.evaluation import Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric
+from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import mean_or_none
 from fcnseg.figures.page import page, section, shaded, table, tiles
-from fcnseg.figures.plots import box_plots
 
 logger = logging.getLogger(__name__)
 

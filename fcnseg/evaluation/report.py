@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from fcnseg.evaluation.evaluation import LOST_DICE, Evaluation
 from fcnseg.evaluation.metrics import METRICS, Summary
+from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import OrganScores, mean_or_none
 from fcnseg.figures.page import page, picture, section, shaded, table, tiles
 from fcnseg.figures.palette import organ_colour
-from fcnseg.figures.plots import box_plots
 
 HTML_FILE = "evaluation.html"
 _PLOTTED = ("dice", "surface_dice", "hausdorff_distance_95_mm", "relative_volume_difference")
