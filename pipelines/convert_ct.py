@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from fcnseg import __version__
 from fcnseg.beam.job_state import Output, job_text
@@ -54,8 +53,8 @@ class ConvertCt:
     cluster. The output is the same to the byte.
 
     A case that cannot be converted is written to rejects.jsonl with its reason, the others go on,
-    and the exit status tells. Paths may be local, also as file:///, or gs://, s3://, hdfs:// where
-    Beam opens them.
+    and the exit status tells. Paths may be local, also as file:///, or gs://, s3://, hdfs:// with
+    the extra of the store.
     """
 
     label_map: str
@@ -124,7 +123,6 @@ class ConvertCt:
     def _run(self, beam_args: Sequence[str]) -> None:
         self.check()
         options = beam_options(beam_args)
-        FileSystems.set_options(options)  # the workers' are set by Beam
         preprocessing = self.preprocessing()
         cases = self.list_cases(preprocessing.label_map)
         output = Output(

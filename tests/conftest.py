@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from object_store import Objects
 from small_records import write_small_dataset
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +17,15 @@ REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "da
 def dataset(tmp_path_factory) -> Path:
     """Three cases to train on and one for validation; a test that changes them makes its own."""
     return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
+
+
+@pytest.fixture
+def objects():
+    """An empty object store, whose URLs begin with memory://."""
+    store = Objects()
+    store.empty()
+    yield store
+    store.empty()
 
 
 @pytest.fixture(scope="session")

@@ -1,81 +1,41 @@
-"""A file system of which Beam alone knows, as it knows gs://: for tests of the conversion."""
+"""An object store in this process's memory, as fsspec has one: for tests of what lies elsewhere."""
 
 from __future__ import annotations
 
-import io
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, MutableMapping
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+import fsspec
+
+SCHEME = "memory://"
 
 
-class ObjectStore(FileSystem):
-    """Objects named shelf://NAME in this process's memory; like a bucket it has no folders."""
+class Objects(MutableMapping[str, bytes]):
+    """Contents of the store by their URLs, such as memory://scans/a.nii."""
 
-    objects: ClassVar[dict[str, bytes]] = {}
+    def __init__(self) -> None:
+        self._files = fsspec.filesystem("memory")
 
-    @classmethod
-    def scheme(cls):
-        return "shelf"
+    def __getitem__(self, url: str) -> bytes:
+        return self._files.cat_file(url)
 
-    def join(self, basepath, *paths):
-        return "/".join([basepath.rstrip("/"), *paths])
+    def __setitem__(self, url: str, content: bytes) -> None:
+        self._files.pipe_file(url, content)
 
-    def split(self, path):
-        head, _, tail = path.rpartition("/")
-        return head, tail
+    def __delitem__(self, url: str) -> None:
+        self._files.rm_file(url)
 
-    def mkdirs(self, path):
-        pass
+    def __iter__(self) -> Iterator[str]:
+        return (f"{SCHEME}{name.lstrip('/')}" for name in list(self._files.store))
 
-    def has_dirs(self):
-        return False
+    def __len__(self) -> int:
+        return len(self._files.store)
 
-    def _list(self, dir_or_prefix):
-        for path in sorted(self.objects):
-            if path.startswith(dir_or_prefix):
-                yield self.metadata(path)
+    def fill(self, content: Mapping[str, bytes]) -> None:
+        """Puts this into the store, and nothing else."""
+        self.empty()
+        self.update(content)
 
-    def open(self, path, mime_type=None, compression_type=None):
-        if path not in self.objects:
-            raise FileNotFoundError(path)
-        return io.BytesIO(self.objects[path])
-
-    def create(self, path, mime_type=None, compression_type=None):
-        objects = self.objects
-
-        class Upload(io.BytesIO):
-            def close(self):
-                objects[path] = self.getvalue()
-                super().close()
-
-        return Upload()
-
-    def copy(self, source_file_names, destination_file_names):
-        for source, destination in zip(source_file_names, destination_file_names, strict=True):
-            self.objects[destination] = self.objects[source]
-
-    def rename(self, source_file_names, destination_file_names):
-        self.copy(source_file_names, destination_file_names)
-        self.delete(source_file_names)
-
-    def exists(self, path):
-        return path in self.objects
-
-    def size(self, path):
-        return len(self.objects[path])
-
-    def last_updated(self, path):
-        return 0
-
-    def checksum(self, path):
-        return str(self.size(path))
-
-    def metadata(self, path):
-        return FileMetadata(path, self.size(path), 0)
-
-    def delete(self, paths):
-        for match in self.match(paths):
-            if not match.metadata_list:
-                raise BeamIOError("nothing to delete", {match.pattern: None})
-            for metadata in match.metadata_list:
-                del self.objects[metadata.path]
+    def empty(self) -> None:
+        """Takes everything out."""
+        self._files.store.clear()
+        self._files.pseudo_dirs[:] = [""]

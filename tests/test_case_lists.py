@@ -3,7 +3,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from object_store import ObjectStore
 
 from fcnseg.conversion.case_lists import (
     cases_of_dataset_json,
@@ -428,24 +427,23 @@ def test_a_meta_csv_of_another_form_is_refused(tmp_path, text, message):
 # -- in an object store
 
 
-def test_each_layout_is_listed_in_an_object_store_too(tmp_path):
+def test_each_layout_is_listed_in_an_object_store_too(tmp_path, objects):
     write_subjects(tmp_path / "ts")
     write_dataset_json(tmp_path / "v2", V2, "_0000")
     lists = {}
-    try:
-        ObjectStore.objects = {
-            f"shelf://scans/{path.relative_to(tmp_path)}": path.read_bytes()
+    objects.update(
+        {
+            f"memory://scans/{path.relative_to(tmp_path)}": path.read_bytes()
             for path in tmp_path.rglob("*")
             if path.is_file()
         }
-        for root in (str(tmp_path), "shelf://scans"):
-            found = [
-                cases_of_totalsegmentator(f"{root}/ts"),
-                cases_of_dataset_json(f"{root}/v2/dataset.json", LABEL_MAP),
-                cases_of_folders(f"{root}/v2/imagesTr", f"{root}/v2/labelsTr"),
-            ]
-            lists[root] = repr(found).replace(root, "ROOT")
-            shutil.rmtree(tmp_path, ignore_errors=True)  # nothing local is left
-    finally:
-        ObjectStore.objects = {}
-    assert lists[str(tmp_path)] == lists["shelf://scans"]
+    )
+    for root in (str(tmp_path), "memory://scans"):
+        found = [
+            cases_of_totalsegmentator(f"{root}/ts"),
+            cases_of_dataset_json(f"{root}/v2/dataset.json", LABEL_MAP),
+            cases_of_folders(f"{root}/v2/imagesTr", f"{root}/v2/labelsTr"),
+        ]
+        lists[root] = repr(found).replace(root, "ROOT")
+        shutil.rmtree(tmp_path, ignore_errors=True)  # nothing local is left
+    assert lists[str(tmp_path)] == lists["memory://scans"]

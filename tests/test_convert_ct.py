@@ -10,7 +10,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from object_store import ObjectStore
 from small_cases import write_case, write_cases
 from without_tensorflow import run_without_tensorflow
 
@@ -436,8 +435,8 @@ def test_an_unfinished_output_is_refused_and_can_be_overwritten(cases, tmp_path)
     command(cases, output).run()
     whole = contents(output)
     (output / "COMPLETED").unlink()
-    (output / ".tmp").mkdir()
-    (output / ".tmp" / "0-train-00000-of-00001.tfrecord").write_bytes(b"half")
+    (output / ".tmp-1").mkdir()
+    (output / ".tmp-1" / "0-train-00000-of-00001.tfrecord").write_bytes(b"half")
     (output / "train-00007-of-00008.tfrecord").write_bytes(b"old")
 
     with pytest.raises(DatasetError, match=rf"got {re.escape(str(output))} with .*--overwrite"):
@@ -486,7 +485,9 @@ def argv(cases: Path, output: Path, *more: str) -> list[str]:
         (["--max_reject_fraction", "7"], "max_reject_fraction must be from 0 to 1, got 7.0"),
         (["--cases", "missing.csv"], "no such file: missing.csv"),
         (["--label_map", "missing.yaml"], "label map missing.yaml cannot be read"),
-        (["--output", "nowhere://out"], "cannot list nowhere://out"),
+        (["--s3_endpoint_url", "http://a"], "does not apply: set AWS_ENDPOINT_URL_S3 in the"),
+        (["--s3_disable_ssl"], "--s3_disable_ssl does not apply: set FSSPEC_S3_USE_SSL in"),
+        (["--output", "nowhere://out"], "no file system opens nowhere://, got nowhere://out"),
         (["--output", __file__], f"output must be a folder, got the file {__file__}"),
     ],
 )
@@ -534,22 +535,23 @@ def test_no_runner_is_fetched_from_the_network():
 
 
 @pytest.fixture
-def store(cases):
+def store(cases, objects):
     """The cases in an object store."""
     # Longer than what is copied to read a header.
     write_case(cases.parent, "case_00", seed=0, shape=(90, 90, 90))
-    ObjectStore.objects = {
-        f"shelf://scans/{path.relative_to(cases.parent)}": path.read_bytes()
-        for path in cases.parent.rglob("*.*")
-    }
-    yield ObjectStore.objects
-    ObjectStore.objects = {}
+    objects.update(
+        {
+            f"memory://scans/{path.relative_to(cases.parent)}": path.read_bytes()
+            for path in cases.parent.rglob("*.*")
+        }
+    )
+    return objects
 
 
 REMOTE = {
-    "cases": "shelf://scans/cases.csv",
-    "label_map": "shelf://scans/label_map.yaml",
-    "output": "shelf://records/v1",
+    "cases": "memory://scans/cases.csv",
+    "label_map": "memory://scans/label_map.yaml",
+    "output": "memory://records/v1",
 }
 
 
@@ -560,9 +562,9 @@ def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path
     local.run()
     remote.run()
     records = {
-        path.removeprefix("shelf://records/v1/"): content
+        path.removeprefix("memory://records/v1/"): content
         for path, content in store.items()
-        if path.startswith("shelf://records/")
+        if path.startswith("memory://records/")
     }
     local_files = contents(tmp_path / "out")
     here, there = (json.loads(of.pop("COMPLETED")) for of in (local_files, records))
@@ -570,26 +572,26 @@ def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path
     assert records == local_files
 
     remote.run()
-    assert "shelf://records/v1 is complete already" in caplog.text
+    assert "memory://records/v1 is complete already" in caplog.text
     dataclasses.replace(remote, overwrite=True).run()
-    assert json.loads(store["shelf://records/v1/COMPLETED"])["split_seed"] == 0
+    assert json.loads(store["memory://records/v1/COMPLETED"])["split_seed"] == 0
 
 
 def test_no_more_of_a_large_file_is_copied_than_holds_its_header(store):
-    name = "shelf://scans/images/case_00.nii.gz"
+    name = "memory://scans/images/case_00.nii.gz"
     with opened(name, header_only=True) as path:
         assert path.stat().st_size == 2**20 < len(store[name])
         assert read_geometry(path).shape == (90, 90, 90)
 
 
 def test_rejects_name_the_file_in_the_store_not_a_copy_of_it(cases, store, tmp_path):
-    image, label = "shelf://scans/images/case_02.nii.gz", "shelf://scans/labels/case_04.nii.gz"
+    image, label = "memory://scans/images/case_02.nii.gz", "memory://scans/labels/case_04.nii.gz"
     store[image] = store[image][:3000]
     store[label] = b"junk"
     remote = dataclasses.replace(command(cases, tmp_path / "out"), **REMOTE)
     with pytest.raises(DatasetError, match="rejected 2 of 6 cases"):
         remote.run()
-    lines = store["shelf://records/v1/rejects.jsonl"].decode().splitlines()
+    lines = store["memory://records/v1/rejects.jsonl"].decode().splitlines()
     for line, file in zip(map(json.loads, lines), (image, label), strict=True):
         assert line["file"] == file
         assert file in line["reason"]

@@ -25,7 +25,6 @@ from highdicom.seg import (
     SegmentationTypeValues,
     SegmentDescription,
 )
-from object_store import ObjectStore
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
@@ -744,16 +743,13 @@ def test_real_series_with_faults_are_refused_by_name(real_data, folder, code, re
 
 
 @pytest.mark.parametrize("name", ["ct.dcm", "ct", "folder/ct.dcm", "folder/ct"])
-def test_a_long_header_is_read_from_a_store(tmp_path, name):
+def test_a_long_header_is_read_from_a_store(tmp_path, objects, name):
     """A multi-frame object tells of each frame in its header, which may take megabytes."""
     long = make_enhanced()
     long.add_new(0x00091010, "OB", bytes(2**20))  # before all that tells of the grid
     long.save_as(tmp_path / "ct", enforce_file_format=True)
     (root, *_) = name.split("/")
-    try:
-        ObjectStore.objects = {f"shelf://scans/{name}": (tmp_path / "ct").read_bytes()}
-        with opened(f"shelf://scans/{root}", header_only=True) as path:
-            geometry = read_geometry(path)
-    finally:
-        ObjectStore.objects = {}
+    objects[f"memory://scans/{name}"] = (tmp_path / "ct").read_bytes()
+    with opened(f"memory://scans/{root}", header_only=True) as path:
+        geometry = read_geometry(path)
     check_same_grid(geometry, read_geometry(tmp_path / "ct"))

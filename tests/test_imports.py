@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_cases import write_cases
 
 ROOT = Path(__file__).parent.parent
 TENSORFLOW = {"tensorflow", "keras"}
@@ -16,7 +17,8 @@ JOBS = {"pipelines", "tuning", "serving"}
 # Folder or module -> what it must never import at any depth of its own code.
 FORBIDDEN = {
     "fcnseg/volumes": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/conversion": TENSORFLOW | {"keras_tuner"},
+    "fcnseg/conversion": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/storage": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/evaluation": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/client/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/cli/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
@@ -67,6 +69,18 @@ def test_arrows_point_one_way(place):
     assert not wrong
 
 
+def test_storage_knows_errors_alone():
+    for path in sources("fcnseg/storage"):
+        tree = ast.parse(path.read_text())
+        ours = {
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fcnseg")
+        }
+        own = {module for module in ours if module.startswith("fcnseg.storage")}
+        assert ours - own <= {"fcnseg.errors"}, path
+
+
 LIGHT = [
     "fcnseg",
     "fcnseg.networks",
@@ -74,6 +88,9 @@ LIGHT = [
     "fcnseg.conversion",
     "fcnseg.conversion.gate",
     "fcnseg.conversion.labels",
+    "fcnseg.conversion.case_lists",
+    "fcnseg.conversion.preprocessing",
+    "fcnseg.storage.whole_file",
     "fcnseg.records",
     "fcnseg.evaluation",
     "fcnseg.client",
@@ -102,5 +119,30 @@ assert not loaded, loaded
 
 
 def test_prediction_leaves_beam_out():
-    script = "import sys, fcnseg predict; sys.exit('apache_beam' in sys.modules)"
+    script = "import sys, fcnseg.cli.predict; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+_CONVERT = """
+import sys
+for name in ("apache_beam", "tensorflow", "keras"):
+    sys.modules[name] = None
+import fcnseg.conversion
+from fcnseg.conversion.case_lists import read_cases_csv
+from fcnseg.conversion.preprocessing import Preprocessing
+from fcnseg.records import encode_record
+from fcnseg.volumes import LabelMap
+
+folder, output = sys.argv[1:]
+preprocessing = Preprocessing(LabelMap.read(f"{folder}/label_map.yaml"), (3.0, 3.0, 3.0))
+case = read_cases_csv(f"{folder}/cases.csv").cases[0]
+with open(output, "wb") as file:
+    file.write(encode_record(preprocessing.convert(case).record))
+"""
+
+
+def test_case_is_converted_where_beam_is_not_installed(tmp_path):
+    write_cases(tmp_path / "in", 1)
+    argv = [sys.executable, "-c", _CONVERT, tmp_path / "in", tmp_path / "record"]
+    subprocess.run(argv, check=True, cwd=ROOT)
+    assert b"case_00" in (tmp_path / "record").read_bytes()

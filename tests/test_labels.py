@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from object_store import ObjectStore
 from small_cases import AFFINE, SPACING_MM
 
 from fcnseg.conversion.cases import Case
@@ -403,18 +402,14 @@ def test_what_the_label_does_not_reach_is_background():
     assert half.array[0, 0].tolist() == [1]  # a voxel reaches beyond its centre
 
 
-def test_masks_may_lie_in_an_object_store(masks):
+def test_masks_may_lie_in_an_object_store(masks, objects):
     here, _ = reader().read(str(masks), GRID)
-    ObjectStore.objects = {
-        f"shelf://scans/s1/segmentations/{path.name}": path.read_bytes() for path in masks.iterdir()
-    }
-    try:
-        inspect_and_read("shelf://scans/s1/segmentations")
-        there, _ = reader().read("shelf://scans/s1/segmentations", GRID)
-        np.testing.assert_array_equal(here, there)
-        del ObjectStore.objects["shelf://scans/s1/segmentations/cava.nii.gz"]
-        with pytest.raises(CaseError, match="no cava in shelf://scans/s1/segmentations") as caught:
-            inspect_and_read("shelf://scans/s1/segmentations")
-        assert caught.value.code == "masks_missing"
-    finally:
-        ObjectStore.objects = {}
+    folder = "memory://scans/s1/segmentations"
+    objects.update({f"{folder}/{path.name}": path.read_bytes() for path in masks.iterdir()})
+    inspect_and_read(folder)
+    there, _ = reader().read(folder, GRID)
+    np.testing.assert_array_equal(here, there)
+    del objects[f"{folder}/cava.nii.gz"]
+    with pytest.raises(CaseError, match=f"no cava in {folder}") as caught:
+        inspect_and_read(folder)
+    assert caught.value.code == "masks_missing"

@@ -63,7 +63,7 @@ def shards(folder: Path) -> dict[str, Path]:
 # Each: what the output folder looks like when the job is killed.
 MOMENTS = {
     "nothing is planned": lambda out: (out / STATE / "job.json").exists(),
-    "the first shard is on its way": lambda out: any((out / ".tmp").glob("*.tfrecord")),
+    "the first shard is on its way": lambda out: any(out.glob(".tmp-*/*.tfrecord")),
     "a shard is noted": lambda out: any((out / STATE).glob("train-*.json")),
     "a shard is whole": lambda out: len(shards(out)) == 1,
     "all but one are whole": lambda out: len(shards(out)) == 5,
@@ -275,8 +275,9 @@ def test_progress_is_told_from_the_folder_alone(writing, cases):
         mb_per_second=first.info.bytes / 1e6 / 2,
         seconds_left=pytest.approx((6 * 2**20 - first.info.bytes) / (first.info.bytes / 2)),
     )
-    temporary = Path(writer.output.folder) / ".tmp"
-    (temporary / "half-train-00002-of-00006.tfrecord").write_bytes(bytes(10**6))
+    temporary = Path(writer.output.folder) / ".tmp-of-another"
+    temporary.mkdir()
+    (temporary / "train-00002-of-00006.tfrecord").write_bytes(bytes(10**6))
     assert watch.look(2.0).mb_per_second == pytest.approx((first.info.bytes + 10**6) / 1e6 / 2)
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 from killed_job import run_and_kill
 from moto.server import ThreadedMotoServer
 from small_cases import SPACING_MM, write_cases
 
 from fcnseg.conversion.rejects import CaseError, opened
-from fcnseg.storage import files
+from fcnseg.storage.file_systems import close_all
 from pipelines.convert_ct import ConvertCt, main
 
 BUCKET = "hospital"
@@ -33,15 +31,16 @@ def endpoint():
 
 @pytest.fixture
 def client(endpoint, monkeypatch):
-    """A client of an empty bucket, whose credentials Beam finds in the environment."""
+    """A client of an empty bucket, whose place and credentials are in the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
     client.create_bucket(Bucket=BUCKET)
-    FileSystems.set_options(PipelineOptions([f"--s3_endpoint_url={endpoint}"]))
+    close_all()
     yield client
-    FileSystems.set_options(PipelineOptions([]))
+    close_all()
     for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         client.delete_object(Bucket=BUCKET, Key=item["Key"])
     client.delete_bucket(Bucket=BUCKET)
@@ -92,10 +91,10 @@ def jobs(client, tmp_path):
         pytest.param(2, id="in two others", marks=pytest.mark.slow),
     ],
 )
-def test_s3_holds_the_same_bytes_as_a_folder(endpoint, client, jobs, tmp_path, caplog, workers):
+def test_s3_holds_the_same_bytes_as_a_folder(client, jobs, tmp_path, caplog, workers):
     local, remote = jobs
     local.run()
-    flags = [f"--s3_endpoint_url={endpoint}", f"--direct_num_workers={workers}"]
+    flags = [f"--direct_num_workers={workers}"]
     remote.run(flags)
     expected = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert expected["rejects.jsonl"] == b""  # S3 takes no empty upload
@@ -110,11 +109,10 @@ def test_s3_holds_the_same_bytes_as_a_folder(endpoint, client, jobs, tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_killed_job_on_s3_goes_on(endpoint, client, jobs):
+def test_a_killed_job_on_s3_goes_on(client, jobs):
     _, remote = jobs
     remote = dataclasses.replace(remote, shard_mib=1, spacing_mm=(1.0, 1.0, 1.0))
-    flags = [f"--s3_endpoint_url={endpoint}"]
-    remote.run(flags)
+    remote.run()
     whole = download(client, "records/v1")
 
     def keys() -> list[str]:
@@ -123,19 +121,19 @@ def test_a_killed_job_on_s3_goes_on(endpoint, client, jobs):
 
     again = dataclasses.replace(remote, output=f"s3://{BUCKET}/again")
     argv = ["--cases", again.cases, "--label_map", again.label_map, "--output", again.output]
-    argv += ["--shard_mib", "1", "--spacing_mm", "1", "1", "1", *flags]
+    argv += ["--shard_mib", "1", "--spacing_mm", "1", "1", "1"]
     assert run_and_kill(argv, when=lambda: any(key.endswith(".tfrecord") for key in keys()))
     assert "again/COMPLETED" not in keys()
-    dataclasses.replace(again, resume=True).run(flags)
+    dataclasses.replace(again, resume=True).run()
     assert download(client, "again") == whole
 
 
-def test_a_reject_names_the_object(endpoint, client, jobs, capsys):
+def test_a_reject_names_the_object(client, jobs, capsys):
     _, remote = jobs
     client.put_object(Bucket=BUCKET, Key="scans/images/case_01.nii.gz", Body=b"junk")
     argv = ["--cases", remote.cases, "--label_map", remote.label_map, "--output", remote.output]
     with pytest.raises(SystemExit):
-        main([*argv, f"--s3_endpoint_url={endpoint}"])
+        main(argv)
     line = json.loads(download(client, "records/v1")["rejects.jsonl"])
     assert line["file"] == f"s3://{BUCKET}/scans/images/case_01.nii.gz"
     assert line["file"] in capsys.readouterr().err
@@ -158,5 +156,5 @@ def test_a_folder_is_copied_with_all_that_is_in_it(client):
 def test_what_belongs_to_a_header_is_copied_with_it(client):
     for name in ("a.mhd", "a.raw", "ab.raw"):
         client.put_object(Bucket=BUCKET, Key=f"scans/{name}", Body=name.encode())
-    with files.local_copy(f"s3://{BUCKET}/scans/a.mhd") as path:
+    with opened(f"s3://{BUCKET}/scans/a.mhd") as path:
         assert sorted(other.name for other in path.parent.iterdir()) == ["a.mhd", "a.raw"]

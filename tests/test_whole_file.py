@@ -11,17 +11,17 @@ import pytest
 
 from fcnseg.errors import InputError, OutputError
 from fcnseg.storage.whole_file import (
+    atomic_write,
     check_output_file,
     make_folder,
     put_in_place,
     write_whole,
-    written_whole,
 )
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
     path = tmp_path / "mask.nii.gz"
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(b"whole")
         assert unfinished.name == path.name
         assert not path.exists()
@@ -34,7 +34,7 @@ def test_failing_block_leaves_what_was_there(tmp_path):
     write_whole(path, "before\n")
 
     def fail():
-        with written_whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_bytes(b"half")
             raise OSError("disk full")
 
@@ -90,14 +90,13 @@ def test_folder_is_on_the_disk_with_all_that_is_in_it(tmp_path, monkeypatch):
 
 
 def test_converted_file_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
-    files = pytest.importorskip("fcnseg.storage.files")
+    shard_writer = pytest.importorskip("fcnseg.beam.shard_writer")
     calls = Calls(monkeypatch)
-    with files.written_whole(str(tmp_path), "train.tfrecord") as file:
+    with shard_writer.written_to(f"{tmp_path}/train.tfrecord") as file:
         file.write(b"1")
         assert not calls.made
-    (flush, rename, folder) = calls.made
-    assert flush.endswith("-train.tfrecord")
-    assert (rename, folder) == ("rename train.tfrecord", f"flush {tmp_path.name}")
+    names = ("flush", "rename")
+    assert calls.made == [*(f"{name} train.tfrecord" for name in names), f"flush {tmp_path.name}"]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
@@ -124,16 +123,10 @@ def fill_disk(monkeypatch):
 
 
 def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
-    files = pytest.importorskip("fcnseg.storage.files")
     write_whole(tmp_path / "run.json", "before")
     fill_disk(monkeypatch)
     with pytest.raises(OutputError, match=r"^cannot write .*/run\.json: No space left on device$"):
         write_whole(tmp_path / "run.json", "after")
-    with (
-        pytest.raises(OutputError, match=r"cannot write .*/run\.json: No space left on device"),
-        files.written_whole(str(tmp_path), "run.json") as file,
-    ):
-        file.write(b"after")
     assert (tmp_path / "run.json").read_text() == "before"
 
 

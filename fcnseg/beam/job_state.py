@@ -23,7 +23,8 @@ from fcnseg.errors import DatasetError, one_line
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo, ShardInfo
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.storage import files
-from fcnseg.storage.whole_file import make_folder
+from fcnseg.storage.file_systems import UNFINISHED
+from fcnseg.storage.whole_file import make_folder, write_whole
 
 STATE = ".state"
 WARNINGS_FILE = "warnings.jsonl"
@@ -173,11 +174,8 @@ class Output:
         return written if self.validate_only or self._has(written.info) else None
 
     def _has(self, shard: ShardInfo) -> bool:
-        """Whether a file is there, and on a local disk of its size: a cut one is made again."""
-        path = files.join(self.folder, shard.name)
-        if not files.is_local(path):
-            return files.exists(path)
-        return Path(path).is_file() and Path(path).stat().st_size == shard.bytes
+        """Tells whether a file is there, and of its size: a cut one is made again."""
+        return files.size(files.join(self.folder, shard.name)) == shard.bytes
 
     def list_notes(self) -> list[str]:
         """Paths of the small files of shards."""
@@ -203,7 +201,8 @@ class Output:
     def delete_temporary(self) -> None:
         """Deletes what attempts that ended early left."""
         for folder in (self.folder, self.state):
-            files.delete_folder(files.join(folder, files.TEMPORARY))
+            for unfinished in files.list_unfinished(folder):
+                files.delete_folder(unfinished)
 
     def _check_same_job(self, found: Sequence[str]) -> None:
         path = files.join(self.state, _JOB_FILE)
@@ -252,7 +251,7 @@ class Output:
 
     def _is_ours(self, path: str) -> bool:
         """Whether a file in the folder is one that this job writes."""
-        inner = (files.join(self.folder, files.TEMPORARY, ""), files.join(self.state, ""))
+        inner = (files.join(self.folder, UNFINISHED), files.join(self.state, ""))
         return (
             path in self._paths((COMPLETED_FILE, INFO_FILE, *_REPORT))
             or path.startswith(inner)
@@ -263,8 +262,9 @@ class Output:
         return [files.join(folder or self.folder, name) for name in names]
 
     def _write(self, folder: str, name: str, text: str) -> None:
-        with files.written_whole(folder, name) as file:
-            file.write(text.encode())
+        if files.is_local(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        write_whole(files.join(folder, name), text)
 
 
 def job_text(settings: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 
@@ -110,10 +109,10 @@ class Watch:
 
     def _bytes_on_the_way(self) -> int:
         """Of files that are not whole yet; 0 in an object store, where nobody sees them."""
-        folder = files.join(self.output.folder, files.TEMPORARY)
-        if not files.is_local(folder):
+        if not files.is_local(self.output.folder):
             return 0
-        return sum(_size(path) for path in files.list_folder(folder))
+        folders = files.list_unfinished(self.output.folder)
+        return sum(sum(files.list_sizes(folder).values()) for folder in folders)
 
 
 @contextmanager
@@ -165,13 +164,6 @@ def _repeated(work: Callable[[], None], seconds: float) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except FileNotFoundError:  # it has got its name in the meantime
-        return 0
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from fcnseg.beam.job_state import Output, WrittenShard
@@ -17,6 +18,7 @@ from fcnseg.conversion.statistics import HuCounts, case_facts
 from fcnseg.records import Record, ShardInfo, TFRecordWriter, encode_chunks, parts_of
 from fcnseg.records.fingerprint import CaseFacts, Oddity
 from fcnseg.storage import files
+from fcnseg.storage.whole_file import atomic_write
 
 _METRICS = StageMetrics("convert")
 
@@ -57,7 +59,7 @@ class ShardWriter:
     def _opened(self, shard: Shard) -> contextlib.AbstractContextManager[BinaryIO]:
         if self.output.validate_only:
             return io.BytesIO()
-        return files.written_whole(self.output.folder, shard.name)
+        return written_to(files.join(self.output.folder, shard.name))
 
     def _add(self, case: Case, content: _Content) -> None:
         """Converts one case; its volumes are gone when this returns."""
@@ -72,6 +74,13 @@ class ShardWriter:
         content.add_facts(converted.record, oddities)
         if not self.output.validate_only:
             content.add_records(converted.record, self.max_record_bytes)
+
+
+@contextlib.contextmanager
+def written_to(place: str) -> Iterator[BinaryIO]:
+    """Opens a file that appears at its place when the block ends without an error."""
+    with atomic_write(place) as unfinished, unfinished.open("wb") as file:
+        yield file
 
 
 class _Content:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 from fcnseg.errors import FcnsegError, GeometryError, InputError, LabelError, one_line
 from fcnseg.storage import files
+from fcnseg.volumes.formats.dicom.files import begins_dicom
+from fcnseg.volumes.formats.reading import HEADERS_ALONE
 
 CODES = {
     "file_missing": "there is no such file",
@@ -264,10 +267,21 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
     try:
         if files.is_local(path) and not local.exists():
             raise CaseError("file_missing", f"no such file: {path}", file=path)
-        with files.local_copy(path, head=_HEAD if header_only else None) as local:
+        head = _HEAD if header_only else None
+        copied = files.local_copy(path, beside=_data_of(path), head=head, copied_whole=begins_dicom)
+        with copied as local:
             yield local
     except CaseError:
         raise
     except FcnsegError as error:
         code = getattr(error, "code", None) or _OF_READING.get(type(error), "unreadable")
         raise CaseError(code, str(error).replace(str(local), path), file=path) from error
+
+
+def _data_of(path: str) -> list[str]:
+    """The files of a store that have a header's voxels: those of its name but for the suffix."""
+    stem, suffix = os.path.splitext(path)
+    if files.is_local(path) or suffix.lower() not in HEADERS_ALONE:
+        return []
+    found = files.list_folder(files.parent(path))
+    return [other for other in found if other.startswith(f"{stem}.")]

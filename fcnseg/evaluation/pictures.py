@@ -14,7 +14,7 @@ from fcnseg.evaluation.cases import Case
 from fcnseg.evaluation.scores import OrganScores
 from fcnseg.figures.palette import organ_colour
 from fcnseg.figures.slices import SOFT_TISSUE_HU, draw_slices, middle_of, profiles_of
-from fcnseg.storage.whole_file import written_whole
+from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes import Volume, to_canonical
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def worst_place(truth: Volume, mask: Volume) -> npt.NDArray[np.intp]:
 
 def write_picture(case: Case, path: Path, scores: Mapping[str, OrganScores]) -> None:
     """Draws a case into a PNG file."""
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         draw_case(case, scores).savefig(unfinished, format="png", facecolor="white")
 
 

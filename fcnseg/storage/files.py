@@ -1,51 +1,33 @@
-"""Files on any file system that Beam opens: local, gs://, s3://, hdfs://.
+"""Files on any file system: found, listed, read, copied to this machine, and deleted.
 
-Reading local files needs no Beam.
+Paths are local, or URLs of a file system that fsspec opens: s3://, gs://, hdfs://. What is written
+is in `fcnseg.storage.whole_file`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import glob
 import os
 import re
 import shutil
 import tempfile
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from fcnseg.errors import InputError, one_line
+from fcnseg.storage.file_systems import UNFINISHED, RemotePath, download, naming_input
 from fcnseg.storage.file_urls import local_path
-from fcnseg.storage.whole_file import naming_output, put_in_place
-from fcnseg.volumes.formats.dicom.files import begins_dicom
 
-TEMPORARY = ".tmp"
-"""Folder inside an output folder for files that are not whole yet."""
+PathLike = str | os.PathLike[str]
 
-_COPIES_AT_ONCE = 8  # of the many small files of a DICOM series
-# The voxels of these lie in other files of the same name.
-_HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
-_AS_IT_IS = "uncompressed"  # Beam's CompressionTypes; else it unpacks whatever is called .gz
-_SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")  # as Beam finds it
+_HEADS_AT_ONCE = 8  # beginnings of files that are read at one time
+_SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
 
 
-@functools.cache
-def _beam() -> Any:
-    """Beam's `FileSystems`, imported when a path is not local or a file is written."""
-    from fcnseg.beam import quiet_beam
-    from fcnseg.storage import s3
-
-    s3.mend()  # in every worker that opens a file
-    return quiet_beam.beam.io.filesystems.FileSystems
-
-
-def is_local(path: str) -> bool:
-    """Whether a path has no scheme such as gs://."""
-    return _SCHEME.match(path.strip()) is None
+def is_local(path: PathLike) -> bool:
+    """Tells whether a path has no scheme such as gs://."""
+    return _SCHEME.match(os.fspath(path).strip()) is None
 
 
 def absolute(path: str) -> str:
@@ -55,7 +37,14 @@ def absolute(path: str) -> str:
 
 def parent(path: str) -> str:
     """The folder that a file is in."""
-    return str(_beam().split(absolute(path))[0])
+    if is_local(path):
+        return str(Path(path).absolute().parent)
+    return path.rstrip("/").rpartition("/")[0]
+
+
+def name_of(path: PathLike) -> str:
+    """The last part of a path."""
+    return os.path.basename(os.fspath(path).rstrip("/"))
 
 
 def resolve(path: str, folder: str) -> str:
@@ -66,95 +55,177 @@ def resolve(path: str, folder: str) -> str:
     return join(folder, path)
 
 
-def join(folder: str, *names: str) -> str:
-    """A path inside a folder."""
-    return os.path.join(folder, *names) if is_local(folder) else str(_beam().join(folder, *names))
+def join(folder: PathLike, *names: str) -> str:
+    """A path inside a folder; an empty last name gives the folder with a slash at its end."""
+    folder = os.fspath(folder)
+    return os.path.join(folder, *names) if is_local(folder) else _join_url(folder, names)
 
 
-def exists(path: str) -> bool:
-    """Whether there is such a file.
-
-    Raises:
-        InputError: If no file system opens paths of this scheme.
-    """
-    try:
-        return bool(_beam().exists(path))
-    except (ValueError, OSError) as error:
-        raise InputError(f"cannot look for {path}: {one_line(error)}") from error
+def _join_url(folder: str, names: Sequence[str]) -> str:
+    return "/".join([folder.rstrip("/"), *names])
 
 
-def is_folder(path: str) -> bool:
-    """Whether there is a folder of this name, or in an object store anything below it.
+def exists(path: PathLike) -> bool:
+    """Tells whether there is such a file.
 
     Raises:
-        InputError: If no file system opens paths of this scheme.
+        InputError: If its file system cannot be asked, or there is none for the scheme.
     """
+    return size(path) is not None
+
+
+def size(path: PathLike) -> int | None:
+    """Bytes of a file; None if there is no such file.
+
+    Raises:
+        InputError: As of `exists`.
+    """
+    path = os.fspath(path)
+    if is_local(path):
+        return Path(path).stat().st_size if Path(path).is_file() else None
+    remote = RemotePath.of(path)
+    with naming_input(path, "look for"):
+        try:
+            found = remote.file_system.info(remote.name)
+        except FileNotFoundError:
+            return None
+        return int(found["size"]) if found["type"] == "file" else None
+
+
+def is_folder(path: PathLike) -> bool:
+    """Tells whether there is such a folder, or in an object store anything below the name.
+
+    Raises:
+        InputError: As of `exists`.
+    """
+    path = os.fspath(path)
     if is_local(path):
         return Path(path).is_dir()
     return not exists(path) and bool(list_folder(path))
 
 
-def read_text(path: str) -> str:
+def read_bytes(path: PathLike) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: If it is missing or unreadable.
+    """
+    path = os.fspath(path)
+    try:
+        if is_local(path):
+            return Path(path).read_bytes()
+        remote = RemotePath.of(path)
+        with naming_input(path):
+            try:
+                return bytes(remote.file_system.cat_file(remote.name))
+            except FileNotFoundError as error:
+                raise InputError(f"no such file: {path}", code="file_missing") from error
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}", code="file_missing") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+
+
+def read_text(path: PathLike) -> str:
     """The content of a UTF-8 file.
 
     Raises:
         InputError: If it is missing, unreadable or not UTF-8.
     """
     try:
-        with _beam().open(path, compression_type=_AS_IT_IS) as file:
-            return str(file.read().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {one_line(error)}") from error
 
 
-def list_folder(folder: str) -> list[str]:
+def list_folder(folder: PathLike) -> list[str]:
     """Paths of the files in a folder and in the folders in it; none if it does not exist.
 
     Raises:
-        InputError: If it is a file, or no file system opens paths of this scheme.
+        InputError: If it is a file, or its file system cannot be asked.
     """
-    if is_local(folder):  # Beam would take characters such as [ for a pattern
-        if Path(folder).is_file():
-            raise InputError(f"not a folder: {folder}")
-        return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-    try:
-        (found,) = _beam().match([join(glob.escape(folder), "**")])
-    except (ValueError, OSError) as error:
-        raise InputError(f"cannot list {folder}: {one_line(error)}") from error
-    return sorted(metadata.path for metadata in found.metadata_list)
+    return sorted(list_sizes(folder))
 
 
-def children(folder: str) -> dict[str, bool]:
+def list_sizes(folder: PathLike) -> dict[str, int]:
+    """Paths of the files in a folder and in the folders in it, each with its bytes.
+
+    Raises:
+        InputError: As of `list_folder`.
+    """
+    folder = os.fspath(folder)
+    if is_local(folder):
+        return _local_sizes(Path(folder))
+    remote = RemotePath.of(folder)
+    root = remote.name.rstrip("/") + "/"
+    with naming_input(folder, "list"):
+        try:
+            found = remote.file_system.find(remote.name, detail=True)
+        except FileNotFoundError:
+            return {}
+        # A name that ends with a slash is a folder that some program has made of an empty object.
+        return {
+            remote.url_of(name): int(entry["size"] or 0)
+            for name, entry in found.items()
+            if name.startswith(root) and not name.endswith("/")
+        }
+
+
+def _local_sizes(folder: Path) -> dict[str, int]:
+    if folder.is_file():
+        raise InputError(f"not a folder: {folder}")
+    sizes = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it has gone, or got its name, meanwhile
+            if path.is_file():
+                sizes[str(path)] = path.stat().st_size
+    return sizes
+
+
+def children(folder: PathLike) -> dict[str, bool]:
     """Names of what is in a folder, each with whether it is a folder itself.
 
     Raises:
-        InputError: If there is no such folder, or no file system opens paths of this scheme.
+        InputError: If there is no such folder, or its file system cannot be asked.
     """
+    folder = os.fspath(folder)
     if is_local(folder):
         if not Path(folder).is_dir():
             raise InputError(f"no such folder: {folder}")
         return {path.name: path.is_dir() for path in Path(folder).iterdir()}
-    root = join(folder, "")
-    inner = [path.removeprefix(root).split("/", 1) for path in list_folder(folder)]
-    if not inner:
+    remote = RemotePath.of(folder)
+    root = remote.name.rstrip("/") + "/"
+    with naming_input(folder, "list"):
+        try:
+            entries = remote.file_system.ls(remote.name, detail=True)
+        except FileNotFoundError as error:
+            raise InputError(f"no such folder: {folder}") from error
+    found = {
+        entry["name"].removeprefix(root).rstrip("/"): entry["type"] == "directory"
+        for entry in entries
+        if entry["name"].startswith(root) and entry["name"] != root
+    }
+    if not found:
         raise InputError(f"no such folder: {folder}")
-    return {name: bool(below) for name, *below in inner}
+    return found
 
 
-def delete(paths: list[str]) -> None:
-    """Deletes files, in this order."""
-    for path in paths:
+def delete(paths: Iterable[PathLike]) -> None:
+    """Deletes files, in this order.
+
+    Raises:
+        InputError: If one in a store cannot be deleted.
+    """
+    for path in [os.fspath(each) for each in paths]:
         if is_local(path):
             Path(path).unlink()
-        else:
-            # S3 takes a path as it is, the others for a pattern.
-            literal = _beam().get_scheme(path) == "s3"
-            _beam().delete([path if literal else glob.escape(path)])
+            continue
+        remote = RemotePath.of(path)
+        with naming_input(path, "delete"):
+            remote.file_system.rm_file(remote.name)
 
 
-def delete_folder(folder: str) -> None:
+def delete_folder(folder: PathLike) -> None:
     """Deletes a folder and all in it, if it is there."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,13 +233,31 @@ def delete_folder(folder: str) -> None:
         delete(list_folder(folder))
 
 
+def list_unfinished(folder: PathLike) -> list[str]:
+    """Paths of the folders in a folder that `atomic_write` writes to, or was killed in."""
+    folder = os.fspath(folder)
+    if is_local(folder):
+        return sorted(str(path) for path in Path(folder).glob(f"{UNFINISHED}*") if path.is_dir())
+    root = join(folder, "")
+    names = {path.removeprefix(root).partition("/")[0] for path in list_folder(folder)}
+    return [join(folder, name) for name in sorted(names) if name.startswith(UNFINISHED)]
+
+
 @contextlib.contextmanager
-def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
+def local_copy(
+    path: PathLike,
+    *,
+    beside: Sequence[str] = (),
+    head: int | None = None,
+    copied_whole: Callable[[bytes], bool] | None = None,
+) -> Iterator[Path]:
     """The file or folder itself if it is local, else a copy that is deleted afterwards.
 
     Args:
         path: The file or folder.
-        head: Copy no more than this many bytes of a file, unless it is DICOM.
+        beside: Paths of files in the same folder that are copied with it.
+        head: Copy no more than this many bytes of a file.
+        copied_whole: Tells of the beginning of a file that all of it is copied nevertheless.
 
     Yields:
         A local path with the same name.
@@ -176,72 +265,67 @@ def local_copy(path: str, *, head: int | None = None) -> Iterator[Path]:
     Raises:
         InputError: If it is not local and is missing or cannot be read.
     """
+    path = os.fspath(path)
     if is_local(path):
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
-        root, name = _beam().split(path.rstrip("/"))
-        paths = _files_of(path)
-        try:
-            with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
-                list(pool.map(lambda each: _copy(each, root, Path(folder), head), paths))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {one_line(error)}") from error
-        yield Path(folder) / name
+        sizes = _sizes_of(path)
+        for other in beside:
+            found = size(other)
+            if found is not None:
+                sizes[other] = found
+        targets = _places(sizes, parent(path), Path(folder))
+        _copy(path, sizes, targets, head=head, copied_whole=copied_whole)
+        yield Path(folder) / name_of(path)
 
 
-@contextlib.contextmanager
-def written_whole(folder: str, name: str) -> Iterator[BinaryIO]:
-    """Opens a file to write that appears under its name when it is whole.
-
-    On a local disk it then survives a loss of power too, as in `fcnseg.storage.whole_file`.
-
-    A name is taken by each attempt anew, so attempts that run at the same time do not meet.
-
-    Args:
-        folder: The output folder.
-        name: Of the file in it.
-
-    Yields:
-        The open file.
-
-    Raises:
-        OutputError: If it cannot be written, as on a full disk.
-    """
-    place = join(folder, name)
-    temporary = join(folder, TEMPORARY, f"{uuid.uuid4().hex}-{name}")
-    with naming_output(place):
-        with _beam().create(temporary, compression_type=_AS_IT_IS) as file:
-            yield file
-        if is_local(place):
-            put_in_place(Path(temporary), Path(place))
-        else:
-            _beam().rename([temporary], [place])
-
-
-def _files_of(path: str) -> list[str]:
-    """A file and what belongs to it, or all that is in a folder.
+def _sizes_of(path: str) -> dict[str, int]:
+    """A file, or all that is in a folder, each with its bytes.
 
     Raises:
         InputError: If there is neither.
     """
-    if exists(path):
-        stem, suffix = os.path.splitext(path)
-        if suffix.lower() not in _HEADERS_ALONE:
-            return [path]
-        return [other for other in list_folder(parent(path)) if other.startswith(f"{stem}.")]
-    found = list_folder(path)
+    of_file = size(path)
+    if of_file is not None:
+        return {path: of_file}
+    found = list_sizes(path)
     if not found:
         raise InputError(f"no such file: {path}", code="file_missing")
     return found
 
 
-def _copy(path: str, root: str, folder: Path, head: int | None) -> None:
-    """Copies a file to the place in a local folder that it has below a root."""
-    target = folder / path.removeprefix(join(root, ""))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beam().open(path, compression_type=_AS_IT_IS) as source, target.open("wb") as copy:
-        start = b"" if head is None else source.read(head)
-        copy.write(start)
-        if head is None or begins_dicom(start):
-            shutil.copyfileobj(source, copy)
+def _places(paths: Iterable[str], root: str, folder: Path) -> dict[str, Path]:
+    """The places in a local folder that files have below a root; their folders are made."""
+    places = {}
+    for path in paths:
+        below = path.removeprefix(join(root, ""))
+        if ".." in below.split("/"):
+            raise InputError(f"a name must not lead out of its folder, got {path}")
+        places[path] = folder / below
+        places[path].parent.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def _copy(
+    named: str,
+    sizes: Mapping[str, int],
+    targets: Mapping[str, Path],
+    *,
+    head: int | None,
+    copied_whole: Callable[[bytes], bool] | None,
+) -> None:
+    long = [path for path, length in sizes.items() if head is not None and length > head]
+    with ThreadPoolExecutor(_HEADS_AT_ONCE) as pool:
+        starts = dict(zip(long, pool.map(lambda path: _start(path, head), long), strict=True))
+    for path, start in starts.items():
+        if copied_whole is None or not copied_whole(start):
+            targets[path].write_bytes(start)
+    rest = [path for path in sizes if not targets[path].exists()]
+    download(rest, [targets[path] for path in rest], named=named)
+
+
+def _start(path: str, length: int | None) -> bytes:
+    remote = RemotePath.of(path)
+    with naming_input(path):
+        return bytes(remote.file_system.cat_file(remote.name, start=0, end=length))

@@ -1,9 +1,9 @@
-"""Local files and folders that have their name only when they are whole.
+"""Files and folders that have their name only when they are complete.
 
-A name that is there after a loss of power is that of a whole file too: what was written is flushed
-to the disk before the file gets its name, and its name after that.
-
-The conversion, which also writes to other file systems, has its own in `fcnseg.storage.files`.
+A local name that is there after a loss of power is that of a complete file too: what was written is
+flushed to the disk before the file gets its name, and its name after that. What goes to an object
+store is written to this machine's temporary folder, and uploaded when it is complete: a store shows
+an upload when all of it is there.
 """
 
 from __future__ import annotations
@@ -12,47 +12,60 @@ import contextlib
 import errno
 import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fcnseg.errors import FcnsegError, InputError, OutputError, one_line
+from fcnseg.storage import files
+from fcnseg.storage.file_systems import UNFINISHED, upload
+from fcnseg.storage.files import PathLike
 
 # A file system that cannot flush a folder says so: FUSE, some network shares.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, whose file takes its place when the block ends.
+def atomic_write(path: PathLike) -> Iterator[Path]:
+    """Gives a local path to write to, whose file takes its place when the block ends.
 
-    If the block fails, what was at the place before stays.
+    If the block fails, what was at the place before stays. Each attempt has a path of its own, so
+    attempts that run at the same time do not meet.
 
     Args:
-        path: The file's place, or a folder's that is not there yet; the folder it is in must be.
+        path: The file's place on any file system, or that of a folder that is not there yet; a
+            local one is in a folder that is there. In an object store the files of a folder appear
+            one by one.
 
     Yields:
-        A path of the same name in a hidden folder beside it: one file system, so that the rename is
-        atomic, and the suffix that libraries go by.
+        A path of the same name, and so of the suffix that libraries go by. For a local place it is
+        in a hidden folder beside it: on one file system a rename is atomic.
 
     Raises:
         OutputError: If it cannot be written, as on a full disk.
     """
+    path = os.fspath(path)
+    is_local = files.is_local(path)
+    beside = Path(path).parent if is_local else None
     with (
         naming_output(path),
-        tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as folder,
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside) as folder,
     ):
-        unfinished = Path(folder) / path.name
+        unfinished = Path(folder) / files.name_of(path)
         yield unfinished
-        put_in_place(unfinished, path)
+        if is_local:
+            put_in_place(unfinished, Path(path))
+        else:
+            upload(unfinished, path)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: PathLike, text: str) -> None:
     """Writes a text file in UTF-8 with the line ends that the text has.
 
     Raises:
         OutputError: If it cannot be written, as on a full disk.
     """
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
@@ -128,7 +141,31 @@ def make_folder(folder: str | os.PathLike[str], *, argument: str) -> Path:
     return path
 
 
-def check_output_file(path: str | os.PathLike[str], *, argument: str = "output") -> None:
+def check_output_folder(folder: PathLike, *, argument: str) -> None:
+    """Checks that the folder of an output on any file system takes files; a local one is made.
+
+    Args:
+        folder: May be there.
+        argument: What the user calls it, for the error.
+
+    Raises:
+        InputError: If it cannot be made or written to.
+    """
+    folder = os.fspath(folder)
+    if files.is_local(folder):
+        make_folder(folder, argument=argument)
+        return
+    probe = files.join(folder, f"{UNFINISHED}{uuid.uuid4().hex}")
+    try:
+        write_whole(probe, "")
+        files.delete([probe])
+    except (InputError, OutputError) as error:
+        raise InputError(
+            f"{argument} must be a folder that can be written to, got {folder}: {error}"
+        ) from error
+
+
+def check_output_file(path: PathLike, *, argument: str = "output") -> None:
     """Checks, before there is anything to write, that a file can be written.
 
     Args:
@@ -138,6 +175,9 @@ def check_output_file(path: str | os.PathLike[str], *, argument: str = "output")
     Raises:
         InputError: If it is a folder, or is in none that can be written to.
     """
+    if not files.is_local(path):
+        check_output_folder(files.parent(os.fspath(path)), argument=argument)
+        return
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{argument} must be a file, got the folder {path}")
@@ -152,7 +192,9 @@ def check_output_file(path: str | os.PathLike[str], *, argument: str = "output")
         ) from error
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool, folders: Iterable[Path] = ()) -> None:
+def check_free(
+    paths: Iterable[PathLike], *, overwrite: bool, folders: Iterable[PathLike] = ()
+) -> None:
     """Checks that no output is there already, unless it may be replaced.
 
     Args:
@@ -164,13 +206,21 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, folders: Iterable[Path
         InputError: If one is there, or a folder is in the place of a file, which is never replaced;
             it names the first.
     """
-    files = list(paths)
-    for path in files:
-        if path.is_dir():
+    outputs = list(paths)
+    for path in outputs:
+        if files.is_local(path) and Path(path).is_dir():
             raise InputError(f"output must be a file, got the folder {path}")
-    for path in (*files, *folders):
-        if path.exists() and not overwrite:
+    if overwrite:
+        return
+    for path in (*outputs, *folders):
+        if _is_there(path):
             raise InputError(f"{path} is there already: give --overwrite to replace it")
+
+
+def _is_there(path: PathLike) -> bool:
+    if files.is_local(path):
+        return Path(path).exists()
+    return files.exists(path) or files.is_folder(path)
 
 
 @contextlib.contextmanager

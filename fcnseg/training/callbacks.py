@@ -21,7 +21,7 @@ from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.runs.archives import check_archive
-from fcnseg.storage.whole_file import write_whole, written_whole
+from fcnseg.storage.whole_file import atomic_write, write_whole
 from fcnseg.training.preemption import StopRequest
 
 _SCORE = "validation.json"
@@ -147,7 +147,7 @@ class KeepBest(keras.callbacks.Callback):
         dice = (logs or {}).get("val_dice", math.nan)
         if not dice > self.best_dice:  # nor if this epoch was not validated
             return
-        with written_whole(self.path) as unfinished:
+        with atomic_write(self.path) as unfinished:
             self.network.save(unfinished)
             with zipfile.ZipFile(unfinished, "a") as archive:
                 archive.writestr(_SCORE, json.dumps({"dice": dice, "epoch": epoch + 1}))

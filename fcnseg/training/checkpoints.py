@@ -18,7 +18,7 @@ import tensorflow as tf
 from fcnseg.errors import InputError, one_line
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.run_folder import check_same
-from fcnseg.storage.whole_file import written_whole
+from fcnseg.storage.whole_file import atomic_write
 
 _PROGRESS = "progress"
 
@@ -67,7 +67,7 @@ class Checkpoints:
         for index, variable in enumerate(self.variables):
             for replica, part in enumerate(self._parts(variable)):
                 arrays[f"{index}_{replica}"] = part.numpy()
-        with written_whole(self.path) as unfinished:
+        with atomic_write(self.path) as unfinished:
             np.savez(unfinished, **arrays)
 
     def restore(self) -> Progress | None:

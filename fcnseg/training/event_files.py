@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fcnseg.errors import DatasetError
 from fcnseg.records import TFRecordWriter, read_tfrecord
-from fcnseg.storage.whole_file import written_whole
+from fcnseg.storage.whole_file import atomic_write
 
 _PNG_SIZE = struct.Struct(">II")  # width and height, after 16 bytes of signature and chunk header
 _PNG_SIZE_AT = 16
@@ -44,7 +44,7 @@ def trim_events(folder: Path, *, last_step: int) -> None:
         last_step: The last that stays.
     """
     for path in sorted(folder.glob("*.tfevents.*")):
-        with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        with atomic_write(path) as unfinished, unfinished.open("wb") as file:
             writer = TFRecordWriter(file)
             for event in _whole_events(path):
                 if tf.compat.v1.Event.FromString(event).step <= last_step:

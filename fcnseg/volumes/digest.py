@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.formats.reading import read_ct
+from fcnseg.volumes.formats.reading import HEADERS_ALONE, read_ct
 
-# Their voxels lie in other files, whose names only a reader knows.
-_HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
 _BLOCK = 2**20  # bytes in memory at one time
 
 
@@ -28,7 +26,7 @@ def image_digest(path: str | os.PathLike[str]) -> str:
         InputError: If it cannot be read.
     """
     image = Path(path)
-    if image.name.lower().endswith(_HEADERS_ALONE):
+    if image.name.lower().endswith(HEADERS_ALONE):
         volume = read_ct(image)
         digest = hashlib.sha256(np.array(volume.affine).tobytes())
         digest.update(np.ascontiguousarray(volume.array).data)

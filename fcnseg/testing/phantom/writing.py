@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from fcnseg.errors import InputError
-from fcnseg.storage.whole_file import make_folder, write_whole, written_whole
+from fcnseg.storage.whole_file import atomic_write, make_folder, write_whole
 from fcnseg.testing.phantom.anatomy import CLASS_NAMES
 from fcnseg.testing.phantom.rendering import make_phantom
 from fcnseg.volumes import LabelMap, write_volume
@@ -100,7 +100,7 @@ def _make_room(root: Path, *, overwrite: bool) -> None:
 
 def _write_cases(rows: list[tuple[str, ...]], path: Path) -> None:
     with (
-        written_whole(path) as unfinished,
+        atomic_write(path) as unfinished,
         open(unfinished, "w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError, InputError, one_line
-from fcnseg.storage.whole_file import written_whole
+from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes.formats.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
 from fcnseg.volumes.formats.rescale import to_int16, to_integral
@@ -225,5 +225,5 @@ def check_nifti_name(path: PathLike) -> None:
 
 def _save(image: nib.Nifti1Image, path: Path) -> None:
     check_nifti_name(path)
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         nib.save(image, unfinished)

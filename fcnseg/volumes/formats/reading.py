@@ -26,6 +26,9 @@ _READERS: dict[str, ModuleType] = {
 SUFFIXES = tuple(_READERS)
 """How the names of volumes end."""
 
+HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
+"""Suffixes of files whose voxels lie in others, most often of the same name."""
+
 
 def read_geometry(
     path: PathLike,
