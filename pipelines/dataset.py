@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence, Set
-from pathlib import Path
 
 import numpy as np
 
@@ -18,48 +18,58 @@ from fcnseg.records import (
     DatasetInfo,
     Record,
     read_cases,
-    read_dataset_info,
 )
 from fcnseg.records.damage import check_files
 from fcnseg.records.fingerprint import Fingerprint
+from fcnseg.records.local_files import LocalFiles
+from fcnseg.storage import files
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A finished dataset on this machine.
+    """A finished dataset.
 
     Attributes:
-        folder: Of the records.
+        folder: Of the records, on any file system.
+        local: Gives its files on this machine.
         info: The manifest.
         fingerprint: What the data are like.
         rejects: Cases that were not converted.
     """
 
-    folder: Path
+    folder: str
+    local: LocalFiles
     info: DatasetInfo
     fingerprint: Fingerprint
     rejects: tuple[Reject, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Dataset:
+    def read(cls, folder: str | os.PathLike[str]) -> Dataset:
         """Reads all but the records.
 
         Raises:
             DatasetError: If the folder is no finished dataset, tells nothing of its data, or
                 lacks a file.
         """
-        info = read_dataset_info(folder)
+        folder = os.fspath(folder)
+        local = LocalFiles.of(folder)
+        info = local.info
         if info.fingerprint is None:
             raise DatasetError(f"{folder} has no fingerprint: convert the cases again")
         check_files(folder, info, SPLITS)
         try:
-            lines = (folder / REJECTS_FILE).read_text(encoding="utf-8").splitlines()
+            lines = files.read_text(files.join(folder, REJECTS_FILE)).splitlines()
             rejects = tuple(map(Reject.from_json, lines))
         except (OSError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"not a list of rejects: {folder / REJECTS_FILE}: {error}"
+                f"not a list of rejects: {files.join(folder, REJECTS_FILE)}: {error}"
             ) from error
-        return cls(folder, info, info.fingerprint, rejects)
+        return cls(folder, local, info, info.fingerprint, rejects)
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's path."""
+        return files.name_of(files.absolute(self.folder))
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -81,7 +91,7 @@ class Dataset:
             here = [place - first for place in places if first <= place < first + shard.cases]
             first += shard.cases
             if here:
-                cases = itertools.islice(read_cases(self.folder / shard.name), here[-1] + 1)
+                cases = itertools.islice(read_cases(self.local.shard(shard)), here[-1] + 1)
                 yield from (case for place, case in enumerate(cases) if place in here)
 
     def read_named(self, case_ids: Sequence[str]) -> Iterator[Record]:
@@ -101,7 +111,7 @@ class Dataset:
             for shard in split.shards:
                 if not missing:
                     break
-                for case in read_cases(self.folder / shard.name):
+                for case in read_cases(self.local.shard(shard)):
                     if case.case_id in missing:
                         missing.remove(case.case_id)
                         yield case

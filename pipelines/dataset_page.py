@@ -44,7 +44,7 @@ def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
         plots["Classes"] = volume_plot(dataset)
     all_cases = _html(case_table(dataset))
     return page(
-        f"Dataset {dataset.folder.resolve().name}",
+        f"Dataset {dataset.name}",
         tiles(_facts(dataset)),
         *(section(t.title, _html(t), plots.get(t.title, "")) for t in tables_of(dataset)),
         section(

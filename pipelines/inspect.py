@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from fcnseg.cli.command import run_command
+from fcnseg.cli.command import Location, run_command
 from fcnseg.errors import DatasetError, require_extra
 from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
+from fcnseg.storage import files
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 from pipelines.dataset import Dataset
 from pipelines.dataset_page import dataset_html
@@ -31,9 +32,9 @@ class Inspect:
     cases, on which one sees at a glance whether scans and labels are right.
     """
 
-    directory: Annotated[Path, tyro.conf.Positional]
-    """Folder of records on this machine."""
-    output: Path | None = None
+    directory: Annotated[Location, tyro.conf.Positional]
+    """Folder of records, which may be in an object store, such as s3://bucket/records."""
+    output: Location | None = None
     """The page; inspect.html beside the records if it is not given."""
     cases: tuple[str, ...] = ("6",)
     """How many cases to draw, from all over the dataset, or the ids of those to draw."""
@@ -57,7 +58,7 @@ class Inspect:
 
     def show(self) -> None:
         """Prints the tables and writes the page, as `run` does without `verify`."""
-        output = self.output or self.directory / "inspect.html"
+        output = self.output or files.join(self.directory, "inspect.html")
         check_free([output], overwrite=self.overwrite)
         require_extra("matplotlib", "evaluation")
         dataset = Dataset.read(self.directory)
@@ -77,7 +78,7 @@ class Inspect:
         return dataset.read_named(self.cases)
 
 
-def verify(directory: Path) -> None:
+def verify(directory: str | os.PathLike[str]) -> None:
     """Reads all records of a dataset and prints the broken files with their cases.
 
     Raises:
@@ -88,7 +89,9 @@ def verify(directory: Path) -> None:
     found = list(find_damage(directory, info))
     for damage in found:
         lost = ", ".join(damage.cases) or "-"
-        Console().print(f"{damage.path.name}: {damage.reason}; cases: {lost}", soft_wrap=True)
+        Console().print(
+            f"{files.name_of(damage.path)}: {damage.reason}; cases: {lost}", soft_wrap=True
+        )
     if found:
         raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
     cases = sum(split.cases for split in info.splits.values())

@@ -127,7 +127,7 @@ def damaged(request, records):
 def test_verification_finds_the_file_and_its_cases(damaged, capsys):
     _, folder, path, reason, cases = damaged
     (damage,) = find_damage(folder, read_dataset_info(folder))
-    assert damage.path == path
+    assert damage.path == str(path)
     assert list(damage.cases) == cases
     with pytest.raises(DatasetError, match=rf"1 of 3 files are broken; first: {path} is broken: "):
         verify(folder)

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -19,9 +20,10 @@ import keras_tuner
 from rich.console import Console
 from rich.table import Table
 
-from fcnseg.cli.command import ConfigFlags, run_command
+from fcnseg.cli.command import ConfigFlags, Location, run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
+from fcnseg.records.local_files import local_dataset
 from fcnseg.storage.whole_file import make_folder, write_whole
 from fcnseg.training import TrainingStoppedError, check_dataset, check_each_organ, train
 from tuning.space import SearchSpace
@@ -102,7 +104,7 @@ class ConfigTuner(keras_tuner.Tuner):
         base: Config,
         space: SearchSpace,
         *,
-        data: Path,
+        data: str | os.PathLike[str],
         output: Path,
     ) -> None:
         super().__init__(oracle=oracle, directory=output, project_name="keras_tuner")
@@ -147,8 +149,8 @@ class ConfigTuner(keras_tuner.Tuner):
 class SearchCommand:
     """Trains with settings drawn from a search space and writes the best configuration found."""
 
-    data: Path
-    """Folder of records that pipelines.convert_ct wrote."""
+    data: Location
+    """Folder of records that pipelines.convert_ct wrote, which may be in an object store."""
     config: ConfigFlags
     """Each flag overrides one value of the configuration, which holds what is not searched."""
     space: Path
@@ -168,8 +170,9 @@ class SearchCommand:
             raise InputError(f"max_trials must be at least 1, got {self.max_trials}")
         space = SearchSpace.read(self.space)
         space.check(self.config)
-        info = check_dataset(self.data)
-        check_each_organ(self.data, info, ignore_label=self.config.loss.ignore_label)
+        data = local_dataset(self.data)
+        info = check_dataset(data)
+        check_each_organ(data, info, ignore_label=self.config.loss.ignore_label)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
         make_folder(self.output, argument="output")

@@ -24,6 +24,7 @@ import tyro
 
 from fcnseg.config import PRESETS, Config, config_error, read_config
 from fcnseg.errors import FcnsegError, InputError
+from fcnseg.storage.file_urls import local_path
 
 # As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -31,6 +32,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 USER_ERROR_STATUS = FcnsegError.exit_status
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
+
+Location = Annotated[str | Path, tyro.conf.arg(metavar="PATH")]
+"""Type of a command's field for a file or folder on any file system: a path, or a URL such as
+s3://bucket/folder. A field of the type `Path` is a path of this machine alone."""
 
 ConfigFlags = Annotated[Config, tyro.conf.arg(name="")]
 """Type of a command's field `config`. On the command line `--config` names a YAML file or a preset,
@@ -151,7 +156,7 @@ def parse(
             parsed = tyro.cli(parsed_class, use_underscores=True, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
-    parsed = command(**{field.name: getattr(parsed, field.name) for field in fields})
+    parsed = command(**{field.name: _located(getattr(parsed, field.name)) for field in fields})
     _check_local(parsed)
     return parsed
 
@@ -186,6 +191,11 @@ def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return parsed
+
+
+def _located(value: Any) -> Any:
+    """The value of a flag; of a file:// URL the path that it means."""
+    return local_path(value) if isinstance(value, str) else value
 
 
 def _check_local(command: Command) -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fcnseg.cli.command import Location
 from fcnseg.conversion.checks import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError, require_extra
@@ -39,6 +40,7 @@ from fcnseg.evaluation import (
     report_html,
     write_picture,
 )
+from fcnseg.storage.files import local_copy
 from fcnseg.storage.whole_file import check_free, folder_for_output, write_whole
 from fcnseg.volumes import LabelMap
 
@@ -70,15 +72,17 @@ class Scored:
 class EvaluateCommand:
     """Scores predicted masks against labels, organ by organ, and reports on one page."""
 
-    masks: Path
-    """Folder of masks as fcnseg predict writes them, or with class indices of the label map."""
-    labels: Path
+    masks: Location
+    """Folder of masks as fcnseg predict writes them, or with class indices of the label map. Like
+    labels, images and the label map, it may be in an object store, such as s3://bucket/masks."""
+    labels: Location
     """Folder of labels, as the conversion takes them; those without a mask are passed over."""
-    label_map: Path
+    label_map: Location
     """YAML file that says which ids of the labels make each class."""
     output: Path
-    """Folder for evaluation.html, evaluation.json, evaluation.csv and pictures/."""
-    images: Path | None = None
+    """Folder for evaluation.html, evaluation.json, evaluation.csv and pictures/, on this
+    machine."""
+    images: Location | None = None
     """Folder of the CT volumes, drawn under the outlines."""
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     """Surfaces within this distance of each other count as right in the surface Dice."""
@@ -110,7 +114,8 @@ class EvaluateCommand:
         for module in ("matplotlib", "surface_distance"):
             require_extra(module, "evaluation")
         checks = CheckOptions(self.geometry_tolerance_mm, self.on_mismatch, accept=self.accept)
-        label_map = LabelMap.read(self.label_map)
+        with local_copy(self.label_map) as path:
+            label_map = LabelMap.read(path)
         tolerances_mm = self._tolerances(label_map.class_names[1:])
         files = pair_files(self.masks, self.labels, self.images)
         with folder_for_output(self.output), _unfinished(self.output) as pictures:

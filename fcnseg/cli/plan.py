@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from fcnseg.cli.command import ConfigFlags
+from fcnseg.cli.command import ConfigFlags, Location
 from fcnseg.config import PRESETS, override
 from fcnseg.planning import commented_yaml, propose
 from fcnseg.records import read_dataset_info
@@ -26,8 +26,8 @@ class PlanCommand:
     rules are nnU-Net's; docs/planning.md has them.
     """
 
-    data: Path
-    """Folder of records that `pipelines.convert_ct` wrote."""
+    data: Location
+    """Folder of records that `pipelines.convert_ct` wrote, which may be in an object store."""
     memory_gib: float
     """For the tensors of a training step on one device; leave the device 1 GiB beyond it."""
     output: Path

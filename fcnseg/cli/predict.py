@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from fcnseg.cli.command import Location
+from fcnseg.conversion.case_lists.volumes import list_images
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
@@ -23,8 +26,8 @@ from fcnseg.inference.label_tables import slicer_colours, snap_labels
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.runs.run_folder import check_same, network_digest
-from fcnseg.storage.whole_file import make_folder, write_whole
-from fcnseg.volumes import list_images
+from fcnseg.storage import files
+from fcnseg.storage.whole_file import check_output_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +41,14 @@ class PredictCommand:
     """Segments CT volumes with the best networks of finished training runs."""
 
     run_dir: tuple[Path, ...]
-    """Folder of a finished training run; of several, probabilities are averaged."""
-    images: Path
-    """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either."""
-    output: Path
-    """Folder for the masks: CASE.nii.gz, on exactly the grid of its image, and organ volumes."""
+    """Folder of a finished training run, always on this machine; of several, probabilities are
+    averaged."""
+    images: Location
+    """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either;
+    it may be in an object store, such as s3://bucket/images."""
+    output: Location
+    """Folder for the masks: CASE.nii.gz, on exactly the grid of its image, and organ volumes; it
+    may be in an object store."""
     overwrite: bool = False
     """Replace masks that are there already."""
     resume: bool = False
@@ -70,14 +76,15 @@ class PredictCommand:
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         gate = Gate(CheckOptions(accept=self.accept))
+        output = os.fspath(self.output)
         cases = {
-            case_id: Case(case_id, image, self.output, self.probabilities)
+            case_id: Case(case_id, image, output, self.probabilities)
             for case_id, image in list_images(self.images).items()
         }
         made_with = self._made_with()
         todo = self._todo(cases, made_with)
         predictor = self._make_predictor(made_with, gate)
-        make_folder(self.output, argument="output")
+        check_output_folder(output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         self._write_tables(cases, predictor.segmenter.info.class_names)
@@ -110,8 +117,8 @@ class PredictCommand:
 
     def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
         """The cases that are to be segmented."""
-        written = [*(case.mask for case in cases.values()), self.output / VOLUMES_FILE]
-        present = [path for path in written if path.exists()]
+        written = [*(case.mask for case in cases.values()), self._place(VOLUMES_FILE)]
+        present = [path for path in written if files.exists(path)]
         if present and not (self.overwrite or self.resume):
             raise InputError(
                 f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
@@ -125,18 +132,21 @@ class PredictCommand:
         done = [case for case_id, case in cases.items() if case_id not in todo]
         for case in done:
             now = {**made_with, **case.image_facts()}
-            check_same(case.made_with(), now, what=str(case.mask))
+            check_same(case.made_with(), now, what=case.mask)
         if done:
             logger.info("left out: %d cases that are whole", len(done))
         return todo
+
+    def _place(self, name: str) -> str:
+        return files.join(self.output, name)
 
     def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
         whole = [case.volumes for case in cases.values() if case.is_whole()]
         if not whole:
             return
-        gather_organ_volumes(self.output / VOLUMES_FILE, whole, class_names)
-        write_whole(self.output / SNAP_FILE, snap_labels(class_names))
-        write_whole(self.output / SLICER_FILE, slicer_colours(class_names))
+        gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
+        write_whole(self._place(SNAP_FILE), snap_labels(class_names))
+        write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
 
 
 def _reason_of_failure(predictor: CasePredictor, case: Case) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from fcnseg.cli.command import ConfigFlags
+from fcnseg.cli.command import ConfigFlags, Location
 from fcnseg.errors import require_extra
 
 
@@ -15,10 +15,13 @@ class TrainCommand:
 
     config: ConfigFlags
     """Each flag overrides one value of the configuration."""
-    data: Path
-    """Folder of records that `pipelines.convert_ct` wrote."""
+    data: Location
+    """Folder of records that `pipelines.convert_ct` wrote. Those of an object store, such as
+    s3://bucket/records, are copied to the folder that FCNSEG_CACHE names, by default
+    ~/.cache/fcnseg, where the next run finds them."""
     run_dir: Path
-    """Folder for the network, its history and the manifest of the run; must be empty or new."""
+    """Folder for the network, its history and the manifest of the run, always on this machine;
+    must be empty or new."""
     resume: bool = False
     """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
     init_from: Path | None = None

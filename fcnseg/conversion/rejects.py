@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fcnseg.errors import FcnsegError, GeometryError, InputError, LabelError, one_line
@@ -163,6 +163,12 @@ class CaseError(InputError):
         self.file = file
         self.detail = detail
 
+    def about(self, copy: str, path: str) -> CaseError:
+        """The same error about a file of which a copy was read."""
+        texts = (text.replace(copy, path) for text in (str(self), self.file, self.detail))
+        reason, file, detail = texts
+        return CaseError(self.code or "unreadable", reason, file=file, detail=detail)
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Reject:
@@ -249,13 +255,14 @@ class CaseWarning:
 
 
 @contextlib.contextmanager
-def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
+def opened(path: str, *, header_only: bool = False, beside: Sequence[str] = ()) -> Iterator[Path]:
     """A local path to read a case's volume from.
 
     Args:
         path: The volume, a file or a folder, on any file system.
         header_only: Headers are all that is wanted, so no more of remote files is copied; of DICOM
             all is, as it may tell of each frame in megabytes.
+        beside: Paths of files in the same folder that are wanted too, where they are there.
 
     Yields:
         A local path.
@@ -268,11 +275,15 @@ def opened(path: str, *, header_only: bool = False) -> Iterator[Path]:
         if files.is_local(path) and not local.exists():
             raise CaseError("file_missing", f"no such file: {path}", file=path)
         head = _HEAD if header_only else None
-        copied = files.local_copy(path, beside=_data_of(path), head=head, copied_whole=begins_dicom)
+        copied = files.local_copy(
+            path, beside=[*_data_of(path), *beside], head=head, copied_whole=begins_dicom
+        )
         with copied as local:
             yield local
-    except CaseError:
-        raise
+    except CaseError as error:
+        if files.is_local(path):
+            raise
+        raise error.about(str(local), path) from error
     except FcnsegError as error:
         code = getattr(error, "code", None) or _OF_READING.get(type(error), "unreadable")
         raise CaseError(code, str(error).replace(str(local), path), file=path) from error

@@ -6,17 +6,17 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from fcnseg.conversion.case_lists.folders import volumes_in
+from fcnseg.conversion.case_lists.volumes import list_volumes
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
 from fcnseg.errors import GeometryError, told
-from fcnseg.evaluation.class_names import label_map_of_mask, read_class_names
+from fcnseg.evaluation.class_names import label_map_of_mask, names_beside, read_class_names
 from fcnseg.evaluation.scores import Classes, OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
     Finding,
@@ -24,7 +24,6 @@ from fcnseg.volumes import (
     LabelMap,
     Volume,
     check_same_voxels,
-    list_volumes,
     read_label,
     to_canonical,
     turn_like,
@@ -35,7 +34,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case.
+    """The files of one case, on any file system.
 
     Attributes:
         case_id: Name of the case.
@@ -46,9 +45,9 @@ class CaseFiles:
     """
 
     case_id: str
-    mask: Path
-    label: Path
-    image: Path | None = None
+    mask: PathLike
+    label: PathLike
+    image: PathLike | None = None
     wrong: Finding | None = None
 
 
@@ -106,11 +105,13 @@ def pair_files(
     Labels and images without a mask are passed over: a run may predict some cases of many. A label
     is a volume, a DICOM segmentation, or a folder of binary masks, as in the conversion.
 
+    The folders may be on any file system.
+
     Raises:
         InputError: If a folder is missing or holds no volume.
     """
     by_mask = list_volumes(masks)
-    by_label = volumes_in(str(labels))
+    by_label = volumes_in(os.fspath(labels))
     by_image = None if images is None else list_volumes(images)
     return [
         _files_of(case_id, mask, by_label.get(case_id, []), by_image, (labels, images))
@@ -120,9 +121,9 @@ def pair_files(
 
 def _files_of(
     case_id: str,
-    mask: Path,
+    mask: str,
     labels: Sequence[str],
-    by_image: Mapping[str, Path] | None,
+    by_image: Mapping[str, str] | None,
     folders: tuple[PathLike, PathLike | None],
 ) -> CaseFiles:
     """The files of a case, or what is wrong with them."""
@@ -134,7 +135,7 @@ def _files_of(
         wrong = Finding("duplicate_case", f"a mask must have one label, got {told(labels)}")
     elif by_image is not None and image is None:
         wrong = Finding("file_missing", f"no image in {folders[1]} for mask {mask}")
-    label = Path(labels[0]) if labels else mask
+    label = labels[0] if labels else mask
     return CaseFiles(case_id, mask, label, image, wrong)
 
 
@@ -179,11 +180,11 @@ def _read_mask(
     files: CaseFiles, class_names: Sequence[str], checks: CheckOptions
 ) -> tuple[Volume, list[CaseWarning]]:
     """The mask as indices of these classes."""
-    path = files.mask
-    with opened(str(path)):
-        mask = read_label(path)
-        warnings = Gate(checks).judge(mask.findings, case_id=files.case_id, file=str(path))
-        names = read_class_names(path, mask.header)
+    path = os.fspath(files.mask)
+    with opened(path, beside=names_beside(path)) as copy:
+        mask = read_label(copy)
+        warnings = Gate(checks).judge(mask.findings, case_id=files.case_id, file=path)
+        names = read_class_names(copy, mask.header)
         label_map = label_map_of_mask(path, names, class_names)
         return mask.with_array(label_map.apply(mask.array)), warnings
 
@@ -191,7 +192,7 @@ def _read_mask(
 def _read_label(
     files: CaseFiles, label_map: LabelMap, grid: Geometry, checks: CheckOptions
 ) -> tuple[Classes, list[CaseWarning]]:
-    label = str(files.label)
+    label = os.fspath(files.label)
     reader = LabelReader(label_map, checks, reference="mask")
     classes, findings = reader.read(label, grid)
     counts = np.bincount(classes.ravel(), minlength=label_map.num_classes)
@@ -202,7 +203,7 @@ def _read_label(
 def _read_image(
     files: CaseFiles, grid: Geometry, checks: CheckOptions
 ) -> tuple[Volume, list[CaseWarning]]:
-    gate, path = Gate(checks), str(files.image)
+    gate, path = Gate(checks), os.fspath(files.image or "")
     gate.inspect(path, case_id=files.case_id)
     image, warnings = gate.read(path, case_id=files.case_id)
     try:

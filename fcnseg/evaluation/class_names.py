@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import nibabel as nib
 
 from fcnseg.conversion.rejects import CaseError
 from fcnseg.figures.palette import organ_rgb
+from fcnseg.storage import files
 from fcnseg.volumes import LabelMap, case_id_of
 from fcnseg.volumes.label_map import BACKGROUND
 
@@ -45,7 +47,8 @@ def read_class_names(mask: Path, header: nib.Nifti1Header | None) -> NamesById |
     """Reads the names of a mask's classes by id, background left out.
 
     Args:
-        mask: The file; `CASE.json` and `organs.label` beside it count where nothing is inside.
+        mask: The file, on this machine; `CASE.json` and `organs.label` beside it count where
+            nothing is inside.
         header: The mask's, if it is NIfTI.
 
     Returns:
@@ -59,7 +62,15 @@ def read_class_names(mask: Path, header: nib.Nifti1Header | None) -> NamesById |
     )
 
 
-def label_map_of_mask(mask: Path, names: NamesById | None, wanted: Sequence[str]) -> LabelMap:
+def names_beside(mask: str) -> list[str]:
+    """Paths of the files beside a mask, on any file system, that may name its classes."""
+    folder = files.parent(mask)
+    return [files.join(folder, name) for name in (f"{case_id_of(mask)}.json", SNAP_FILE)]
+
+
+def label_map_of_mask(
+    mask: str | os.PathLike[str], names: NamesById | None, wanted: Sequence[str]
+) -> LabelMap:
     """The map that brings the ids of a mask to the order of a label map.
 
     Args:

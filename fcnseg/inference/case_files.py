@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
+from fcnseg.conversion.rejects import opened
 from fcnseg.evaluation.class_names import workbench_table
 from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import CERTAIN
-from fcnseg.storage.whole_file import put_in_place, write_whole
+from fcnseg.storage import files
+from fcnseg.storage.whole_file import atomic_write, write_whole
 from fcnseg.volumes import Volume, image_digest, write_mask, write_parts
 
 logger = logging.getLogger(__name__)
@@ -34,44 +35,60 @@ class Case:
 
     Attributes:
         case_id: Names the files.
-        image: A CT volume.
-        output: Folder of the files.
+        image: A CT volume, on any file system.
+        output: Folder of the files, on any file system.
         with_probabilities: Whether those of each class are among them.
     """
 
     case_id: str
-    image: Path
-    output: Path
+    image: str
+    output: str
     with_probabilities: bool = False
 
     @property
-    def mask(self) -> Path:
+    def mask(self) -> str:
         """The mask, written last: where it is, the case is whole."""
-        return self.output / f"{self.case_id}.nii.gz"
+        return files.join(self.output, f"{self.case_id}.nii.gz")
 
     @property
-    def volumes(self) -> Path:
+    def volumes(self) -> str:
         """The organs' volumes in ml."""
-        return self.output / f"{self.case_id}.json"
+        return files.join(self.output, f"{self.case_id}.json")
 
     @property
-    def probabilities(self) -> Path:
+    def probabilities(self) -> str:
         """Folder of the classes' probabilities; in it, no volume lies beside the masks."""
-        return self.output / "probabilities" / self.case_id
+        return files.join(self.output, "probabilities", self.case_id)
 
     def is_whole(self) -> bool:
         """Whether all files of the case are there; each is written whole or not at all.
 
         A disk may lose what was in a file: a case whose volumes cannot be read is not whole.
         """
-        files = [self.mask, self.volumes, *[self.probabilities] * self.with_probabilities]
-        return all(path.exists() for path in files) and bool(self._told())
+        if not (files.exists(self.mask) and files.exists(self.volumes)):
+            return False
+        if self.with_probabilities and not files.is_folder(self.probabilities):
+            return False
+        return bool(self._told())
 
     def clear(self) -> None:
         """Takes away old files: beside new ones they would make two networks a whole."""
-        self.mask.unlink(missing_ok=True)
-        if self.probabilities.exists():
-            shutil.rmtree(self.probabilities)
+        if files.exists(self.mask):
+            files.delete([self.mask])
+        files.delete_folder(self.probabilities)
+
+    @contextlib.contextmanager
+    def local_image(self) -> Iterator[Path]:
+        """The image on this machine: itself, or a copy that is deleted afterwards.
+
+        Raises:
+            CaseError: If it is in an object store, and is missing or what the block raises of it.
+        """
+        if files.is_local(self.image):
+            yield Path(self.image)
+            return
+        with opened(self.image) as path:
+            yield path
 
     def image_facts(self) -> dict[str, str]:
         """What tells the image from any other, as `made_with` has it.
@@ -79,7 +96,8 @@ class Case:
         Raises:
             InputError: If the image cannot be read.
         """
-        return {"image_sha256": image_digest(self.image)}
+        with self.local_image() as image:
+            return facts_of(image)
 
     def made_with(self) -> dict[str, Any]:
         """What the files were made with, as `CasePredictor` has it."""
@@ -88,12 +106,21 @@ class Case:
     def _told(self) -> dict[str, Any]:
         """What the file of volumes tells; nothing if it is not as it was written."""
         try:
-            content = json.loads(self.volumes.read_text(encoding="utf-8"))
+            content = json.loads(files.read_text(self.volumes))
         except ValueError:
             return {}
         is_ours = isinstance(content, dict) and isinstance(content.get("volumes_ml"), dict)
         is_ours = is_ours and isinstance(content.get("made_with", {}), dict)
         return dict(content) if is_ours else {}
+
+
+def facts_of(image: Path) -> dict[str, str]:
+    """What tells an image on this machine from any other.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return {"image_sha256": image_digest(image)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +147,10 @@ class CasePredictor:
         Raises:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
-        image = str(case.image)
-        self.gate.inspect(image, case_id=case.case_id)
-        made_with = {**self.made_with, **case.image_facts()}
-        volume, warnings = self.gate.read(image, case_id=case.case_id)
+        with case.local_image() as image:
+            self.gate.inspect(str(image), case_id=case.case_id)
+            made_with = {**self.made_with, **facts_of(image)}
+            volume, warnings = self.gate.read(str(image), case_id=case.case_id)
         for warning in warnings:
             logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
         voxel_mm3 = abs(float(np.linalg.det(volume.affine[:3, :3])))
@@ -152,13 +179,15 @@ def probability_file(index: int, class_name: str) -> str:
 
 
 def _write_probabilities(
-    by_class: Iterable[tuple[str, npt.NDArray[np.int16]]], folder: Path, *, like: Volume
+    by_class: Iterable[tuple[str, npt.NDArray[np.int16]]], folder: str, *, like: Volume
 ) -> None:
-    """Writes a file for each class into a folder that appears when all are there."""
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as unfinished:
-        whole = Path(unfinished) / folder.name
+    """Writes a file for each class into a folder that appears when all are there.
+
+    In an object store they appear one by one; the mask of the case comes after them.
+    """
+    if files.is_local(folder):
+        Path(folder).parent.mkdir(exist_ok=True)
+    with atomic_write(folder) as whole:
         whole.mkdir()
         for index, (name, parts) in enumerate(by_class):
             write_parts(parts, whole / probability_file(index, name), whole=CERTAIN, like=like)
-        put_in_place(whole, folder)

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.storage import files
 from fcnseg.storage.whole_file import write_whole
 
 
@@ -30,13 +30,16 @@ def organ_volumes_ml(
     return {name: round(int(count) * voxel_mm3 / 1000, 3) for name, count in organs}
 
 
-def gather_organ_volumes(path: Path, cases: Iterable[Path], class_names: Sequence[str]) -> None:
-    """Writes one CSV file, a row for each case's JSON file, a column for each organ."""
+def gather_organ_volumes(path: str, cases: Iterable[str], class_names: Sequence[str]) -> None:
+    """Writes one CSV file, a row for each case's JSON file, a column for each organ.
+
+    The paths may be on any file system.
+    """
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow(["case_id", *(f"{name}_ml" for name in class_names[1:])])
     for case in cases:
-        content = json.loads(case.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(case))
         volumes_ml = content["volumes_ml"]
         rows.writerow([content["case_id"], *(volumes_ml.get(name) for name in class_names[1:])])
     write_whole(path, stream.getvalue())

@@ -13,9 +13,11 @@ from fcnseg.errors import DatasetError, told
 from fcnseg.records.dataset_info import INFO_FILE, DatasetInfo, ShardInfo
 from fcnseg.records.reading import case_id_of
 from fcnseg.records.tfrecord import scan_frames
+from fcnseg.storage import files
 
 _PIECE = 2**20  # bytes read at once
 _MOST_TOLD = 10  # cases in one message
+_WRONG_CHECKSUM = f"its checksum is not that in {INFO_FILE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +25,12 @@ class Damage:
     """What is wrong with a file.
 
     Attributes:
-        path: The file.
+        path: The file, on any file system.
         reason: One line for people.
         cases: Ids of the cases that cannot be read; empty where they are not known.
     """
 
-    path: Path
+    path: str
     reason: str
     cases: tuple[str, ...]
 
@@ -43,28 +45,45 @@ def check_files(
     """Checks that the files of some splits are there, each of its size: the contents are not read.
 
     Args:
-        directory: Folder of a finished dataset.
+        directory: Folder of a finished dataset, on any file system.
         info: Its manifest.
         splits: Some of `SPLITS`.
 
     Raises:
         DatasetError: If one is missing, or of another size than the manifest has.
     """
+    listed = None if files.is_local(directory) else files.list_sizes(directory)  # one request
     for shard in (shard for split in splits for shard in info.splits[split].shards):
-        path = Path(directory) / shard.name
-        if not path.is_file():
+        path = files.join(directory, shard.name)
+        size = files.size(path) if listed is None else listed.get(path)
+        if size is None:
             raise DatasetError(f"a file of the dataset is missing: {path}")
-        if (problem := _wrong_size(path, shard)) is not None:
+        if (problem := _wrong_size(size, shard)) is not None:
             raise DatasetError(str(Damage(path, problem, ())))
+
+
+def find_wrong_content(path: Path, shard: ShardInfo) -> str | None:
+    """Finds what differs between a local file and its entry in the manifest: size or checksum.
+
+    Args:
+        path: The file.
+        shard: Its entry.
+
+    Returns:
+        One line for people; None if nothing differs.
+    """
+    if (problem := _wrong_size(path.stat().st_size, shard)) is not None:
+        return problem
+    return None if _crc32c(path) == shard.crc32c else _WRONG_CHECKSUM
 
 
 def find_damage(directory: str | os.PathLike[str], info: DatasetInfo) -> Iterator[Damage]:
     """Reads all files of a dataset and yields what is wrong with them.
 
-    Memory holds one record.
+    Memory holds one record, and this machine's disk one file of an object store.
 
     Args:
-        directory: Folder of a finished dataset.
+        directory: Folder of a finished dataset, on any file system.
         info: Its manifest, which has the checksum of each file.
 
     Yields:
@@ -74,7 +93,7 @@ def find_damage(directory: str | os.PathLike[str], info: DatasetInfo) -> Iterato
     """
     for split in info.splits.values():
         contents = [
-            _Content.read(Path(directory) / shard.name, shard, known=split.case_ids)
+            _Content.of(files.join(directory, shard.name), shard, known=split.case_ids)
             for shard in split.shards
         ]
         lost = set(split.case_ids).difference(*(content.sound for content in contents))
@@ -96,32 +115,36 @@ class _Content:
         lacks_cases: Whether there are others that should be in it.
     """
 
-    path: Path
+    path: str
     problem: str | None
     sound: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
     lacks_cases: bool = True
 
     @classmethod
-    def read(cls, path: Path, shard: ShardInfo, *, known: Sequence[str]) -> _Content:
+    def of(cls, path: str, shard: ShardInfo, *, known: Sequence[str]) -> _Content:
         """Reads a file.
 
         Args:
-            path: The file.
+            path: The file, on any file system.
             shard: What the manifest says of it.
             known: Ids of the cases of its split: a broken record may name any.
         """
-        if not path.is_file():
+        if not files.exists(path):
             return cls(path, "it is missing")
+        with files.local_copy(path) as copy:
+            return cls._read(path, copy, shard, known)
+
+    @classmethod
+    def _read(cls, path: str, copy: Path, shard: ShardInfo, known: Sequence[str]) -> _Content:
         try:
-            frames = [(case_id_of(frame.data), frame.problem) for frame in scan_frames(path)]
-            crc32c = _crc32c(path)
+            frames = [(case_id_of(frame.data), frame.problem) for frame in scan_frames(copy)]
+            differs = find_wrong_content(copy, shard)
         except OSError as error:
             return cls(path, f"it cannot be read: {error.strerror}")
         problems = [problem for _, problem in frames if problem is not None]
-        if not problems and crc32c != shard.crc32c:
-            reason = _wrong_size(path, shard) or f"its checksum is not that in {INFO_FILE}"
-            return cls(path, reason)
+        if not problems and differs is not None:
+            return cls(path, differs)
         named = [(name, problem) for name, problem in frames if name is not None and name in known]
         broken = {name for name, problem in named if problem}
         sound = {name for name, problem in named if not problem}
@@ -134,8 +157,7 @@ class _Content:
         )
 
 
-def _wrong_size(path: Path, shard: ShardInfo) -> str | None:
-    size = path.stat().st_size
+def _wrong_size(size: int, shard: ShardInfo) -> str | None:
     if size == shard.bytes:
         return None
     return f"it has {size} bytes, and {INFO_FILE} says {shard.bytes}"

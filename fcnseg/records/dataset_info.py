@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -13,6 +12,7 @@ from fcnseg import __version__
 from fcnseg.errors import DatasetError, first_finding
 from fcnseg.records.fingerprint import Fingerprint
 from fcnseg.records.schema import SCHEMA_VERSION
+from fcnseg.storage import files
 
 INFO_FILE = "dataset_info.json"
 REJECTS_FILE = "rejects.jsonl"
@@ -119,16 +119,29 @@ class DatasetInfo:
 def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
     """Reads the manifest of a finished dataset.
 
+    Args:
+        directory: The dataset's folder, on any file system.
+
     Raises:
         DatasetError: If the folder is missing, unfinished, or of another schema.
     """
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise DatasetError(f"no such folder of records: {folder}")
-    if not (folder / COMPLETED_FILE).exists():
+    return DatasetInfo.from_json(read_manifest(directory), source=files.join(directory, INFO_FILE))
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> bytes:
+    """Reads the bytes of the manifest of a finished dataset.
+
+    Args:
+        directory: The dataset's folder, on any file system.
+
+    Raises:
+        DatasetError: If the folder is missing or unfinished.
+    """
+    folder = os.fspath(directory)
+    if not files.exists(files.join(folder, COMPLETED_FILE)):
+        if not files.is_folder(folder):
+            raise DatasetError(f"no such folder of records: {folder}")
         raise DatasetError(f"{folder} is not a finished dataset: {COMPLETED_FILE} is missing")
-    try:
-        text = (folder / INFO_FILE).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing") from error
-    return DatasetInfo.from_json(text, source=str(folder / INFO_FILE))
+    if not files.exists(files.join(folder, INFO_FILE)):
+        raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing")
+    return files.read_bytes(files.join(folder, INFO_FILE))

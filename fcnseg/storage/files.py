@@ -126,6 +126,26 @@ def read_bytes(path: PathLike) -> bytes:
         raise InputError(f"cannot read {path}: {one_line(error)}") from error
 
 
+def read_start(path: PathLike, length: int) -> bytes:
+    """The first bytes of a file, which has more or fewer.
+
+    Raises:
+        InputError: If it is missing or unreadable.
+    """
+    path = os.fspath(path)
+    if is_local(path):
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(length)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {one_line(error)}") from error
+    remote = RemotePath.of(path)
+    with naming_input(path):
+        if not remote.file_system.size(remote.name):
+            return b""  # S3 has no range of nothing
+        return bytes(remote.file_system.cat_file(remote.name, start=0, end=length))
+
+
 def read_text(path: PathLike) -> str:
     """The content of a UTF-8 file.
 
@@ -315,17 +335,12 @@ def _copy(
     head: int | None,
     copied_whole: Callable[[bytes], bool] | None,
 ) -> None:
-    long = [path for path, length in sizes.items() if head is not None and length > head]
-    with ThreadPoolExecutor(_HEADS_AT_ONCE) as pool:
-        starts = dict(zip(long, pool.map(lambda path: _start(path, head), long), strict=True))
-    for path, start in starts.items():
-        if copied_whole is None or not copied_whole(start):
-            targets[path].write_bytes(start)
+    if head is not None:
+        long = [path for path, length in sizes.items() if length > head]
+        with ThreadPoolExecutor(_HEADS_AT_ONCE) as pool:
+            starts = list(pool.map(lambda path: read_start(path, head), long))
+        for path, start in zip(long, starts, strict=True):
+            if copied_whole is None or not copied_whole(start):
+                targets[path].write_bytes(start)
     rest = [path for path in sizes if not targets[path].exists()]
     download(rest, [targets[path] for path in rest], named=named)
-
-
-def _start(path: str, length: int | None) -> bytes:
-    remote = RemotePath.of(path)
-    with naming_input(path):
-        return bytes(remote.file_system.cat_file(remote.name, start=0, end=length))

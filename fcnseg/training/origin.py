@@ -23,11 +23,13 @@ class Origin:
         init_from: Folder of the run whose weights are where this one starts; None if they are
             drawn.
         fold: Which cases train and which validate; None leaves them as converted.
+        source: Where the user has the dataset, if `data` is a copy of it.
     """
 
     data: Path
     init_from: Path | None = None
     fold: Fold | None = None
+    source: str = ""
 
     @classmethod
     def of(
@@ -36,9 +38,11 @@ class Origin:
         *,
         init_from: str | os.PathLike[str] | None = None,
         fold: Fold | None = None,
+        source: str = "",
     ) -> Origin:
         """With a path made absolute where it is to be known again."""
-        return cls(Path(data), None if init_from is None else Path(init_from).absolute(), fold)
+        start = None if init_from is None else Path(init_from).absolute()
+        return cls(Path(data), start, fold, source)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when the run goes on, by name."""

@@ -19,6 +19,7 @@ from fcnseg import __version__
 from fcnseg.config import Config
 from fcnseg.errors import InputError
 from fcnseg.networks import output_shape
+from fcnseg.records.local_files import local_dataset
 from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -76,7 +77,8 @@ def train(
 
     Args:
         config: All settings.
-        data: Folder of a finished dataset.
+        data: Folder of a finished dataset; one in an object store is trained on through a copy in
+            the cache, see `fcnseg.records.local_files`.
         run_dir: Folder that is made: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
             `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then.
         resume: Whether to go on with what is in `run_dir`, as if the run had not stopped. Where
@@ -98,13 +100,14 @@ def train(
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
+    source, data = os.fspath(data), local_dataset(data)
     info = check_dataset(data, fold=fold)
     check_settings(config, info, fold=fold, devices=devices)
     check_each_organ(data, info, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
     check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
     folder = make_run_folder(run_dir, config, resume=resume)
-    origin = Origin.of(data, init_from=init_from, fold=fold)
+    origin = Origin.of(data, init_from=init_from, fold=fold, source=source)
     if (folder / MANIFEST_FILE).exists():
         return _finished(folder, origin)
     loop = make_loop(config, origin, folder, devices=devices)
@@ -137,7 +140,7 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
         weights_sha256=weights_digest(network),
         versions=_versions(),
         devices=tuple(loop.model.distribute_strategy.extended.worker_devices),
-        data=str(origin.data),
+        data=origin.source or str(origin.data),
         data_fingerprint=identity["data"],
         init_from=identity["init_from"],
         fold=None if origin.fold is None else origin.fold.number,

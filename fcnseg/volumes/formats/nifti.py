@@ -76,7 +76,7 @@ def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> No
     Raises:
         InputError: If the path is not a NIfTI name.
     """
-    _save(_image_of(volume, label_table), Path(path))
+    _save(_image_of(volume, label_table), path)
 
 
 def write_mask(
@@ -99,7 +99,7 @@ def write_mask(
         InputError: If the path is not a NIfTI name.
         GeometryError: If the mask has another shape than the volume.
     """
-    _save(_image_like(mask, like, label_table), Path(path))
+    _save(_image_like(mask, like, label_table), path)
 
 
 def write_parts(parts: npt.NDArray[np.int16], path: PathLike, *, whole: int, like: Volume) -> None:
@@ -223,7 +223,7 @@ def check_nifti_name(path: PathLike) -> None:
         raise InputError(f"a volume must be written to a .nii or .nii.gz file, got {path}")
 
 
-def _save(image: nib.Nifti1Image, path: Path) -> None:
+def _save(image: nib.Nifti1Image, path: PathLike) -> None:
     check_nifti_name(path)
     with atomic_write(path) as unfinished:
         nib.save(image, unfinished)
