@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_cases import write_cases
 
-from fcnseg.cli.command import INTERRUPTED_STATUS, USER_ERROR_STATUS, run_command
+from fcnseg.cli.command import INTERRUPTED_STATUS, USER_ERROR_STATUS, parse, run_command
 from fcnseg.errors import InputError
 from fcnseg.testing.phantom import LABEL_MAP
 from fcnseg.volumes import Volume, write_volume
@@ -32,15 +32,13 @@ LOCAL = {
         "fcnseg.cli.predict.PredictCommand",
         "--run_dir a {} --images i --output masks",
     ),
-    "predict output": ("fcnseg.cli.predict.PredictCommand", "--run_dir run --images i --output {}"),
     "evaluate": (
         "fcnseg.cli.evaluate.EvaluateCommand",
-        "--masks m --labels {} --label_map map.yaml --output out",
+        "--masks m --labels l --label_map map.yaml --output {}",
     ),
     "compare": ("fcnseg.cli.compare.CompareCommand", "--first a --second {} --output out"),
-    "inspect": ("pipelines.inspect.Inspect", "{}"),
     "client": ("serving.client.ClientCommand", "--server s:1 --image {} --output mask.nii"),
-    "train": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data {} --run_dir run"),
+    "train": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data d --run_dir {}"),
 }
 PATHS = {
     "gs://bucket/ct": "gs://bucket/ct",
@@ -50,9 +48,39 @@ PATHS = {
 }
 
 
+# Flags that take files of any file system, by the field.
+ANYWHERE = {
+    "data": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data {} --run_dir run"),
+    "images": ("fcnseg.cli.predict.PredictCommand", "--run_dir run --images {} --output masks"),
+    "output": ("fcnseg.cli.predict.PredictCommand", "--run_dir run --images i --output {}"),
+    "masks": (
+        "fcnseg.cli.evaluate.EvaluateCommand",
+        "--masks {} --labels l --label_map map.yaml --output out",
+    ),
+    "labels": (
+        "fcnseg.cli.evaluate.EvaluateCommand",
+        "--masks m --labels {} --label_map map.yaml --output out",
+    ),
+    "directory": ("pipelines.inspect.Inspect", "{}"),
+}
+
+
 def command_of(name):
     module, _, command = name.rpartition(".")
     return getattr(importlib.import_module(module), command)
+
+
+@pytest.mark.parametrize("field", ANYWHERE)
+def test_a_path_may_be_elsewhere(field):
+    command, flags = ANYWHERE[field]
+    for path, means in {
+        "s3://bucket/a//b": "s3://bucket/a//b",
+        "gs://bucket/ct": "gs://bucket/ct",
+        "file:///data/a%20b": "/data/a b",
+        "data/ct": "data/ct",
+    }.items():
+        parsed = parse(command_of(command), flags.format(path).split())
+        assert getattr(parsed, field) == means
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,9 +1,10 @@
-"""The conversion on S3: a server with its API on the loopback."""
+"""All steps on S3: a server with its API on the loopback."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -12,9 +13,15 @@ from killed_job import run_and_kill
 from moto.server import ThreadedMotoServer
 from small_cases import SPACING_MM, write_cases
 
+from fcnseg.cli.command import parse
 from fcnseg.conversion.rejects import CaseError, opened
-from fcnseg.storage.file_systems import close_all
+from fcnseg.errors import InputError, OutputError
+from fcnseg.runs.run_folder import read_run
+from fcnseg.storage import files
+from fcnseg.storage.file_systems import RemotePath, close_all
+from fcnseg.storage.whole_file import atomic_write, check_output_folder, write_whole
 from pipelines.convert_ct import ConvertCt, main
+from pipelines.inspect import Inspect
 
 BUCKET = "hospital"
 
@@ -158,3 +165,120 @@ def test_what_belongs_to_a_header_is_copied_with_it(client):
         client.put_object(Bucket=BUCKET, Key=f"scans/{name}", Body=name.encode())
     with opened(f"s3://{BUCKET}/scans/a.mhd") as path:
         assert sorted(other.name for other in path.parent.iterdir()) == ["a.mhd", "a.raw"]
+
+
+# Steps of a few voxels, each of which draws random numbers and moves all state there is.
+TRAINING = """
+model: {filters: [2, 4], dropout: 0.3}
+patches: {size: [8, 12, 12], batch_size: 2, per_read: 2, shuffle_buffer: 4}
+training: {epochs: 2, steps_per_epoch: 4, validate_every: 1, checkpoint_every: 3}
+inference: {overlap: [2, 4, 4], batch_size: 2}
+"""
+
+
+@pytest.mark.slow
+def test_every_step_reads_and_writes_s3(client, jobs, tmp_path, monkeypatch, caplog):
+    """Records are inspected and trained on, images predicted, masks scored: as on local files."""
+    pytest.importorskip("tensorflow")
+    from small_runs import assert_same_runs, stop_after  # imports TensorFlow
+
+    from fcnseg.cli.evaluate import EvaluateCommand
+    from fcnseg.cli.predict import PredictCommand
+    from fcnseg.cli.train import TrainCommand
+    from fcnseg.training import TrainingStoppedError
+
+    monkeypatch.setenv("FCNSEG_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.yaml").write_text(TRAINING)
+    caplog.set_level("INFO")
+
+    def run(command, flags: str) -> None:
+        parse(command, flags.format(here=tmp_path, there=f"s3://{BUCKET}").split()).run()
+
+    for job in jobs:
+        dataclasses.replace(job, validation_fraction=0.5, split_seed=1).run()
+    run(Inspect, "{there}/records/v1 --verify")
+    run(Inspect, "{there}/records/v1 --cases 2")
+    assert b"case_0" in download(client, "records/v1")["inspect.html"]
+
+    caplog.clear()
+    train = "--config {here}/config.yaml --data "
+    run(TrainCommand, f"{train} {{here}}/out --run_dir {{here}}/local")
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 5)
+        with pytest.raises(TrainingStoppedError):
+            run(TrainCommand, f"{train} {{there}}/records/v1 --run_dir {{here}}/run")
+    run(TrainCommand, f"{train} {{there}}/records/v1 --run_dir {{here}}/run --resume")
+    assert_same_runs(tmp_path / "local", tmp_path / "run")
+    assert read_run(tmp_path / "run").data == f"s3://{BUCKET}/records/v1"
+    assert caplog.text.count("copying ") <= 1  # by the first run, if inspecting had left any out
+
+    predict = "--run_dir {here}/run --images "
+    run(PredictCommand, f"{predict} {{here}}/in/images --output {{here}}/masks")
+    run(PredictCommand, f"{predict} {{there}}/scans/images --output {{there}}/masks")
+    local = {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
+    assert download(client, "masks") == local
+    run(PredictCommand, f"{predict} {{there}}/scans/images --output {{there}}/masks --resume")
+    assert "left out: 3 cases that are whole" in caplog.text
+    with pytest.raises(InputError, match=rf"s3://{BUCKET}/masks/case_00.nii.gz is there already"):
+        run(PredictCommand, f"{predict} {{there}}/scans/images --output {{there}}/masks")
+
+    places = "--masks {0}/masks --labels {1}/labels --images {1}/images"
+    for name, masks, scans in (
+        ("here", tmp_path, tmp_path / "in"),
+        ("there", f"s3://{BUCKET}", f"s3://{BUCKET}/scans"),
+    ):
+        flags = places.format(masks, scans)
+        flags += f" --label_map {scans}/label_map.yaml --output {tmp_path}/{name} --workers 1"
+        run(EvaluateCommand, flags)
+    for name in ("evaluation.json", "evaluation.csv"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_one_client_serves_all_files(client, tmp_path):
+    """A client takes a third of a second of the processor: one a file would be felt."""
+    for number in range(40):
+        client.put_object(Bucket=BUCKET, Key=f"series/{number}.dcm", Body=b"slice")
+    with opened(f"s3://{BUCKET}/series") as folder, ThreadPoolExecutor(8) as pool:
+        assert len(list(folder.iterdir())) == 40
+        urls = [f"s3://{BUCKET}/series/{number}.dcm" for number in range(40)]
+        assert list(pool.map(files.read_bytes, urls)) == [b"slice"] * 40
+        systems = set(pool.map(lambda url: id(RemotePath.of(url).file_system), urls))
+    assert len(systems) == 1
+
+
+def test_names_with_characters_of_patterns_are_names(client):
+    for name in ("a[1]*.nii", "a1.nii", "what?.nii"):
+        with atomic_write(f"s3://{BUCKET}/scans/{name}") as unfinished:
+            unfinished.write_text(name)
+    folder = f"s3://{BUCKET}/scans"
+    assert set(files.children(folder)) == {"a[1]*.nii", "a1.nii", "what?.nii"}
+    with files.local_copy(f"{folder}/a[1]*.nii") as path:
+        assert path.read_text() == "a[1]*.nii"
+    files.delete([f"{folder}/a[1]*.nii", f"{folder}/what?.nii"])
+    assert files.list_folder(folder) == [f"{folder}/a1.nii"]
+
+
+def test_a_failed_write_leaves_the_object_that_was_there(client):
+    place = f"s3://{BUCKET}/run.json"
+    write_whole(place, "before")
+
+    def fail():
+        with atomic_write(place) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert files.read_text(place) == "before"
+    assert [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]] == [
+        "run.json"
+    ]
+
+
+def test_what_the_store_refuses_is_one_line(client):
+    with pytest.raises(OutputError, match=r"^cannot write s3://nowhere/a: .*bucket"):
+        write_whole("s3://nowhere/a", "")
+    with pytest.raises(InputError, match=r"^no such file: s3://nowhere/a$"):
+        files.read_text("s3://nowhere/a")
+    with pytest.raises(InputError, match=r"^output must be a folder that can be written to, got"):
+        check_output_folder("s3://nowhere/a", argument="output")
