@@ -22,7 +22,6 @@ from fcnseg.records.damage import Damage, find_wrong_content
 from fcnseg.records.dataset_info import (
     COMPLETED_FILE,
     INFO_FILE,
-    REJECTS_FILE,
     DatasetInfo,
     ShardInfo,
     read_manifest,
@@ -110,7 +109,7 @@ class LocalFiles:
         return self.folder / shard.name
 
     def complete(self) -> Path:
-        """Copies all files; the marker comes last, so that the folder is a dataset then.
+        """Copies all that training reads; the marker comes last, so that it is a dataset then.
 
         Returns:
             The folder.
@@ -120,7 +119,7 @@ class LocalFiles:
         """
         if not files.is_local(self.source):
             self._fetch([shard for split in self.info.splits.values() for shard in split.shards])
-            for name in (REJECTS_FILE, INFO_FILE, COMPLETED_FILE):
+            for name in (INFO_FILE, COMPLETED_FILE):
                 self._copy(name)
         return self.folder
 

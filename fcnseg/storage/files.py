@@ -39,7 +39,8 @@ def parent(path: str) -> str:
     """The folder that a file is in."""
     if is_local(path):
         return str(Path(path).absolute().parent)
-    return path.rstrip("/").rpartition("/")[0]
+    scheme, _, rest = path.rstrip("/").partition("://")
+    return f"{scheme}://{rest.rpartition('/')[0]}"
 
 
 def name_of(path: PathLike) -> str:
@@ -295,7 +296,7 @@ def local_copy(
             found = size(other)
             if found is not None:
                 sizes[other] = found
-        targets = _places(sizes, parent(path), Path(folder))
+        targets = _places(sizes, path, Path(folder))
         _copy(path, sizes, targets, head=head, copied_whole=copied_whole)
         yield Path(folder) / name_of(path)
 
@@ -315,14 +316,22 @@ def _sizes_of(path: str) -> dict[str, int]:
     return found
 
 
-def _places(paths: Iterable[str], root: str, folder: Path) -> dict[str, Path]:
-    """The places in a local folder that files have below a root; their folders are made."""
+def _places(paths: Iterable[str], source: str, folder: Path) -> dict[str, Path]:
+    """The places in a local folder of a file or folder and what is in it; their folders are made.
+
+    What is beside the source is beside it there too.
+
+    Raises:
+        InputError: If a name leads out of the folder.
+    """
     places = {}
     for path in paths:
-        below = path.removeprefix(join(root, ""))
-        if ".." in below.split("/"):
+        is_inside = path.startswith(join(source, ""))
+        below = path.removeprefix(join(source, "")) if is_inside else name_of(path)
+        parts = [part for part in below.split("/") if part]  # a store takes a//b for a name
+        if ".." in parts:
             raise InputError(f"a name must not lead out of its folder, got {path}")
-        places[path] = folder / below
+        places[path] = folder.joinpath(*[name_of(source)] * is_inside, *parts)
         places[path].parent.mkdir(parents=True, exist_ok=True)
     return places
 
