@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
+    AzureOptions,
     DirectOptions,
+    HadoopFileSystemOptions,
     PipelineOptions,
     S3Options,
     StandardOptions,
@@ -25,11 +27,11 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
 
     Raises:
         InputError: If one is unknown to Beam too; a named runner may know more, so it decides. If
-            Beam has no runner of the name, a number of workers is negative, or a flag is for Beam's
-            own client of S3, which is not used.
+            Beam has no runner of the name, a number of workers is negative, or a flag is for a
+            client of Beam's own, which is not used.
     """
     options = PipelineOptions(list(beam_args))
-    _check_no_s3_flag(options)
+    _check_no_store_flag(options)
     workers = options.view_as(DirectOptions).direct_num_workers
     if workers < 0:
         raise InputError(f"direct_num_workers must be 0 (one a core) or more, got {workers}")
@@ -45,27 +47,41 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     return options
 
 
-# Flags for Beam's client of S3, and what tells the same to the one that opens s3:// here.
-_S3_VARIABLES = {
-    "s3_access_key_id": "AWS_ACCESS_KEY_ID",
-    "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-    "s3_session_token": "AWS_SESSION_TOKEN",
-    "s3_endpoint_url": "AWS_ENDPOINT_URL_S3",
-    "s3_region_name": "AWS_DEFAULT_REGION",
-    "s3_verify": "AWS_CA_BUNDLE",
-    "s3_api_version": "FSSPEC_S3_CLIENT_KWARGS",
-    "s3_disable_ssl": "FSSPEC_S3_USE_SSL",
+# Flags for Beam's own clients of stores, and the variables that tell the same to those in use.
+_STORE_FLAGS = {
+    S3Options: {
+        "s3_access_key_id": "AWS_ACCESS_KEY_ID",
+        "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+        "s3_session_token": "AWS_SESSION_TOKEN",
+        "s3_endpoint_url": "AWS_ENDPOINT_URL_S3",
+        "s3_region_name": "AWS_DEFAULT_REGION",
+        "s3_verify": "AWS_CA_BUNDLE",
+        "s3_api_version": "FSSPEC_S3_CLIENT_KWARGS",
+        "s3_disable_ssl": "FSSPEC_S3_USE_SSL",
+    },
+    AzureOptions: {
+        "azure_connection_string": "AZURE_STORAGE_CONNECTION_STRING",
+        "blob_service_endpoint": "AZURE_STORAGE_CONNECTION_STRING",
+        "azure_managed_identity_client_id": "AZURE_CLIENT_ID",
+    },
+    HadoopFileSystemOptions: {
+        "hdfs_host": "FSSPEC_HDFS_HOST",
+        "hdfs_port": "FSSPEC_HDFS_PORT",
+        "hdfs_user": "FSSPEC_HDFS_USER",
+        "hdfs_full_urls": "FSSPEC_HDFS_HOST",
+    },
 }
 
 
-def _check_no_s3_flag(options: PipelineOptions) -> None:
-    given = options.view_as(S3Options).get_all_options(drop_default=True)
-    for name, variable in _S3_VARIABLES.items():
-        if name in given:
-            raise InputError(
-                f"--{name} does not apply: set {variable} in the environment of the job and of its"
-                " workers"
-            )
+def _check_no_store_flag(options: PipelineOptions) -> None:
+    for kind, variables in _STORE_FLAGS.items():
+        given = options.view_as(kind).get_all_options(drop_default=True)
+        for name, variable in variables.items():
+            if name in given:
+                raise InputError(
+                    f"--{name} does not apply: set {variable} in the environment of the job and of"
+                    " its workers"
+                )
 
 
 def _check_runner(name: str) -> None:

@@ -24,10 +24,6 @@ NOWHERE = Path("nowhere")
 
 # Each: a command, and flags of which one is not on this machine.
 LOCAL = {
-    "predict images": (
-        "fcnseg.cli.predict.PredictCommand",
-        "--run_dir run --images {} --output masks",
-    ),
     "predict run": (
         "fcnseg.cli.predict.PredictCommand",
         "--run_dir a {} --images i --output masks",

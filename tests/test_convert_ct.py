@@ -486,6 +486,7 @@ def argv(cases: Path, output: Path, *more: str) -> list[str]:
         (["--cases", "missing.csv"], "no such file: missing.csv"),
         (["--label_map", "missing.yaml"], "label map missing.yaml cannot be read"),
         (["--s3_endpoint_url", "http://a"], "does not apply: set AWS_ENDPOINT_URL_S3 in the"),
+        (["--hdfs_host", "a"], "--hdfs_host does not apply: set FSSPEC_HDFS_HOST in"),
         (["--s3_disable_ssl"], "--s3_disable_ssl does not apply: set FSSPEC_S3_USE_SSL in"),
         (["--output", "nowhere://out"], "no file system opens nowhere://, got nowhere://out"),
         (["--output", __file__], f"output must be a folder, got the file {__file__}"),
