@@ -352,6 +352,20 @@ def test_ids_of_a_mask_mean_the_classes_that_it_names(folders, name):
     np.testing.assert_array_equal(case.mask.array, drawn("110", "022"))
 
 
+@pytest.mark.parametrize("name", [name_in_json, name_in_snap])
+def test_names_beside_a_mask_in_an_object_store_count_too(folders, objects, name):
+    write_label(folders / "masks", "a", drawn("220", "011"))
+    name(folders)
+    for path in folders.rglob("*.*"):
+        objects[f"memory://hospital/{path.relative_to(folders)}"] = path.read_bytes()
+    files = pair_files("memory://hospital/masks", "memory://hospital/labels")[0]
+    np.testing.assert_array_equal(read_case(files, LABEL_MAP).mask.array, drawn("110", "022"))
+    objects["memory://hospital/labels/a.nii.gz"] = b"junk"
+    with pytest.raises(CaseError, match="memory://hospital/labels/a.nii.gz") as caught:
+        read_case(files, LABEL_MAP)
+    assert caught.value.file == "memory://hospital/labels/a.nii.gz"
+
+
 @pytest.mark.parametrize("names", [("liver", "lung", "pancreas"), ("liver", "spleen")])
 def test_a_mask_of_other_organs_is_refused(folders, names):
     (folders / "masks/a.json").write_text(json.dumps({"volumes_ml": dict.fromkeys(names, 1.0)}))

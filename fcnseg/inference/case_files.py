@@ -115,7 +115,7 @@ class Case:
 
 
 def facts_of(image: Path) -> dict[str, str]:
-    """What tells an image on this machine from any other.
+    """The facts that tell an image on this machine from any other.
 
     Raises:
         InputError: If it cannot be read.
