@@ -8,8 +8,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
+from fcnseg.codes import ACCEPTABLE
 from fcnseg.conversion.checks import CheckOptions
-from fcnseg.conversion.rejects import ACCEPTABLE, CaseError
+from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import InputError
 from fcnseg.evaluation import (
     METRICS,
