@@ -18,7 +18,7 @@ from fcnseg.errors import InputError, require_extra
 from fcnseg.figures.page import page, picture, section
 from fcnseg.figures.palette import organ_colour
 from fcnseg.figures.slices import draw_slices
-from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 from fcnseg.volumes import Volume
 
@@ -53,14 +53,15 @@ class PreviewCommand:
             if getattr(self, name) < least:
                 rule = f"{name} must be {'at least 1' if least else '0 or more'}"
                 raise InputError(f"{rule}, got {getattr(self, name)}")
-        info = read_dataset_info(self.directory)
-        pairs = self._pairs()
+        dataset = Dataset.open(self.directory)
+        info = dataset.info
+        pairs = self._pairs(dataset)
         parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
         text = page("Patches before and after augmentation", _facts(self.config, info), *parts)
         write_whole(self.output, text)
         logger.info(f"{len(parts)} patches are in {self.output}")
 
-    def _pairs(self) -> list[tuple[Any, Any]]:
+    def _pairs(self, dataset: Dataset) -> list[tuple[Any, Any]]:
         """Of each patch (HU, label, case id) before and after."""
         from fcnseg.sampling import make_training_dataset
         from fcnseg.sampling.broken import naming_broken_files
@@ -68,7 +69,7 @@ class PreviewCommand:
         settings = self.config
         drawn = [
             make_training_dataset(
-                self.directory,
+                dataset,
                 settings.patches,
                 seed=settings.training.seed,
                 augmentation=augmentation,
@@ -83,7 +84,7 @@ class PreviewCommand:
                 dataclasses.replace(settings.augmentation, run_on="host"),
             )
         ]
-        with naming_broken_files(self.directory):
+        with naming_broken_files(dataset):
             return list(zip(*drawn, strict=True))
 
 

@@ -116,8 +116,8 @@ class DatasetInfo:
         return info
 
 
-def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
-    """Reads the manifest of a finished dataset.
+def read_manifest(directory: str | os.PathLike[str]) -> tuple[bytes, DatasetInfo]:
+    """Reads the manifest of a finished dataset, as its text and as what that says.
 
     Raises:
         DatasetError: If the folder is missing, unfinished, or of another schema.
@@ -131,4 +131,13 @@ def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
         text = (folder / INFO_FILE).read_bytes()
     except OSError as error:
         raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing") from error
-    return DatasetInfo.from_json(text, source=str(folder / INFO_FILE))
+    return text, DatasetInfo.from_json(text, source=str(folder / INFO_FILE))
+
+
+def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the manifest of a finished dataset.
+
+    Raises:
+        DatasetError: If the folder is missing, unfinished, or of another schema.
+    """
+    return read_manifest(directory)[1]
