@@ -18,6 +18,7 @@ FORBIDDEN = {
     "fcnseg/volumes": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/conversion": TENSORFLOW | {"keras_tuner"},
     "fcnseg/evaluation": TENSORFLOW | {"apache_beam", "keras_tuner"},
+    "fcnseg/figures": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/client/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/cli/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
     "fcnseg/testing/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
@@ -67,6 +68,15 @@ def test_arrows_point_one_way(place):
     assert not wrong
 
 
+def test_figures_know_no_room_but_volumes():
+    rooms = set()
+    for path in sources("fcnseg/figures"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fcnseg."):
+                rooms.add((node.module or "").split(".")[1])
+    assert rooms == {"errors", "figures", "volumes"}
+
+
 LIGHT = [
     "fcnseg",
     "fcnseg.networks",
@@ -95,7 +105,8 @@ def test_light_modules_leave_tensorflow_and_beam_out():
 import importlib, sys
 for name in {LIGHT}:
     importlib.import_module(name)
-loaded = sorted({{'tensorflow', 'keras', 'matplotlib', 'apache_beam'}} & sys.modules.keys())
+heavy = {{'tensorflow', 'keras', 'matplotlib', 'jinja2', 'apache_beam'}}
+loaded = sorted(heavy & sys.modules.keys())
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
