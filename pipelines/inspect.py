@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 
 from fcnseg.cli.command import run_command
-from fcnseg.errors import DatasetError, require_extra
+from fcnseg.errors import DatasetError
+from fcnseg.figures.page import check_page_extras
 from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
@@ -59,7 +60,7 @@ class Inspect:
         """Prints the tables and writes the page, as `run` does without `verify`."""
         output = self.output or self.directory / "inspect.html"
         check_free([output], overwrite=self.overwrite)
-        require_extra("matplotlib", "evaluation")
+        check_page_extras()
         dataset = Dataset.read(self.directory)
         check_output_file(output)
         cases = self.drawn(dataset)
