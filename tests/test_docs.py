@@ -63,6 +63,14 @@ def test_flags_in_the_pages_are_flags_of_the_commands(module, arguments):
         assert re.search(rf"{re.escape(flag)}\b", help_of(module)), f"{module} has no {flag}"
 
 
+def test_files_that_the_architecture_names_are_there():
+    named = re.findall(
+        r"`((?:fcnseg|serving)/[\w/.]+)`", (ROOT / "docs/architecture.md").read_text()
+    )
+    assert len(named) > 40
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_decisions_are_listed():
     index = (ROOT / "docs/decisions/README.md").read_text()
     for record in sorted((ROOT / "docs/decisions").glob("0*.md")):
