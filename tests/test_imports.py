@@ -147,3 +147,16 @@ assert not loaded, loaded
 def test_prediction_leaves_beam_out():
     script = "import sys, fcnseg.cli.predict; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_each_name_of_the_package_is_imported_when_used():
+    script = """
+import sys, fcnseg
+assert {name.split(".")[0] for name in sys.modules} & {"numpy", "tensorflow", "pydantic"} == set()
+for name in fcnseg.__all__:
+    assert getattr(fcnseg, name) is not None
+    assert name in dir(fcnseg)
+assert set(fcnseg.__all__) == {"__version__", *fcnseg._MODULE_OF}
+assert not hasattr(fcnseg, "nothing")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
