@@ -22,7 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from fcnseg.config import read_config
-from fcnseg.records import read_dataset_info
+from fcnseg.records import Dataset, read_dataset_info
 from fcnseg.sampling import make_training_dataset
 from fcnseg.sampling.blocks import Blocks
 
@@ -40,7 +40,7 @@ def batches_gb_s(data: Path, config: str, per_read: int, *, case_bytes: float) -
     """Gigabytes a second of the cases that batches are made of, after a block that warms up."""
     patches = dataclasses.replace(read_config(config).patches, per_read=per_read)
     block = Blocks.of(patches, batch_size=patches.batch_size)
-    batches = iter(make_training_dataset(data, patches, seed=0))
+    batches = iter(make_training_dataset(Dataset.open(data), patches, seed=0))
     for _ in range(block.steps):
         next(batches)
     blocks = 4

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import re
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from string import Template
 
 import yaml
 from rich.console import Console
@@ -32,7 +30,8 @@ from rich.table import Column, Table
 from fcnseg.cli.command import run_command
 from fcnseg.config import PRESETS, Config, override, read_config, write_config
 from fcnseg.errors import InputError
-from fcnseg.evaluation import JSON_FILE, Evaluation
+from fcnseg.evaluation import JSON_FILE, METRICS, Evaluation
+from fcnseg.figures.page import environment
 from fcnseg.records import read_dataset_info
 from fcnseg.volumes import case_id_of, list_volumes, read_ct, to_canonical
 
@@ -42,17 +41,9 @@ MARKER = ".fcnseg-demo"
 DICE_WANTED = 0.80
 """Mean over organs below which the demo fails."""
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>fcnseg demo</title>
-<style>body { font-family: sans-serif; margin: 2em } img { max-width: 100%; margin: 1em 0 }</style>
-<h1>From scans to served masks</h1>
-$tables
-<p>Pale bands are the truth, thin lines the served masks.</p>
-$pictures
-</html>
-""")
+PAGE = Path(__file__).with_name("demo.html")
+
+Row = tuple[str, str]
 
 console = Console()
 
@@ -244,29 +235,24 @@ class Demo:
         """Shows times and Dice, writes the page; returns the mean Dice over organs."""
         text = (self.folder / "evaluation" / JSON_FILE).read_bytes()
         evaluation = Evaluation.from_json(text)
-        tables = (self.time_table(), dice_table(evaluation))
-        page = Console(record=True, file=io.StringIO(), width=80)
-        for table in tables:
-            console.print(table)
-            page.print(table)
-        html = PAGE.substitute(
-            tables=page.export_html(inline_styles=True, code_format="<pre>{code}</pre>"),
-            pictures="\n".join(
-                f'<img src="evaluation/pictures/{picture.name}" alt="{picture.stem}">'
-                for picture in sorted((self.folder / "evaluation" / "pictures").glob("*.png"))
-            ),
+        times, dice = self.times(), dice_of_organs(evaluation)
+        console.print(terminal_table("Time", ("step", "seconds"), times))
+        cases = ", ".join(evaluation.cases)
+        title = "Dice of the served masks"
+        console.print(terminal_table(title, ("organ", "Dice"), dice, caption=cases))
+        pictures = sorted((self.folder / "evaluation" / "pictures").glob("*.png"))
+        page = environment().from_string(PAGE.read_text(encoding="utf-8"))
+        html = page.render(
+            times=times, dice=dice, cases=cases, pictures=[picture.name for picture in pictures]
         )
         (self.folder / "index.html").write_text(html, encoding="utf-8")
         console.print(f"open {self.folder / 'index.html'}")
         return evaluation.mean_dice or 0.0
 
-    def time_table(self) -> Table:
-        """Seconds of each step."""
-        table = Table("step", Column("seconds", justify="right"), title="Time")
-        for step, seconds in self.seconds.items():
-            table.add_row(step, f"{seconds:.1f}")
-        table.add_row("all", f"{sum(self.seconds.values()):.1f}", style="bold")
-        return table
+    def times(self) -> list[Row]:
+        """Seconds of each step, and of all."""
+        rows = [*self.seconds.items(), ("all", sum(self.seconds.values()))]
+        return [(step, f"{seconds:.1f}") for step, seconds in rows]
 
     def job(self, step: str, module: str, *flags: object) -> None:
         """Runs a command of fcnseg as a step of its own."""
@@ -297,13 +283,21 @@ class Demo:
         return self.folder / "logs" / f"{step}.txt"
 
 
-def dice_table(evaluation: Evaluation) -> Table:
-    """Dice of each organ, mean over cases."""
-    table = Table("organ", Column("Dice", justify="right"), title="Dice of the served masks")
-    table.caption = ", ".join(evaluation.cases)
-    for organ, scores in evaluation.classes.items():
-        table.add_row(organ, "-" if scores.dice is None else f"{scores.dice:.3f}")
-    table.add_row("mean", f"{evaluation.mean_dice or 0:.3f}", style="bold")
+def dice_of_organs(evaluation: Evaluation) -> list[Row]:
+    """Dice of each organ, mean over cases, and the mean over organs."""
+    values = [(organ, scores.dice) for organ, scores in evaluation.classes.items()]
+    rows = [*values, ("mean", evaluation.mean_dice)]
+    return [(organ, METRICS["dice"].told(dice)) for organ, dice in rows]
+
+
+def terminal_table(
+    title: str, header: Row, rows: Sequence[Row], *, caption: str | None = None
+) -> Table:
+    """A table of names and numbers, of which the last row sums up the others."""
+    table = Table(header[0], Column(header[1], justify="right"), title=title, caption=caption)
+    for row in rows:
+        table.add_row(*row)
+    table.rows[-1].style = "bold"
     return table
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pydantic
 
+    from fcnseg.codes import Code
+
 
 class FcnsegError(Exception):
     """Base of every error that fcnseg raises on purpose.
@@ -29,11 +31,11 @@ class InputError(FcnsegError, ValueError):
     """A file, folder or argument that the user gave breaks a rule.
 
     Attributes:
-        code: One word for programs, one of `fcnseg.conversion.rejects.CODES`; None where the kind
+        code: One word for programs, one of `fcnseg.codes.CODES`; None where the kind
             of error says enough.
     """
 
-    def __init__(self, message: str, *, code: str | None = None) -> None:
+    def __init__(self, message: str, *, code: Code | None = None) -> None:
         super().__init__(message)
         self.code = code
 

@@ -91,7 +91,7 @@ class Dataset:
             here = [place - first for place in places if first <= place < first + shard.cases]
             first += shard.cases
             if here:
-                cases = itertools.islice(read_cases(self.local.shard(shard)), here[-1] + 1)
+                cases = itertools.islice(read_cases(self.local.path(shard)), here[-1] + 1)
                 yield from (case for place, case in enumerate(cases) if place in here)
 
     def read_named(self, case_ids: Sequence[str]) -> Iterator[Record]:
@@ -111,7 +111,7 @@ class Dataset:
             for shard in split.shards:
                 if not missing:
                     break
-                for case in read_cases(self.local.shard(shard)):
+                for case in read_cases(self.local.path(shard)):
                     if case.case_id in missing:
                         missing.remove(case.case_id)
                         yield case

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import html
-import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fcnseg.errors import require_extra
-from fcnseg.figures.page import page, picture, section, table, tiles
-from fcnseg.figures.palette import organ_colour
-from fcnseg.figures.slices import draw_slices, middle_of
+from fcnseg.figures.formats import png_of
+from fcnseg.figures.page import render
+from fcnseg.figures.slices import add_legend, draw_slices, middle_of
 from fcnseg.records import Record
 from fcnseg.volumes import Volume
 from pipelines.dataset import Dataset
 from pipelines.dataset_plots import hu_plot, spacing_plot, volume_plot
-from pipelines.dataset_tables import WORDY, Table, case_table, tables_of
+from pipelines.dataset_tables import WORDY, case_table, tables_of
 
 _LINE = {"linewidths": 1.3}
-_READING = (
-    "Slices through the centre of all organs, as the network is given them. R and L are the"
-    " patient's right and left, A and P anterior and posterior, S and I superior and inferior: the"
-    " liver belongs at R, the spine at P. Grey is the soft tissue window, -160 to 240 HU."
-)
 
 
 def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
@@ -34,7 +26,7 @@ def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
         cases: Those to draw.
 
     Raises:
-        MissingExtraError: If matplotlib is not installed.
+        MissingExtraError: If matplotlib or jinja2 is not installed.
     """
     plots = {
         "HU": hu_plot(dataset.fingerprint),
@@ -42,17 +34,22 @@ def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
     }
     if dataset.organs:
         plots["Classes"] = volume_plot(dataset)
-    all_cases = _html(case_table(dataset))
-    return page(
-        f"Dataset {dataset.name}",
-        tiles(_facts(dataset)),
-        *(section(t.title, _html(t), plots.get(t.title, "")) for t in tables_of(dataset)),
-        section(
-            "Pictures",
-            f'<p class="quiet">{html.escape(_READING)}</p>',
-            *(_figure(case, dataset) for case in cases),
-        ),
-        section("Cases", f"<details><summary>All cases</summary>{all_cases}</details>"),
+    return render(
+        "dataset.html",
+        folder=dataset.name,
+        facts=_facts(dataset),
+        tables=tables_of(dataset),
+        plots=plots,
+        wordy=WORDY,
+        pictures=[
+            {
+                "case_id": case.case_id,
+                "png": draw_record(case, dataset.info.class_names),
+                "volumes": _volumes(case, dataset),
+            }
+            for case in cases
+        ],
+        cases=case_table(dataset),
     )
 
 
@@ -67,19 +64,9 @@ def draw_record(record: Record, class_names: Sequence[str]) -> bytes:
     unlabelled = np.zeros(image.shape, np.uint8)
     label = image.with_array(unlabelled if record.label is None else record.label)
     figure = draw_slices(image, [(label, _LINE)], middle_of(label), title=record.case_id)
-    line = require_extra("matplotlib.lines", "evaluation").Line2D
-    handles = [
-        line([], [], color=organ_colour(index), lw=3, label=class_names[index])
-        for index in np.flatnonzero(record.class_histogram).tolist()
-        if index > 0
-    ]
-    if handles:
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=9, fontsize=8, frameon=False
-        )
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor="white")
-    return stream.getvalue()
+    present = [index for index in np.flatnonzero(record.class_histogram).tolist() if index > 0]
+    add_legend(figure, {index: class_names[index] for index in present})
+    return png_of(figure)
 
 
 def _facts(dataset: Dataset) -> list[tuple[str, str]]:
@@ -95,25 +82,9 @@ def _facts(dataset: Dataset) -> list[tuple[str, str]]:
     ]
 
 
-def _figure(case: Record, dataset: Dataset) -> str:
-    """The picture of a case, and the volumes of its organs."""
-    png = draw_record(case, dataset.info.class_names)
+def _volumes(case: Record, dataset: Dataset) -> str:
+    """The volumes of a case's organs."""
     volumes = case.class_histogram[1:] * dataset.ml_per_voxel
-    told = ", ".join(
+    return ", ".join(
         f"{organ} {ml:,.0f} ml" for organ, ml in zip(dataset.organs, volumes, strict=False) if ml
     )
-    drawn = picture(png, alt=f"slices of {case.case_id} with outlines of its organs")
-    return f'{drawn}<p class="quiet">{html.escape(told)}</p>'
-
-
-def _html(told: Table) -> str:
-    rows = [
-        [_cell(heading, text) for heading, text in zip(told.header, row, strict=True)]
-        for row in told.rows
-    ]
-    return table(told.header, rows)
-
-
-def _cell(heading: str, text: str) -> str:
-    escaped = html.escape(text)
-    return f'<td class="left">{escaped}</td>' if heading in WORDY else escaped

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fcnseg.errors import require_extra
-from fcnseg.evaluation.plots import svg_of
+from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics
 from pipelines.dataset import Dataset
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,7 +24,7 @@ _COLUMNS = 4
 _SOFT_TISSUE = (-200, 300)  # HU between fat and enhanced vessels
 
 
-def hu_plot(fingerprint: Fingerprint) -> str:
+def hu_plot(fingerprint: Fingerprint) -> Markup:
     """HU of all voxels and of organs, over the whole range and between fat and vessels."""
     figure, panels = _panels(2, height=2.8)
     for axes, soft_tissue in zip(panels, (False, True), strict=True):
@@ -40,7 +41,7 @@ def hu_plot(fingerprint: Fingerprint) -> str:
     return svg_of(figure)
 
 
-def spacing_plot(fingerprint: Fingerprint) -> str:
+def spacing_plot(fingerprint: Fingerprint) -> Markup:
     """Spacing of the files along each axis."""
     figure, panels = _panels(3, height=2.2)
     spacings = np.array([case.source_spacing_mm for case in fingerprint.cases])
@@ -50,7 +51,7 @@ def spacing_plot(fingerprint: Fingerprint) -> str:
     return svg_of(figure)
 
 
-def volume_plot(dataset: Dataset) -> str:
+def volume_plot(dataset: Dataset) -> Markup:
     """Volume of each organ in the cases that have it."""
     figure, panels = _panels(len(dataset.organs), height=2.0)
     for index, (axes, organ) in enumerate(zip(panels, dataset.organs, strict=True), start=1):

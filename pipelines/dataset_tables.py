@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from rich.table import Table as RichTable
 
-from fcnseg.conversion.rejects import CODES, WARNINGS, Reject
+from fcnseg.codes import MEANINGS
+from fcnseg.conversion.rejects import Reject
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics, Quantiles
 from pipelines.dataset import Dataset
 
@@ -100,7 +101,8 @@ def reject_table(rejects: Sequence[Reject]) -> Table:
     counts = Counter(reject.code for reject in rejects)
     first = {reject.code: reject.case_id for reject in reversed(rejects)}
     rows = [
-        (code, str(count), CODES.get(code, ""), first[code]) for code, count in counts.most_common()
+        (code, str(count), MEANINGS.get(code, ""), first[code])
+        for code, count in counts.most_common()
     ]
     return Table("Rejected cases", ("code", "cases", "meaning", "first case"), tuple(rows))
 
@@ -108,12 +110,12 @@ def reject_table(rejects: Sequence[Reject]) -> Table:
 def warning_table(fingerprint: Fingerprint) -> Table:
     """How many converted cases have each warning."""
     first = {
-        oddity.code: case.case_id
+        finding.code: case.case_id
         for case in reversed(fingerprint.cases)
-        for oddity in case.warnings
+        for finding in case.warnings
     }
     counts = Counter(fingerprint.warnings).most_common()
-    rows = [(code, str(count), WARNINGS.get(code, ""), first[code]) for code, count in counts]
+    rows = [(code, str(count), MEANINGS.get(code, ""), first[code]) for code, count in counts]
     return Table("Warnings", ("code", "cases", "meaning", "first case"), tuple(rows))
 
 
@@ -139,7 +141,7 @@ def case_table(dataset: Dataset) -> Table:
                 f"{voxels * dataset.ml_per_voxel:,.1f}"
                 for voxels in case.class_voxels[1 : len(organs) + 1]
             ),
-            ", ".join(oddity.code for oddity in case.warnings),
+            ", ".join(finding.code for finding in case.warnings),
         )
         for case in dataset.fingerprint.cases
     ]

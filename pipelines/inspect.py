@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 
 from fcnseg.cli.command import Location, run_command
-from fcnseg.errors import DatasetError, require_extra
+from fcnseg.errors import DatasetError
+from fcnseg.figures.page import check_page_extras
 from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
 from fcnseg.storage import files
@@ -60,7 +61,7 @@ class Inspect:
         """Prints the tables and writes the page, as `run` does without `verify`."""
         output = self.output or files.join(self.directory, "inspect.html")
         check_free([output], overwrite=self.overwrite)
-        require_extra("matplotlib", "evaluation")
+        check_page_extras()
         dataset = Dataset.read(self.directory)
         check_output_file(output)
         cases = self.drawn(dataset)

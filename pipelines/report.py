@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from fcnseg.beam.job_state import WARNINGS_FILE
+from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
@@ -67,5 +69,5 @@ def _judge(rejects: list[Reject], folder: str, *, cases: int, max_reject_fractio
     logger.warning(told)
 
 
-def _counts(by_code: dict[str, int]) -> str:
+def _counts(by_code: Mapping[Code, int]) -> str:
     return ", ".join(f"{code} {count}" for code, count in by_code.items())

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fcnseg import models
+from fcnseg import losses
 from fcnseg.config import PRESETS, ModelConfig
 from fcnseg.errors import ModelError
 from fcnseg.losses import DeeplySupervised, OrganDice
@@ -92,7 +92,7 @@ def make_labels(shape: tuple[int, ...]) -> np.ndarray:
 
 def loss(name: str, **settings: Any) -> Subject:
     """The row of a loss, with settings that are not its defaults."""
-    made = getattr(models, name)
+    made = getattr(losses, name)
     return Subject("loss", lambda _: made(ignore_label=IGNORED, **settings))
 
 
@@ -198,8 +198,8 @@ NOT_APPLICABLE = {
     ("preset demo", REPLICAS): "its batch norm is each replica's own; it is for one device",
 }
 
-# What fcnseg.models exports besides.
-FUNCTIONS = {"build_fcn", "build_loss", "level_weights", "full_resolution"}
+# What fcnseg.losses exports besides.
+FUNCTIONS = {"build_loss", "level_weights"}
 
 
 def applies(name: str, guarantee: str) -> bool:

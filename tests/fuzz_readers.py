@@ -29,7 +29,8 @@ import numpy as np
 from fuzz_files import AFFINE, FORMATS, SHAPE, Mutated, mutate
 from fuzz_referees import held_by
 
-from fcnseg.conversion.rejects import CODES, CaseError, opened
+from fcnseg.codes import CODES
+from fcnseg.conversion.rejects import CaseError, opened
 from fcnseg.volumes import AIR_HU, Geometry, Volume, read_ct, read_geometry, write_volume
 
 PATIENCE = 60.0  # seconds for one file

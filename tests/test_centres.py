@@ -12,7 +12,7 @@ from scipy import stats
 from small_records import make_record, write_dataset
 
 from fcnseg.config import PRESETS, override
-from fcnseg.records import encode_record
+from fcnseg.records import Dataset, encode_record
 from fcnseg.records.decoding import decode_record
 from fcnseg.sampling import make_training_dataset
 from fcnseg.sampling.augmentation import Augmentation
@@ -206,7 +206,9 @@ def test_each_patch_for_an_organ_shows_it(tmp_path, preset, run_on):
     )
     augmentation = dataclasses.replace(config.augmentation, run_on=run_on)
     changes = Augmentation(augmentation, settings.size, settings.size, (2.0, 2.0, 2.0))
-    batches = make_training_dataset(folder, settings, seed=0, augmentation=augmentation)
+    batches = make_training_dataset(
+        Dataset.open(folder), settings, seed=0, augmentation=augmentation
+    )
     for image, label in itertools.islice(batches, 10):
         if isinstance(image, tuple):
             _, label = changes.apply(image[0], label, image[1])

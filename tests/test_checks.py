@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +15,19 @@ from dicom_series import write as write_series
 from malformed import CT
 from small_cases import AFFINE, SPACING_MM
 
+from fcnseg.codes import (
+    ACCEPTABLE,
+    CODES,
+    COMMANDS,
+    WARNINGS,
+    RejectCode,
+    WarningCode,
+    commands_of,
+)
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
 from fcnseg.conversion.preprocessing import Preprocessing
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, COMMANDS, WARNINGS, commands_of
 from fcnseg.volumes import AIR_HU, Geometry, LabelMap, Volume, read_ct, write_volume
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +194,12 @@ def test_real_scans_pass(real_data, name):
 
 
 # -- the page
+
+
+def test_the_types_list_each_code():
+    assert get_args(RejectCode) == tuple(CODES)
+    assert get_args(WarningCode) == tuple(WARNINGS)
+    assert not CODES.keys() & WARNINGS.keys()
 
 
 def test_the_page_tells_of_each_code_what_the_tables_tell():

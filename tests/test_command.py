@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from small_cases import write_cases
 
+from fcnseg.cli import main
 from fcnseg.cli.command import INTERRUPTED_STATUS, USER_ERROR_STATUS, parse, run_command
 from fcnseg.errors import InputError
 from fcnseg.testing.phantom import LABEL_MAP
@@ -92,6 +93,55 @@ def test_a_path_that_is_not_here_is_refused_in_one_line(tmp_path, monkeypatch, c
     assert line.endswith(f"a path on this machine, without a scheme, got {PATHS[path]}\n")
     assert line.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+# -- The console script
+
+COMMANDS = {name: entry[0] for group in main.COMMANDS.values() for name, entry in group.items()}
+
+
+def test_each_module_of_commands_is_listed():
+    modules = {path.stem for path in Path(main.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "command", "main"} == set(COMMANDS)
+
+
+def test_the_list_of_commands_tells_what_each_does(capsys):
+    main.main(["--help"])
+    said = capsys.readouterr().out
+    main.main([])
+    assert capsys.readouterr().out == said
+    for name in COMMANDS:
+        assert f"  {name} " in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_names_it(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main.main([name, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: fcnseg {name} ")
+    summary = command_of(f"fcnseg.cli.{name}.{COMMANDS[name]}").__doc__.splitlines()[0]
+    assert summary.split()[0] in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "error: unknown command 'trian'; did you mean train?\n"),
+        (["x", "--help"], f"error: unknown command 'x'; known: {', '.join(COMMANDS)}\n"),
+    ],
+)
+def test_an_unknown_command_is_refused_with_the_known_ones(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main.main(argv)
+    assert caught.value.code == USER_ERROR_STATUS
+    assert capsys.readouterr().err == message
+
+
+def test_a_command_needs_its_configuration():
+    with pytest.raises(TypeError, match="config"):
+        command_of("fcnseg.cli.train.TrainCommand")(data=NOWHERE, run_dir=NOWHERE)
 
 
 # -- Outputs

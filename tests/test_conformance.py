@@ -23,8 +23,9 @@ from conformance import (
 )
 from conformance_replicas import results_of
 
-from fcnseg import models
+from fcnseg import losses
 from fcnseg.config import PRESETS
+from fcnseg.networks import layers
 from fcnseg.networks.keras_compat import tensorflow_variables, write_archive
 
 
@@ -82,7 +83,7 @@ def model_with(subject, thing):
         return keras.Model(hu, thing(hu))
     logits = keras.Input((*subject.size, len(CLASSES)))
     model = keras.Model(logits, keras.layers.Dense(len(CLASSES))(logits))
-    of_model = {"loss": models.CrossEntropyLoss(ignore_label=IGNORED), "metrics": []}
+    of_model = {"loss": losses.CrossEntropyLoss(ignore_label=IGNORED), "metrics": []}
     given = {"loss": thing} if subject.kind == "loss" else {"metrics": [thing]}
     model.compile(optimizer="sgd", jit_compile=False, **{**of_model, **given})
     return model
@@ -188,14 +189,14 @@ def test_one_replica_equals_two(name, on_two_replicas):
 
 
 def test_table_is_complete():
-    """Each thing that fcnseg.models exports or tells Keras of has a row, and so has each preset."""
+    """Each loss and layer that is exported or registered has a row, and so has each preset."""
     rows = {name for name in SUBJECTS if not name.startswith("preset ")}
     registered = {
         name.removeprefix("fcnseg>")
         for name, thing in keras.saving.get_custom_objects().items()
-        if thing.__module__.startswith("fcnseg.models.")
+        if thing.__module__.startswith(("fcnseg.losses.", "fcnseg.networks."))
     }
-    assert set(models.__all__) - FUNCTIONS <= rows
+    assert {*losses.__all__, *layers.__all__} - FUNCTIONS <= rows
     assert registered == rows
     presets = [name.split()[1:] for name in SUBJECTS.keys() - rows]
     assert sorted(itertools.chain(*presets)) == sorted(PRESETS)

@@ -6,7 +6,7 @@ import pytest
 from small_records import make_record, write_dataset
 
 from fcnseg.errors import DatasetError
-from fcnseg.records import INFO_FILE, TFRecordWriter, read_cases, read_dataset_info
+from fcnseg.records import INFO_FILE, Dataset, TFRecordWriter, read_cases, read_dataset_info
 from fcnseg.records.damage import check_files, find_damage
 from pipelines.inspect import verify
 
@@ -253,5 +253,8 @@ def test_error_of_another_cause_stays_as_it_is(records):
 
     from fcnseg.sampling.broken import naming_broken_files
 
-    with pytest.raises(tf.errors.DataLossError, match="other"), naming_broken_files(records):
+    with (
+        pytest.raises(tf.errors.DataLossError, match="other"),
+        naming_broken_files(Dataset.open(records)),
+    ):
         raise tf.errors.DataLossError(None, None, "other")

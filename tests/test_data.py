@@ -14,7 +14,7 @@ from small_records import make_record, write_dataset, write_small_dataset
 
 from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.errors import DatasetError
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, encode_record, read_tfrecord
+from fcnseg.records import COMPLETED_FILE, INFO_FILE, Dataset, encode_record, read_tfrecord
 from fcnseg.records.decoding import decode_record
 from fcnseg.sampling import make_training_dataset, make_volume_dataset
 from fcnseg.sampling.augmentation import Augmentation
@@ -32,7 +32,7 @@ def dataset(tmp_path_factory):
 
 
 def batches(directory, count=6, config=CONFIG, **kwargs):
-    dataset = make_training_dataset(directory, config, **{"seed": 0, **kwargs})
+    dataset = make_training_dataset(Dataset.open(directory), config, **{"seed": 0, **kwargs})
     return [tf.nest.map_structure(np.array, batch) for batch in itertools.islice(dataset, count)]
 
 
@@ -152,7 +152,7 @@ def test_translation_stays_within_the_volume():
 def test_batches_tell_their_cases_on_request(dataset):
     volumes = {
         record["case_id"].numpy(): set(record["image"].numpy().ravel())
-        for record in make_volume_dataset(dataset, "train")
+        for record in make_volume_dataset(Dataset.open(dataset), "train")
     }
     for hu, _, case_ids in batches(dataset, 5, with_case_ids=True):
         for patch, case_id in zip(hu, case_ids, strict=True):
@@ -228,10 +228,10 @@ def test_training_dataset_crops_labels(dataset):
 def test_every_case_is_read(dataset):
     """Each case is made of its own noise: a patch tells its case by its HU."""
     volumes = {}
-    for record in make_volume_dataset(dataset, "train"):
+    for record in make_volume_dataset(Dataset.open(dataset), "train"):
         volumes[record["case_id"].numpy().decode()] = set(record["image"].numpy().ravel())
     seen = set()
-    dataset_of_patches = make_training_dataset(dataset, CONFIG, seed=0)
+    dataset_of_patches = make_training_dataset(Dataset.open(dataset), CONFIG, seed=0)
     for hu, _ in itertools.islice(dataset_of_patches.unbatch(), 30):
         values = set(hu.numpy().astype(int).ravel()) - {AIR_HU}
         seen |= {case for case, hus in volumes.items() if values <= hus}
@@ -239,7 +239,7 @@ def test_every_case_is_read(dataset):
 
 
 def test_volumes_come_whole_and_in_order(dataset):
-    records = list(make_volume_dataset(dataset, "train"))
+    records = list(make_volume_dataset(Dataset.open(dataset), "train"))
     assert [record["case_id"].numpy() for record in records] == [b"case_0", b"case_1", b"case_2"]
     for seed, record in enumerate(records):
         np.testing.assert_array_equal(record["image"], make_record("", seed=seed).image)
@@ -254,7 +254,9 @@ def test_cases_of_several_records_are_read_as_if_they_were_one(dataset, tmp_path
         np.testing.assert_array_equal(whole[0], joined[0])
         np.testing.assert_array_equal(whole[1], joined[1])
     for whole, joined in zip(
-        make_volume_dataset(dataset, "train"), make_volume_dataset(divided, "train"), strict=True
+        make_volume_dataset(Dataset.open(dataset), "train"),
+        make_volume_dataset(Dataset.open(divided), "train"),
+        strict=True,
     ):
         for name, value in whole.items():
             np.testing.assert_array_equal(value, joined[name])
@@ -264,10 +266,10 @@ def test_cases_without_labels_are_read_but_not_trained_on(tmp_path):
     folder = write_small_dataset(tmp_path / "records")
     info = (folder / INFO_FILE).read_text()
     (folder / INFO_FILE).write_text(info.replace('"labelled": true', '"labelled": false'))
-    (record,) = make_volume_dataset(folder, "validation")
+    (record,) = make_volume_dataset(Dataset.open(folder), "validation")
     assert "label" not in record
     with pytest.raises(DatasetError, match="training needs labels, and the cases of .*have none"):
-        make_training_dataset(folder, CONFIG, seed=0)
+        make_training_dataset(Dataset.open(folder), CONFIG, seed=0)
 
 
 @pytest.mark.parametrize("make", [make_training_dataset, make_volume_dataset])

@@ -35,9 +35,9 @@ def peak():
 
 small, large, settings = json.loads(sys.argv[1])
 idle = PatchConfig(size=(8, 8, 8), batch_size=1, per_read=1, shuffle_buffer=1)
-next(iter(make_training_dataset(small, idle, seed=0)))
+next(iter(make_training_dataset(Dataset.open(small), idle, seed=0)))
 before = peak()
-batches = iter(make_training_dataset(large, PatchConfig(**settings), seed=0))
+batches = iter(make_training_dataset(Dataset.open(large), PatchConfig(**settings), seed=0))
 for _ in range(120):  # nearly four blocks
     next(batches)
 print(peak() - before)

@@ -35,7 +35,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS, CaseError, opened
+from fcnseg.codes import ACCEPTABLE, CODES, WARNINGS
+from fcnseg.conversion.rejects import CaseError, opened
 from fcnseg.errors import GeometryError, InputError, LabelError
 from fcnseg.evaluation import pair_files, read_case
 from fcnseg.volumes import (

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from fcnseg.cli.main import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)[^)]*\)")
-COMMAND = re.compile(r"python -m ([\w.]+)((?:[^`\n]|\\\n)*)")
+COMMAND = re.compile(r"python -m (fcnseg [a-z]+|[\w.]+)((?:[^`\n]|\\\n)*)")
 
 
 def page_id(page: Path) -> str:
@@ -23,10 +25,12 @@ def page_id(page: Path) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(module, arguments) of each `python -m` command in the pages, continued lines joined."""
+    """(command, arguments) of each `python -m` command in the pages, continued lines joined."""
     found = [match for page in PAGES for match in COMMAND.findall(page.read_text())]
     assert found
-    return sorted({(module, " ".join(rest.replace("\\\n", " ").split())) for module, rest in found})
+    return sorted(
+        {(command, " ".join(rest.replace("\\\n", " ").split())) for command, rest in found}
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -42,25 +46,35 @@ def test_python_in_the_pages_runs(page):
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("module", sorted({module for module, _ in commands()}))
-def test_commands_exist(module):
+@pytest.mark.parametrize("command", sorted({command for command, _ in commands()}))
+def test_commands_exist(command):
+    module, *names = command.split()
     assert importlib.util.find_spec(module) is not None
+    assert set(names) <= {name for group in COMMANDS.values() for name in group}
 
 
 @cache
-def help_of(module: str) -> str:
+def help_of(command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", *command.split(), "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "arguments"), commands())
-def test_flags_in_the_pages_are_flags_of_the_commands(module, arguments):
+@pytest.mark.parametrize(("command", "arguments"), commands())
+def test_flags_in_the_pages_are_flags_of_the_commands(command, arguments):
     for flag in re.findall(r"--[\w.]+", arguments):
-        assert re.search(rf"{re.escape(flag)}\b", help_of(module)), f"{module} has no {flag}"
+        assert re.search(rf"{re.escape(flag)}\b", help_of(command)), f"{command} has no {flag}"
+
+
+def test_files_that_the_architecture_names_are_there():
+    named = re.findall(
+        r"`((?:fcnseg|serving)/[\w/.]+)`", (ROOT / "docs/architecture.md").read_text()
+    )
+    assert len(named) > 40
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_decisions_are_listed():

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
+from fcnseg.codes import ACCEPTABLE
 from fcnseg.conversion.checks import CheckOptions
-from fcnseg.conversion.rejects import ACCEPTABLE, CaseError
+from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import InputError
 from fcnseg.evaluation import (
     METRICS,
@@ -17,14 +18,14 @@ from fcnseg.evaluation import (
     Evaluation,
     OrganScores,
     draw_case,
-    organ_colour,
     pair_files,
     read_case,
     score_organs,
     write_picture,
 )
 from fcnseg.evaluation.class_names import workbench_table
-from fcnseg.evaluation.pictures import worst_place
+from fcnseg.figures.overlay import worst_place
+from fcnseg.figures.palette import organ_colour
 from fcnseg.figures.slices import VIEWS, middle_of
 from fcnseg.volumes import (
     LabelMap,
@@ -457,7 +458,7 @@ def test_the_patients_right_is_on_the_left_of_the_picture(image):
     assert abs(liver.max() / width - 16 / 40) < 0.03
     assert abs(spleen.max() / width - 34 / 40) < 0.03
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["truth", "mask", "liver 1.00", "spleen 1.00", "pancreas"]
+    assert texts == ["reference", "mask", "liver 1.00", "spleen 1.00", "pancreas"]
 
 
 def test_orientation_of_the_file_does_not_show():

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_records import CLASSES, make_record
 
+from fcnseg.codes import Finding
 from fcnseg.conversion.statistics import HuCounts, case_facts, fingerprint_of
-from fcnseg.records.fingerprint import Oddity
 
 
 def add(counts):
@@ -76,7 +76,7 @@ def test_spacing_and_size_of_a_file_are_told_in_canonical_orientation():
     record = dataclasses.replace(
         make_record("a", seed=0), source_shape=(40, 50, 60), source_affine=SIDEWAYS
     )
-    facts = case_facts(record, "test", [Oddity("thick_slices", "why")])
+    facts = case_facts(record, "test", [Finding("thick_slices", "why")])
     assert facts.orientation == "IAL"
     assert facts.source_spacing_mm == (2.0, 0.5, 3.0)
     assert facts.source_shape == (60, 50, 40)  # k is the first axis of (z, y, x) and runs along x

@@ -15,7 +15,7 @@ from fcnseg.cli.command import run_command
 from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, write_config
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import read_dataset_info
+from fcnseg.records import Dataset, read_dataset_info
 from fcnseg.records.listing import ListedCase, list_cases
 from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.sampling.shards import shards_of
@@ -48,14 +48,19 @@ def records(tmp_path_factory):
 
 
 def validating(records, fold):
-    volumes = make_volume_dataset(records, "validation", fold=fold)
+    volumes = make_volume_dataset(Dataset.open(records), "validation", fold=fold)
     return [record["case_id"].numpy().decode() for record in volumes]
 
 
 def training(records, fold, *, steps=20, start=0):
     """The case ids of the batches of some steps."""
     batches = make_training_dataset(
-        records, CONFIG.patches, seed=0, fold=fold, with_case_ids=True, start_step=start
+        Dataset.open(records),
+        CONFIG.patches,
+        seed=0,
+        fold=fold,
+        with_case_ids=True,
+        start_step=start,
     )
     return [[case.decode() for case in ids.numpy()] for *_, ids in batches.take(steps)]
 
@@ -75,7 +80,7 @@ def test_each_case_validates_once_and_trains_in_the_other_folds(tmp_path, count,
         assert set(itertools.chain(*training(records, fold))) == every - set(validates)
         seen += validates
     assert sorted(seen) == sorted(every)
-    tested = make_volume_dataset(records, "test", fold=Fold(0, count))
+    tested = make_volume_dataset(Dataset.open(records), "test", fold=Fold(0, count))
     assert [record["case_id"].numpy().decode() for record in tested] == [TESTED]
 
 
@@ -133,7 +138,7 @@ def test_fold_without_organs_is_named(tmp_path):
     messages = set()
     for number in range(2):
         with pytest.raises(DatasetError, match="of fold . of 2 of .* no voxel of any organ") as e:
-            check_dataset(records, fold=Fold(number, 2))
+            check_dataset(Dataset.open(records), fold=Fold(number, 2))
         messages.add(re.search(r"cases for (\w+)", str(e.value)).group(1))
     assert messages == {"train", "validation"}
 

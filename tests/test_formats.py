@@ -14,7 +14,8 @@ from bad_files import BAD_FILES, SHAPE, voxels, write_itk
 from dicom_series import make_slices
 from dicom_series import write as write_series
 
-from fcnseg.conversion.rejects import CODES, CaseError, opened
+from fcnseg.codes import CODES
+from fcnseg.conversion.rejects import CaseError, opened
 from fcnseg.errors import InputError, LabelError, MissingExtraError
 from fcnseg.volumes import (
     Volume,

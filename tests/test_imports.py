@@ -1,8 +1,9 @@
-"""Which part may import which: the arrows of the design point one way."""
+"""Which room may import which: the arrows of the design point one way."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,106 +12,134 @@ import pytest
 from small_cases import write_cases
 
 ROOT = Path(__file__).parent.parent
-TENSORFLOW = {"tensorflow", "keras"}
-JOBS = {"pipelines", "tuning", "serving"}
 
-# Folder or module -> what it must never import at any depth of its own code.
-FORBIDDEN = {
-    "fcnseg/volumes": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/conversion": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/storage": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/evaluation": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/client/client.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/cli/evaluate.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/testing/phantom": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/records/encoding.py": TENSORFLOW,
-    "fcnseg/networks/__init__.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/networks/topology.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/networks/cost.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/planning": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/cli/plan.py": TENSORFLOW | {"apache_beam", "keras_tuner"},
-    "fcnseg/config/sections.py": TENSORFLOW,
-    "fcnseg/config/presets.py": TENSORFLOW,
-    "fcnseg": JOBS | {"keras_tuner"},
-    "fcnseg/sampling": {"apache_beam"},
-    "fcnseg/networks": {"apache_beam"},
-    "fcnseg/records": {"apache_beam", "keras_tuner"},
-    "fcnseg/training": {"apache_beam"},
-    "fcnseg/inference": {"apache_beam"},
-    "pipelines": JOBS - {"pipelines"} | TENSORFLOW | {"keras_tuner"},
-    "tuning": JOBS - {"tuning"} | {"apache_beam"},
-    "serving": JOBS - {"serving"} | {"apache_beam", "keras_tuner"},
+# Each room of fcnseg, and the rooms that it imports; each stands below those that it imports.
+# `errors` and `codes` are the ground floor, which all rooms import.
+ROOMS = {
+    "storage": set(),
+    "volumes": {"storage"},
+    "records": {"storage"},
+    "conversion": {"records", "storage", "volumes"},
+    "beam": {"conversion", "records", "storage"},
+    "config": {"storage"},
+    "figures": {"volumes"},
+    "losses": {"config"},
+    "networks": {"config", "losses", "volumes"},
+    "sampling": {"config", "records", "volumes"},
+    "planning": {"config", "networks", "records", "volumes"},
+    "runs": {"config", "storage"},
+    "evaluation": {"conversion", "figures", "storage", "volumes"},
+    "inference": {
+        *("conversion", "evaluation", "figures", "losses", "networks", "runs", "storage"),
+        "volumes",
+    },
+    "training": {
+        *("config", "evaluation", "figures", "inference", "losses", "networks", "records", "runs"),
+        *("sampling", "storage", "volumes"),
+    },
+    "client": {"conversion", "runs", "volumes"},
+    "saved_model": {"inference", "networks", "storage"},
+    "testing": {"storage", "volumes"},
+    "cli": {
+        *("config", "conversion", "evaluation", "figures", "inference", "networks", "planning"),
+        *("records", "runs", "sampling", "storage", "testing", "training", "volumes"),
+    },
 }
+GROUND = {"errors", "codes"}
 
-
-def sources(place: str) -> list[Path]:
-    path = ROOT / place
-    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-    assert files, f"nothing at {place}: the table is out of date"
-    return files
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level names that a file imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            names.add((node.module or "").split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize("place", FORBIDDEN)
-def test_arrows_point_one_way(place):
-    wrong = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in sources(place)
-        for name in imported(path) & FORBIDDEN[place]
-    }
-    assert not wrong
-
-
-def test_storage_knows_errors_alone():
-    for path in sources("fcnseg/storage"):
-        tree = ast.parse(path.read_text())
-        ours = {
-            node.module
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fcnseg")
-        }
-        own = {module for module in ours if module.startswith("fcnseg.storage")}
-        assert ours - own <= {"fcnseg.errors"}, path
-
-
+JOBS = {"pipelines", "tuning", "serving"}
+WITH_TENSORFLOW = {
+    *("fcnseg/losses", "fcnseg/networks", "fcnseg/sampling", "fcnseg/records/decoding.py"),
+    *("fcnseg/inference", "fcnseg/training", "fcnseg/saved_model", "fcnseg/cli/bench.py"),
+    *("tuning", "serving"),
+}
+# Each package, and the folders whose files alone may import it, at any depth of their code.
+ONLY_IN = {
+    "apache_beam": {"fcnseg/beam", "pipelines"},
+    "keras_tuner": {"tuning"},
+    "tensorflow": WITH_TENSORFLOW,
+    "keras": WITH_TENSORFLOW,
+    "pipelines": {"pipelines"},
+    "tuning": {"tuning"},
+    "serving": {"serving"},
+}
+# What a Beam worker or a client imports loads neither TensorFlow nor Beam nor matplotlib.
 LIGHT = [
-    "fcnseg",
-    "fcnseg.networks",
-    "fcnseg.volumes",
-    "fcnseg.conversion",
-    "fcnseg.conversion.gate",
-    "fcnseg.conversion.labels",
-    "fcnseg.conversion.case_lists",
-    "fcnseg.conversion.preprocessing",
-    "fcnseg.storage.whole_file",
-    "fcnseg.records",
-    "fcnseg.evaluation",
-    "fcnseg.client",
-    "fcnseg.cli.compare",
-    "fcnseg.cli.evaluate",
-    "serving.client",
-    "fcnseg.testing.phantom",
-    "fcnseg.config",
-    "fcnseg.cli.summary",
-    "fcnseg.cli.plan",
-    "fcnseg.planning",
-    "fcnseg.config",
+    *("fcnseg", "fcnseg.client", "fcnseg.codes", "fcnseg.config", "fcnseg.conversion"),
+    *(
+        "fcnseg.conversion.gate",
+        "fcnseg.conversion.labels",
+        "fcnseg.conversion.case_lists",
+        "fcnseg.conversion.preprocessing",
+    ),
+    *("fcnseg.evaluation", "fcnseg.figures", "fcnseg.networks", "fcnseg.planning"),
+    *("fcnseg.records", "fcnseg.runs.run_folder", "fcnseg.testing.phantom", "fcnseg.volumes"),
+    *("fcnseg.cli.compare", "fcnseg.cli.evaluate", "fcnseg.cli.main", "fcnseg.cli.phantom"),
+    *("fcnseg.cli.plan", "fcnseg.cli.summary", "serving.client"),
 ]
 
 
+def sources(place: str) -> list[Path]:
+    return sorted((ROOT / place).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it, as far as they may be modules."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(room: str) -> set[str]:
+    """The other rooms that the files of a room import."""
+    names = {name for path in sources(f"fcnseg/{room}") for name in imported(path)}
+    parts = [name.split(".") for name in names if name.startswith("fcnseg.")]
+    return {part[1] for part in parts if part[1] in ROOMS} - {room}
+
+
+def test_each_folder_is_a_room_of_the_table():
+    assert {path.parent.name for path in (ROOT / "fcnseg").glob("*/__init__.py")} == set(ROOMS)
+
+
+def test_the_ground_floor_holds_nothing_else():
+    modules = {path.stem for path in (ROOT / "fcnseg").glob("*.py")}
+    assert modules == GROUND | {"__init__", "__main__"}
+    for name in GROUND:
+        assert {
+            name.split(".")[1]
+            for name in imported(ROOT / f"fcnseg/{name}.py")
+            if name.startswith("fcnseg.")
+        } <= GROUND
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_the_rooms_of_its_row(room):
+    assert rooms_imported(room) == ROOMS[room]
+
+
+def test_no_arrows_make_a_circle():
+    list(graphlib.TopologicalSorter(ROOMS).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_where_it_belongs(package):
+    files = [path for place in ("fcnseg", *JOBS) for path in sources(place)]
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in files
+        if any(name.split(".")[0] == package for name in imported(path))
+    }
+    assert importing, f"nothing imports {package}: the table is out of date"
+    allowed = tuple(ONLY_IN[package])
+    assert not {name for name in importing if not name.startswith(allowed)}
+
+
 def test_light_modules_leave_tensorflow_and_beam_out():
-    """What a Beam worker or a client imports loads neither, directly or not."""
     script = f"""
 import importlib, sys
 for name in {LIGHT}:
@@ -123,6 +152,19 @@ assert not loaded, loaded
 
 def test_prediction_leaves_beam_out():
     script = "import sys, fcnseg.cli.predict; sys.exit('apache_beam' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_each_name_of_the_package_is_imported_when_used():
+    script = """
+import sys, fcnseg
+assert {name.split(".")[0] for name in sys.modules} & {"numpy", "tensorflow", "pydantic"} == set()
+for name in fcnseg.__all__:
+    assert getattr(fcnseg, name) is not None
+    assert name in dir(fcnseg)
+assert set(fcnseg.__all__) == {"__version__", *fcnseg._MODULE_OF}
+assert not hasattr(fcnseg, "nothing")
+"""
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 

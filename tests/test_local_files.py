@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import SPLITS, read_dataset_info
+from fcnseg.records import SPLITS, Dataset, read_dataset_info
 from fcnseg.records.damage import check_files, find_damage
-from fcnseg.records.local_files import LocalFiles, cache_folder, local_dataset
+from fcnseg.records.local_files import LocalFiles, cache_folder
 
 URL = "memory://hospital/records"
 
@@ -24,6 +24,15 @@ def remote(dataset, objects, tmp_path, monkeypatch):
     monkeypatch.setenv("FCNSEG_CACHE", str(tmp_path / "cache"))
     objects.update({f"{URL}/{path.name}": path.read_bytes() for path in dataset.iterdir()})
     return objects
+
+
+def local_dataset(url: str | Path) -> Path:
+    """The folder of all files of a dataset on this machine."""
+    dataset = Dataset.open(url)
+    paths = dataset.paths(SPLITS)
+    assert {Path(path).parent for path in paths} == {dataset.local.folder}
+    assert all(Path(path).is_file() for path in paths)
+    return dataset.local.folder
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -50,7 +59,7 @@ def test_manifest_is_read_where_it_lies(dataset, remote):
 def test_dataset_is_copied_once(dataset, remote, caplog):
     caplog.set_level("INFO")
     folder = local_dataset(URL)
-    assert content(folder) == content(dataset)
+    assert content(folder) == {path.name: path.read_bytes() for path in dataset.glob("*.tfrecord")}
     assert "copying " in caplog.text
     caplog.clear()
     for name in list(remote):
@@ -89,7 +98,6 @@ def test_broken_file_is_named_and_not_kept(remote, change, reason):
     with pytest.raises(DatasetError, match=f"^{name} is broken: {reason}"):
         local_dataset(URL)
     (folder,) = (cache_folder() / "records").iterdir()
-    assert not (folder / "COMPLETED").exists()
     assert name.rpartition("/")[2] not in content(folder)
     assert not list(folder.glob(".tmp-*"))
     (damage,) = find_damage(URL, read_dataset_info(URL))
@@ -107,12 +115,13 @@ def test_missing_file_is_named(remote):
 def test_files_are_copied_when_they_are_asked_for(remote):
     local = LocalFiles.of(URL)
     shard = local.info.splits["validation"].shards[0]
-    assert local.shard(shard).read_bytes() == remote[f"{URL}/{shard.name}"]
+    assert local.path(shard).read_bytes() == remote[f"{URL}/{shard.name}"]
     assert [path.name for path in local.folder.iterdir()] == [shard.name]
 
 
 def test_what_a_killed_copy_left_is_deleted_after_a_day(remote):
     folder = LocalFiles.of(URL).folder
+    folder.mkdir(parents=True)
     for name, age_s in ((".tmp-old", 90000), (".tmp-at-work", 0)):
         (folder / name).mkdir()
         os.utime(folder / name, (time.time() - age_s,) * 2)
@@ -134,6 +143,14 @@ def test_cache_is_in_the_users_by_default(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert cache_folder() == Path("/home/somebody/.cache/fcnseg")
+
+
+def test_copy_that_broke_here_is_found(remote):
+    folder = local_dataset(URL)
+    shard = sorted(folder.glob("*.tfrecord"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    (damage,) = Dataset.open(URL).find_damage()
+    assert damage.path == str(shard)
 
 
 def test_facts_of_a_dataset_are_frozen(remote):

@@ -15,9 +15,10 @@ import yaml
 from malformed import MALFORMED, ODD, UNLUCKY, UNREADABLE, Files, Malformed, make_files, no_spoil
 from small_cases import LABEL_MAP
 
+from fcnseg.codes import ACCEPTABLE, CODES, WARNINGS, commands_of
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
-from fcnseg.conversion.rejects import ACCEPTABLE, CODES, WARNINGS, CaseError, commands_of
+from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import DatasetError
 from fcnseg.evaluation.cases import CaseFiles, read_case
 from fcnseg.records import read_dataset_info

@@ -15,6 +15,7 @@ from small_runs import ALL_STATE
 from fcnseg.config import TrainingConfig, config_from_mapping, override
 from fcnseg.errors import ConfigError
 from fcnseg.inference import load_run
+from fcnseg.records import Dataset
 from fcnseg.sampling import make_training_dataset
 from fcnseg.training import LossError, read_run, train
 from fcnseg.training.ema import WeightAverage
@@ -139,7 +140,9 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path, s
         train(config, dataset, tmp_path / "run")
     *_, number = str(e.value).split(",")[0].split()
     assert number == "2"  # of three in a call: the first has moved the weights
-    patches = make_training_dataset(dataset, ALL_STATE.patches, seed=0, with_case_ids=True)
+    patches = make_training_dataset(
+        Dataset.open(dataset), ALL_STATE.patches, seed=0, with_case_ids=True
+    )
     batch = list(patches.take(int(number)))[-1]
     told = str(e.value).partition("patches of ")[2]
     assert told == ", ".join(case_id.decode() for case_id in batch[-1].numpy())

@@ -12,9 +12,10 @@ from small_runs import make_config
 
 from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
 from fcnseg.errors import DatasetError
+from fcnseg.records import Dataset
 from fcnseg.sampling import Fold
 from fcnseg.training import read_run, train
-from fcnseg.training.dataset import check_dataset, check_each_organ
+from fcnseg.training.dataset import check_each_organ
 from fcnseg.training.organs import LostOrgans, TrainingOrgan, check_organs
 
 ORGANS = (TrainingOrgan("liver", 9, 80_000), TrainingOrgan("gallbladder", 9, 1_200))
@@ -104,22 +105,22 @@ def livers_alone(folder):
 def test_organ_without_a_voxel_in_training_is_refused(tmp_path):
     data = livers_alone(tmp_path / "data")
     with pytest.raises(DatasetError, match=r"the training cases of .* have no voxel of spleen"):
-        check_each_organ(data, check_dataset(data))
-    check_each_organ(data, check_dataset(data), ignore_label=2)  # counts nowhere
+        check_each_organ(Dataset.open(data))
+    check_each_organ(Dataset.open(data), ignore_label=2)  # counts nowhere
 
 
 def test_fold_without_a_voxel_of_an_organ_is_refused(dataset_with_one_spleen):
     data, patient = dataset_with_one_spleen
-    refused, info = 0, check_dataset(data)
+    refused = 0
     for number in range(2):
         fold = Fold(number, 2)
         validating = fold.validating([f"case_{seed}" for seed in range(4)], seed=0)
         if patient in validating:
             refused += 1
             with pytest.raises(DatasetError, match=rf"fold {number} of 2 of .* voxel of spleen"):
-                check_each_organ(data, info, fold=fold)
+                check_each_organ(Dataset.open(data), fold=fold)
         else:
-            check_each_organ(data, info, fold=fold)
+            check_each_organ(Dataset.open(data), fold=fold)
     assert refused == 1
 
 

@@ -40,11 +40,14 @@ def test_wheel_holds_the_library_alone(built):
     top = {name.split("/")[0] for name in names}
     assert top == {"fcnseg", next(name for name in top if name.endswith(".dist-info"))}
     assert {"fcnseg/py.typed", "fcnseg/volumes/formats/nifti.py"} <= set(names)
+    templates = (ROOT / "fcnseg/figures/templates").iterdir()
+    assert {str(path.relative_to(ROOT)) for path in templates} <= set(names)
 
 
 def test_sdist_carries_the_jobs(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    pages = {"fcnseg/figures/templates/page.html", "examples/demo.html"}
     jobs = {"pipelines/convert_ct.py", "tuning/search.py", "serving/server.py", "serving/export.py"}
-    assert jobs | {"setup.py", "setup.cfg", "LICENSE", "tests/test_packaging.py"} <= names
+    assert jobs | pages | {"setup.py", "setup.cfg", "LICENSE", "tests/test_packaging.py"} <= names

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcnseg.conversion.rejects import ACCEPTABLE
+from fcnseg.codes import ACCEPTABLE
 from fcnseg.errors import DatasetError
 from fcnseg.records import Record, read_cases, read_dataset_info
 from pipelines.convert_ct import ConvertCt

@@ -21,7 +21,7 @@ from fcnseg.config import ModelConfig, override, read_config, write_config
 from fcnseg.errors import ConfigError, DatasetError, InputError, ModelError
 from fcnseg.evaluation import score_organs
 from fcnseg.inference import load_run, make_segmenter
-from fcnseg.records import COMPLETED_FILE
+from fcnseg.records import COMPLETED_FILE, Dataset
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.sampling import make_volume_dataset
 from fcnseg.training import read_run, train
@@ -85,7 +85,7 @@ def test_history_has_validation_where_there_was_one(finished):
 def test_kept_network_scores_what_was_written(finished, dataset):
     model, info = load_run(finished.run_dir)
     segmenter = make_segmenter(model, info)
-    (record,) = make_volume_dataset(dataset, "validation")
+    (record,) = make_volume_dataset(Dataset.open(dataset), "validation")
     mask = segmenter.segment_model_grid(record["image"]).numpy()
     scores = score_organs(record["label"].numpy(), mask, num_classes=3)
     assert np.mean([organ.dice for organ in scores]) == pytest.approx(finished.best_dice)
@@ -205,7 +205,7 @@ def test_losses_at_coarser_levels_stay_out_of_the_network_that_is_kept(dataset, 
     result = train(config, dataset, tmp_path / "run")
     network, info = load_run(tmp_path / "run")
     assert network.output_shape[-1] == info.num_classes
-    validation = list(make_volume_dataset(dataset, "validation"))
+    validation = list(make_volume_dataset(Dataset.open(dataset), "validation"))
     segmenter = make_segmenter(network, info)
     masks = [segmenter.segment_model_grid(record["image"]).numpy() for record in validation]
     assert [mask.shape for mask in masks] == [tuple(r["image"].shape) for r in validation]

@@ -23,7 +23,7 @@ from rich.table import Table
 from fcnseg.cli.command import ConfigFlags, Location, run_command
 from fcnseg.config import Config, override, write_config
 from fcnseg.errors import FcnsegError, InputError, one_line
-from fcnseg.records.local_files import local_dataset
+from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import make_folder, write_whole
 from fcnseg.training import TrainingStoppedError, check_dataset, check_each_organ, train
 from tuning.space import SearchSpace
@@ -170,9 +170,9 @@ class SearchCommand:
             raise InputError(f"max_trials must be at least 1, got {self.max_trials}")
         space = SearchSpace.read(self.space)
         space.check(self.config)
-        data = local_dataset(self.data)
-        info = check_dataset(data)
-        check_each_organ(data, info, ignore_label=self.config.loss.ignore_label)
+        dataset = Dataset.open(self.data)
+        check_dataset(dataset)
+        check_each_organ(dataset, ignore_label=self.config.loss.ignore_label)
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise InputError(f"output must be a new or empty folder, got {self.output}")
         make_folder(self.output, argument="output")

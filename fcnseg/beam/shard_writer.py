@@ -10,13 +10,14 @@ from typing import BinaryIO
 
 from fcnseg.beam.job_state import Output, WrittenShard
 from fcnseg.beam.metrics import StageMetrics
+from fcnseg.codes import Finding
 from fcnseg.conversion.cases import Case
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
 from fcnseg.conversion.statistics import HuCounts, case_facts
 from fcnseg.records import Record, ShardInfo, TFRecordWriter, encode_chunks, parts_of
-from fcnseg.records.fingerprint import CaseFacts, Oddity
+from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write
 
@@ -70,8 +71,8 @@ class ShardWriter:
             _METRICS.reject(reject.code)
             content.rejects.append(reject)
             return
-        oddities = {Oddity(warning.code, warning.reason) for warning in converted.warnings}
-        content.add_facts(converted.record, oddities)
+        findings = {Finding(warning.code, warning.reason) for warning in converted.warnings}
+        content.add_facts(converted.record, findings)
         if not self.output.validate_only:
             content.add_records(converted.record, self.max_record_bytes)
 
@@ -94,9 +95,9 @@ class _Content:
         self.divided: list[str] = []
         self.hu_counts = HuCounts.none()
 
-    def add_facts(self, record: Record, oddities: set[Oddity]) -> None:
+    def add_facts(self, record: Record, findings: set[Finding]) -> None:
         """Sums up a case."""
-        self.cases.append(case_facts(record, self.shard.split, oddities))
+        self.cases.append(case_facts(record, self.shard.split, findings))
         self.hu_counts += HuCounts.of(record)
 
     def add_records(self, record: Record, max_bytes: int) -> None:

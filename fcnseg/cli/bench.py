@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from fcnseg.cli.command import ConfigFlags
+from fcnseg.cli.command import ConfigFlags, Location
 from fcnseg.config import Config
 from fcnseg.errors import InputError, require_extra
+from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class StepTimes:
 class BenchCommand:
     """Measures training steps: data only, model only, and both as in training."""
 
-    data: Path
+    data: Location
     """Folder of records."""
     config: ConfigFlags
     """Each flag overrides one value of the configuration."""
@@ -88,7 +90,7 @@ class BenchCommand:
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 
 
-def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
+def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> StepTimes:
     """Measures the steps that training with a configuration takes on this machine.
 
     Args:
@@ -108,16 +110,18 @@ def measure(config: Config, data: Path, *, steps: int) -> StepTimes:
     from fcnseg.training.dataset import check_dataset
     from fcnseg.training.settings import check_settings
 
-    info = check_dataset(data)
+    dataset = Dataset.open(data)
+    check_dataset(dataset)
+    info = dataset.info
     check_settings(config, info)
     model = build_model(config, info)
     replicas = model.distribute_strategy.num_replicas_in_sync
-    patches = patches_maker(config, data, replicas=replicas)()
+    patches = patches_maker(config, dataset, replicas=replicas)()
     # Patches come in blocks: whole ones, or the measurement would be of what was made before.
     batch_size = patches_per_step(config, replicas=replicas)
     block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
-    with naming_broken_files(data):
+    with naming_broken_files(dataset):
         data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
         one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
         model_ms = _training(model, one, skip=steps, count=steps)

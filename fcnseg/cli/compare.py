@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fcnseg.errors import require_extra
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
+from fcnseg.figures.page import check_page_extras
 from fcnseg.storage.whole_file import check_free, make_folder, write_whole
 
 _SUFFIXES = ("html", "csv", "json")
@@ -32,7 +32,7 @@ class CompareCommand:
 
     def run(self) -> None:
         """Compares and reports; `comparison.json` comes last."""
-        require_extra("matplotlib", "evaluation")
+        check_page_extras()
         html, csv, json = (self.output / f"comparison.{suffix}" for suffix in _SUFFIXES)
         check_free((html, csv, json), overwrite=self.overwrite)
         runs = [Evaluation.read(folder) for folder in (self.first, self.second)]

@@ -40,6 +40,7 @@ from fcnseg.evaluation import (
     report_html,
     write_picture,
 )
+from fcnseg.figures.page import check_page_extras
 from fcnseg.storage.files import local_copy
 from fcnseg.storage.whole_file import check_free, folder_for_output, write_whole
 from fcnseg.volumes import LabelMap
@@ -111,8 +112,8 @@ class EvaluateCommand:
         check_free(written, overwrite=self.overwrite, folders=[self.output / PICTURES])
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
-        for module in ("matplotlib", "surface_distance"):
-            require_extra(module, "evaluation")
+        check_page_extras()
+        require_extra("surface_distance", "evaluation")
         checks = CheckOptions(self.geometry_tolerance_mm, self.on_mismatch, accept=self.accept)
         with local_copy(self.label_map) as path:
             label_map = LabelMap.read(path)

@@ -10,7 +10,7 @@ from typing import Literal
 from fcnseg.cli.command import ConfigFlags, Location
 from fcnseg.config import PRESETS, override
 from fcnseg.planning import commented_yaml, propose
-from fcnseg.records import read_dataset_info
+from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class PlanCommand:
         name = next((name for name, preset in PRESETS.items() if preset == base), _UNNAMED)
         if self.precision is not None:
             base = override(base, {"training.precision": self.precision})
-        info = read_dataset_info(self.data)
+        info = Dataset.open(self.data).info
         plan = propose(info, base, base_name=name, memory_gib=self.memory_gib)
         reasons = dict(plan.reasons)
         if self.precision is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from fcnseg.inference.case_files import Case, CasePredictor
 from fcnseg.inference.label_tables import slicer_colours, snap_labels
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
-from fcnseg.runs.run_folder import check_same, network_digest
+from fcnseg.runs import Run
+from fcnseg.runs.run_folder import check_same
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import check_output_folder, write_whole
 
@@ -81,9 +82,11 @@ class PredictCommand:
             case_id: Case(case_id, image, output, self.probabilities)
             for case_id, image in list_images(self.images).items()
         }
-        made_with = self._made_with()
+        runs = [Run.open(folder) for folder in self.run_dir]
+        coarse = None if self.coarse_run_dir is None else Run.open(self.coarse_run_dir)
+        made_with = self._made_with(runs, coarse)
         todo = self._todo(cases, made_with)
-        predictor = self._make_predictor(made_with, gate)
+        predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
@@ -94,26 +97,28 @@ class PredictCommand:
         if failures:
             raise InputError(f"{len(failures)} of {len(todo)} volumes failed: {failures[0]}")
 
-    def _made_with(self) -> dict[str, Any]:
+    def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
         """What masks depend on beside their images, as CASE.json tells it."""
         made_with: dict[str, Any] = {
-            "networks_sha256": [network_digest(run) for run in self.run_dir],
+            "networks_sha256": [run.network_digest() for run in runs],
             "flips": sorted(self.flips),
             "postprocessing": dataclasses.asdict(self.postprocessing),
         }
         if self.probabilities:
             made_with["probabilities"] = True
-        if self.coarse_run_dir is not None:
-            digest = network_digest(self.coarse_run_dir)
+        if coarse is not None:
+            digest = coarse.network_digest()
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
         return made_with
 
-    def _make_predictor(self, made_with: Mapping[str, Any], gate: Gate) -> CasePredictor:
-        segmenter = make_segmenter(*load_runs(self.run_dir), flips=self.flips)
-        coarse = None
-        if self.coarse_run_dir is not None:
-            coarse = Coarse(make_segmenter(*load_run(self.coarse_run_dir)), self.dilation_voxels)
-        return CasePredictor(segmenter, coarse, self.postprocessing, made_with, gate)
+    def _make_predictor(
+        self, runs: Sequence[Run], coarse: Run | None, made_with: Mapping[str, Any], gate: Gate
+    ) -> CasePredictor:
+        segmenter = make_segmenter(*load_runs(runs), flips=self.flips)
+        region = None
+        if coarse is not None:
+            region = Coarse(make_segmenter(*load_run(coarse)), self.dilation_voxels)
+        return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
 
     def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
         """The cases that are to be segmented."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import io
 import logging
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from fcnseg.cli.command import ConfigFlags
-from fcnseg.config import PRESETS, AugmentationConfig, Config
+from fcnseg.cli.command import ConfigFlags, Location
+from fcnseg.config import PRESETS, AugmentationConfig
 from fcnseg.errors import InputError, require_extra
-from fcnseg.figures.page import page, picture, section
-from fcnseg.figures.palette import organ_colour
+from fcnseg.figures.formats import png_of
+from fcnseg.figures.page import check_page_extras, render
 from fcnseg.figures.slices import draw_slices
-from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 from fcnseg.volumes import Volume
 
@@ -31,7 +29,7 @@ _LINE = {"linewidths": 1.2}
 class PreviewCommand:
     """Shows patches of a dataset before and after augmentation, with outlines, on one page."""
 
-    directory: Annotated[Path, tyro.conf.Positional]
+    directory: Annotated[Location, tyro.conf.Positional]
     """Folder of records."""
     output: Path
     """HTML file that is written, with all pictures in it."""
@@ -49,18 +47,24 @@ class PreviewCommand:
         check_output_file(self.output)
         check_free([self.output], overwrite=self.overwrite)
         require_extra("tensorflow", "train")
+        check_page_extras()
         for name, least in (("count", 1), ("step", 0)):
             if getattr(self, name) < least:
                 rule = f"{name} must be {'at least 1' if least else '0 or more'}"
                 raise InputError(f"{rule}, got {getattr(self, name)}")
-        info = read_dataset_info(self.directory)
-        pairs = self._pairs()
-        parts = [_patch_section(number, pair, info) for number, pair in enumerate(pairs, start=1)]
-        text = page("Patches before and after augmentation", _facts(self.config, info), *parts)
-        write_whole(self.output, text)
-        logger.info(f"{len(parts)} patches are in {self.output}")
+        dataset = Dataset.open(self.directory)
+        info = dataset.info
+        patches = [_drawn_patch(pair, info) for pair in self._pairs(dataset)]
+        page = render(
+            "preview.html",
+            augmentation=_changed(self.config.augmentation),
+            organs=info.class_names[1:],
+            patches=patches,
+        )
+        write_whole(self.output, page)
+        logger.info(f"{len(patches)} patches are in {self.output}")
 
-    def _pairs(self) -> list[tuple[Any, Any]]:
+    def _pairs(self, dataset: Dataset) -> list[tuple[Any, Any]]:
         """Of each patch (HU, label, case id) before and after."""
         from fcnseg.sampling import make_training_dataset
         from fcnseg.sampling.broken import naming_broken_files
@@ -68,7 +72,7 @@ class PreviewCommand:
         settings = self.config
         drawn = [
             make_training_dataset(
-                self.directory,
+                dataset,
                 settings.patches,
                 seed=settings.training.seed,
                 augmentation=augmentation,
@@ -83,44 +87,32 @@ class PreviewCommand:
                 dataclasses.replace(settings.augmentation, run_on="host"),
             )
         ]
-        with naming_broken_files(self.directory):
+        with naming_broken_files(dataset):
             return list(zip(*drawn, strict=True))
 
 
-def _facts(settings: Config, info: DatasetInfo) -> str:
-    """What was drawn from, and the colour of each organ."""
+def _changed(augmentation: AugmentationConfig) -> str:
+    """What is augmented: the values that are not the default, which augments nothing."""
     default = AugmentationConfig()
-    changed = {
-        field.name: getattr(settings.augmentation, field.name)
+    values = {
+        field.name: getattr(augmentation, field.name)
         for field in dataclasses.fields(default)
-        if getattr(settings.augmentation, field.name) != getattr(default, field.name)
+        if getattr(augmentation, field.name) != getattr(default, field.name)
     }
-    rows = "; ".join(f"{name} {value}" for name, value in changed.items()) or "nothing is on"
-    colours = " ".join(
-        f'<i class="organ" style="background: {organ_colour(index)}"></i>{html.escape(name)}'
-        for index, name in enumerate(info.class_names[1:], start=1)
-    )
-    return f"<p>{html.escape(rows)}</p><p>{colours}</p>"
+    return "; ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _patch_section(number: int, pair: tuple[Any, Any], info: DatasetInfo) -> str:
-    """A patch as it was cut, and below what the network sees."""
-    case_id = pair[0][2].decode()
-    pictures = [
-        picture(_png(hu[..., 0], label, info, title), alt=f"patch {number} {title}")
+def _drawn_patch(pair: tuple[Any, Any], info: DatasetInfo) -> dict[str, object]:
+    """A patch as it was cut, and what the network sees of it."""
+    pictures = {
+        title: _png(hu[..., 0], label, info, title)
         for (hu, label, _), title in zip(pair, ("before", "after"), strict=True)
-    ]
-    return section(f"Patch {number}, case {case_id}", *pictures)
+    }
+    return {"case_id": pair[0][2].decode(), **pictures}
 
 
 def _png(hu: np.ndarray, label: np.ndarray, info: DatasetInfo, title: str) -> bytes:
     affine = np.diag([*info.spacing_mm[::-1], 1.0])
-    figure = draw_slices(
-        Volume(hu, affine),
-        [(Volume(label, affine), _LINE)],
-        np.array(hu.shape) // 2,
-        title=title,
-    )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor="white")
-    return file.getvalue()
+    middle = np.array(hu.shape) // 2
+    outlines = [(Volume(label, affine), _LINE)]
+    return png_of(draw_slices(Volume(hu, affine), outlines, middle, title=title))

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import InputError
 
@@ -88,6 +89,6 @@ def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject]
     return CaseList(tuple(good), tuple(sorted(found)))
 
 
-def listed_wrong(case: Case, code: str, reason: str) -> Reject:
+def listed_wrong(case: Case, code: Code, reason: str) -> Reject:
     """The reject of a case whose place in the list is wrong."""
     return Reject(case.case_id, "list", code, reason, case.image, "")

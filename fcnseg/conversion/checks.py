@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from fcnseg.conversion.rejects import ACCEPTABLE
+from fcnseg.codes import ACCEPTABLE
 from fcnseg.errors import InputError
 
 OnMismatch = Literal["reject", "resample_label", "trust_image"]

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import CODES, Code, Finding, how_to_accept
 from fcnseg.conversion.checks import CheckOptions
-from fcnseg.conversion.rejects import CODES, CaseError, how_to_accept, opened
+from fcnseg.conversion.rejects import CaseError, opened
 from fcnseg.errors import GeometryError, LabelError, told
 from fcnseg.storage import files
 from fcnseg.volumes import (
-    Finding,
     Geometry,
     LabelMap,
     Volume,
@@ -188,7 +188,7 @@ class LabelReader:
             if self.checks.on_mismatch == "resample_label" or (trusted and not mirrors):
                 return str(error)
             reason = f"{error}; trust_image turns and mirrors none" if mirrors else str(error)
-            code = "grid_mismatch" if same_shape else "shape_mismatch"
+            code: Code = "grid_mismatch" if same_shape else "shape_mismatch"
             raise CaseError(code, reason, file=file) from error
         return None
 

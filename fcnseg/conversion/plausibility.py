@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.volumes import AIR_HU, Finding, Geometry, Volume
+from fcnseg.codes import Finding
+from fcnseg.volumes import AIR_HU, Geometry, Volume
 
 # Diagnostic CT has voxels of 0.2 to 5 mm in the plane and slices of 0.4 to 10 mm; what lies outside
 # is a header in another unit, or no spacing at all.
@@ -76,9 +77,9 @@ def find_in_hu(hu: npt.NDArray[np.int16]) -> Iterator[Finding]:
         value = int(sample.min())
         yield Finding("constant_image", f"voxels must differ, but all are {value} HU or padding")
         return
-    code_and_reason = _no_hu(hu, inside)
-    if code_and_reason:
-        yield Finding(*code_and_reason)
+    finding = _find_no_hu(hu, inside)
+    if finding:
+        yield finding
     if padding >= _PADDING_SHARE:
         yield Finding(
             "padding",
@@ -129,23 +130,26 @@ def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
         )
 
 
-def _no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> tuple[str, str] | None:
-    """Code and reason if values are no HU; `inside` are some of them, without padding."""
+def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Finding | None:
+    """The finding if values are no HU; `inside` are some of them, without padding."""
     dark, tissue = np.quantile(inside, (_DARK_QUANTILE, _TISSUE_QUANTILE))
     if dark < _DARKEST_HU and tissue > _TISSUE_HU and tissue - dark > _NARROW_HU:
         return None
     low, high = int(hu[hu >= _PADDING_HU].min()), int(hu.max())
     got = f"values are {low} to {high}"
     if high - low <= _NARROW_HU:
-        return "scaled_image", f"{got}: HU of a CT span more than {_NARROW_HU}; was it scaled?"
+        reason = f"{got}: HU of a CT span more than {_NARROW_HU}; was it scaled?"
+        return Finding("scaled_image", reason)
     if low >= 0 and high <= 255:
-        return "windowed_image", f"{got}: an image of 8 bit, made for the eye, has no HU"
+        return Finding("windowed_image", f"{got}: an image of 8 bit, made for the eye, has no HU")
     if dark >= _DARKEST_HU:
-        return "missing_rescale", (
+        return Finding(
+            "missing_rescale",
             f"{got} and 99 % are above {dark:.0f}, but air and fat lie below -50 HU: was the"
-            " rescale intercept, such as -1024, left out?"
+            " rescale intercept, such as -1024, left out?",
         )
-    return "no_tissue", f"{got}, but {_TISSUE_QUANTILE:.1%} lie below {tissue:.0f} HU: no tissue"
+    reason = f"{got}, but {_TISSUE_QUANTILE:.1%} lie below {tissue:.0f} HU: no tissue"
+    return Finding("no_tissue", reason)
 
 
 def _sampled(hu: npt.NDArray[Any]) -> npt.NDArray[Any]:

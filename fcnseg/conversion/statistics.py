@@ -11,13 +11,13 @@ import nibabel.orientations as orientations
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Finding
 from fcnseg.records import Record
 from fcnseg.records.fingerprint import (
     CaseFacts,
     ClassStatistics,
     Fingerprint,
     HuStatistics,
-    Oddity,
     Quantiles,
 )
 from fcnseg.volumes import Geometry
@@ -88,7 +88,7 @@ class HuCounts:
         return HuCounts(self.everywhere + other.everywhere, self.foreground + other.foreground)
 
 
-def case_facts(record: Record, split: str, warnings: Iterable[Oddity] = ()) -> CaseFacts:
+def case_facts(record: Record, split: str, warnings: Iterable[Finding] = ()) -> CaseFacts:
     """What the fingerprint tells of a case."""
     source = Geometry(record.source_shape, record.source_affine)
     axes = orientations.io_orientation(record.source_affine)[:, 0].astype(int)
@@ -126,7 +126,7 @@ def fingerprint_of(
     cases = sorted(cases, key=lambda case: case.case_id)
     voxels = np.array([case.class_voxels for case in cases])  # (cases, K)
     ml_per_voxel = math.prod(spacing_mm) / 1000
-    oddities = Counter(code for case in cases for code in {item.code for item in case.warnings})
+    codes = Counter(code for case in cases for code in {item.code for item in case.warnings})
     return Fingerprint(
         source_spacing_mm=_of_axes([case.source_spacing_mm for case in cases]),
         source_shape=_of_axes([case.source_shape for case in cases]),
@@ -137,7 +137,7 @@ def fingerprint_of(
             for index, name in enumerate(class_names)
         ),
         orientations=dict(sorted(Counter(case.orientation for case in cases).items())),
-        warnings=dict(sorted(oddities.items())),
+        warnings=dict(sorted(codes.items())),
         cases=tuple(cases),
     )
 

@@ -1,7 +1,7 @@
 """Evaluation of masks against labels: scores per organ, a report, the comparison of two runs.
 
-It knows no TensorFlow, and asks for surface-distance and matplotlib only when a surface is scored
-or a picture drawn.
+It knows no TensorFlow, and asks for surface-distance, matplotlib and jinja2 only when a surface
+is scored, a picture drawn or a page written.
 """
 
 from fcnseg.evaluation.cases import Case, CaseFiles, pair_files, read_case
@@ -11,7 +11,6 @@ from fcnseg.evaluation.metrics import METRICS, Metric, Summary
 from fcnseg.evaluation.pictures import draw_case, write_picture
 from fcnseg.evaluation.report import HTML_FILE, report_html
 from fcnseg.evaluation.scores import DEFAULT_TOLERANCE_MM, OrganScores, score_organs
-from fcnseg.figures.palette import organ_colour
 
 __all__ = [
     "CSV_FILE",
@@ -31,7 +30,6 @@ __all__ = [
     "compare",
     "csv_text",
     "draw_case",
-    "organ_colour",
     "pair_files",
     "read_case",
     "report_html",

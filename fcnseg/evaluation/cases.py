@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fcnseg.codes import Code, Finding
 from fcnseg.conversion.case_lists.folders import volumes_in
 from fcnseg.conversion.case_lists.volumes import list_volumes
 from fcnseg.conversion.checks import CheckOptions
@@ -19,7 +20,6 @@ from fcnseg.errors import GeometryError, told
 from fcnseg.evaluation.class_names import label_map_of_mask, names_beside, read_class_names
 from fcnseg.evaluation.scores import Classes, OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
-    Finding,
     Geometry,
     LabelMap,
     Volume,
@@ -211,7 +211,7 @@ def _read_image(
             grid, image.geometry, tolerance_mm=checks.geometry_tolerance_mm, names=("mask", "image")
         )
     except GeometryError as error:
-        code = "grid_mismatch" if grid.shape == image.shape else "shape_mismatch"
+        code: Code = "grid_mismatch" if grid.shape == image.shape else "shape_mismatch"
         raise CaseError(code, str(error), file=path) from error
     return turn_like(image, grid), warnings
 

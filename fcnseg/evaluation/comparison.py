@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 import logging
 import math
@@ -17,13 +16,12 @@ from fcnseg.evaluation.evaluation import Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric
 from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import mean_or_none
-from fcnseg.figures.page import page, section, shaded, table, tiles
+from fcnseg.figures.page import Shaded, render
 
 logger = logging.getLogger(__name__)
 
 COMPARED = ("dice", "surface_dice", "hausdorff_distance_95_mm")
 _SAME_VOLUME = 1e-3  # headers round the spacing of one label to so much
-_BETTER, _WORSE = "60, 130, 200", "230, 120, 30"  # blue and orange: told apart by everyone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,26 +122,19 @@ class Comparison:
         """One self-contained page.
 
         Raises:
-            MissingExtraError: If matplotlib is not installed.
+            MissingExtraError: If matplotlib or jinja2 is not installed.
         """
         panels = [
             (METRICS[metric], {organ: each.by_case for organ, each in self.of(metric).items()})
             for metric in COMPARED
         ]
-        first, second = self.names
-        facts = [("cases in both", str(len(self.case_ids))), ("first", first), ("second", second)]
-        note = (
-            '<p class="quiet">Differences are second minus first. p is that of the two-sided'
-            " Wilcoxon signed-rank test over cases; p (Holm) is corrected for the number of organs."
-            " Five cases or fewer cannot reach p &lt; 0.05. Cases in which a run misses or invents"
-            " an organ have no distance and are left out of HD95.</p>"
-        )
-        return page(
-            "Comparison of two runs",
-            tiles(facts),
-            *(section(METRICS[metric].heading, _table(self, metric)) for metric in COMPARED),
-            section("Differences, second minus first", box_plots(panels, zero_line=True), note),
-            section("Difference in Dice of each case", _case_table(self)),
+        return render(
+            "comparison.html",
+            names=self.names,
+            organs=list(self.of("dice")),
+            metrics={METRICS[metric].heading: _rows(self, metric) for metric in COMPARED},
+            box_plots=box_plots(panels, zero_line=True),
+            cases=_cells_by_case(self),
         )
 
 
@@ -239,48 +230,45 @@ def _gain(metric: Metric, difference: float) -> float:
     return difference if metric.best == "high" else -difference
 
 
-def _table(comparison: Comparison, name: str) -> str:
+def _rows(comparison: Comparison, name: str) -> list[dict[str, str]]:
+    """By organ, the differences in one metric as a table shows them."""
     metric, p_holm = METRICS[name], comparison.p_holm(name)
-    header = ["organ", "cases", "first", "second", "difference", "better", "worse", "p", "p (Holm)"]
-    rows = [
-        [
-            html.escape(organ),
-            str(len(each.by_case)),
-            metric.told(each.first),
-            metric.told(each.second),
-            f"<b>{metric.told(each.mean, signed=True)}</b>",
-            str(each.better),
-            str(each.worse),
-            *(_told_p(p) for p in (each.p_value, p_holm.get(organ))),
-        ]
+    return [
+        {
+            "organ": organ,
+            "cases": str(len(each.by_case)),
+            "first": metric.told(each.first),
+            "second": metric.told(each.second),
+            "difference": metric.told(each.mean, signed=True),
+            "better": str(each.better),
+            "worse": str(each.worse),
+            "p_value": _told_p(each.p_value),
+            "p_holm": _told_p(p_holm.get(organ)),
+        }
         for organ, each in comparison.of(name).items()
     ]
-    return table(header, rows)
 
 
 def _told_p(p_value: float | None) -> str:
     if p_value is None:
         return "-"
-    return "&lt; 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _case_table(comparison: Comparison) -> str:
-    """Differences by case and organ, the largest loss first; blue is better, orange is worse."""
+def _cells_by_case(comparison: Comparison) -> dict[str, list[Shaded]]:
+    """By case the mean difference in Dice and that of each organ, the largest loss first."""
     dice = comparison.of("dice")
     by_case = {
         case_id: [each.by_case.get(case_id) for each in dice.values()]
         for case_id in comparison.case_ids
     }
     means = {case_id: mean_or_none(values) for case_id, values in by_case.items()}
-    rows = [
-        [html.escape(case_id), *map(_difference_cell, (means[case_id], *by_case[case_id]))]
+    return {
+        case_id: [_difference_cell(value) for value in (means[case_id], *by_case[case_id])]
         for case_id in sorted(means, key=lambda case_id: means[case_id] or 0.0)
-    ]
-    return table(["case", "mean", *dice], rows)
+    }
 
 
-def _difference_cell(value: float | None) -> str:
+def _difference_cell(value: float | None) -> Shaded:
     told = METRICS["dice"].told(value, signed=True)
-    value = value or 0.0
-    # A difference of 0.2 in Dice is as dark as it gets.
-    return shaded(told, abs(value) / 0.2 * 0.8, colour=_BETTER if value > 0 else _WORSE)
+    return Shaded(told, -4 * (value or 0.0))  # a difference of 0.2 has four fifths of the colour

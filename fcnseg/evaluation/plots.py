@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,16 +9,17 @@ import numpy as np
 
 from fcnseg.errors import require_extra
 from fcnseg.evaluation.metrics import Metric
+from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Values = Mapping[str, Mapping[str, float]]  # by organ, by case id
 
 
-def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = False) -> str:
+def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = False) -> Markup:
     """Draws a box plot beside the other for each metric, a row for each organ.
 
     Args:
@@ -30,7 +30,7 @@ def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = Fals
         An `<svg>` element, the same for the same values.
 
     Raises:
-        MissingExtraError: If matplotlib is not installed.
+        MissingExtraError: If matplotlib or jinja2 is not installed.
     """
     organs = list(panels[0][1])
     figure = require_extra("matplotlib.figure", "evaluation").Figure(
@@ -46,17 +46,6 @@ def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = Fals
     all_axes[0].set_yticks(range(len(organs)), organs)
     all_axes[0].invert_yaxis()
     return svg_of(figure)
-
-
-def svg_of(figure: Figure) -> str:
-    """A figure as an `<svg>` element, the same for the same figure."""
-    stream = io.StringIO()
-    # Text stays text, and ids come from the content: the page is searchable and repeatable.
-    looks = {"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}
-    with require_extra("matplotlib", "evaluation").rc_context(looks):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _draw(axes: Axes, metric: Metric, organs: Sequence[Mapping[str, float]]) -> None:

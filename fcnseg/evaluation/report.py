@@ -2,46 +2,93 @@
 
 from __future__ import annotations
 
-import html
+import dataclasses
 from collections.abc import Mapping
 
 from fcnseg.evaluation.evaluation import LOST_DICE, Evaluation
-from fcnseg.evaluation.metrics import METRICS, Summary
+from fcnseg.evaluation.metrics import METRICS, Metric, Summary
 from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import OrganScores, mean_or_none
-from fcnseg.figures.page import page, picture, section, shaded, table, tiles
-from fcnseg.figures.palette import organ_colour
+from fcnseg.figures.page import Shaded, render
 
 HTML_FILE = "evaluation.html"
 _PLOTTED = ("dice", "surface_dice", "hausdorff_distance_95_mm", "relative_volume_difference")
-_OVERVIEW = ("surface_dice", "hausdorff_distance_95_mm")
 
-_DEFINITIONS = (
-    ("Dice, IoU", "Common volume, twice over the sum of both, and over the volume of either."),
-    ("precision, recall", "The part of the mask that is right; the part of the truth found."),
-    (
-        "surface Dice",
-        "The part of both surfaces, by area, that lies within the organ's tolerance of the other.",
-    ),
-    (
-        "HD95, HD, mean surface distance",
-        "Distances between surface elements weighted by their area, as in DeepMind's"
-        " surface-distance: HD95 is the distance that 95 % of the area stays within, the larger of"
-        " both directions; HD is the largest distance; the mean is that of both directions.",
-    ),
-    ("volume difference", "Mask minus truth; in percent, of the truth."),
-    (
-        "missed, invented",
-        "The organ is in the truth or in the mask only: its Dice and surface Dice are 0, and it has"
-        " no distances, so the means of distances leave it out. An organ in neither is not scored.",
-    ),
-    ("sd", "Standard deviation of a sample of cases (n - 1)."),
-    (
-        "pictures",
-        "In each plane the slice with the most wrong voxels: truth as a wide pale band, mask as a"
-        " thin line. The patient's right is on the left, in the sagittal plane anterior.",
-    ),
-)
+
+@dataclasses.dataclass(frozen=True)
+class _Score:
+    """One metric of one organ over cases, each number as tables show it."""
+
+    cases: int
+    mean: str
+    signed_mean: str
+    sd: str
+    median: str
+    min: str
+    max: str
+    worst: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], metric: Metric) -> _Score:
+        summary = Summary.of(values, metric)
+        return cls(
+            summary.count,
+            signed_mean=metric.told(summary.mean, signed=True),
+            worst=summary.worst,
+            **{
+                name: metric.told(getattr(summary, name))
+                for name in ("mean", "sd", "median", "min", "max")
+            },
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Organ:
+    """An organ over all cases: how often it is there, and each of its scores by field."""
+
+    name: str
+    in_reference: int
+    missed: int
+    false_positive: int
+    scores: Mapping[str, _Score]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, name: str) -> _Organ:
+        in_cases = [case[name] for case in evaluation.cases.values()]
+        return cls(
+            name,
+            in_reference=sum(score.recall is not None for score in in_cases),
+            missed=sum(score.is_missed for score in in_cases),
+            false_positive=sum(score.is_invented for score in in_cases),
+            scores={
+                field: _Score.of(evaluation.values(name, field), metric)
+                for field, metric in METRICS.items()
+            },
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """A case: its Dice, the mean and that of each organ; all scores by organ; and its slices."""
+
+    case_id: str
+    mean_dice: Shaded
+    dice: tuple[Shaded, ...]
+    scores: Mapping[str, tuple[str, ...]]
+    picture: bytes
+
+    @classmethod
+    def of(cls, case_id: str, organs: Mapping[str, OrganScores], picture: bytes) -> _Case:
+        return cls(
+            case_id,
+            _dice_cell(_mean_dice(organs)),
+            tuple(_dice_cell(scores.dice) for scores in organs.values()),
+            {
+                organ: tuple(m.told(getattr(scores, m.field)) for m in METRICS.values())
+                for organ, scores in organs.items()
+            },
+            picture,
+        )
 
 
 def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
@@ -52,25 +99,33 @@ def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
         pictures: By case id, its slices as PNG.
 
     Raises:
-        MissingExtraError: If matplotlib is not installed.
+        MissingExtraError: If matplotlib or jinja2 is not installed.
     """
-    worst_first = _worst_first(evaluation)
+    organs = [_Organ.of(evaluation, name) for name in evaluation.organs]
+    cases = [
+        _Case.of(
+            case_id,
+            {organ: evaluation.cases[case_id][organ] for organ in evaluation.organs},
+            pictures[case_id],
+        )
+        for case_id in _worst_first(evaluation)
+    ]
+    lost = evaluation.lost_organs
     panels = [
         (METRICS[name], {organ: evaluation.values(organ, name) for organ in evaluation.organs})
         for name in _PLOTTED
     ]
-    return page(
-        "Evaluation of masks",
-        tiles(_facts(evaluation, worst_first)),
-        *_rejected(evaluation),
-        *_lost(evaluation),
-        f'<p class="quiet">{html.escape(_tolerances(evaluation))} What each score means is told at'
-        " the end; a click on a heading sorts its table.</p>",
-        section("Organs", _organ_table(evaluation), _all_metrics(evaluation)),
-        section("Spread over cases", box_plots(panels)),
-        section("Dice of each case, worst first", _case_table(evaluation, worst_first)),
-        *(_case_section(evaluation, case_id, pictures[case_id]) for case_id in worst_first),
-        section("What the scores mean", _definitions()),
+    return render(
+        "evaluation.html",
+        facts=_facts(evaluation, worst=cases[0]),
+        rejected=evaluation.rejected,
+        lost=[organ for organ in organs if organ.name in lost],
+        lost_dice=LOST_DICE,
+        tolerances=_tolerances(evaluation),
+        headings={field: metric.heading for field, metric in METRICS.items()},
+        organs=organs,
+        box_plots=box_plots(panels),
+        cases=cases,
     )
 
 
@@ -84,7 +139,7 @@ def _mean_dice(scores: Mapping[str, OrganScores]) -> float | None:
     return mean_or_none(score.dice for score in scores.values())
 
 
-def _facts(evaluation: Evaluation, worst_first: list[str]) -> list[tuple[str, str]]:
+def _facts(evaluation: Evaluation, *, worst: _Case) -> list[tuple[str, str]]:
     means = evaluation.classes.values()
     facts = [
         ("cases", str(len(evaluation.cases))),
@@ -93,151 +148,17 @@ def _facts(evaluation: Evaluation, worst_first: list[str]) -> list[tuple[str, st
     for name in ("surface_dice", "hausdorff_distance_95_mm"):
         mean = mean_or_none(getattr(scores, name) for scores in means)
         facts.append((f"mean {METRICS[name].heading}", METRICS[name].told(mean)))
-    worst = METRICS["dice"].told(_mean_dice(evaluation.cases[worst_first[0]]))
-    return [*facts, (f"mean Dice of the worst case, {worst_first[0]}", worst)]
+    return [*facts, (f"mean Dice of the worst case, {worst.case_id}", worst.mean_dice.text)]
 
 
-def _organ_table(evaluation: Evaluation) -> str:
-    """A row for each organ: how often it is there, its Dice in full, the other scores in brief."""
-    header = ["organ", "cases", "missed", "invented"]
-    header += ["mean Dice", "sd", "median", "min", *(METRICS[name].heading for name in _OVERVIEW)]
-    header += ["volume difference (ml)", "worst cases by Dice"]
-    dice = METRICS["dice"]
-    rows = []
-    for index, organ in enumerate(evaluation.organs, start=1):
-        scores = [case[organ] for case in evaluation.cases.values()]
-        summary = Summary.of(evaluation.values(organ, "dice"), dice)
-        rows.append(
-            [
-                _organ(organ, index),
-                str(summary.count),
-                _count(sum(score.is_missed for score in scores)),
-                _count(sum(score.is_invented for score in scores)),
-                f"<b>{dice.told(summary.mean)}</b>",
-                *(dice.told(value) for value in (summary.sd, summary.median, summary.min)),
-                *(_mean_and_sd(evaluation, organ, name) for name in _OVERVIEW),
-                _mean_and_sd(evaluation, organ, "volume_difference_ml", signed=True),
-                _left(", ".join(map(_link, summary.worst))),
-            ]
-        )
-    return table(header, rows)
-
-
-def _count(cases: int) -> str:
-    """A number of cases that should be none."""
-    return shaded(str(cases), 0.6 if cases else 0.0)
-
-
-def _mean_and_sd(evaluation: Evaluation, organ: str, name: str, *, signed: bool = False) -> str:
-    metric = METRICS[name]
-    summary = Summary.of(evaluation.values(organ, name), metric)
-    sd = "" if summary.sd is None else f" <small>± {metric.told(summary.sd)}</small>"
-    return metric.told(summary.mean, signed=signed) + sd
-
-
-def _all_metrics(evaluation: Evaluation) -> str:
-    """A row for each organ and metric, folded away."""
-    header = ["organ", "score", "cases", "mean", "sd", "median", "min", "max", "worst cases"]
-    rows = []
-    for index, organ in enumerate(evaluation.organs, start=1):
-        for metric in METRICS.values():
-            summary = Summary.of(evaluation.values(organ, metric.field), metric)
-            numbers = (summary.mean, summary.sd, summary.median, summary.min, summary.max)
-            rows.append(
-                [
-                    _organ(organ, index),
-                    _left(metric.heading),
-                    str(summary.count),
-                    *(metric.told(number) for number in numbers),
-                    _left(", ".join(map(_link, summary.worst))),
-                ]
-            )
-    return f"<details><summary>All scores of each organ</summary>{table(header, rows)}</details>"
-
-
-def _case_table(evaluation: Evaluation, worst_first: list[str]) -> str:
-    """Dice by case and organ; the lower, the darker."""
-    rows = []
-    for case_id in worst_first:
-        scores = evaluation.cases[case_id]
-        values = [_mean_dice(scores), *(scores[organ].dice for organ in evaluation.organs)]
-        rows.append([_link(case_id), *map(_dice_cell, values)])
-    return table(["case", "mean", *evaluation.organs], rows)
-
-
-def _dice_cell(dice: float | None) -> str:
-    return shaded(METRICS["dice"].told(dice), 0.0 if dice is None else 0.9 * (1 - dice))
-
-
-def _case_section(evaluation: Evaluation, case_id: str, png: bytes) -> str:
-    scores = evaluation.cases[case_id]
-    rows = [
-        [
-            _organ(organ, index),
-            *(metric.told(getattr(scores[organ], metric.field)) for metric in METRICS.values()),
-        ]
-        for index, organ in enumerate(evaluation.organs, start=1)
-    ]
-    scored = table(["organ", *(metric.heading for metric in METRICS.values())], rows)
-    mean = METRICS["dice"].told(_mean_dice(scores))
-    return section(
-        f"{case_id}: mean Dice {mean}",
-        picture(png, alt=f"slices of {case_id} with the outlines of truth and mask"),
-        f"<details><summary>Scores of this case</summary>{scored}</details>",
-        anchor=_anchor(case_id),
-    )
-
-
-def _rejected(evaluation: Evaluation) -> list[str]:
-    """A paragraph for each case without scores."""
-    return [
-        f"<p><b>rejected: {html.escape(case_id)}</b>: {html.escape(reason)}</p>"
-        for case_id, reason in evaluation.rejected.items()
-    ]
-
-
-def _lost(evaluation: Evaluation) -> list[str]:
-    """A paragraph for each organ that the network has given up."""
-    paragraphs = []
-    for organ in evaluation.lost_organs:
-        scores = [case[organ] for case in evaluation.cases.values()]
-        found_in = [score for score in scores if score.recall is not None]
-        missed = sum(score.is_missed for score in found_in)
-        paragraphs.append(
-            f"<p><b>lost organ: {html.escape(organ)}</b>: mean Dice below {LOST_DICE}; the mask has"
-            f" nothing of it in {missed} of the {len(found_in)} cases that have it</p>"
-        )
-    return paragraphs
+def _dice_cell(dice: float | None) -> Shaded:
+    """The lower, the darker."""
+    return Shaded(METRICS["dice"].told(dice), 0.0 if dice is None else 0.9 * (1 - dice))
 
 
 def _tolerances(evaluation: Evaluation) -> str:
-    """One sentence on the tolerance of the surface Dice."""
+    """The tolerance of the surface Dice, by organ where they differ."""
     if len(set(evaluation.tolerances_mm.values())) == 1:
-        told = f"{next(iter(evaluation.tolerances_mm.values())):g} mm"
-    else:
-        told = ", ".join(f"{organ} {mm:g} mm" for organ, mm in evaluation.tolerances_mm.items())
-    return f"Tolerance of the surface Dice: {told or 'not known'}."
-
-
-def _definitions() -> str:
-    items = (
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _DEFINITIONS
-    )
-    return f"<dl>{''.join(items)}</dl>"
-
-
-def _organ(name: str, index: int) -> str:
-    colour = organ_colour(index)
-    return f'<i class="organ" style="background: {colour}"></i>{html.escape(name)}'
-
-
-def _left(content: str) -> str:
-    return f'<td class="left">{content}</td>'
-
-
-def _link(case_id: str) -> str:
-    return f'<a href="#{html.escape(_anchor(case_id))}">{html.escape(case_id)}</a>'
-
-
-def _anchor(case_id: str) -> str:
-    return f"case-{case_id}"
+        return f"{next(iter(evaluation.tolerances_mm.values())):g} mm"
+    by_organ = (f"{organ} {mm:g} mm" for organ, mm in evaluation.tolerances_mm.items())
+    return ", ".join(by_organ) or "not known"

@@ -107,6 +107,31 @@ def draw_slices(
     return figure
 
 
+def add_legend(
+    figure: Figure, organs: Mapping[int, str], lines: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Adds a legend below the slices, unless it would be empty.
+
+    Args:
+        figure: As `draw_slices` gives it.
+        organs: By class index, what to call it.
+        lines: By name, the look of a kind of outline, as `draw_slices` takes it.
+    """
+    line = require_extra("matplotlib.lines", "evaluation").Line2D
+    handles = [
+        line([], [], color="grey", lw=look["linewidths"], alpha=look.get("alpha"), label=name)
+        for name, look in (lines or {}).items()
+    ]
+    handles += [
+        line([], [], color=organ_colour(index), lw=3, label=label)
+        for index, label in organs.items()
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=9, fontsize=8, frameon=False
+        )
+
+
 def middle_of(label: Volume) -> npt.NDArray[np.intp]:
     """Index (z, y, x) of the centre of all labels, or of the volume where there is none."""
     labelled = label.array > 0

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,7 +21,7 @@ from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.runs.run_folder import BEST_MODEL_FILE, read_run
+from fcnseg.runs.run import Run
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
 logger = logging.getLogger(__name__)
@@ -33,11 +32,11 @@ _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
-def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
+def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     """Loads the best network of a finished run.
 
     Args:
-        run_dir: Folder of the run.
+        run: The run, or its folder.
 
     Returns:
         The network and its info, as `make_segmenter` takes them.
@@ -45,8 +44,8 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     Raises:
         InputError: If the run is missing or unfinished, or a file of it is not whole.
     """
-    read_run(run_dir)
-    path = Path(run_dir) / BEST_MODEL_FILE
+    run = run if isinstance(run, Run) else Run.open(run)
+    path = run.network_path
     check_archive(
         path, what="network", remedy="copy it again from where it is whole, or train again"
     )
@@ -54,7 +53,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
-    return _for_these_devices(model), ModelInfo.read(run_dir)
+    return _for_these_devices(model), run.info
 
 
 def _for_these_devices(model: keras.Model) -> keras.Model:
@@ -78,12 +77,12 @@ def _in_float32(config: Any) -> Any:
 
 
 def load_runs(
-    run_dirs: Sequence[str | os.PathLike[str]],
+    runs: Sequence[Run | str | os.PathLike[str]],
 ) -> tuple[tuple[keras.Model, ...], ModelInfo]:
     """Loads the best networks of finished runs that are averaged.
 
     Args:
-        run_dirs: Folders of the runs, at least one.
+        runs: At least one, or their folders.
 
     Returns:
         The networks and the info of the first, as `make_segmenter` takes them.
@@ -91,14 +90,15 @@ def load_runs(
     Raises:
         InputError: If a run is missing or unfinished, or two differ in classes, spacing or windows.
     """
-    models, infos = zip(*map(load_run, run_dirs), strict=True)
-    for run_dir, info in zip(run_dirs, infos, strict=True):
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    models, infos = zip(*map(load_run, opened), strict=True)
+    for run in opened:
         for field in _SHARED_FIELDS:
-            first, other = getattr(infos[0], field), getattr(info, field)
+            first, other = getattr(infos[0], field), getattr(run.info, field)
             if first != other:
                 raise InputError(
                     f"runs that are averaged must have the same {field}, got {first} in"
-                    f" {run_dirs[0]} and {other} in {run_dir}"
+                    f" {opened[0].folder} and {other} in {run.folder}"
                 )
     return models, infos[0]
 

@@ -1,7 +1,8 @@
 """How a network is put together from its parts: encoder, decoder, skip connections, pyramid.
 
-The parts are given from outside: Keras layers (`fcnseg.models`) make a network of it, counters
-(`fcnseg.networks.cost`) a table of what it costs, so the two cannot disagree on the order.
+The parts are given from outside: Keras layers (`fcnseg.networks.keras_builder`) make a network of
+it, counters (`fcnseg.networks.cost`) a table of what it costs, so the two cannot disagree on the
+order.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Only `fcnseg.records.decoding` needs TensorFlow, and it is not imported here.
 """
 
+from fcnseg.records.dataset import Dataset
 from fcnseg.records.dataset_info import (
     COMPLETED_FILE,
     INFO_FILE,
@@ -25,6 +26,7 @@ __all__ = [
     "REJECTS_FILE",
     "SCHEMA_VERSION",
     "SPLITS",
+    "Dataset",
     "DatasetInfo",
     "Fingerprint",
     "Part",

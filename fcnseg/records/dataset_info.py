@@ -116,6 +116,27 @@ class DatasetInfo:
         return info
 
 
+def read_manifest(directory: str | os.PathLike[str]) -> tuple[bytes, DatasetInfo]:
+    """Reads the manifest of a finished dataset, as its text and as what that says.
+
+    Args:
+        directory: The dataset's folder, on any file system.
+
+    Raises:
+        DatasetError: If the folder is missing, unfinished, or of another schema.
+    """
+    folder = os.fspath(directory)
+    manifest = files.join(folder, INFO_FILE)
+    if not files.exists(files.join(folder, COMPLETED_FILE)):
+        if not files.is_folder(folder):
+            raise DatasetError(f"no such folder of records: {folder}")
+        raise DatasetError(f"{folder} is not a finished dataset: {COMPLETED_FILE} is missing")
+    if not files.exists(manifest):
+        raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing")
+    text = files.read_bytes(manifest)
+    return text, DatasetInfo.from_json(text, source=manifest)
+
+
 def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
     """Reads the manifest of a finished dataset.
 
@@ -125,23 +146,4 @@ def read_dataset_info(directory: str | os.PathLike[str]) -> DatasetInfo:
     Raises:
         DatasetError: If the folder is missing, unfinished, or of another schema.
     """
-    return DatasetInfo.from_json(read_manifest(directory), source=files.join(directory, INFO_FILE))
-
-
-def read_manifest(directory: str | os.PathLike[str]) -> bytes:
-    """Reads the bytes of the manifest of a finished dataset.
-
-    Args:
-        directory: The dataset's folder, on any file system.
-
-    Raises:
-        DatasetError: If the folder is missing or unfinished.
-    """
-    folder = os.fspath(directory)
-    if not files.exists(files.join(folder, COMPLETED_FILE)):
-        if not files.is_folder(folder):
-            raise DatasetError(f"no such folder of records: {folder}")
-        raise DatasetError(f"{folder} is not a finished dataset: {COMPLETED_FILE} is missing")
-    if not files.exists(files.join(folder, INFO_FILE)):
-        raise DatasetError(f"{folder} is not a dataset: {INFO_FILE} is missing")
-    return files.read_bytes(files.join(folder, INFO_FILE))
+    return read_manifest(directory)[1]

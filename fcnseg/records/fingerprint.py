@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from fcnseg.codes import Code, Finding
+
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
@@ -60,19 +62,6 @@ class ClassStatistics:
     volume_ml: Quantiles | None
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Oddity:
-    """A warning about a case: it is converted, but worth a look.
-
-    Attributes:
-        code: One word for programs.
-        reason: One line for people.
-    """
-
-    code: str
-    reason: str
-
-
 @dataclasses.dataclass(frozen=True)
 class CaseFacts:
     """One case.
@@ -95,7 +84,7 @@ class CaseFacts:
     source_shape: tuple[int, int, int]
     shape: tuple[int, int, int]
     class_voxels: tuple[int, ...]
-    warnings: tuple[Oddity, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,5 +108,5 @@ class Fingerprint:
     foreground_hu: HuStatistics | None
     classes: tuple[ClassStatistics, ...]
     orientations: dict[str, int]
-    warnings: dict[str, int]
+    warnings: dict[Code, int]
     cases: tuple[CaseFacts, ...]

@@ -18,14 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fcnseg.errors import DatasetError
-from fcnseg.records.damage import Damage, find_wrong_content
-from fcnseg.records.dataset_info import (
-    COMPLETED_FILE,
-    INFO_FILE,
-    DatasetInfo,
-    ShardInfo,
-    read_manifest,
-)
+from fcnseg.records.damage import Damage, check_files, find_wrong_content
+from fcnseg.records.dataset_info import DatasetInfo, ShardInfo, read_manifest
 from fcnseg.storage import files
 from fcnseg.storage.file_systems import download
 from fcnseg.storage.whole_file import atomic_write, make_folder
@@ -47,26 +41,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnseg"
 
 
-def local_dataset(directory: str | os.PathLike[str]) -> Path:
-    """Copies a dataset to this machine, unless it is there.
-
-    Args:
-        directory: Folder of a finished dataset, on any file system.
-
-    Returns:
-        The folder itself if it is local, else one in the cache that is a finished dataset.
-
-    Raises:
-        DatasetError: If the dataset is missing or unfinished, or a file is not as its manifest has
-            it.
-        InputError: If the cache folder cannot be made or written to.
-        OutputError: If the cache folder is full.
-    """
-    if files.is_local(directory):
-        return Path(directory)
-    return LocalFiles.of(directory).complete()
-
-
 @dataclasses.dataclass(frozen=True)
 class LocalFiles:
     """Files of a dataset on this machine, copied when they are asked for.
@@ -74,12 +48,12 @@ class LocalFiles:
     Attributes:
         source: Folder of the dataset, on any file system.
         info: Its manifest.
-        folder: Where the files are on this machine: `source` itself if that is local.
+        digest: SHA-256 of the manifest.
     """
 
     source: str
     info: DatasetInfo
-    folder: Path
+    digest: str
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> LocalFiles:
@@ -87,49 +61,51 @@ class LocalFiles:
 
         Raises:
             DatasetError: If the dataset is missing or unfinished.
+        """
+        manifest, info = read_manifest(directory)
+        return cls(os.fspath(directory), info, hashlib.sha256(manifest).hexdigest())
+
+    @property
+    def is_copy(self) -> bool:
+        """Tells whether the files on this machine are copies."""
+        return not files.is_local(self.source)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are on this machine: `source` itself if that is local."""
+        return cache_folder() / "records" / self.digest if self.is_copy else Path(self.source)
+
+    def paths(self, splits: Sequence[str]) -> list[Path]:
+        """The files of some splits, each there and of its size.
+
+        Args:
+            splits: Some of `SPLITS`.
+
+        Raises:
+            DatasetError: If a file is missing, or not as the manifest has it.
             InputError: If the cache folder cannot be made or written to.
+            OutputError: If the cache folder is full.
         """
-        source = os.fspath(directory)
-        manifest = read_manifest(source)
-        info = DatasetInfo.from_json(manifest, source=files.join(source, INFO_FILE))
-        if files.is_local(source):
-            return cls(source, info, Path(source))
-        folder = cache_folder() / "records" / hashlib.sha256(manifest).hexdigest()
-        make_folder(folder, argument=CACHE_VARIABLE)
-        _delete_abandoned(folder)
-        return cls(source, info, folder)
+        shards = [shard for split in splits for shard in self.info.splits[split].shards]
+        if self.is_copy:
+            self._fetch(shards)
+        else:
+            check_files(self.source, self.info, splits)
+        return [self.folder / shard.name for shard in shards]
 
-    def shard(self, shard: ShardInfo) -> Path:
-        """The path of a file of records.
-
-        Raises:
-            DatasetError: If the file is not as the manifest has it.
-        """
-        self._fetch([shard])
+    def path(self, shard: ShardInfo) -> Path:
+        """The path of one file of records; as `paths`, but a local one is not looked at."""
+        if self.is_copy:
+            self._fetch([shard])
         return self.folder / shard.name
-
-    def complete(self) -> Path:
-        """Copies all that training reads; the marker comes last, so that it is a dataset then.
-
-        Returns:
-            The folder.
-
-        Raises:
-            DatasetError: If a file is not as the manifest has it.
-        """
-        if not files.is_local(self.source):
-            self._fetch([shard for split in self.info.splits.values() for shard in split.shards])
-            for name in (INFO_FILE, COMPLETED_FILE):
-                self._copy(name)
-        return self.folder
 
     def _fetch(self, shards: Sequence[ShardInfo]) -> None:
         """Copies those of some files that are not here yet."""
-        if files.is_local(self.source):
-            return
         missing = [shard for shard in shards if files.size(self.folder / shard.name) != shard.bytes]
         if not missing:
             return
+        make_folder(self.folder, argument=CACHE_VARIABLE)
+        _delete_abandoned(self.folder)
         size = sum(shard.bytes for shard in missing) / 1e6
         logger.info(
             f"copying {len(missing)} of {len(shards)} files ({size:.1f} MB) of {self.source} to"
@@ -147,12 +123,6 @@ class LocalFiles:
             problem = find_wrong_content(unfinished, shard)
             if problem is not None:
                 raise DatasetError(str(Damage(url, problem, ())))
-
-    def _copy(self, name: str) -> None:
-        place, url = self.folder / name, files.join(self.source, name)
-        if not place.exists():
-            with atomic_write(place) as unfinished:
-                download([url], [unfinished], named=url)
 
 
 def _delete_abandoned(folder: Path) -> None:

@@ -1,1 +1,7 @@
 """Runs: the folder that a training leaves, its manifest, and the facts of a trained model."""
+
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.runs.run import Run
+from fcnseg.runs.run_folder import RunManifest, read_run
+
+__all__ = ["ModelInfo", "Run", "RunManifest", "read_run"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from fcnseg.config import Config, config_to_mapping, read_config
-from fcnseg.errors import InputError, first_finding, one_line, told
+from fcnseg.errors import InputError, first_finding, told
 from fcnseg.storage.whole_file import make_folder, write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -136,20 +135,6 @@ def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         values |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return values
-
-
-def network_digest(run_dir: str | os.PathLike[str]) -> str:
-    """SHA-256 of the file that holds a finished run's best network.
-
-    Raises:
-        InputError: If the run is missing or unfinished, or the file is.
-    """
-    read_run(run_dir)
-    path = Path(run_dir) / BEST_MODEL_FILE
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"not a whole network: {path}: {one_line(error)}") from error
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> RunManifest:

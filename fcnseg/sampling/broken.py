@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from fcnseg.errors import DatasetError
-from fcnseg.records import read_dataset_info
-from fcnseg.records.damage import find_damage
+from fcnseg.records import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +23,11 @@ _OF_READING = (
 
 
 @contextlib.contextmanager
-def naming_broken_files(directory: str | os.PathLike[str]) -> Iterator[None]:
+def naming_broken_files(dataset: Dataset) -> Iterator[None]:
     """Looks for a broken file where reading a dataset fails: TensorFlow names none.
 
     Args:
-        directory: Folder of the dataset that the block reads.
+        dataset: The dataset that the block reads.
 
     Raises:
         DatasetError: If the block fails and a file is broken.
@@ -37,8 +35,8 @@ def naming_broken_files(directory: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except _OF_READING as error:
-        logger.info(f"reading {directory} failed: looking for a broken file")
-        damage = next(find_damage(directory, read_dataset_info(directory)), None)
+        logger.info(f"reading {dataset.folder} failed: looking for a broken file")
+        damage = next(dataset.find_damage(), None)
         if damage is None:  # the data are as they were written
             raise
         raise DatasetError(str(damage)) from error

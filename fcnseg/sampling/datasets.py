@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from fcnseg.config import AugmentationConfig, PatchConfig
 from fcnseg.errors import DatasetError
-from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.records.decoding import decode_record
 from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.sampling.blocks import Blocks
@@ -35,7 +34,7 @@ Patches = dict[str, Any]
 
 
 def make_training_dataset(
-    directory: str | os.PathLike[str],
+    dataset: Dataset,
     config: PatchConfig,
     *,
     seed: int,
@@ -58,7 +57,7 @@ def make_training_dataset(
     those where cases take several records.
 
     Args:
-        directory: Folder of a finished dataset.
+        dataset: A finished one.
         config: Size of the patches, and how they are drawn.
         seed: Of everything that is drawn.
         augmentation: How patches are changed.
@@ -76,15 +75,15 @@ def make_training_dataset(
         and the drawn parameters, and the class indices, both of `Augmentation.source_size`.
 
     Raises:
-        DatasetError: If the dataset is missing, unfinished or without labels, the split has no
-            cases, or there are fewer patients than folds.
+        DatasetError: If the dataset is without labels or lacks a file, the split has no cases, or
+            there are fewer patients than folds.
     """
-    info = read_dataset_info(directory)
+    info = dataset.info
     if not info.labelled:
-        raise DatasetError(f"training needs labels, and the cases of {directory} have none")
+        raise DatasetError(f"training needs labels, and the cases of {dataset.folder} have none")
     changes = Augmentation(augmentation, config.size, label_size or config.size, info.spacing_mm)
     blocks = Blocks.of(config, batch_size=config.batch_size * num_replicas)
-    shards = shards_of(directory, info, split, fold=fold)
+    shards = shards_of(dataset, split, fold=fold)
     order = CaseOrder(tuple(shard.cases for shard in shards), seed)
     cases = order.read(_opener(info, shards), start=blocks.first_read(start_step))
     draw = functools.partial(_draw_patches, config=config, changes=changes, seed=seed)
@@ -154,12 +153,12 @@ def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
 
 
 def make_volume_dataset(
-    directory: str | os.PathLike[str], split: str, *, fold: Fold | None = None
+    dataset: Dataset, split: str, *, fold: Fold | None = None
 ) -> tf.data.Dataset:
     """Reads whole records one after the other, always in the same order.
 
     Args:
-        directory: Folder of a finished dataset.
+        dataset: A finished one.
         split: Whose cases are read.
         fold: Deals the cases for training and for validation anew.
 
@@ -167,13 +166,12 @@ def make_volume_dataset(
         A dataset of what `decode_record` gives.
 
     Raises:
-        DatasetError: If the dataset is missing or unfinished, the split has no cases, or there are
-            fewer patients than folds.
+        DatasetError: If a file is missing, the split has no cases, or there are fewer patients than
+            folds.
     """
-    info = read_dataset_info(directory)
-    shards = shards_of(directory, info, split, fold=fold)
-    cases = tf.data.Dataset.range(len(shards)).flat_map(_opener(info, shards))
-    return cases.map(_decoder(info)).prefetch(1)
+    shards = shards_of(dataset, split, fold=fold)
+    cases = tf.data.Dataset.range(len(shards)).flat_map(_opener(dataset.info, shards))
+    return cases.map(_decoder(dataset.info)).prefetch(1)
 
 
 def _opener(info: DatasetInfo, shards: Sequence[Shard]) -> Callable[[tf.Tensor], tf.data.Dataset]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
 from fcnseg.errors import DatasetError
-from fcnseg.records import DatasetInfo
-from fcnseg.records.damage import check_files
+from fcnseg.records import Dataset
 from fcnseg.records.decoding import join_records
-from fcnseg.records.listing import ListedCase, list_cases
+from fcnseg.records.listing import ListedCase
 from fcnseg.sampling.folds import Fold
 
 _DEALT = ("train", "validation")  # the test split is in no fold
@@ -34,14 +31,11 @@ class Shard:
     cases: int
 
 
-def shards_of(
-    directory: str | os.PathLike[str], info: DatasetInfo, split: str, *, fold: Fold | None = None
-) -> list[Shard]:
+def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list[Shard]:
     """The files of a split.
 
     Args:
-        directory: Folder of a finished dataset.
-        info: Its manifest.
+        dataset: The dataset.
         split: One of `fcnseg.records.SPLITS`.
         fold: Deals the cases for training and for validation anew; None leaves them as converted.
 
@@ -50,24 +44,21 @@ def shards_of(
             fewer patients than folds.
     """
     if fold is None or split not in _DEALT:
-        shards = info.splits[split].shards
+        shards = dataset.info.splits[split].shards
         if not shards:
-            raise DatasetError(f"the {split} split of {directory} has no cases")
-        paths = _paths(directory, info, [split])
+            raise DatasetError(f"the {split} split of {dataset.folder} has no cases")
+        paths = dataset.paths([split])
         return [Shard(path, None, shard.cases) for path, shard in zip(paths, shards, strict=True)]
-    dealt = deal_cases(directory, info, fold)
+    dealt = deal_cases(dataset, fold)
     reads = {path: tuple(is_in == split for _, is_in in cases) for path, cases in dealt.items()}
     return [Shard(path, read, sum(read)) for path, read in reads.items() if any(read)]
 
 
-def deal_cases(
-    directory: str | os.PathLike[str], info: DatasetInfo, fold: Fold
-) -> dict[str, list[tuple[ListedCase, str]]]:
+def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase, str]]]:
     """Deals the cases for training and for validation anew, by patient and the dataset's seed.
 
     Args:
-        directory: Folder of a finished dataset.
-        info: Its manifest.
+        dataset: The dataset.
         fold: Which of the divisions.
 
     Returns:
@@ -76,9 +67,9 @@ def deal_cases(
     Raises:
         DatasetError: If a file is missing or broken, or there are fewer patients than folds.
     """
-    listed = {path: list_cases(path) for path in _paths(directory, info, _DEALT)}
+    listed = dataset.list_cases(_DEALT)
     patients = (case.patient_id for cases in listed.values() for case in cases)
-    validating = fold.validating(patients, seed=info.seed)
+    validating = fold.validating(patients, seed=dataset.info.seed)
     return {
         path: [(case, "validation" if case.patient_id in validating else "train") for case in cases]
         for path, cases in listed.items()
@@ -111,12 +102,3 @@ def shard_opener(
         return chosen.map(lambda _, case: case)
 
     return open_shard
-
-
-def _paths(
-    directory: str | os.PathLike[str], info: DatasetInfo, splits: Sequence[str]
-) -> list[str]:
-    """The files of some splits."""
-    check_files(directory, info, splits)
-    shards = [shard for split in splits for shard in info.splits[split].shards]
-    return [str(Path(directory) / shard.name) for shard in shards]

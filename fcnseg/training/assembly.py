@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fcnseg.config import Config, override, write_config
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.networks import output_shape
 from fcnseg.networks.build import full_resolution
-from fcnseg.records import DatasetInfo, read_dataset_info
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.runs.run_folder import (
     BEST_MODEL_FILE,
@@ -61,7 +60,7 @@ def make_loop(
             devices.
         ModelError: If the patches do not fit the network.
     """
-    info = read_dataset_info(origin.data)
+    info = origin.dataset.info
     model = build_model(config, info, devices=devices)
     if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
         start_from(model, origin.init_from, config.model)
@@ -73,7 +72,7 @@ def make_loop(
     model_info = make_model_info(config, info)
     validation = Validation(
         make_segmenter(network, model_info),
-        make_volume_dataset(origin.data, "validation", fold=origin.fold),
+        make_volume_dataset(origin.dataset, "validation", fold=origin.fold),
         every=config.training.validate_every,
         stop=stop,
         ignore_label=ignore_label(config, info),
@@ -85,7 +84,7 @@ def make_loop(
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
         model=model,
-        make_patches=patches_maker(config, origin.data, replicas=replicas, fold=origin.fold),
+        make_patches=patches_maker(config, origin.dataset, replicas=replicas, fold=origin.fold),
         settings=config.training,
         checkpoints=Checkpoints(
             run_dir / CHECKPOINT_FILE,
@@ -94,7 +93,7 @@ def make_loop(
             {**origin.identity(), "devices": replicas},
         ),
         validation=validation,
-        lost=LostOrgans(organs_to_learn(origin.data, info, fold=origin.fold), config),
+        lost=LostOrgans(organs_to_learn(origin.dataset, fold=origin.fold), config),
         best=KeepBest(run_dir / BEST_MODEL_FILE, network),
         history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
         events=events,
@@ -151,19 +150,19 @@ def _make_events(
 
 
 def patches_maker(
-    config: Config, data: str | os.PathLike[str], *, replicas: int, fold: Fold | None = None
+    config: Config, dataset: Dataset, *, replicas: int, fold: Fold | None = None
 ) -> Callable[..., tf.data.Dataset]:
     """`make_training_dataset` of a run, which lacks only the step to start at.
 
     Args:
         config: All settings.
-        data: Folder of a finished dataset.
+        dataset: A finished one.
         replicas: Devices that share each batch.
         fold: Deals the cases for training and for validation anew.
     """
     return functools.partial(
         make_training_dataset,
-        data,
+        dataset,
         config.patches,
         seed=config.training.seed,
         augmentation=config.augmentation,

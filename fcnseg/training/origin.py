@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fcnseg.records import read_dataset_info
+from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import RunManifest
 from fcnseg.sampling import Fold
 from fcnseg.sampling.shards import deal_cases
-from fcnseg.training.dataset import dataset_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,41 +18,36 @@ class Origin:
     """What a run learns from.
 
     Attributes:
-        data: Folder of a finished dataset.
+        dataset: A finished one.
         init_from: Folder of the run whose weights are where this one starts; None if they are
             drawn.
         fold: Which cases train and which validate; None leaves them as converted.
-        source: Where the user has the dataset, if `data` is a copy of it.
     """
 
-    data: Path
+    dataset: Dataset
     init_from: Path | None = None
     fold: Fold | None = None
-    source: str = ""
 
     @classmethod
     def of(
         cls,
-        data: str | os.PathLike[str],
+        dataset: Dataset,
         *,
         init_from: str | os.PathLike[str] | None = None,
         fold: Fold | None = None,
-        source: str = "",
     ) -> Origin:
         """With a path made absolute where it is to be known again."""
-        start = None if init_from is None else Path(init_from).absolute()
-        return cls(Path(data), start, fold, source)
+        return cls(dataset, None if init_from is None else Path(init_from).absolute(), fold)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when the run goes on, by name."""
-        return _identity(dataset_digest(self.data), self.init_from, self.fold)
+        return _identity(self.dataset.digest, self.init_from, self.fold)
 
     def validation_cases(self) -> tuple[str, ...]:
         """The ids of the cases that validate, sorted."""
-        info = read_dataset_info(self.data)
         if self.fold is None:
-            return info.splits["validation"].case_ids
-        dealt = deal_cases(self.data, info, self.fold).values()
+            return self.dataset.info.splits["validation"].case_ids
+        dealt = deal_cases(self.dataset, self.fold).values()
         cases = (pair for of_file in dealt for pair in of_file)
         return tuple(sorted(case.case_id for case, split in cases if split == "validation"))
 

@@ -13,7 +13,7 @@ from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, told
 from fcnseg.inference.prediction import load_run
 from fcnseg.networks.levels import levels_of
-from fcnseg.runs.run_folder import read_run
+from fcnseg.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ def start_from(model: keras.Model, run_dir: str | os.PathLike[str], config: Mode
     Raises:
         InputError: If there is no finished run, or its network is another; what differs is named.
     """
-    _check_architecture(read_run(run_dir).config.model, config, run_dir)
-    network, _ = load_run(run_dir)
+    run = Run.open(run_dir)
+    _check_architecture(run.manifest.config.model, config, run_dir)
+    network, _ = load_run(run)
     given = {layer.name: layer for layer in network.layers}
     weighty = [layer for layer in model.layers if layer.weights]
     fitting = [layer for layer in weighty if _shapes(layer) == _shapes(given.get(layer.name))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import logging
 import time
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.evaluation.cases import Case
-from fcnseg.evaluation.pictures import draw_case
 from fcnseg.evaluation.scores import score_organs
+from fcnseg.figures.formats import png_of
+from fcnseg.figures.overlay import draw_overlay
 from fcnseg.figures.slices import middle_of
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
 from fcnseg.volumes import Volume
@@ -110,11 +109,14 @@ def _picture(
 ) -> bytes:
     """A PNG of the middle slices, with the outlines and Dice of each organ."""
     affine = record["affine"].numpy()
-    image, truth = (Volume(record[name].numpy(), affine) for name in ("image", "label"))
-    scores = score_organs(truth.array, mask, num_classes=len(class_names))
-    case = Case(record["case_id"].numpy().decode(), truth, Volume(mask, affine), image)
-    by_organ = dict(zip(class_names[1:], scores, strict=True))
-    file = io.BytesIO()
-    figure = draw_case(case, by_organ, place=middle_of(truth))
-    figure.savefig(file, format="png", facecolor="white", dpi=100)
-    return file.getvalue()
+    image, label = (Volume(record[name].numpy(), affine) for name in ("image", "label"))
+    scores = score_organs(label.array, mask, num_classes=len(class_names))
+    figure = draw_overlay(
+        label,
+        Volume(mask, affine),
+        image,
+        title=record["case_id"].numpy().decode(),
+        dice={organ: score.dice for organ, score in zip(class_names[1:], scores, strict=True)},
+        place=middle_of(label),
+    )
+    return png_of(figure, dpi=100)

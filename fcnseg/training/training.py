@@ -19,7 +19,7 @@ from fcnseg import __version__
 from fcnseg.config import Config
 from fcnseg.errors import InputError
 from fcnseg.networks import output_shape
-from fcnseg.records.local_files import local_dataset
+from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -63,7 +63,7 @@ class TrainingResult:
 
 def train(
     config: Config,
-    data: str | os.PathLike[str],
+    data: Dataset | str | os.PathLike[str],
     run_dir: str | os.PathLike[str],
     *,
     resume: bool = False,
@@ -77,8 +77,8 @@ def train(
 
     Args:
         config: All settings.
-        data: Folder of a finished dataset; one in an object store is trained on through a copy in
-            the cache, see `fcnseg.records.local_files`.
+        data: A finished dataset, or its folder; one in an object store is trained on through
+            copies of its files, see `fcnseg.records.local_files`.
         run_dir: Folder that is made: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
             `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then.
         resume: Whether to go on with what is in `run_dir`, as if the run had not stopped. Where
@@ -100,19 +100,20 @@ def train(
         ModelError: If the patches do not fit the network.
         TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
     """
-    source, data = os.fspath(data), local_dataset(data)
-    info = check_dataset(data, fold=fold)
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data)
+    check_dataset(dataset, fold=fold)
+    info = dataset.info
     check_settings(config, info, fold=fold, devices=devices)
-    check_each_organ(data, info, fold=fold, ignore_label=config.loss.ignore_label)
+    check_each_organ(dataset, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
     check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
     folder = make_run_folder(run_dir, config, resume=resume)
-    origin = Origin.of(data, init_from=init_from, fold=fold, source=source)
+    origin = Origin.of(dataset, init_from=init_from, fold=fold)
     if (folder / MANIFEST_FILE).exists():
         return _finished(folder, origin)
     loop = make_loop(config, origin, folder, devices=devices)
     loop.resume()
-    with naming_broken_files(data):
+    with naming_broken_files(dataset):
         loop.run()
     if not loop.best.best_epoch:  # it was deleted, as `--resume` advises where it is broken
         raise InputError(
@@ -140,7 +141,7 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
         weights_sha256=weights_digest(network),
         versions=_versions(),
         devices=tuple(loop.model.distribute_strategy.extended.worker_devices),
-        data=origin.source or str(origin.data),
+        data=str(origin.dataset.folder),
         data_fingerprint=identity["data"],
         init_from=identity["init_from"],
         fold=None if origin.fold is None else origin.fold.number,

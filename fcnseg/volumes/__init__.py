@@ -18,11 +18,10 @@ from fcnseg.volumes.orientation import (
     turn_like,
 )
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
-from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume, check_same_grid
+from fcnseg.volumes.volume import AIR_HU, Geometry, Volume, check_same_grid
 
 __all__ = [
     "AIR_HU",
-    "Finding",
     "Geometry",
     "LabelMap",
     "Series",

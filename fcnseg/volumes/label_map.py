@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from fcnseg.codes import Code
 from fcnseg.errors import InputError, LabelError, first_finding, one_line, told
 from fcnseg.storage.unique_keys import read_yaml
 from fcnseg.volumes.lookup import look_up, table_rows
@@ -185,9 +186,8 @@ def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> Label
     """The error that names ids with their numbers of voxels."""
     ids, counts = np.unique(values, return_counts=True)
     found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
-    rule, code = "be listed in the label map", "label_ids_unknown"
-    if ids[0] < 0:
-        rule, code = "not be negative", "label_negative"
+    code: Code = "label_negative" if ids[0] < 0 else "label_ids_unknown"
+    rule = "not be negative" if ids[0] < 0 else "be listed in the label map"
     return LabelError(
         f"label ids must {rule}, got {told(found, most=_MOST_TOLD)}{of_case(case_id)}", code=code
     )

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError
 
 AIR_HU = -1024
@@ -17,19 +18,6 @@ AIR_HU = -1024
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Finding:
-    """Something about a file that whoever uses it should know.
-
-    Attributes:
-        code: One word for programs.
-        reason: One line for people, with the value that was found.
-    """
-
-    code: str
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.formats import text_header
 from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
 from fcnseg.volumes.formats.text_header import Described, numbers, unreadable
-from fcnseg.volumes.volume import Finding, Geometry, Volume
+from fcnseg.volumes.volume import Geometry, Volume
 
 SUFFIXES = (".mha", ".mhd")
 

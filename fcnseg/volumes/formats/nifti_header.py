@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.affine import check_affine
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE
-from fcnseg.volumes.volume import Finding, Geometry, Shape
+from fcnseg.volumes.volume import Geometry, Shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """How the names of files with header and voxels end."""

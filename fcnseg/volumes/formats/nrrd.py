@@ -11,12 +11,13 @@ from typing import Literal
 
 import numpy as np
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, LabelError
 from fcnseg.volumes.affine import Affine, check_affine
 from fcnseg.volumes.formats import text_header
 from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
 from fcnseg.volumes.formats.text_header import Described, integers, numbers, unreadable
-from fcnseg.volumes.volume import Finding, Geometry, Volume
+from fcnseg.volumes.volume import Geometry, Volume
 
 SUFFIXES = (".nrrd", ".nhdr")
 

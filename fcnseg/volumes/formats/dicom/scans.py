@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from fcnseg.codes import Finding
 from fcnseg.errors import InputError, told
 from fcnseg.volumes.formats.dicom.stack import Slice
-from fcnseg.volumes.volume import Finding
 
 # The standard demands one of each in a series.
 _ONE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
 from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
-from fcnseg.volumes.volume import Finding, Geometry, Shape, Volume
+from fcnseg.volumes.volume import Geometry, Shape, Volume
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

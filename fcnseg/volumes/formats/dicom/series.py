@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, one_line, require_extra, told
 from fcnseg.volumes.formats.dicom import frame_decoding, seg
 from fcnseg.volumes.formats.dicom.files import find_files
@@ -24,7 +25,7 @@ from fcnseg.volumes.formats.dicom.headers import (
 from fcnseg.volumes.formats.dicom.scans import check_rescale, find_scans
 from fcnseg.volumes.formats.dicom.stack import Slice, stack
 from fcnseg.volumes.formats.rescale import to_int16
-from fcnseg.volumes.volume import AIR_HU, Finding, Geometry, Volume
+from fcnseg.volumes.volume import AIR_HU, Geometry, Volume
 
 # What 12 bits hold, with air at -1024: a padding value in it is the value of some tissue too.
 _TISSUE_HU = (AIR_HU, 3071)

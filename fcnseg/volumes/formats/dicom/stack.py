@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.codes import Code
 from fcnseg.errors import GeometryError
 from fcnseg.volumes.affine import affine_from_lps, check_affine
 from fcnseg.volumes.volume import Geometry, Triple
@@ -96,7 +97,7 @@ def stack(slices: Sequence[Slice], *, what: str) -> tuple[list[Slice], Geometry]
 def _check_alike(slices: Sequence[Slice], what: str) -> None:
     """Checks that all slices have the size, spacing and direction of the first."""
     first = slices[0]
-    rules: list[tuple[str, str, Callable[[Slice], Any], float]] = [
+    rules: list[tuple[str, Code, Callable[[Slice], Any], float]] = [
         ("rows and columns", "dicom_mixed_sizes", lambda one: one.size, 0),
         ("pixel spacing", "dicom_mixed_sizes", lambda one: one.pixel_spacing, 1e-3),
         ("direction", "dicom_mixed_orientations", lambda one: one.orientation, _COSINE_TOLERANCE),
@@ -126,17 +127,18 @@ def _check_steps(slices: Sequence[Slice], what: str) -> None:
     # The lower median: of two steps, where one slice is missing, the shorter is the right one.
     typical = float(np.sort(steps)[(len(steps) - 1) // 2])
     worst = int(np.abs(steps - typical).argmax())
+    code: Code
     if (steps < _STEP_TOLERANCE_MM / 10).any():
         worst = int(steps.argmin())
-        kind = ("dicom_duplicate_slice", "two slices must not have one position")
+        code, rule = "dicom_duplicate_slice", "two slices must not have one position"
     elif abs(steps[worst] - typical) <= max(_STEP_TOLERANCE * typical, _STEP_TOLERANCE_MM):
         return
     elif _is_multiple(steps[worst], typical):
         count = round(steps[worst] / typical) - 1
-        kind = ("dicom_missing_slice", f"no slice may be missing, but {count} must have been here")
+        code = "dicom_missing_slice"
+        rule = f"no slice may be missing, but {count} must have been here"
     else:
-        kind = ("dicom_uneven_slices", "slices must be evenly spaced")
-    code, rule = kind
+        code, rule = "dicom_uneven_slices", "slices must be evenly spaced"
     raise GeometryError(
         f"{rule}: {slices[worst]} at {heights[worst]:.2f} mm and {slices[worst + 1]} at"
         f" {heights[worst + 1]:.2f} mm, others {typical:.2f} mm apart, in {what}",

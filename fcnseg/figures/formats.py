@@ -1,0 +1,38 @@
+"""Figures as PNG and as SVG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from fcnseg.errors import require_extra
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+
+def png_of(figure: Figure, *, dpi: float | None = None) -> bytes:
+    """A figure as a PNG file on white, by default at the resolution that it was made for."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", facecolor="white", dpi=dpi or "figure")
+    return stream.getvalue()
+
+
+def svg_of(figure: Figure) -> Markup:
+    """A figure as an `<svg>` element, the same for the same figure.
+
+    Returns:
+        Markup that templates take as it is: matplotlib escapes the text of a figure.
+
+    Raises:
+        MissingExtraError: If matplotlib or jinja2 is not installed.
+    """
+    stream = io.StringIO()
+    # Text stays text, and ids come from the content: the page is searchable and repeatable.
+    looks = {"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}
+    with require_extra("matplotlib", "evaluation").rc_context(looks):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    svg: Markup = require_extra("markupsafe", "evaluation").Markup(text[text.index("<svg") :])
+    return svg

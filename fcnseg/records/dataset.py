@@ -1,0 +1,87 @@
+"""A finished dataset, opened once and then passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Sequence
+
+from fcnseg.records.damage import Damage, find_damage
+from fcnseg.records.dataset_info import SPLITS, DatasetInfo
+from fcnseg.records.listing import ListedCase, list_cases
+from fcnseg.records.local_files import LocalFiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A folder of records with its manifest, both as they were when it was opened.
+
+    Attributes:
+        folder: The folder, on any file system.
+        info: The manifest.
+        digest: SHA-256 of the manifest, which holds the checksum of every file.
+        local: Gives the files on this machine.
+    """
+
+    folder: str
+    info: DatasetInfo
+    digest: str
+    local: LocalFiles
+    _listed: dict[str, tuple[ListedCase, ...]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Dataset:
+        """Reads the manifest of a finished dataset.
+
+        Raises:
+            DatasetError: If the folder is missing, unfinished, or of another schema.
+        """
+        local = LocalFiles.of(folder)
+        return cls(local.source, local.info, local.digest, local)
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Names of the classes but the background; none where the cases have no labels."""
+        return self.info.class_names[1:] if self.info.labelled else ()
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel of the records."""
+        return math.prod(self.info.spacing_mm) / 1000
+
+    def paths(self, splits: Sequence[str]) -> tuple[str, ...]:
+        """The files of some splits on this machine, each there and of its size.
+
+        Those of an object store are copied, unless an earlier call or run has done so.
+
+        Args:
+            splits: Some of `SPLITS`.
+
+        Raises:
+            DatasetError: If one is missing, or of another size than the manifest has.
+        """
+        return tuple(str(path) for path in self.local.paths(splits))
+
+    def list_cases(self, splits: Sequence[str]) -> dict[str, tuple[ListedCase, ...]]:
+        """The cases of each file of some splits, in their order; a file is read once.
+
+        Raises:
+            DatasetError: If a file is missing or broken.
+        """
+        paths = self.paths(splits)
+        for path in paths:
+            if path not in self._listed:
+                self._listed[path] = tuple(list_cases(path))
+        return {path: self._listed[path] for path in paths}
+
+    def find_damage(self) -> Iterator[Damage]:
+        """Reads all files and yields what is wrong with them, as `records.damage.find_damage`.
+
+        Of an object store, the copies are read.
+        """
+        if self.local.is_copy:
+            self.local.paths(SPLITS)
+        return find_damage(self.local.folder, self.info)

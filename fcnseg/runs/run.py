@@ -1,0 +1,53 @@
+"""A finished run, opened once and then passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+from fcnseg.errors import InputError, one_line
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.runs.run_folder import BEST_MODEL_FILE, RunManifest, read_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of a finished training, and what it says of the run.
+
+    Attributes:
+        folder: The folder.
+        manifest: What ran, on what, and how it ended.
+        info: Facts of the network that prediction needs.
+    """
+
+    folder: Path
+    manifest: RunManifest
+    info: ModelInfo
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """Reads what a run says of itself; the network is not loaded.
+
+        Raises:
+            InputError: If the folder is missing, or holds no finished run.
+        """
+        return cls(Path(folder), read_run(folder), ModelInfo.read(folder))
+
+    @property
+    def network_path(self) -> Path:
+        """The file of the best network."""
+        return self.folder / BEST_MODEL_FILE
+
+    def network_digest(self) -> str:
+        """SHA-256 of the file of the best network.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        try:
+            return hashlib.sha256(self.network_path.read_bytes()).hexdigest()
+        except OSError as error:
+            reason = f"{self.network_path}: {one_line(error)}"
+            raise InputError(f"not a whole network: {reason}") from error

@@ -1,0 +1,61 @@
+"""Networks and checkpoints of earlier versions still load.
+
+`earlier_run/` is a run of version 0.1.0 that was stopped after its sixth step, with what its
+network answered then.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from small_records import write_small_dataset
+
+import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
+from fcnseg.config import read_config
+from fcnseg.networks.build import full_resolution
+from fcnseg.records import read_dataset_info
+from fcnseg.runs.model_info import ModelInfo
+from fcnseg.training.assembly import build_model
+from fcnseg.training.checkpoints import Checkpoints
+from fcnseg.training.compiled import state_of, tensorflow_variables
+from fcnseg.training.ema import WeightAverage
+
+EARLIER = Path(__file__).parent / "earlier_run"
+
+
+def test_an_earlier_network_gives_the_same_logits():
+    network = keras.models.load_model(EARLIER / "best.keras", compile=False)
+    with np.load(EARLIER / "logits.npz") as then:
+        logits = network(then["hu"], training=False).numpy()
+        np.testing.assert_allclose(logits, then["logits"], rtol=1e-3, atol=1e-4)
+
+
+def test_earlier_facts_of_a_network_are_read():
+    assert ModelInfo.read(EARLIER).class_names == ("background", "liver", "spleen")
+
+
+def test_an_earlier_checkpoint_is_restored(tmp_path):
+    config = read_config(EARLIER / "config.yaml")
+    info = read_dataset_info(write_small_dataset(tmp_path / "data"))
+    model = build_model(config, info)
+    weights = tensorflow_variables(full_resolution(model).weights)
+    average = WeightAverage(
+        weights, decay=config.training.average_decay, strategy=model.distribute_strategy
+    )
+    with np.load(EARLIER / "checkpoint.npz", allow_pickle=False) as arrays:
+        identity = json.loads(arrays["progress"].item())["identity"]
+        saved = [arrays[name] for name in arrays.files if name != "progress"]
+    variables = [*state_of(model), *average.averages]
+    checkpoints = Checkpoints(
+        EARLIER / "checkpoint.npz", variables, model.distribute_strategy, identity
+    )
+    progress = checkpoints.restore()
+    assert (progress.step, len(progress.epochs)) == (6, 1)
+    assert len(variables) == len(saved)
+    for variable, array in zip(variables, saved, strict=True):
+        assert np.array_equal(tf.convert_to_tensor(variable).numpy(), array)
+    assert int(model.optimizer.iterations) == 6
