@@ -46,9 +46,11 @@ def test_the_same_places_before_and_after(tmp_path):
 
 
 def test_paper_is_the_default_and_flags_override_it(tmp_path):
-    command = parse(PreviewCommand, ["records", "--output", "page.html", "--patches.per_read", "2"])
+    command = parse(
+        PreviewCommand, ["records", "--output", "page.html", "--patches.samples_per_volume", "2"]
+    )
     assert command.config.augmentation == PRESETS["roth2018"].augmentation
-    assert command.config.patches.per_read == 2
+    assert command.config.patches.samples_per_volume == 2
 
 
 def test_missing_folder_is_named(tmp_path, capsys):

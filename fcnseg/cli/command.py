@@ -23,6 +23,7 @@ import pydantic
 import tyro
 
 from fcnseg.config import PRESETS, Config, config_error, read_config
+from fcnseg.config.renamed import with_new_flags
 from fcnseg.errors import FcnsegError, InputError
 
 # As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
@@ -145,6 +146,7 @@ def parse(
     fields = dataclasses.fields(command)
     parsed_class: type[Any] = command
     if "config" in {field.name for field in fields}:
+        options["args"] = argv = with_new_flags(argv)
         parsed_class, options["default"] = _with_config_flag(command, argv)
     try:
         with _settings_left_to_us():
