@@ -277,7 +277,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--train_cases", type=int, default=30)
     parser.add_argument("--validation_cases", type=int, default=5)
     parser.add_argument("--test_cases", type=int, default=10)
-    parser.add_argument("--variety", type=float, default=2.5, help="how much patients differ")
+    # With 2 the preset demo has a mean Dice of 0.80 after 750 steps, with 2.5 0.72 (one seed each).
+    parser.add_argument("--variety", type=float, default=2.0, help="how much patients differ")
     parser.add_argument(
         "--monai_learning_rate", type=float, default=DEFAULTS["monai"]["learning_rate"]
     )
