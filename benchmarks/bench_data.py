@@ -36,9 +36,9 @@ def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
     return passes * size / (time.perf_counter() - started) / 1e9
 
 
-def batches_gb_s(data: Path, config: str, per_read: int, *, case_bytes: float) -> float:
+def batches_gb_s(data: Path, config: str, samples: int, *, case_bytes: float) -> float:
     """Gigabytes a second of the cases that batches are made of, after a block that warms up."""
-    patches = dataclasses.replace(read_config(config).patches, per_read=per_read)
+    patches = dataclasses.replace(read_config(config).patches, samples_per_volume=samples)
     block = Blocks.of(patches, batch_size=patches.batch_size)
     batches = iter(make_training_dataset(Dataset.open(data), patches, seed=0))
     for _ in range(block.steps):
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of records")
     parser.add_argument("--config", default="fcn_s", help="preset or YAML file with the patches")
-    parser.add_argument("--per_read", type=int, default=4, help="patches drawn of a case")
+    parser.add_argument("--samples_per_volume", type=int, default=4, help="patches drawn of a case")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     shards = read_dataset_info(arguments.data).splits["train"].shards
@@ -66,13 +66,13 @@ def main() -> None:
     for _ in range(arguments.rounds):
         raw = raw_gb_s(paths, size, passes=passes)
         made = batches_gb_s(
-            arguments.data, arguments.config, arguments.per_read, case_bytes=case_bytes
+            arguments.data, arguments.config, arguments.samples_per_volume, case_bytes=case_bytes
         )
         rounds.append((raw, made))
     result = {
         "cores": os.cpu_count(),
         "case_mb": round(case_bytes / 1e6, 1),
-        "per_read": arguments.per_read,
+        "samples_per_volume": arguments.samples_per_volume,
         "raw_gb_s": round(statistics.median(raw for raw, _ in rounds), 2),
         "batches_gb_s": round(statistics.median(made for _, made in rounds), 2),
         "part_of_raw": round(statistics.median(made / raw for raw, made in rounds), 2),

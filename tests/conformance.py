@@ -170,14 +170,16 @@ SUBJECTS: dict[str, Subject] = {
     "NormalizedConvolution": Subject("layer", normalized),
     "NormalizedConvolutionTranspose": up_sampling(NormalizedConvolutionTranspose),
     "LinearUpsampling": Subject("layer", lambda p: LinearUpsampling((1, 2, 3), dtype=p)),
-    "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", background=False),
+    "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", include_background=False),
     "DiceCrossEntropyLoss": loss(
         "DiceCrossEntropyLoss",
         class_weights=[0.5, 1.0, 2.0],
         class_balance=0.5,
         label_smoothing=0.1,
     ),
-    "TverskyLoss": loss("TverskyLoss", class_weights="simple", per="sample", alpha=0.2, beta=0.8),
+    "TverskyLoss": loss(
+        "TverskyLoss", class_weights="simple", batch_dice=False, alpha=0.2, beta=0.8
+    ),
     "CrossEntropyLoss": loss(
         "CrossEntropyLoss",
         class_weights=[0.5, 1.0, 2.0],
@@ -185,7 +187,7 @@ SUBJECTS: dict[str, Subject] = {
         label_smoothing=0.2,
     ),
     "FocalLoss": loss("FocalLoss", class_weights=[0.5, 1.0, 2.0], gamma=1.5),
-    "TopKCrossEntropyLoss": loss("TopKCrossEntropyLoss", share=0.2, label_smoothing=0.1),
+    "TopKCrossEntropyLoss": loss("TopKCrossEntropyLoss", fraction=0.2, label_smoothing=0.1),
     "OrganDice": Subject("metric", lambda _: OrganDice(CLASSES, ignore_label=IGNORED)),
     "DeeplySupervised": Subject("network", two_levels),
     **presets(),

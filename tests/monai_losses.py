@@ -19,17 +19,17 @@ VOXELS_ALIKE = {"class_balance": 0.0}  # MONAI and PyTorch have no other
 # Name -> our loss and its settings, for what `values_of_monai` gives under the same name.
 CASES = {
     "dice": ("dice", {}),
-    "dice, per sample": ("dice", {"per": "sample"}),
-    "dice, organs alone": ("dice", {"background": False}),
+    "dice, per sample": ("dice", {"batch_dice": False}),
+    "dice, organs alone": ("dice", {"include_background": False}),
     "dice, weighed": ("dice", {"class_weights": WEIGHTS}),
     "dice, ignoring": ("dice", {"ignore_label": 2}),
     "dice and cross-entropy": ("dice_cross_entropy", {**VOXELS_ALIKE}),
     "dice and cross-entropy, per sample, organs alone": (
         "dice_cross_entropy",
-        {**VOXELS_ALIKE, "per": "sample", "background": False},
+        {**VOXELS_ALIKE, "batch_dice": False, "include_background": False},
     ),
     "tversky": ("tversky", {"alpha": 0.3, "beta": 0.7}),
-    "tversky, organs alone": ("tversky", {"alpha": 0.6, "beta": 0.2, "background": False}),
+    "tversky, organs alone": ("tversky", {"alpha": 0.6, "beta": 0.2, "include_background": False}),
     "cross-entropy": ("cross_entropy", {**VOXELS_ALIKE}),
     "cross-entropy, weighed": ("cross_entropy", {**VOXELS_ALIKE, "class_weights": WEIGHTS}),
     "cross-entropy, weighed, ignoring": (
@@ -47,11 +47,11 @@ CASES = {
     ),
     "top-k cross-entropy, smoothed": (
         "top_k_cross_entropy",
-        {"share": 0.1, "label_smoothing": 0.1},
+        {"fraction": 0.1, "label_smoothing": 0.1},
     ),
     "focal": ("focal", {"gamma": 2.0}),
     "focal, weighed": ("focal", {"gamma": 1.5, "class_weights": WEIGHTS}),
-    "top-k cross-entropy": ("top_k_cross_entropy", {"share": 0.1}),
+    "top-k cross-entropy": ("top_k_cross_entropy", {"fraction": 0.1}),
 }
 
 

@@ -17,7 +17,7 @@ def make_config(model: ModelConfig, **training) -> Config:
     """Patches of a few voxels, and what is given of `TrainingConfig`."""
     return Config(
         model=model,
-        patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
+        patches=PatchConfig(size=(8, 12, 12), batch_size=2, samples_per_volume=2, shuffle_buffer=4),
         training=TrainingConfig(**training),
         inference=InferenceConfig(overlap=(2, 4, 4), batch_size=2),
     )
@@ -32,7 +32,7 @@ ALL_STATE = make_config(
     validate_every=1,
     checkpoint_every=3,
     learning_rate=1e-2,
-    average_decay=0.9,
+    ema_decay=0.9,
 )
 
 

@@ -19,7 +19,7 @@ from fcnseg.training import train
 PER_SAMPLE = {
     "model.norm": "instance",
     "loss.name": "dice_cross_entropy",
-    "loss.per": "sample",
+    "loss.batch_dice": False,
     "loss.class_balance": 0.0,  # its frequencies are of a part
     "training.optimizer": "sgd",
     "training.epochs": 2,

@@ -13,7 +13,7 @@ from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, wri
 
 CONFIG = Config(
     model=ModelConfig(filters=(4, 8)),
-    patches=PatchConfig(size=(8, 12, 12), batch_size=2, per_read=2, shuffle_buffer=4),
+    patches=PatchConfig(size=(8, 12, 12), batch_size=2, samples_per_volume=2, shuffle_buffer=4),
     inference=InferenceConfig(overlap=(2, 4, 4)),
 )
 

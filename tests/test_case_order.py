@@ -78,19 +78,19 @@ def test_files_stand_in_another_order_in_each_epoch():
 
 
 @pytest.mark.parametrize(
-    ("per_read", "batch_size", "buffer", "patches"),
+    ("samples_per_volume", "batch_size", "buffer", "patches"),
     [(4, 2, 64, 64), (4, 3, 64, 72), (1, 1, 1, 1), (16, 3, 10, 48), (3, 2, 6, 6)],
 )
-def test_blocks_are_whole_reads_and_whole_batches(per_read, batch_size, buffer, patches):
-    config = PatchConfig(per_read=per_read, shuffle_buffer=buffer)
+def test_blocks_are_whole_reads_and_whole_batches(samples_per_volume, batch_size, buffer, patches):
+    config = PatchConfig(samples_per_volume=samples_per_volume, shuffle_buffer=buffer)
     blocks = Blocks.of(config, batch_size=batch_size)
     assert blocks.patches == patches
-    assert blocks.reads * per_read == blocks.steps * batch_size == patches
+    assert blocks.reads * samples_per_volume == blocks.steps * batch_size == patches
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 9, 22])
 def test_blocks_are_shuffled_alike_from_any_step(start):
-    blocks = Blocks(per_read=2, batch_size=3, reads=6)  # of 12 patches, 4 steps
+    blocks = Blocks(samples_per_volume=2, batch_size=3, reads=6)  # of 12 patches, 4 steps
 
     def steps(step, count):
         first = blocks.first_read(step)

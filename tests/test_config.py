@@ -150,3 +150,43 @@ def test_setting_out_of_range_is_one_line_as_from_a_file(capsys, flags, message)
     assert error.startswith(f"error: {message}")
     assert error.endswith(" (command line)\n")
     assert error.count("\n") == 1
+
+
+# -- Keys of earlier versions
+
+OLD_KEYS = {
+    "patches.per_read": (3, "patches.samples_per_volume", 3),
+    "loss.per": ("sample", "loss.batch_dice", False),
+    "loss.background": (False, "loss.include_background", False),
+    "training.average_decay": (0.5, "training.ema_decay", 0.5),
+    "training.step_at": ([0.2], "training.milestones", (0.2,)),
+    "training.step_factor": (0.3, "training.gamma", 0.3),
+    "training.warm_up_steps": (7, "training.warmup_steps", 7),
+}
+
+
+def value_at(config, key):
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+@pytest.mark.parametrize("key", OLD_KEYS)
+def test_an_old_key_is_taken_with_one_warning(key):
+    value, new, expected = OLD_KEYS[key]
+    section, name = key.split(".")
+    with pytest.warns(FutureWarning, match=f"{key} is {new} now") as warned:
+        config = config_from_mapping({section: {name: value}})
+    assert len(warned) == 1
+    assert value_at(config, new) == expected
+    with pytest.warns(FutureWarning):
+        assert override(Config(), {key: value}) == config
+    with pytest.raises(ConfigError, match=f"{key} is {new} now: give one of them"):
+        config_from_mapping({section: {name: value, new.split(".")[1]: expected}})
+
+
+def test_old_flags_are_taken_with_a_warning():
+    argv = "--name a --config demo --training.average_decay 0.5 --patches.per_read=3".split()
+    with pytest.warns(FutureWarning, match="is .* now"):
+        command = parse(ExampleCommand, argv)
+    assert command.config.training.ema_decay == 0.5
+    assert command.config.patches.samples_per_volume == 3

@@ -209,7 +209,7 @@ def reading(records):
     from fcnseg.training import train
 
     config = make_config(ModelConfig(filters=(2, 4)), epochs=1, steps_per_epoch=12)
-    config = override(config, {"patches.per_read": 1, "patches.shuffle_buffer": 2})
+    config = override(config, {"patches.samples_per_volume": 1, "patches.shuffle_buffer": 2})
     run = records.parent / "run"
     page = PreviewCommand(records, records.parent / "page.html", count=12, config=config)
     return {

@@ -23,7 +23,7 @@ from fcnseg.sampling.patches import cut_patch
 from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.volumes import AIR_HU, LabelMap
 
-CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, per_read=3, shuffle_buffer=6)
+CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, samples_per_volume=3, shuffle_buffer=6)
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +276,8 @@ def test_cases_without_labels_are_read_but_not_trained_on(tmp_path):
 def test_what_cannot_be_read_is_named(tmp_path, make):
     def read(directory, split="train"):
         if make is make_volume_dataset:
-            return make(directory, split)
-        return make(directory, CONFIG, split=split, seed=0)
+            return make(Dataset.open(directory), split)
+        return make(Dataset.open(directory), CONFIG, split=split, seed=0)
 
     with pytest.raises(DatasetError, match="no such folder of records: .*nowhere"):
         read(tmp_path / "nowhere")

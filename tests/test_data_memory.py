@@ -16,7 +16,7 @@ from small_records import make_record, write_dataset
 from fcnseg.config import PatchConfig
 from fcnseg.sampling.blocks import Blocks
 
-PATCHES = PatchConfig(size=(48, 48, 48), batch_size=2, per_read=4, shuffle_buffer=64)
+PATCHES = PatchConfig(size=(48, 48, 48), batch_size=2, samples_per_volume=4, shuffle_buffer=64)
 CASE_SHAPE = (128, 192, 192)
 SHARDS, CASES = 8, 4
 RECORD_VOXEL = 2 + 1  # bytes: HU int16 and a class uint8
@@ -34,7 +34,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 small, large, settings = json.loads(sys.argv[1])
-idle = PatchConfig(size=(8, 8, 8), batch_size=1, per_read=1, shuffle_buffer=1)
+idle = PatchConfig(size=(8, 8, 8), batch_size=1, samples_per_volume=1, shuffle_buffer=1)
 next(iter(make_training_dataset(Dataset.open(small), idle, seed=0)))
 before = peak()
 batches = iter(make_training_dataset(Dataset.open(large), PatchConfig(**settings), seed=0))
@@ -62,7 +62,7 @@ def stated_bytes() -> int:
     voxels, case = int(np.prod(PATCHES.size)), int(np.prod(CASE_SHAPE)) * RECORD_VOXEL
     shuffled = 3 * blocks.patches * voxels * RECORD_VOXEL
     batches = 4 * PATCHES.batch_size * voxels * BATCH_VOXEL
-    decoded = 2 * (case + PATCHES.per_read * voxels * RECORD_VOXEL)
+    decoded = 2 * (case + PATCHES.samples_per_volume * voxels * RECORD_VOXEL)
     read = 4 * 2 * case
     return shuffled + batches + decoded + read
 

@@ -15,7 +15,7 @@ from fcnseg.cli.command import run_command
 from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, write_config
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import Dataset, read_dataset_info
+from fcnseg.records import Dataset
 from fcnseg.records.listing import ListedCase, list_cases
 from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.sampling.shards import shards_of
@@ -85,9 +85,8 @@ def test_each_case_validates_once_and_trains_in_the_other_folds(tmp_path, count,
 
 
 def test_files_without_a_case_of_the_fold_are_not_opened(records):
-    info = read_dataset_info(records)
     for split in ("train", "validation"):
-        shards = shards_of(records, info, split, fold=Fold(0, 6))
+        shards = shards_of(Dataset.open(records), split, fold=Fold(0, 6))
         assert all(shard.cases == sum(shard.read) > 0 for shard in shards)
     assert len(shards) <= 2  # of four, as one or two cases validate
 

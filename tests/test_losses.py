@@ -60,7 +60,7 @@ def noise(*shape, classes=3, seed=0):
 # So class 0 has 0.7 invented and 0.5 missed, and class 1 the other way round.
 BY_HAND = {
     "dice": (SoftDiceLoss(), 1 - (3 / 4.2 + 2.6 / 3.8) / 2),
-    "dice, one class": (SoftDiceLoss(background=False), 1 - 2.6 / 3.8),
+    "dice, one class": (SoftDiceLoss(include_background=False), 1 - 2.6 / 3.8),
     "dice, weighed": (SoftDiceLoss([3, 1]), 1 - (3 * 3 / 4.2 + 2.6 / 3.8) / 4),
     "tversky": (
         TverskyLoss(alpha=0.2, beta=0.8),
@@ -83,13 +83,13 @@ BY_HAND = {
         1 - (3 / 4.2 + 2.6 / 3.8) / 2 - np.log(RIGHT).mean(),
     ),
     "focal": (FocalLoss(gamma=2.0), -(np.array([0.1, 0.4, 0.2, 0.5]) ** 2 @ np.log(RIGHT)) / 4),
-    "top_k_cross_entropy": (TopKCrossEntropyLoss(share=0.5), -np.log([0.5, 0.6]).mean()),
+    "top_k_cross_entropy": (TopKCrossEntropyLoss(fraction=0.5), -np.log([0.5, 0.6]).mean()),
     # Times its weight, the voxel of 0.8 comes before that of 0.6: 4 * 0.22 is more than 0.51.
     "top_k_cross_entropy, weighed": (
-        TopKCrossEntropyLoss([1, 4], share=0.5),
+        TopKCrossEntropyLoss([1, 4], fraction=0.5),
         -np.log([0.5, 0.8]).mean(),
     ),
-    "top_k_cross_entropy, one at least": (TopKCrossEntropyLoss(share=0.01), -np.log(0.5)),
+    "top_k_cross_entropy, one at least": (TopKCrossEntropyLoss(fraction=0.01), -np.log(0.5)),
 }
 
 
@@ -167,7 +167,7 @@ def test_rare_class_counts_more(weights, weight_of_rare):
 def test_dice_per_sample_is_the_mean_of_the_samples():
     truth, logits = noise(3, 2, 3, 4)
     alone = [float(SoftDiceLoss()(truth[i : i + 1], logits[i : i + 1])) for i in range(3)]
-    per_sample = SoftDiceLoss(per="sample")(truth, logits)
+    per_sample = SoftDiceLoss(batch_dice=False)(truth, logits)
     assert float(per_sample) == pytest.approx(np.mean(alone), rel=1e-6)
     pooled = SoftDiceLoss()(truth.reshape(1, 6, 3, 4), logits.reshape(1, 6, 3, 4, 3))
     assert float(SoftDiceLoss()(truth, logits)) == pytest.approx(float(pooled), rel=1e-6)
@@ -184,7 +184,7 @@ def test_losses_meet_where_their_definitions_do():
     same = [
         (TverskyLoss(alpha=0.5, beta=0.5), SoftDiceLoss()),
         (FocalLoss([1, 2, 3], gamma=0.0), CrossEntropyLoss([1, 2, 3])),
-        (TopKCrossEntropyLoss(share=1.0), CrossEntropyLoss()),
+        (TopKCrossEntropyLoss(fraction=1.0), CrossEntropyLoss()),
         (CrossEntropyLoss([2, 4, 6]), CrossEntropyLoss([1, 2, 3])),
         (SoftDiceLoss([2, 4, 6]), SoftDiceLoss([1, 2, 3])),
         (CrossEntropyLoss([1, 1, 1]), CrossEntropyLoss()),
@@ -260,7 +260,7 @@ def test_organ_given_up_has_a_gradient_only_by_cross_entropy():
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_points_to_the_truth(name):
     logits = tf.Variable(np.zeros((1, 1, 1, 4, 2), np.float32))
-    loss = LOSSES[name](**({"share": 1.0} if name == "top_k_cross_entropy" else {}))
+    loss = LOSSES[name](**({"fraction": 1.0} if name == "top_k_cross_entropy" else {}))
     with tf.GradientTape() as tape:
         value = loss(TRUTH, logits)
     gradient = tape.gradient(value, logits).numpy()[0, 0, 0]
@@ -373,13 +373,13 @@ def test_configuration_names_each_loss(name):
 
 def test_settings_reach_the_loss():
     settings = {"class_weights": (1.0, 2.0), "ignore_label": 255}
-    overlap = {**settings, "per": "sample", "background": False}
+    overlap = {**settings, "batch_dice": False, "include_background": False}
     cases = [
         ("tversky", {**overlap, "alpha": 0.1, "beta": 0.9}),
         ("dice_cross_entropy", {**overlap, "class_balance": 0.75, "label_smoothing": 0.1}),
         ("cross_entropy", {**settings, "class_balance": 0.25, "label_smoothing": 0.1}),
         ("focal", {**settings, "gamma": 1.5}),
-        ("top_k_cross_entropy", {**settings, "share": 0.2, "label_smoothing": 0.1}),
+        ("top_k_cross_entropy", {**settings, "fraction": 0.2, "label_smoothing": 0.1}),
     ]
     for name, values in cases:
         config = build_loss(LossConfig(name=name, **values)).get_config()
@@ -391,7 +391,10 @@ def test_settings_reach_the_loss():
     ("settings", "message"),
     [
         ({"name": "dice", "gamma": 1.0}, "loss.gamma must be left alone where .* is dice, got 1.0"),
-        ({"name": "focal", "per": "sample"}, "loss.per must be left alone where .* is focal"),
+        (
+            {"name": "focal", "batch_dice": False},
+            "loss.batch_dice must be left alone where .* is focal",
+        ),
         ({"name": "dice", "label_smoothing": 0.1}, "loss.label_smoothing must .* is dice, got 0.1"),
         ({"name": "focal", "class_balance": 0.0}, "loss.class_balance must .* is focal, got 0.0"),
         (
@@ -414,9 +417,13 @@ ONLY_BACKGROUND = (1.0, 0.0, 0.0)
         ({"class_weights": (0, 0, 0)}, r"must not be 0 for all that counts, got \(0.0, 0.0, 0.0\)"),
         ({"class_weights": ()}, r"must not be 0 for all that counts, got \(\)"),
         ({"class_weights": (0, 0), "name": "focal"}, "must not be 0 for all that counts"),
-        ({"class_weights": ONLY_BACKGROUND, "background": False}, "the background aside"),
+        ({"class_weights": ONLY_BACKGROUND, "include_background": False}, "the background aside"),
         (
-            {"class_weights": ONLY_BACKGROUND, "background": False, "name": "dice_cross_entropy"},
+            {
+                "class_weights": ONLY_BACKGROUND,
+                "include_background": False,
+                "name": "dice_cross_entropy",
+            },
             "the background aside",
         ),
         ({"class_weights": (0, 1, 0), "ignore_label": 1}, "class 1 is ignored"),
@@ -427,7 +434,7 @@ ONLY_BACKGROUND = (1.0, 0.0, 0.0)
         ({"name": "tversky", "alpha": 0, "beta": 0}, "alpha and loss.beta must not both be 0"),
         ({"name": "tversky", "alpha": math.inf}, "finite number"),
         ({"name": "focal", "gamma": math.inf}, "finite number"),
-        ({"name": "top_k_cross_entropy", "share": 0}, "greater than 0"),
+        ({"name": "top_k_cross_entropy", "fraction": 0}, "greater than 0"),
         ({"level_weights": (0, 0)}, "level_weights must be above 0 for the first output"),
         ({"level_weights": (0, 1)}, "level_weights must be above 0 for the first output"),
     ],
@@ -441,11 +448,11 @@ def test_loss_that_teaches_nothing_is_refused(settings, message):
     ("settings", "counting"),
     [
         ({}, {0, 1, 2}),
-        ({"background": False}, {1, 2}),
+        ({"include_background": False}, {1, 2}),
         ({"ignore_label": 2}, {0, 1}),
         ({"class_weights": (1, 0, 2)}, {0, 2}),
-        ({"class_weights": (1, 0, 2), "background": False}, {2}),
-        ({"class_weights": "square", "background": False, "ignore_label": 1}, {2}),
+        ({"class_weights": (1, 0, 2), "include_background": False}, {2}),
+        ({"class_weights": "square", "include_background": False, "ignore_label": 1}, {2}),
         ({"name": "cross_entropy", "class_weights": (0, 0, 0.5)}, {2}),
     ],
 )

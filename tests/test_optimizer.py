@@ -25,7 +25,7 @@ from fcnseg.training.training import weights_digest
 
 def settings(**changes):
     plain = {"epochs": 10, "steps_per_epoch": 10, "learning_rate": 0.5, "schedule": "constant"}
-    plain["warm_up_steps"] = 0
+    plain["warmup_steps"] = 0
     return TrainingConfig(**{**plain, **changes})
 
 
@@ -52,24 +52,26 @@ def test_step_size_falls_as_the_schedule_says(name):
 def test_step_size_falls_in_a_run_of_few_steps():
     """Parts 0.1, 0.2 and 0.25 of 4 steps are, rounded, before steps 0, 1 and 1."""
     schedule = make_schedule(
-        settings(schedule="step", epochs=1, steps_per_epoch=4, step_at=(0.1, 0.2, 0.25))
+        settings(schedule="step", epochs=1, steps_per_epoch=4, milestones=(0.1, 0.2, 0.25))
     )
     assert [rate_at(schedule, step) for step in range(4)] == pytest.approx([0.05, *[5e-4] * 3])
-    schedule = make_schedule(settings(schedule="step", epochs=1, steps_per_epoch=1, step_at=(0.1,)))
+    schedule = make_schedule(
+        settings(schedule="step", epochs=1, steps_per_epoch=1, milestones=(0.1,))
+    )
     assert rate_at(schedule, 0) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize(("steps", "warm_up"), [(4, 0), (20, 2), (499, 49), (500, 50), (9999, 50)])
-def test_warm_up_is_a_tenth_of_a_short_run_unless_given(steps, warm_up):
+@pytest.mark.parametrize(("steps", "warmup"), [(4, 0), (20, 2), (499, 49), (500, 50), (9999, 50)])
+def test_warm_up_is_a_tenth_of_a_short_run_unless_given(steps, warmup):
     config = TrainingConfig(epochs=1, steps_per_epoch=steps)
-    assert config.warm_up == warm_up
-    assert dataclasses.replace(config, warm_up_steps=3).warm_up == 3
+    assert config.warmup == warmup
+    assert dataclasses.replace(config, warmup_steps=3).warmup == 3
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_comes_before_the_schedule(name):
     """50 steps of warm-up and then a schedule of 50."""
-    schedule = make_schedule(settings(schedule=name, warm_up_steps=50))
+    schedule = make_schedule(settings(schedule=name, warmup_steps=50))
     assert [rate_at(schedule, step) for step in (0, 24, 49)] == pytest.approx([0.01, 0.25, 0.5])
     shorter = make_schedule(settings(schedule=name, epochs=5))
     for step in (0, 10, 40):
@@ -124,7 +126,7 @@ def test_average_follows_the_weights_and_can_stand_in_for_them():
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_kept_network_is_the_average(dataset, tmp_path, decay):
-    config = override(ALL_STATE, {"training.epochs": 1, "training.average_decay": decay})
+    config = override(ALL_STATE, {"training.epochs": 1, "training.ema_decay": decay})
     train(config, dataset, tmp_path / "run")
     network, _ = load_run(tmp_path / "run")
     is_last = weights_digest(network) == read_run(tmp_path / "run").weights_sha256
@@ -160,10 +162,16 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"step_at": [0.5, 0.5]}, r"step_at must be growing parts of the run, .* got \(0.5, 0.5\)"),
-        ({"step_at": [0.0]}, r"step_at must be .* each above 0 and below 1, got \(0.0,\)"),
-        ({"step_at": [0.5, 1.0]}, r"step_at must be .* above 0 and below 1, got \(0.5, 1.0\)"),
-        ({"warm_up_steps": 8, "epochs": 2, "steps_per_epoch": 4}, "fewer than the steps .* 8, got"),
+        (
+            {"milestones": [0.5, 0.5]},
+            r"milestones must be increasing .* got \(0.5, 0.5\)",
+        ),
+        ({"milestones": [0.0]}, r"milestones must be .* each above 0 and below 1, got \(0.0,\)"),
+        (
+            {"milestones": [0.5, 1.0]},
+            r"milestones must be .* below 1, got \(0.5, 1.0\)",
+        ),
+        ({"warmup_steps": 8, "epochs": 2, "steps_per_epoch": 4}, "fewer than the steps .* 8, got"),
         ({"optimizer": "lion"}, "training.optimizer: .*'adam', 'adamw' or 'sgd', got 'lion'"),
     ],
 )

@@ -67,14 +67,14 @@ def test_organ_is_lost_when_others_are_learnt(validations, lost, warnings, caplo
 def test_warning_names_organ_counts_and_what_to_try(caplog):
     config = Config(
         loss=LossConfig(name="dice"),
-        training=TrainingConfig(learning_rate=0.01, warm_up_steps=0),
+        training=TrainingConfig(learning_rate=0.01, warmup_steps=0),
         patches=PatchConfig(foreground_fraction=0.5),
     )
     watch([(0.6, 0.5), (0.7, 0.0), (0.7, 0.0), (0.8, 0.0)], config=config)
     assert caplog.messages == [
         "losing gallbladder (1200 voxels in 9 training cases): validation Dice below 0.05 in the"
         " last 3 validations after 0.50, while other organs are learnt; try"
-        " loss.name=dice_cross_entropy, training.warm_up_steps=50, a training.learning_rate below"
+        " loss.name=dice_cross_entropy, training.warmup_steps=50, a training.learning_rate below"
         " 0.01, a patches.foreground_fraction above 0.5"
     ]
 

@@ -1,4 +1,7 @@
 import csv
+import dataclasses
+import hashlib
+import json
 import time
 
 import numpy as np
@@ -8,7 +11,7 @@ import yaml
 from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.errors import InputError
 from fcnseg.testing.phantom import LABEL_MAP, ORGANS, Pose, make_phantom, write_phantoms
-from fcnseg.testing.phantom.anatomy import CLASS_NAMES, HU
+from fcnseg.testing.phantom.anatomy import CLASS_NAMES, HU, draw_patient
 from fcnseg.testing.phantom.writing import ORIENTATIONS, draw_acquisition
 from fcnseg.volumes import (
     AIR_HU,
@@ -221,6 +224,112 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert (tmp_path / "cases.csv").exists()
     assert list(list_volumes(tmp_path / "images")) == ["phantom_000"]
     assert path.read_bytes() != before
+
+
+def plain(value):
+    """What JSON can hold, of numbers that are the same to the sixth decimal everywhere."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(each) for each in value]
+    return value if value is None or isinstance(value, int) else round(float(value), 6) + 0.0
+
+
+# Taken before there was a variety. Of the patient and not of the voxels, whose HU a library of
+# linear algebra may round the other way on another processor.
+USUAL_PATIENTS = {
+    3: "fb81025ba2e661c678c9b0c534b449836050276b6c7e73ce10cb4385e3cadaa1",
+    4: "1350d862818cb9a5362ef6cc2575c5fb57c8043d15141f84a1de80924b59ce70",
+}
+
+
+@pytest.mark.parametrize("seed", USUAL_PATIENTS)
+def test_usual_patients_stay_the_same(seed):
+    patient = draw_patient(np.random.default_rng(seed), variety=1.0)
+    text = json.dumps(plain(dataclasses.asdict(patient)))
+    assert hashlib.sha256(text.encode()).hexdigest() == USUAL_PATIENTS[seed]
+
+
+def test_usual_scans_stay_the_same():
+    grid = draw_acquisition(0, 1, variety=1.0)
+    assert grid == draw_acquisition(0, 1)
+    assert (grid.spacing, grid.orientation, grid.oblique_degrees) == ((3.5, 3.05, 3.05), "RAS", 7.6)
+    usual, unvaried = make_phantom(3, **COARSE), make_phantom(3, **COARSE, variety=1.0)
+    for first, second in zip(usual, unvaried, strict=True):
+        np.testing.assert_array_equal(first.array, second.array)
+
+
+@pytest.fixture(scope="module")
+def varied():
+    """Volume of each organ in each of 12 patients, ml, and median HU."""
+    rows = []
+    for seed in range(12):
+        image, label = make_phantom(seed, spacing=(8.0, 6.0, 6.0), variety=2.5)
+        median = {
+            organ: np.median(image.array[label.array == index])
+            for index, organ in enumerate(CLASS_NAMES)
+            if (label.array == index).any()
+        }
+        rows.append(({organ: millilitres(label, organ) for organ in ORGANS}, median))
+    return rows
+
+
+@pytest.mark.parametrize("organ", ORGANS)
+def test_varied_patients_have_every_organ_but_the_gallbladder(varied, organ):
+    low, high = VOLUME_ML[organ]
+    for volumes, _ in varied:
+        missing = organ == "gallbladder" and not volumes[organ]
+        assert missing or low / 10 < volumes[organ] < 2 * high
+
+
+@pytest.mark.parametrize(
+    ("variety", "share"), [(1.0, 0), (1.5, 1 / 16), (2.0, 1 / 8), (3.0, 1 / 8)]
+)
+def test_some_varied_patients_have_no_gallbladder(variety, share):
+    label = CLASS_NAMES.index("gallbladder")
+    patients = [draw_patient(np.random.default_rng(seed), variety=variety) for seed in range(200)]
+    missing = [all(tissue.label != label for tissue in patient.tissues) for patient in patients]
+    assert np.mean(missing) == pytest.approx(share, abs=0.06 if share else 0)
+
+
+def test_varied_patients_differ_more(varied):
+    usual = [millilitres(make_phantom(seed, **COARSE)[1], "spleen") for seed in range(8)]
+    spleens = [volumes["spleen"] for volumes, _ in varied]
+    assert max(spleens) / min(spleens) > 2 * max(usual) / min(usual)
+    phases = [median["artery"] - median["vein"] for _, median in varied]
+    assert min(phases) < -35 < 15 < max(phases)  # late and early; -15 +- 15 as usual
+
+
+def test_varied_scans_differ_more():
+    slices = [draw_acquisition(0, index, variety=2.5).spacing[0] for index in range(40)]
+    assert 1.5 <= min(slices) < 2.5
+    assert 5.5 < max(slices) <= 6.5
+
+
+def test_command_writes_varied_phantoms(written, tmp_path):
+    PhantomCommand(cases=1, output=tmp_path, seed=9, variety=2.0).run()
+    one, other = (read_ct(folder / "images/phantom_000.nii.gz") for folder in (written, tmp_path))
+    assert one.shape != other.shape  # as the slices differ in thickness
+    image, _ = make_phantom(
+        [9, 0, 0], **dataclasses.asdict(draw_acquisition(9, 0, variety=2.0)), variety=2.0
+    )
+    np.testing.assert_array_equal(other.array, image.array)
+
+
+@pytest.mark.parametrize("variety", [0, 0.99, -1, 3.1, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda variety, folder: make_phantom(0, **COARSE, variety=variety),
+        lambda variety, folder: draw_patient(np.random.default_rng(0), variety=variety),
+        lambda variety, folder: draw_acquisition(0, 0, variety=variety),
+        lambda variety, folder: write_phantoms(1, folder / "out", variety=variety),
+    ],
+)
+def test_a_variety_out_of_range_is_refused(use, variety, tmp_path):
+    with pytest.raises(InputError, match=rf"variety must be a number from 1 to 3, got {variety}"):
+        use(variety, tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("cases", [0, -1])

@@ -11,6 +11,7 @@ from small_records import write_small_dataset
 from fcnseg.cli.command import parse, run_command
 from fcnseg.cli.preview import PreviewCommand
 from fcnseg.config import PRESETS
+from fcnseg.records import Dataset
 
 SMALL = "--patches.size 16 20 24 --patches.shuffle_buffer 2 --inference.overlap 0 0 0".split()
 NEAR = "--augmentation.translation_voxels 2 2 2".split()  # more would reach beyond so small a case
@@ -38,7 +39,9 @@ def test_the_same_places_before_and_after(tmp_path):
         PreviewCommand,
         [str(folder), "--output", "-", *still, "--augmentation.intensity_probability", "1"],
     )
-    for (before, label, case), (after, same_label, same_case) in command._pairs():
+    for (before, label, case), (after, same_label, same_case) in command._pairs(
+        Dataset.open(folder)
+    ):
         np.testing.assert_array_equal(label, same_label)
         assert case == same_case
         (shift,) = np.unique((after - before)[before > -800])
@@ -46,9 +49,11 @@ def test_the_same_places_before_and_after(tmp_path):
 
 
 def test_paper_is_the_default_and_flags_override_it(tmp_path):
-    command = parse(PreviewCommand, ["records", "--output", "page.html", "--patches.per_read", "2"])
+    command = parse(
+        PreviewCommand, ["records", "--output", "page.html", "--patches.samples_per_volume", "2"]
+    )
     assert command.config.augmentation == PRESETS["roth2018"].augmentation
-    assert command.config.patches.per_read == 2
+    assert command.config.patches.samples_per_volume == 2
 
 
 def test_missing_folder_is_named(tmp_path, capsys):

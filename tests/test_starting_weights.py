@@ -28,7 +28,7 @@ CONFIG = make_config(
     steps_per_epoch=2,
     checkpoint_every=1,
     learning_rate=1e-30,
-    average_decay=0.9,
+    ema_decay=0.9,
     tensorboard=False,
 )
 

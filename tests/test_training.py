@@ -378,7 +378,7 @@ def train_on(devices, config, dataset, run_dir):
         # A batch and its halves are resampled at places that may round a 65536th of a voxel apart.
         (AUGMENTED_IN_THE_STEP, 2e-4),
         (
-            {"training.optimizer": "sgd", "training.clip_norm": 0.1, "training.average_decay": 0.5},
+            {"training.optimizer": "sgd", "training.clip_norm": 0.1, "training.ema_decay": 0.5},
             1e-5,
         ),
     ],
@@ -388,7 +388,7 @@ def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, setti
     """The losses of 20 steps, each an epoch, and the Dice of the last network."""
     steps = {"training.epochs": 20, "training.steps_per_epoch": 1, "training.validate_every": 20}
     # Adam makes a whole step of a gradient that is nothing but rounding.
-    small = {"training.learning_rate": 1e-3, "training.warm_up_steps": 0, "loss.name": "dice"}
+    small = {"training.learning_rate": 1e-3, "training.warmup_steps": 0, "loss.name": "dice"}
     config = override(CONFIG, {"model.norm": "sync_batch", **steps, **small, **setting})
     runs = {}
     for count, devices in ((1, ["CPU:1"]), (2, ["2"])):

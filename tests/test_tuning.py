@@ -73,19 +73,19 @@ def test_drawn_settings_make_configurations(tmp_path):
     content = {
         "training.learning_rate": {"float": [1e-4, 1e-1], "log": True},
         "model.filters": {"choice": [[4, 8], [2, 4, 8]]},
-        "patches.per_read": {"int": [2, 8], "step": 2},
+        "patches.samples_per_volume": {"int": [2, 8], "step": 2},
     }
     space = SearchSpace.read(write_space(tmp_path, content))
-    rates, filters, per_read = [], set(), set()
+    rates, filters, samples_per_volume = [], set(), set()
     for seed in range(60):
         drawn = {each.name: each.random_sample(seed) for each in space.hyperparameters().space}
         config = override(SMALL, space.settings(drawn))
         rates.append(config.training.learning_rate)
         filters.add(config.model.filters)
-        per_read.add(config.patches.per_read)
+        samples_per_volume.add(config.patches.samples_per_volume)
     assert 1e-4 <= min(rates) < 1e-3 < 1e-2 < max(rates) <= 1e-1
     assert filters == {(4, 8), (2, 4, 8)}
-    assert per_read == {2, 4, 6, 8}
+    assert samples_per_volume == {2, 4, 6, 8}
 
 
 @pytest.mark.parametrize("oracle", ["random", pytest.param("bayesian", marks=pytest.mark.slow)])
@@ -235,8 +235,14 @@ def test_command_ends_on_sigterm_with_a_line(dataset, tmp_path):
         ({"training.lr": {"choice": [1]}}, "unknown key 'lr' in training"),
         ({"training.learning_rate": {"choice": [1e-3, -1]}}, "greater than 0"),
         ({"model.dropout": {"float": [0, 1]}}, "model.dropout: .*less than 1, got 1.0"),
-        ({"patches.per_read": {"int": [1.5, 2]}}, r"int.0: .*valid integer, got 1.5 .*space\.yaml"),
-        ({"patches.per_read": {"int": [1, 2], "stpe": 2}}, "patches.per_read: stpe: "),
+        (
+            {"patches.samples_per_volume": {"int": [1.5, 2]}},
+            r"int.0: .*valid integer, got 1.5 .*space\.yaml",
+        ),
+        (
+            {"patches.samples_per_volume": {"int": [1, 2], "stpe": 2}},
+            "patches.samples_per_volume: stpe: ",
+        ),
         ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
         ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
         ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
@@ -295,4 +301,4 @@ def test_flags_override_the_configuration(tmp_path):
     write_config(SMALL, tmp_path / "base.yaml")
     argv = f"--data d --config {tmp_path}/base.yaml --space s --max_trials 3 --output o"
     command = parse(SearchCommand, [*argv.split(), "--training.epochs", "7"])
-    assert command.settings == override(SMALL, {"training.epochs": 7})
+    assert command.config == override(SMALL, {"training.epochs": 7})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Where the other part takes less than this share of a step, it is not what bounds it.
 _CLEAR = 0.9
 _HINTS = {
-    "data": "more CPU cores, patches.per_read higher (each read gives more patches), or"
+    "data": "more CPU cores, patches.samples_per_volume higher (each read gives more patches), or"
     " augmentation.run_on device",
     "model": "an accelerator, training.precision mixed_bfloat16, or a smaller network or patch"
     " (python -m fcnseg summary)",

@@ -23,6 +23,7 @@ import pydantic
 import tyro
 
 from fcnseg.config import PRESETS, Config, config_error, read_config
+from fcnseg.config.renamed import with_new_flags
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.storage.file_urls import local_path
 
@@ -150,6 +151,7 @@ def parse(
     fields = dataclasses.fields(command)
     parsed_class: type[Any] = command
     if "config" in {field.name for field in fields}:
+        options["args"] = argv = with_new_flags(argv)
         parsed_class, options["default"] = _with_config_flag(command, argv)
     try:
         with _settings_left_to_us():

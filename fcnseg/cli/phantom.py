@@ -22,12 +22,21 @@ class PhantomCommand:
     """Folder for images/, labels/, cases.csv and label_map.yaml; must be empty or new."""
     seed: int = 0
     """Of all that is drawn; a case depends on it and on its own number only."""
+    variety: float = 1.0
+    """How much patients differ, 1 as usual; up to 3 in anatomy, contrast phase, noise, position and
+    slice thickness, and above 1 some have no gallbladder."""
     overwrite: bool = False
     """Replace phantoms that are in the folder already."""
 
     def run(self) -> None:
         """Writes them, showing progress."""
-        cases = write_phantoms(self.cases, self.output, seed=self.seed, overwrite=self.overwrite)
+        cases = write_phantoms(
+            self.cases,
+            self.output,
+            seed=self.seed,
+            variety=self.variety,
+            overwrite=self.overwrite,
+        )
         progress = Console(stderr=True)
         for _ in track(cases, "phantoms", total=self.cases, console=progress, transient=True):
             pass

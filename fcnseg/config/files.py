@@ -12,6 +12,7 @@ import pydantic
 import yaml
 
 from fcnseg.config.presets import PRESETS
+from fcnseg.config.renamed import with_new_names
 from fcnseg.config.sections import Config
 from fcnseg.errors import ConfigError, InputError, first_finding
 from fcnseg.storage.unique_keys import read_yaml
@@ -90,7 +91,7 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
                 raise ConfigError(
                     f"unknown key {key!r}: {part} is a value and has no keys (override)"
                 )
-        section[name] = value
+        section.update(with_new_names(".".join(sections), {name: value}))
     return config_from_mapping(mapping, source="override")
 
 

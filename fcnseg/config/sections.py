@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from fcnseg.config.renamed import with_new_names
 
 # Voxels along (z, y, x).
 Size = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -38,10 +40,9 @@ class ModelConfig:
     widen: Literal["first", "last"] = "first"
     """Which convolution of an encoder level widens; `last`: the first one has half the channels."""
     skip: Literal["sum", "concat"] = "sum"
-    """How a skip connection meets the decoder."""
+    """Sum or concatenation of skip connections and the decoder."""
     upsampling: Literal["transposed", "linear"] = "transposed"
-    """How the decoder goes up: by transposed convolutions, or 1x1x1 ones and linear interpolation.
-    """
+    """Transposed convolutions in the decoder, or 1x1x1 ones and linear interpolation."""
     padding: Literal["same", "valid"] = "same"
     """`valid`: no convolution pads, so the output is smaller than the input."""
     norm: Literal["batch", "sync_batch", "instance", "group", "none"] = "batch"
@@ -77,7 +78,7 @@ class ModelConfig:
 
 
 def _check_levels(model: ModelConfig) -> None:
-    """Sees to it that what is given for each level is given for each."""
+    """Checks that what is given for each level is given for each."""
     lengths = {"kernels": model.depth, "strides": model.depth - 1, "residual_blocks": model.depth}
     for name, length in lengths.items():
         if len(getattr(model, name)) not in (0, length):
@@ -116,13 +117,18 @@ class PatchConfig:
     foreground_fraction: Fraction = 0.67
     """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
     voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
-    per_read: PositiveInt = 4
+    samples_per_volume: PositiveInt = 4
     """Patches drawn from a record each time it is read."""
     shuffle_buffer: PositiveInt = 64
     """Patches held in memory to be shuffled."""
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, values: Any) -> Any:
+        return with_new_names("patches", values) if isinstance(values, dict) else values
 
-_OVERLAP = ("class_weights", "per", "background", "ignore_label")
+
+_OVERLAP = ("class_weights", "batch_dice", "include_background", "ignore_label")
 
 SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     "dice": _OVERLAP,
@@ -130,14 +136,14 @@ SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     "tversky": (*_OVERLAP, "alpha", "beta"),
     "cross_entropy": ("class_weights", "class_balance", "ignore_label", "label_smoothing"),
     "focal": ("class_weights", "ignore_label", "gamma"),
-    "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "share"),
+    "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "fraction"),
 }
 """Which settings each loss has."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class LossConfig:
-    """What training minimises. A setting that the named loss does not have must be left alone."""
+    """The loss of training. A setting that the named loss does not have must keep its default."""
 
     name: Literal[
         "dice", "dice_cross_entropy", "tversky", "cross_entropy", "focal", "top_k_cross_entropy"
@@ -148,10 +154,10 @@ class LossConfig:
     class_balance: Fraction = 0.5
     """Exponent b of the weight f^-b of a class of frequency f in the cross-entropy: 0 weighs voxels
     alike, 1 classes alike. At 0.5 small organs are found early and large ones stay sharp."""
-    per: Literal["batch", "sample"] = "batch"
-    """Dice of all voxels of the global batch, or the mean of each patch's Dice."""
-    background: bool = True
-    """Whether the background's Dice counts too."""
+    batch_dice: bool = True
+    """Take the Dice of all voxels of the global batch, and not the mean of each patch's Dice."""
+    include_background: bool = True
+    """Count the Dice of the background too."""
     ignore_label: NonNegativeInt | None = None
     """Class index of voxels that count nowhere, if the label map does not tell of them already."""
     alpha: NonNegativeFloat = 0.3
@@ -160,13 +166,18 @@ class LossConfig:
     """Tversky's weight of false negatives."""
     gamma: NonNegativeFloat = 2.0
     """Focal loss's power of the error."""
-    share: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
-    """Top-k cross-entropy's share of the voxels, those that are worst."""
+    fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
+    """Fraction of the voxels, those with the largest loss, that the top-k cross-entropy counts."""
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    """Share of the truth that cross-entropy gives to all classes alike."""
+    """Label smoothing of the cross-entropy: weight of the uniform distribution in the reference."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
     """Weight of each output of a network with deep supervision, full resolution first; by default
     each half of the one before, with sum 1. nnU-Net gives the last one 0."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, values: Any) -> Any:
+        return with_new_names("loss", values) if isinstance(values, dict) else values
 
     def __post_init__(self) -> None:
         known = ("name", "ignore_label", "level_weights", *SETTINGS_OF_LOSS[self.name])
@@ -176,7 +187,7 @@ class LossConfig:
                     f"loss.{field.name} must be left alone where loss.name is {self.name},"
                     f" got {getattr(self, field.name)}"
                 )
-        if self.class_weights in ("simple", "square") and "per" not in known:
+        if self.class_weights in ("simple", "square") and "batch_dice" not in known:
             raise ValueError(
                 f"loss.class_weights must be uniform or numbers where loss.name is {self.name},"
                 f" got {self.class_weights}"
@@ -185,7 +196,7 @@ class LossConfig:
 
     def counts(self, index: int) -> bool:
         """Whether the class of an index can add to the loss; one beyond the weights cannot."""
-        if index == self.ignore_label or (index == 0 and not self.background):
+        if index == self.ignore_label or (index == 0 and not self.include_background):
             return False
         if isinstance(self.class_weights, str):
             return True
@@ -196,7 +207,7 @@ def _check_weights(loss: LossConfig) -> None:
     """Refuses weights under which the loss is the same whatever the network gives."""
     weights = loss.class_weights
     if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
-        but = "" if loss.background else ", the background aside"
+        but = "" if loss.include_background else ", the background aside"
         but += "" if loss.ignore_label is None else f", class {loss.ignore_label} is ignored"
         raise ValueError(
             f"loss.class_weights must not be 0 for all that counts, got {weights}{but}"
@@ -289,31 +300,31 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam, Adam with decoupled weight decay, or gradient descent with Nesterov's momentum."""
     learning_rate: PositiveFloat = 1e-3
-    """Its step size, where the schedule starts."""
+    """Initial learning rate, after the warm-up."""
     weight_decay: NonNegativeFloat = 1e-2
-    """Share of each weight that adamw takes off it, times the step size; PyTorch's default."""
+    """Decoupled weight decay of adamw, times the learning rate; PyTorch's default."""
     momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.99
     """Of sgd; nnU-Net's."""
     clip_norm: NonNegativeFloat = 0.0
-    """Largest norm of the gradient of all weights together; 0 leaves it as it is."""
+    """Largest global norm of the gradient; 0 for no clipping."""
     schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    """How the step size falls: along half a cosine or a power to 0 at the end, or in steps."""
-    warm_up_steps: NonNegativeInt | None = None
+    """Decay of the learning rate: half a cosine or a power to 0 at the end, or in steps."""
+    warmup_steps: NonNegativeInt | None = None
     """Steps in which the learning rate first rises from near 0; by default 50, or a tenth of a run
     of fewer than 500 steps."""
     poly_power: PositiveFloat = 0.9
     """Of the schedule poly; nnU-Net's."""
-    step_at: tuple[Fraction, ...] = (0.5, 0.75)
-    """Parts of the run, growing, after which the schedule step goes down (He et al. 2015)."""
-    step_factor: PositiveFloat = 0.1
-    """By which factor it then does."""
-    average_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    """Share that stays, at each step, of the moving average of weights that is then validated and
-    kept in place of the weights; 0 for no average."""
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    """Fractions of the run after which the schedule step decays (He et al. 2015)."""
+    gamma: PositiveFloat = 0.1
+    """Factor of each such decay."""
+    ema_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """EMA decay: the exponential moving average of the weights is validated and kept in their
+    place; 0 for no average."""
     patience: NonNegativeInt = 0
     """Validations in a row without a better network that end the run; 0 for no such end."""
     accumulate_steps: PositiveInt = 1
-    """Parts of `patches.batch_size` whose gradients make one step, one after the other."""
+    """Gradient accumulation steps: micro-batches of `patches.batch_size` per optimizer step."""
     steps_per_execution: PositiveInt = 1
     """Steps that TensorFlow does in one call; the results are the same."""
     jit_compile: bool = False
@@ -329,23 +340,30 @@ class TrainingConfig:
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
     """Reaches every random draw of the run."""
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, values: Any) -> Any:
+        return with_new_names("training", values) if isinstance(values, dict) else values
+
     def __post_init__(self) -> None:
-        if list(self.step_at) != sorted(set(self.step_at)) or {0.0, 1.0} & set(self.step_at):
+        if list(self.milestones) != sorted(set(self.milestones)) or {0.0, 1.0} & set(
+            self.milestones
+        ):
             raise ValueError(
-                "step_at must be growing parts of the run, each above 0 and below 1,"
-                f" got {self.step_at}"
+                "milestones must be increasing fractions of the run, each above 0 and below 1,"
+                f" got {self.milestones}"
             )
-        if self.warm_up >= self.epochs * self.steps_per_epoch:
+        if self.warmup >= self.epochs * self.steps_per_epoch:
             raise ValueError(
-                f"warm_up_steps must be fewer than the steps of the run,"
-                f" {self.epochs * self.steps_per_epoch}, got {self.warm_up_steps}"
+                f"warmup_steps must be fewer than the steps of the run,"
+                f" {self.epochs * self.steps_per_epoch}, got {self.warmup_steps}"
             )
 
     @property
-    def warm_up(self) -> int:
-        """Steps of the warm-up, also where `warm_up_steps` leaves them open."""
-        if self.warm_up_steps is not None:
-            return self.warm_up_steps
+    def warmup(self) -> int:
+        """Steps of the warm-up, also where `warmup_steps` leaves them open."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
         return min(_WARM_UP_STEPS, self.epochs * self.steps_per_epoch // 10)
 
 
@@ -365,7 +383,7 @@ class InferenceConfig:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class Config:
-    """All that a run can be told."""
+    """The configuration of a run."""
 
     model: ModelConfig = ModelConfig()
     patches: PatchConfig = PatchConfig()

@@ -27,8 +27,8 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
         class_balance: Of the cross-entropy alone.
         label_smoothing: Of the cross-entropy alone.
         name: Of the loss.
-        **kwargs: `per` and `background`, of the Dice alone, and `ignore_label` of `OverlapLoss`; as
-            of every Keras loss.
+        **kwargs: `batch_dice` and `include_background`, of the Dice alone, and `ignore_label` of
+            `OverlapLoss`; as of every Keras loss.
     """
 
     def __init__(

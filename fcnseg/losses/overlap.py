@@ -37,9 +37,9 @@ class OverlapLoss(keras.losses.Loss):
 
     Args:
         class_weights: `uniform`, `simple`, `square`, or a number for each class, background first.
-        per: `batch`: the sums are over the global batch, that is over all replicas; `sample`: over
-            each sample, and Keras takes the mean over samples.
-        background: Whether class 0 is one of the classes k.
+        batch_dice: Whether the sums are over the global batch, that is over all replicas; else they
+            are over each sample, and Keras takes the mean over samples.
+        include_background: Whether class 0 is one of the classes k.
         ignore_label: The class index of voxels that count nowhere.
         **kwargs: As of every Keras loss.
     """
@@ -48,15 +48,15 @@ class OverlapLoss(keras.losses.Loss):
         self,
         class_weights: OverlapWeights = "uniform",
         *,
-        per: Literal["batch", "sample"] = "batch",
-        background: bool = True,
+        batch_dice: bool = True,
+        include_background: bool = True,
         ignore_label: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.class_weights = class_weights if isinstance(class_weights, str) else [*class_weights]
-        self.per = per
-        self.background = background
+        self.batch_dice = batch_dice
+        self.include_background = include_background
         self.ignore_label = ignore_label
 
     def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
@@ -80,7 +80,7 @@ class OverlapLoss(keras.losses.Loss):
             probabilities *= counts[..., tf.newaxis]
             truth *= counts[..., tf.newaxis]
         sums = tf.stack([sum_over_voxels(v) for v in (probabilities * truth, probabilities, truth)])
-        if self.per == "batch":
+        if self.batch_dice:
             sums = sum_over_replicas(tf.reduce_sum(sums, axis=1, keepdims=True))
         shared, predicted, true = tf.unstack(sums)  # (batch, classes), or (1, classes)
         weights = self._weights(true, y_pred)
@@ -97,7 +97,7 @@ class OverlapLoss(keras.losses.Loss):
             weights = tf.math.divide_no_nan(present, frequencies**power)
         else:
             weights = present * weights_of_classes(self.class_weights, logits)
-        if self.background:
+        if self.include_background:
             return weights
         return weights * tf.cast(tf.range(tf.shape(weights)[-1]) > 0, tf.float32)
 
@@ -106,7 +106,7 @@ class OverlapLoss(keras.losses.Loss):
         return {
             **super().get_config(),
             "class_weights": self.class_weights,
-            "per": self.per,
-            "background": self.background,
+            "batch_dice": self.batch_dice,
+            "include_background": self.include_background,
             "ignore_label": self.ignore_label,
         }

@@ -24,7 +24,8 @@ class SoftDiceLoss(OverlapLoss):
     Args:
         class_weights: `uniform`, `simple`, `square`, or a number for each class.
         name: Of the loss.
-        **kwargs: `per`, `background` and `ignore_label` of `OverlapLoss`; as of every Keras loss.
+        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; as of
+            every Keras loss.
     """
 
     def __init__(

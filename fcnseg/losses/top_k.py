@@ -18,13 +18,13 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         loss = sum_{n in K} w_n (-log p_n) / sum_{n in K} w_n
 
     with p_n the softmax of voxel n at its true class, w_n the weight of that class, and K the
-    `share` of the sample's voxels that count, at least one, with the largest w_n (-log p_n); Keras
-    takes the mean over samples. Wu et al. 2016 (arXiv 1605.06885) bootstrap so, and nnU-Net's
+    `fraction` of the sample's voxels that count, at least one, with the largest w_n (-log p_n);
+    Keras takes the mean over samples. Wu et al. 2016 (arXiv 1605.06885) bootstrap so, and nnU-Net's
     `TopKLoss` takes a tenth, there of the whole batch.
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.
-        share: Of the voxels, above 0 and at most 1.
+        fraction: Of the voxels, above 0 and at most 1.
         name: Of the loss.
         **kwargs: `ignore_label` and `label_smoothing` of `CrossEntropyLoss`; as of every Keras
             loss.
@@ -34,12 +34,12 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         self,
         class_weights: ClassWeights = "uniform",
         *,
-        share: float = 0.1,
+        fraction: float = 0.1,
         name: str = "top_k_cross_entropy",
         **kwargs: Any,
     ) -> None:
         super().__init__(class_weights, name=name, **kwargs)
-        self.share = share
+        self.fraction = fraction
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The loss (batch,) of each sample; shapes as in `CrossEntropyLoss`."""
@@ -60,9 +60,9 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
 
     def _number(self, voxels: tf.Tensor) -> tf.Tensor:
         """How many of so many voxels are chosen."""
-        share = tf.round(self.share * tf.cast(voxels, tf.float32))
-        return tf.maximum(tf.cast(share, tf.int32), 1)
+        number = tf.round(self.fraction * tf.cast(voxels, tf.float32))
+        return tf.maximum(tf.cast(number, tf.int32), 1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {**super().get_config(), "share": self.share}
+        return {**super().get_config(), "fraction": self.fraction}

@@ -26,7 +26,8 @@ class TverskyLoss(OverlapLoss):
         alpha: Weight of false positives. 0.3 and 0.7 gave the paper's best Dice.
         beta: Weight of false negatives; the larger, the fewer voxels of small organs are missed.
         name: Of the loss.
-        **kwargs: `per`, `background` and `ignore_label` of `OverlapLoss`; as of every Keras loss.
+        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; as of
+            every Keras loss.
     """
 
     def __init__(

@@ -23,26 +23,26 @@ class Blocks:
     """How reads, patches and steps lie in blocks.
 
     Attributes:
-        per_read: Patches drawn of a case each time it is read.
+        samples_per_volume: Patches drawn of a case each time it is read.
         batch_size: Patches of a step.
         reads: Cases read for a block.
     """
 
-    per_read: int
+    samples_per_volume: int
     batch_size: int
     reads: int
 
     @classmethod
     def of(cls, config: PatchConfig, *, batch_size: int) -> Blocks:
         """The least block of whole reads and whole batches that holds the shuffle buffer."""
-        whole = math.lcm(config.per_read, batch_size)
+        whole = math.lcm(config.samples_per_volume, batch_size)
         patches = math.ceil(config.shuffle_buffer / whole) * whole
-        return cls(config.per_read, batch_size, patches // config.per_read)
+        return cls(config.samples_per_volume, batch_size, patches // config.samples_per_volume)
 
     @property
     def patches(self) -> int:
         """Patches of a block."""
-        return self.reads * self.per_read
+        return self.reads * self.samples_per_volume
 
     @property
     def steps(self) -> int:
@@ -57,7 +57,7 @@ class Blocks:
         """Makes batches of what was drawn.
 
         Args:
-            reads: Nested tensors (per_read, ...), beginning with those of `first_read(step)`.
+            reads: Nested tensors (samples_per_volume, ...), from those of `first_read(step)` on.
             seed: With the number of the block it decides the order.
             step: The first that is wanted.
 

@@ -106,8 +106,8 @@ def _draw_patches(
     changes: Augmentation,
     seed: int,
 ) -> Patches:
-    """The patches (per_read, ...) of a case, for the read of that number."""
-    seeds = tf.random.experimental.stateless_split([seed, read], config.per_read)
+    """The patches (samples_per_volume, ...) of a case, for the read of that number."""
+    seeds = tf.random.experimental.stateless_split([seed, read], config.samples_per_volume)
     patches = [
         _draw_patch(record, patch_seed, config=config, changes=changes)
         for patch_seed in tf.unstack(seeds)

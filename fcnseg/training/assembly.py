@@ -134,7 +134,7 @@ def _make_average(
     config: Config, network: keras.Model, strategy: tf.distribute.Strategy
 ) -> WeightAverage:
     weights = tensorflow_variables(network.weights)
-    return WeightAverage(weights, decay=config.training.average_decay, strategy=strategy)
+    return WeightAverage(weights, decay=config.training.ema_decay, strategy=strategy)
 
 
 def _make_events(

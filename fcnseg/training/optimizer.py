@@ -36,7 +36,7 @@ def make_schedule(
     settings: TrainingConfig,
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The step size at each step: the warm-up, then the named schedule to the end of the run."""
-    steps = settings.epochs * settings.steps_per_epoch - settings.warm_up
+    steps = settings.epochs * settings.steps_per_epoch - settings.warmup
     schedules = keras.optimizers.schedules
     rate = settings.learning_rate
     schedule: Any = rate
@@ -45,14 +45,14 @@ def make_schedule(
     elif settings.schedule == "poly":
         schedule = schedules.PolynomialDecay(rate, steps, 0.0, power=settings.poly_power)
     elif settings.schedule == "step":
-        first = [round(part * steps) for part in settings.step_at]
+        first = [round(part * steps) for part in settings.milestones]
         # Keras takes the last step of each rate, not the first. In a short run parts may be no
         # step at all, or the same one.
         last = sorted({step - 1 for step in first if step > 0})
         lowered = [sum(step <= begin for step in first) for begin in (0, *(n + 1 for n in last))]
-        rates = [rate * settings.step_factor**count for count in lowered]
+        rates = [rate * settings.gamma**count for count in lowered]
         schedule = schedules.PiecewiseConstantDecay(last, rates) if last else rates[0]
-    return WarmUp(schedule, settings.warm_up) if settings.warm_up else schedule
+    return WarmUp(schedule, settings.warmup) if settings.warmup else schedule
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")

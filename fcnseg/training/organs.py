@@ -158,8 +158,8 @@ def _advice(config: Config) -> str:
         advice.append("loss.name=dice_cross_entropy")
     elif config.loss.class_balance < 1:
         advice.append(f"a loss.class_balance above {config.loss.class_balance:g}")
-    if not config.training.warm_up:
-        advice.append("training.warm_up_steps=50")
+    if not config.training.warmup:
+        advice.append("training.warmup_steps=50")
     advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")
     if config.patches.foreground_fraction < 1:
         advice.append(f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}")

@@ -25,12 +25,14 @@ from fcnseg.testing.phantom._shapes import (
     Tube,
     Union,
 )
+from fcnseg.testing.phantom.variety import check_variety, widened
 from fcnseg.volumes.label_map import BACKGROUND
 
 ORGANS = ("artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas")
 """The labelled organs in the order of their ids, from 1; artery is the aorta, vein the inferior
 vena cava with the portal, splenic and superior mesenteric vein."""
 CLASS_NAMES = (BACKGROUND, *ORGANS)
+Size = int | tuple[int, ...]
 
 # Usual attenuation in the portal-venous phase (about 70 s after injection), mid-range of the values
 # that radiology reports quote. Organs that enhance come with the patient's own dose and timing.
@@ -59,17 +61,20 @@ HU = {
     "lung": -840.0,
     "gas": -960.0,
 }
+# What the contrast medium reaches, and the HU that each loses in about the 20 s after the
+# portal-venous phase, or has more of as long before it.
 _ENHANCING = {
-    "aorta",
-    "cava",
-    "portal",
-    "liver",
-    "spleen",
-    "pancreas",
-    "kidney",
-    "heart",
-    "heart muscle",
+    "aorta": 30.0,
+    "cava": 0.0,  # still filling as the others are washed out
+    "portal": 10.0,
+    "liver": -2.0,
+    "spleen": 12.0,
+    "pancreas": 10.0,
+    "kidney": 10.0,
+    "heart": 25.0,
+    "heart muscle": 10.0,
 }
+_NO_GALLBLADDER = 1 / 8  # of varied patients: about one adult in eight has had it removed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,19 +116,47 @@ class Patient:
 
 
 class Variation:
-    """Random draws about the typical anatomy, in one fixed order."""
+    """Random draws about the typical anatomy, in one fixed order.
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    Attributes:
+        variety: By which factor the draws spread more than usual.
+        has_gallbladder: False where it was removed, which needs a variety above 1.
+    """
+
+    def __init__(self, rng: np.random.Generator, variety: float) -> None:
         self._rng = rng
-        dose = rng.uniform(0.92, 1.08)
+        self.variety = variety
+        # Draws of varied patients alone are from a generator of their own, so that the usual
+        # patients stay what they are.
+        extra = rng.spawn(1)[0]
+        phase = (variety - 1) * extra.uniform(-1, 1)
+        self.has_gallbladder = extra.random() >= min(variety - 1, 1) * _NO_GALLBLADDER
+        dose = self.between(0.92, 1.08)
         self._hu = {
-            name: value * (dose if name in _ENHANCING else 1) + rng.uniform(-4, 4)
+            name: value * (dose if name in _ENHANCING else 1)
+            + self.between(-4, 4)
+            - phase * _ENHANCING.get(name, 0)
             for name, value in HU.items()
         }
 
-    def between(self, low: float, high: float) -> float:
-        """A uniform draw."""
+    def between(
+        self, low: float, high: float, *, least: float = -np.inf, most: float = np.inf
+    ) -> float:
+        """A uniform draw, from the wider range of varied patients within what is possible."""
+        return float(self._rng.uniform(*widened(low, high, self.variety, least=least, most=most)))
+
+    def triple(self, low: float, high: float) -> npt.NDArray[np.float64]:
+        """Three such draws."""
+        return np.array([self.between(low, high) for _ in range(3)])
+
+    def anywhere(self, low: float, high: float) -> float:
+        """A uniform draw from the same range in all patients."""
         return float(self._rng.uniform(low, high))
+
+    def normal(self, spread: float, reach: float, size: Size) -> npt.NDArray[np.float64]:
+        """Normal draws about 0 of a standard deviation, cut at `reach`; both grow with variety."""
+        reach *= self.variety
+        return np.clip(self._rng.normal(0, spread * self.variety, size), -reach, reach)
 
     def tissue(
         self,
@@ -139,23 +172,40 @@ class Variation:
 
     def place(self, spread_mm: float, *parts: Ellipsoid | Tube) -> tuple[Solid, ...]:
         """Moves and scales parts of one organ together, and bends tubes a little more."""
-        shift = np.clip(self._rng.normal(0, spread_mm, 3), -2 * spread_mm, 2 * spread_mm)
-        scale = float(np.clip(self._rng.normal(1, 0.05), 0.9, 1.1))
+        shift = self.normal(spread_mm, 2 * spread_mm, 3)
+        scale = float(
+            np.clip(self._rng.normal(1, 0.05 * self.variety), *widened(0.9, 1.1, self.variety))
+        )
         return tuple(self._place(part, shift, scale) for part in parts)
 
     def _place(self, part: Ellipsoid | Tube, shift: npt.NDArray[np.float64], scale: float) -> Solid:
         radii = np.multiply(part.radii, scale)
         if isinstance(part, Ellipsoid):
-            turn = np.add(part.turn, self._rng.uniform(-6, 6, 3))
+            turn = np.add(part.turn, self.triple(-6, 6))
             return Ellipsoid(np.add(part.centre, shift), radii, turn)
-        bends = np.clip(self._rng.normal(0, 1.5, (len(part.path), 3)), -3, 3)
+        bends = self.normal(1.5, 3, (len(part.path), 3))
         return Tube(np.add(part.path, bends) + shift, radii)
 
 
-def draw_patient(rng: np.random.Generator) -> Patient:
-    """Draws a patient; equal generators give equal patients."""
-    vary = Variation(rng)
-    cavity = Ellipsoid((0, 50, 0), (vary.between(126, 140), vary.between(80, 90), np.inf))
+def draw_patient(rng: np.random.Generator, *, variety: float = 1.0) -> Patient:
+    """Draws a patient; equal generators give equal patients.
+
+    Args:
+        rng: What all is drawn from.
+        variety: How much patients differ, 1 as usual, at most 3.
+
+    Raises:
+        InputError: If `variety` is out of range.
+    """
+    vary = Variation(rng, check_variety(variety))
+    cavity = Ellipsoid(
+        (0, 50, 0),
+        (
+            vary.between(126, 140, least=116),  # narrower ones would cut the organs at the side
+            vary.between(80, 90, least=76),
+            np.inf,
+        ),
+    )
     chest = _chest(vary, cavity)
     tissues = (
         *_body(vary, cavity),
@@ -168,6 +218,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         *_pancreas_and_vessels(vary),
         *_skeleton(vary, cavity),
     )
+    bending = min(variety, 2.5)  # more would fold organs over themselves
     wavelengths = rng.uniform(90, 220, 6)  # mm: bends organs as a whole, leaves their kind of shape
     directions = rng.normal(size=(6, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -175,21 +226,21 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         tissues=tissues,
         waves=directions * (2 * np.pi / wavelengths)[:, None],
         phases=rng.uniform(0, 2 * np.pi, 6),
-        amplitudes=np.clip(rng.normal(0, 1.6, (6, 3)), -3, 3),
-        pose=_pose(rng),
-        shift=rng.uniform(-8, 8, 3),
-        noise_hu=vary.between(11, 16),  # of 3-5 mm slices at clinical dose
+        amplitudes=bending * np.clip(rng.normal(0, 1.6, (6, 3)), -3, 3),
+        pose=_pose(vary),
+        shift=vary.triple(-8, 8),
+        noise_hu=vary.between(11, 16, least=5),  # of 3-5 mm slices at clinical dose
     )
 
 
-def _pose(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    turn = Rotation.from_euler("xyz", rng.uniform(-5, 5, 3), degrees=True).as_matrix()
-    return turn @ np.diag(rng.uniform(0.92, 1.06) * rng.uniform(0.97, 1.03, 3))
+def _pose(vary: Variation) -> npt.NDArray[np.float64]:
+    turn = Rotation.from_euler("xyz", vary.triple(-5, 5), degrees=True).as_matrix()
+    return turn @ np.diag(vary.between(0.92, 1.06) * vary.triple(0.97, 1.03))
 
 
 def _body(vary: Variation, cavity: Ellipsoid) -> tuple[Tissue, ...]:
     """Skin, fat, muscle wall and the fat between the organs."""
-    fat = vary.between(9, 24)
+    fat = vary.between(9, 24, least=3, most=45)
     wall = Ellipsoid((0, 44, 0), np.add(cavity.radii, (13, 16, 0)))
     skin = Ellipsoid((0, 44 + fat / 3, 0), np.add(wall.radii, (fat, 1.2 * fat, 0)))
     spine_muscles = Union(
@@ -267,12 +318,13 @@ def _chest(vary: Variation, cavity: Ellipsoid) -> _Chest:
 
 def _liver(vary: Variation, below_diaphragm: Solid) -> tuple[Tissue, ...]:
     """Liver with its hepatic veins, which belong to its label, and the gallbladder."""
+    fundus = vary.between(13, 17, least=9)
     right, tip, left, gallbladder = vary.place(
         4,
         Ellipsoid((74, 48, 38), (66, 82, 70)),
         Ellipsoid((96, 32, -12), (32, 48, 58)),
         Ellipsoid((6, 98, 52), (78, 34, 34), (0, -14, 12)),
-        Tube([(52, 66, 2), (60, 84, -14), (68, 102, -32)], (5, 11, vary.between(13, 17))),
+        Tube([(52, 66, 2), (60, 84, -14), (68, 102, -32)], (5, 11, fundus)),
     )
     (hilum,) = vary.place(3, Ellipsoid((-2, 36, -6), (54, 54, 48)))
     liver = Intersection(
@@ -284,11 +336,12 @@ def _liver(vary: Variation, below_diaphragm: Solid) -> tuple[Tissue, ...]:
             Tube([(26, 40, 84), (50, 70, 70), (80, 95, 45)], (6, 4, 2.5)),
         )
     )
-    return (
+    tissues = (
         vary.tissue(liver, "liver", organ="liver"),
         vary.tissue(Intersection((veins, liver)), "portal", organ=None),
         vary.tissue(gallbladder, "gallbladder", organ="gallbladder"),
     )
+    return tissues if vary.has_gallbladder else tissues[:-1]
 
 
 def _spleen(vary: Variation, below_diaphragm: Solid) -> Tissue:
@@ -302,7 +355,7 @@ def _spleen(vary: Variation, below_diaphragm: Solid) -> Tissue:
 def _stomach(vary: Variation, below_diaphragm: Solid) -> tuple[Tissue, ...]:
     """The stomach from fundus to pylorus, and gas under its front wall, part of its label."""
     path = [(-55, 18, 88), (-66, 32, 70), (-64, 62, 42), (-48, 92, 12), (-12, 100, -8)]
-    radii = np.array([20, 33, 31, 25, 19, 9]) * vary.between(0.8, 1.1)
+    radii = np.array([20, 33, 31, 25, 19, 9]) * vary.between(0.8, 1.1, least=0.5)
     (tube,) = vary.place(4, Tube([*path, (22, 88, -6)], radii))
     stomach = Intersection((tube, below_diaphragm), softness=6)
     gas = Intersection((Grown(stomach, -4), HalfSpace((0, 1, 0), vary.between(100, 118))))
@@ -366,7 +419,7 @@ def _gut(vary: Variation) -> tuple[Tissue, ...]:
     duodenum = [(24, 88, -6), (44, 72, -10), (56, 48, -30), (46, 34, -62), (0, 44, -70)]
     loops = [
         [
-            (vary.between(-85, 50 - 15 * row), vary.between(50, 105), vary.between(-15, 15) + z)
+            (vary.anywhere(-85, 50 - 15 * row), vary.anywhere(50, 105), vary.anywhere(-15, 15) + z)
             for _ in range(4)
         ]
         for row, z in enumerate((-125, -110, -95, -80, -50, -30))

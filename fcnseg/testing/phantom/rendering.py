@@ -32,6 +32,7 @@ def make_phantom(
     orientation: str = "RAS",
     oblique_degrees: float = 0.0,
     pose: Pose = _AS_DRAWN,
+    variety: float = 1.0,
 ) -> tuple[Volume, Volume]:
     """Makes a portal-venous abdominal CT and its label.
 
@@ -45,12 +46,17 @@ def make_phantom(
         orientation: Where the axes (i, j, k) of the volume grow to, as in `LPS`.
         oblique_degrees: How far the grid is turned against the scanner's axes, about each of them.
         pose: How the patient lies against how the seed lays it.
+        variety: How much patients differ in anatomy, contrast phase, noise and position: 1 as
+            usual, at most 3. Above 1 some have no gallbladder, one in eight from 2 on.
 
     Returns:
         HU (int16) and ids 0 to 7 in the order of `ORGANS` (uint8), on the same grid.
+
+    Raises:
+        InputError: If `variety` is out of range.
     """
     anatomy_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
-    patient = pose.of(draw_patient(np.random.default_rng(anatomy_seed)))
+    patient = pose.of(draw_patient(np.random.default_rng(anatomy_seed), variety=variety))
     shape = shape or resampled_shape(FIELD_OF_VIEW_MM, (1, 1, 1), spacing)
     affine = _affine(shape, spacing, oblique_degrees)
     hu, label = _render(patient, shape, affine)

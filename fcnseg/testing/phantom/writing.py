@@ -15,6 +15,7 @@ from fcnseg.errors import InputError
 from fcnseg.storage.whole_file import atomic_write, make_folder, write_whole
 from fcnseg.testing.phantom.anatomy import CLASS_NAMES
 from fcnseg.testing.phantom.rendering import make_phantom
+from fcnseg.testing.phantom.variety import check_variety, widened
 from fcnseg.volumes import LabelMap, write_volume
 
 IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
@@ -33,19 +34,34 @@ class Acquisition:
     oblique_degrees: float
 
 
-def draw_acquisition(seed: int, index: int) -> Acquisition:
-    """The grid of case `index`, which depends on nothing but the two arguments."""
+def draw_acquisition(seed: int, index: int, *, variety: float = 1.0) -> Acquisition:
+    """The grid of case `index`, which depends on nothing but the arguments.
+
+    Args:
+        seed: Of all cases.
+        index: Of the case, from 0.
+        variety: How much slice thickness and tilt differ, 1 as usual, at most 3.
+
+    Raises:
+        InputError: If `variety` is out of range.
+    """
+    check_variety(variety)
     rng = np.random.default_rng([seed, index, 1])
     # Coarser than a scanner's, so that a demo converts and trains in minutes.
     in_plane = round(rng.uniform(2.2, 3.2), 2)
-    slices = round(rng.uniform(3.0, 5.0), 1)
-    tilt = rng.uniform(2, 8) if rng.random() < 0.25 else 0.0
+    slices = round(rng.uniform(*widened(3.0, 5.0, variety, least=1.5)), 1)
+    tilt = rng.uniform(*widened(2, 8, variety, least=0)) if rng.random() < 0.25 else 0.0
     orientation = ORIENTATIONS[index % len(ORIENTATIONS)]
     return Acquisition((slices, in_plane, in_plane), orientation, round(tilt, 1))
 
 
 def write_phantoms(
-    cases: int, output: str | Path, *, seed: int = 0, overwrite: bool = False
+    cases: int,
+    output: str | Path,
+    *,
+    seed: int = 0,
+    variety: float = 1.0,
+    overwrite: bool = False,
 ) -> Iterator[str]:
     """Writes images, labels, a list of the cases and the label map; the list comes last.
 
@@ -53,28 +69,31 @@ def write_phantoms(
         cases: How many; the first of them are the same whatever their number.
         output: Folder that is made, with `images/`, `labels/`, `cases.csv` and `label_map.yaml`.
         seed: Of all cases.
+        variety: How much patients and scans differ, 1 as usual, at most 3 (`make_phantom`).
         overwrite: Replace phantoms that are there already.
 
     Returns:
         An iterator that writes, and gives the id of each case once its files are whole.
 
     Raises:
-        InputError: If there is nothing to write, or the folder is not empty.
+        InputError: If there is nothing to write, `variety` is out of range, or the folder is not
+            empty.
     """
     if cases < 1:
         raise InputError(f"cases must be at least 1, got {cases}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
+    check_variety(variety)
     _make_room(Path(output), overwrite=overwrite)
-    return _write(cases, Path(output), seed)
+    return _write(cases, Path(output), seed, variety)
 
 
-def _write(cases: int, root: Path, seed: int) -> Iterator[str]:
+def _write(cases: int, root: Path, seed: int, variety: float) -> Iterator[str]:
     rows = []
     for index in range(cases):
         case_id = f"phantom_{index:03d}"  # with four digits it would end as nnU-Net images do
-        grid = draw_acquisition(seed, index)
-        image, label = make_phantom([seed, index, 0], **dataclasses.asdict(grid))
+        grid = dataclasses.asdict(draw_acquisition(seed, index, variety=variety))
+        image, label = make_phantom([seed, index, 0], **grid, variety=variety)
         names = [f"{folder}/{case_id}.nii.gz" for folder in (IMAGES, LABELS)]
         for volume, name in zip((image, label), names, strict=True):
             write_volume(volume, root / name)
