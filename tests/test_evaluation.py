@@ -14,7 +14,7 @@ from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import InputError
 from fcnseg.evaluation import (
     METRICS,
-    Case,
+    CaseVolumes,
     Evaluation,
     OrganScores,
     draw_case,
@@ -430,7 +430,7 @@ def case_with_liver_on_the_right(orientation_affine=None, *, image=True):
         like = Volume(truth, orientation_affine)
         canonical = Volume(from_canonical(truth, like), orientation_affine)
     hu = canonical.with_array(np.where(canonical.array > 0, 100, -100).astype(np.int16))
-    return Case("case_1", truth=canonical, mask=canonical, image=hu if image else None)
+    return CaseVolumes("case_1", truth=canonical, mask=canonical, image=hu if image else None)
 
 
 def pixels(case):
@@ -475,7 +475,7 @@ def test_orientation_of_the_file_does_not_show():
 
 def test_picture_of_an_empty_case_is_drawn(tmp_path):
     nothing = Volume(np.zeros((3, 4, 5), dtype=np.uint8), AFFINE)
-    case = Case("none", truth=nothing, mask=nothing)
+    case = CaseVolumes("none", truth=nothing, mask=nothing)
     write_picture(case, tmp_path / "none.png", case.scores(TOLERANCES_MM))
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
 
@@ -484,7 +484,7 @@ def test_picture_of_an_empty_case_is_drawn(tmp_path):
 def test_picture_of_a_thin_volume_is_drawn(tmp_path, shape):
     organ = Volume(np.zeros(shape, dtype=np.uint8), AFFINE)
     organ.array[: shape[0] // 2 + 1, : shape[1] // 2 + 1, : shape[2] // 2 + 1] = 1
-    case = Case("thin", truth=organ, mask=organ)
+    case = CaseVolumes("thin", truth=organ, mask=organ)
     write_picture(case, tmp_path / "thin.png", case.scores(TOLERANCES_MM))
     assert (tmp_path / "thin.png").read_bytes().startswith(b"\x89PNG")
 

@@ -191,3 +191,13 @@ def test_case_is_converted_where_beam_is_not_installed(tmp_path):
     argv = [sys.executable, "-c", _CONVERT, tmp_path / "in", tmp_path / "record"]
     subprocess.run(argv, check=True, cwd=ROOT)
     assert b"case_00" in (tmp_path / "record").read_bytes()
+
+
+def test_a_class_has_a_name_of_its_own():
+    """One word means one thing: no two public classes of the library have one name."""
+    classes: dict[str, list[str]] = {}
+    for path in sources("fcnseg"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in classes.items() if len(places) > 1} == {}

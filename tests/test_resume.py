@@ -12,7 +12,7 @@ from small_cases import write_cases
 
 from fcnseg.beam import progress
 from fcnseg.beam.job_state import STATE, Output, job_text
-from fcnseg.beam.progress import Progress, Watch
+from fcnseg.beam.progress import JobProgress, Watch
 from fcnseg.beam.shard_writer import ShardWriter
 from fcnseg.conversion.shards import SizedCase, plan_shards
 from fcnseg.errors import DatasetError, InputError
@@ -267,7 +267,7 @@ def test_progress_is_told_from_the_folder_alone(writing, cases):
         writer.write(shards[1])
     finally:
         image.write_bytes(content)
-    assert watch.look(2.0) == Progress(
+    assert watch.look(2.0) == JobProgress(
         cases=8,
         done=4,
         rejected=3,
@@ -334,5 +334,5 @@ def test_one_live_line_on_a_terminal(writing, monkeypatch, capsys):
     ("seconds", "text"), [(7, "0:07 min"), (187, "3:07 min"), (3600 * 5 + 120, "5 h 02 min")]
 )
 def test_time_left_is_told_for_people(seconds, text):
-    found = Progress(9, 3, 1, (1, 3), 12.34, seconds)
+    found = JobProgress(9, 3, 1, (1, 3), 12.34, seconds)
     assert str(found) == f"cases 3 of 9, rejected 1, shards 1 of 3, 12.3 MB/s, {text} left"

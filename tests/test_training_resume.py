@@ -18,7 +18,7 @@ from fcnseg.inference import load_run
 from fcnseg.runs.run_folder import CHECKPOINT_FILE
 from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
-from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.execution import make_steps
 from fcnseg.training.preemption import StopRequest
 
@@ -184,7 +184,7 @@ def checkpoints(tmp_path):
 
 def test_checkpoint_brings_everything_back(checkpoints):
     assert checkpoints.restore() is None
-    progress = Progress(
+    progress = RunProgress(
         "2026-01-01", step=3, epochs=({"loss": 0.1, "val_dice": float("nan")},), seconds=1.5
     )
     checkpoints.save(progress)
@@ -199,15 +199,15 @@ def test_checkpoint_that_cannot_be_written_leaves_the_last(checkpoints, monkeypa
         path.write_bytes(b"half a")
         raise OSError("no space left on device")
 
-    checkpoints.save(Progress("then", step=3))
+    checkpoints.save(RunProgress("then", step=3))
     monkeypatch.setattr(np, "savez", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
-        checkpoints.save(Progress("then", step=4))
+        checkpoints.save(RunProgress("then", step=4))
     assert checkpoints.restore().step == 3
 
 
 def test_checkpoint_of_other_devices_is_refused(checkpoints):
-    checkpoints.save(Progress("then"))
+    checkpoints.save(RunProgress("then"))
     checkpoints.identity["devices"] = 2
     with pytest.raises(InputError, match="began with: devices was 1, got 2"):
         checkpoints.restore()
@@ -230,7 +230,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_checkpoint_is_named_with_what_to_do(checkpoints, kind):
-    checkpoints.save(Progress("then"))
+    checkpoints.save(RunProgress("then"))
     damage, finding = BROKEN[kind]
     checkpoints.path.write_bytes(damage(checkpoints.path.read_bytes()))
     message = rf"^not a whole checkpoint: .*c\.npz: .*{finding}.*; delete it, and --resume begins"
@@ -244,7 +244,7 @@ def test_checkpoint_of_something_else_is_named(checkpoints):
         checkpoints.restore()
     strategy = checkpoints.strategy
     other = Checkpoints(checkpoints.path, [tf.Variable([1.0])], strategy, checkpoints.identity)
-    other.save(Progress("then"))
+    other.save(RunProgress("then"))
     with pytest.raises(InputError, match=r"not a whole checkpoint: .*shape"):
         checkpoints.restore()
 

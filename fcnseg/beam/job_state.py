@@ -66,7 +66,7 @@ class WrittenShard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """What a job is going to write.
 
     Attributes:
@@ -136,18 +136,18 @@ class Output:
 
     def write_plan(self, shards: Sequence[Shard]) -> None:
         """Notes what is going to be written, so that progress can be told."""
-        plan = Plan(
+        plan = JobPlan(
             shards=len(shards),
             cases=sum(len(shard.cases) for shard in shards),
             bytes=sum(shard.bytes for shard in shards),
         )
         self._write(self.state, _PLAN_FILE, json.dumps(dataclasses.asdict(plan)))
 
-    def read_plan(self) -> Plan | None:
+    def read_plan(self) -> JobPlan | None:
         """What is going to be written, once that is known."""
         path = files.join(self.state, _PLAN_FILE)
         try:
-            return Plan(**json.loads(files.read_text(path))) if files.exists(path) else None
+            return JobPlan(**json.loads(files.read_text(path))) if files.exists(path) else None
         except (TypeError, ValueError):  # of a run whose disk has lost it
             return None
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from fcnseg.beam.job_state import Output, Plan, WrittenShard
+from fcnseg.beam.job_state import JobPlan, Output, WrittenShard
 from fcnseg.storage import files
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _REMOTE_LOOK_SECONDS = 15.0  # each look lists a folder of an object store
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a job is.
 
     Attributes:
@@ -69,11 +69,11 @@ class Watch:
         """
         self.output = output
         self.cases = cases
-        self.plan: Plan | None = None
+        self.plan: JobPlan | None = None
         self._shards: dict[str, WrittenShard] = {}
         self._began: tuple[float, int] | None = None  # seconds, work that was done already
 
-    def look(self, now: float | None = None) -> Progress | None:
+    def look(self, now: float | None = None) -> JobProgress | None:
         """How far the job is; None while headers are read and nothing is planned.
 
         Args:
@@ -91,7 +91,7 @@ class Watch:
         per_second = (done - self._began[1]) / max(now - self._began[0], 1e-9)
         rejected = self.cases - self.plan.cases
         rejected += sum(len(shard.rejects) for shard in self._shards.values())
-        return Progress(
+        return JobProgress(
             cases=self.cases,
             done=rejected + sum(len(shard.cases) for shard in self._shards.values()),
             rejected=rejected,
@@ -100,7 +100,7 @@ class Watch:
             seconds_left=max(planned - done, 0) / per_second if per_second > 0 else None,
         )
 
-    def _work(self, plan: Plan) -> tuple[int, int]:
+    def _work(self, plan: JobPlan) -> tuple[int, int]:
         """What is done and what is planned: bytes of records, or shards where none are written."""
         if self.output.validate_only:
             return len(self._shards), plan.shards

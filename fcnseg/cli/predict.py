@@ -21,7 +21,7 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import SNAP_FILE
 from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
-from fcnseg.inference.case_files import Case, CasePredictor
+from fcnseg.inference.case_files import CaseOutputs, CasePredictor
 from fcnseg.inference.label_tables import slicer_colours, snap_labels
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
@@ -79,7 +79,7 @@ class PredictCommand:
         gate = Gate(CheckOptions(accept=self.accept))
         output = os.fspath(self.output)
         cases = {
-            case_id: Case(case_id, image, output, self.probabilities)
+            case_id: CaseOutputs(case_id, image, output, self.probabilities)
             for case_id, image in list_images(self.images).items()
         }
         runs = [Run.open(folder) for folder in self.run_dir]
@@ -120,7 +120,9 @@ class PredictCommand:
             region = Coarse(make_segmenter(*load_run(coarse)), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
 
-    def _todo(self, cases: Mapping[str, Case], made_with: dict[str, Any]) -> dict[str, Case]:
+    def _todo(
+        self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
+    ) -> dict[str, CaseOutputs]:
         """The cases that are to be segmented."""
         written = [*(case.mask for case in cases.values()), self._place(VOLUMES_FILE)]
         present = [path for path in written if files.exists(path)]
@@ -145,7 +147,7 @@ class PredictCommand:
     def _place(self, name: str) -> str:
         return files.join(self.output, name)
 
-    def _write_tables(self, cases: Mapping[str, Case], class_names: tuple[str, ...]) -> None:
+    def _write_tables(self, cases: Mapping[str, CaseOutputs], class_names: tuple[str, ...]) -> None:
         whole = [case.volumes for case in cases.values() if case.is_whole()]
         if not whole:
             return
@@ -154,7 +156,7 @@ class PredictCommand:
         write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
 
 
-def _reason_of_failure(predictor: CasePredictor, case: Case) -> str | None:
+def _reason_of_failure(predictor: CasePredictor, case: CaseOutputs) -> str | None:
     """Predicts one case; what stopped it, or None."""
     try:
         predictor.predict(case)

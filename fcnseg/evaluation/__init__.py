@@ -4,7 +4,7 @@ It knows no TensorFlow, and asks for surface-distance, matplotlib and jinja2 onl
 is scored, a picture drawn or a page written.
 """
 
-from fcnseg.evaluation.cases import Case, CaseFiles, pair_files, read_case
+from fcnseg.evaluation.cases import CaseFiles, CaseVolumes, pair_files, read_case
 from fcnseg.evaluation.comparison import Comparison, Difference, compare
 from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, LOST_DICE, Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric, Summary
@@ -19,8 +19,8 @@ __all__ = [
     "JSON_FILE",
     "LOST_DICE",
     "METRICS",
-    "Case",
     "CaseFiles",
+    "CaseVolumes",
     "Comparison",
     "Difference",
     "Evaluation",

@@ -52,7 +52,7 @@ class CaseFiles:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
+class CaseVolumes:
     """One case in memory: class indices of truth and mask, HU of the image, on one grid.
 
     Voxels that the label map ignores are background in truth and mask.
@@ -139,7 +139,9 @@ def _files_of(
     return CaseFiles(case_id, mask, label, image, wrong)
 
 
-def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None = None) -> Case:
+def read_case(
+    files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None = None
+) -> CaseVolumes:
     """Reads one case.
 
     Args:
@@ -166,7 +168,7 @@ def read_case(files: CaseFiles, label_map: LabelMap, checks: CheckOptions | None
         image, odd = _read_image(files, mask.geometry, checks)
         warnings += odd
     truth, predicted = without_ignored(label, mask.array, label_map.ignore_label)
-    return Case(
+    return CaseVolumes(
         files.case_id,
         mask.with_array(truth),
         mask.with_array(predicted),

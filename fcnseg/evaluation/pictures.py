@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.evaluation.cases import Case
+from fcnseg.evaluation.cases import CaseVolumes
 from fcnseg.evaluation.scores import OrganScores
 from fcnseg.figures.overlay import draw_overlay
 from fcnseg.storage.whole_file import atomic_write
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def draw_case(
-    case: Case, scores: Mapping[str, OrganScores], *, place: npt.NDArray[np.intp] | None = None
+    case: CaseVolumes,
+    scores: Mapping[str, OrganScores],
+    *,
+    place: npt.NDArray[np.intp] | None = None,
 ) -> Figure:
     """Draws three planes, as `fcnseg.figures.overlay.draw_overlay`.
 
@@ -38,7 +41,7 @@ def draw_case(
     )
 
 
-def write_picture(case: Case, path: Path, scores: Mapping[str, OrganScores]) -> None:
+def write_picture(case: CaseVolumes, path: Path, scores: Mapping[str, OrganScores]) -> None:
     """Draws a case into a PNG file."""
     with atomic_write(path) as unfinished:
         draw_case(case, scores).savefig(unfinished, format="png", facecolor="white")

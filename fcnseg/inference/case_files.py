@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class CaseOutputs:
     """An image and the files that are made of it.
 
     Attributes:
@@ -141,7 +141,7 @@ class CasePredictor:
     made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gate: Gate = dataclasses.field(default_factory=Gate)
 
-    def predict(self, case: Case) -> None:
+    def predict(self, case: CaseOutputs) -> None:
         """Segments one image, and writes its organs' volumes and the mask on its grid.
 
         Raises:

@@ -24,7 +24,7 @@ _NEAR = 2.0  # spacings that differ by less than this factor count as alike; nnU
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class LevelPlan:
     """What spacing and patch ask of a network.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan:
     kernels: tuple[Shape, ...]
 
 
-def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) -> Plan:
+def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) -> LevelPlan:
     """Plans strides and kernels.
 
     Args:
@@ -63,7 +63,7 @@ def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) ->
             f" finer axes, got {patch_size} at {spacing} mm"
         )
     strides, kernels = zip(*steps, strict=True)
-    return Plan(tuple(strides), (*kernels, (3, 3, 3)))
+    return LevelPlan(tuple(strides), (*kernels, (3, 3, 3)))
 
 
 def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> ModelConfig:

@@ -18,7 +18,7 @@ from fcnseg.sampling.case_order import CaseOrder
 from fcnseg.sampling.centres import CentreRule, draw_centre
 from fcnseg.sampling.folds import Fold
 from fcnseg.sampling.patches import cut_patch
-from fcnseg.sampling.shards import Shard, shard_opener, shards_of
+from fcnseg.sampling.shards import ShardSelection, shard_opener, shards_of
 from fcnseg.volumes import LabelMap
 from fcnseg.volumes.volume import Shape
 
@@ -174,7 +174,9 @@ def make_volume_dataset(
     return cases.map(_decoder(dataset.info)).prefetch(1)
 
 
-def _opener(info: DatasetInfo, shards: Sequence[Shard]) -> Callable[[tf.Tensor], tf.data.Dataset]:
+def _opener(
+    info: DatasetInfo, shards: Sequence[ShardSelection]
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
     divided = any(split.divided for split in info.splits.values())
     return shard_opener(shards, divided=divided)
 

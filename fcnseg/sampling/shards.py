@@ -17,7 +17,7 @@ _DEALT = ("train", "validation")  # the test split is in no fold
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class ShardSelection:
     """A file, and what is read of it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Shard:
     cases: int
 
 
-def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list[Shard]:
+def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list[ShardSelection]:
     """The files of a split.
 
     Args:
@@ -48,10 +48,13 @@ def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list
         if not shards:
             raise DatasetError(f"the {split} split of {dataset.folder} has no cases")
         paths = dataset.paths([split])
-        return [Shard(path, None, shard.cases) for path, shard in zip(paths, shards, strict=True)]
+        return [
+            ShardSelection(path, None, shard.cases)
+            for path, shard in zip(paths, shards, strict=True)
+        ]
     dealt = deal_cases(dataset, fold)
     reads = {path: tuple(is_in == split for _, is_in in cases) for path, cases in dealt.items()}
-    return [Shard(path, read, sum(read)) for path, read in reads.items() if any(read)]
+    return [ShardSelection(path, read, sum(read)) for path, read in reads.items() if any(read)]
 
 
 def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase, str]]]:
@@ -77,7 +80,7 @@ def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase,
 
 
 def shard_opener(
-    shards: Sequence[Shard], *, divided: bool
+    shards: Sequence[ShardSelection], *, divided: bool
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Gives the function that opens the file of a number.
 

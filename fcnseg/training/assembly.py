@@ -29,7 +29,7 @@ from fcnseg.storage.whole_file import write_whole
 from fcnseg.training.accumulation import accumulate_in_step
 from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
-from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
 from fcnseg.training.dataset import organs_to_learn
 from fcnseg.training.ema import WeightAverage
@@ -99,7 +99,7 @@ def make_loop(
         events=events,
         average=average,
         stop=stop,
-        progress=Progress(started=now.isoformat(timespec="seconds")),
+        progress=RunProgress(started=now.isoformat(timespec="seconds")),
     )
 
 

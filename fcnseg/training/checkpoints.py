@@ -24,7 +24,7 @@ _PROGRESS = "progress"
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run has come, beside its variables.
 
     Where the data are follows from `step`, since a batch follows from the seed and its number.
@@ -60,7 +60,7 @@ class Checkpoints:
     strategy: tf.distribute.Strategy
     identity: dict[str, Any]
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: RunProgress) -> None:
         """Writes variables and progress, whole or not at all."""
         content = json.dumps({"identity": self.identity, "run": dataclasses.asdict(progress)})
         arrays: dict[str, Any] = {_PROGRESS: np.array(content)}
@@ -70,7 +70,7 @@ class Checkpoints:
         with atomic_write(self.path) as unfinished:
             np.savez(unfinished, **arrays)
 
-    def restore(self) -> Progress | None:
+    def restore(self) -> RunProgress | None:
         """Sets the variables to what was saved.
 
         Returns:
@@ -97,7 +97,7 @@ class Checkpoints:
                 f"not a whole checkpoint: {self.path}: {one_line(error)}; {remedy}"
             ) from error
         progress = content["run"]
-        return Progress(**{**progress, "epochs": tuple(progress["epochs"])})
+        return RunProgress(**{**progress, "epochs": tuple(progress["epochs"])})
 
     def remove(self) -> None:
         """Removes the file, of which a finished run has no use."""

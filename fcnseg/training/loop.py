@@ -20,7 +20,7 @@ import tensorflow as tf
 from fcnseg.config import TrainingConfig
 from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
-from fcnseg.training.checkpoints import Checkpoints, Progress
+from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.ema import WeightAverage
 from fcnseg.training.execution import Steps, make_steps
 from fcnseg.training.organs import LostOrgans
@@ -64,7 +64,7 @@ class TrainingLoop:
     events: TensorBoardEvents | None
     average: WeightAverage
     stop: StopRequest
-    progress: Progress
+    progress: RunProgress
 
     def resume(self) -> None:
         """Goes back to the checkpoint, if there is one."""
