@@ -1,11 +1,11 @@
-"""Patches per second of the spatial augmentation on one core, against what others use.
+"""Benchmarks patches per second of the spatial augmentation on one core, against other libraries.
 
 Rotation to 20 degrees about each axis, scaling to 10 %, elastic deformation; image linear, label
-nearest; a patch of 96^3 out of a source that holds every turn of it, drawing included. Each finds
-its input in its own form of tensor. fcnseg runs as it does in tf.data, beside MONAI's Rand3DElastic
-(whose affine part is in it) and batchgeneratorsv2's SpatialTransform with and without its elastic
-part. Each has a process of its own on one core; the rounds take turns, so that a busy machine is
-unfair to none. Prints one JSON line.
+nearest; a patch of 96^3 from a source that contains every rotation of it, drawing included. Each
+gets its input as its own type of tensor. fcnseg runs as in tf.data, next to MONAI's Rand3DElastic
+(which includes an affine part) and batchgeneratorsv2's SpatialTransform with and without its
+elastic part. Each has a process of its own on one core; the rounds alternate, so that a busy
+machine affects all equally. Prints one JSON line.
 
     python benchmarks/bench_augment.py --peer_python path/to/venv/bin/python
 
@@ -28,10 +28,10 @@ import numpy as np
 from processes import has_module
 
 SIZE = (96, 96, 96)
-SOURCE = (174, 178, 174)  # what fcnseg cuts for these settings
+SOURCE = (174, 178, 174)  # size that fcnseg cuts for these settings
 DEGREES = 20
 SCALE = 0.1
-PATCHES = 9  # a measurement; the fastest counts
+PATCHES = 9  # per measurement; the fastest counts
 # From int16 HU and uint8 classes to the input of a warp; and from that and a seed to two arrays.
 Prepare = Callable[[Any, Any], Any]
 Warp = Callable[[Any, int], Any]
@@ -129,7 +129,7 @@ def _batchgenerators(*, elastic: float) -> Contender:
 
     def run(patch: Any, seed: int) -> Any:
         torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - what the peer draws from
+        np.random.seed(seed)  # noqa: NPY002 - the peer's generator
         warped = transform(**patch)
         return [warped[name][0].numpy() for name in ("image", "segmentation")]
 
@@ -154,7 +154,7 @@ PACKAGES = {"batchgenerators": "batchgeneratorsv2"} | {
 
 
 def work(name: str) -> dict[str, Any]:
-    """Milliseconds a patch, of one contender in this process."""
+    """Measures milliseconds per patch, of one contender in this process."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     versions, prepare, run = CONTENDERS[name]()
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def work(name: str) -> dict[str, Any]:
 
 
 def measure(name: str, python: str) -> dict[str, Any] | None:
-    """One measurement in a new process; None where the contender is not installed."""
+    """Runs one measurement in a new process; None if the contender is not installed."""
     module = PACKAGES.get(name, name)
     if not has_module(python, module):
         return None
@@ -205,7 +205,7 @@ def main() -> None:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of all rounds, and how many times faster fcnseg is."""
+    """Computes medians of all rounds, and the speed-up of fcnseg."""
     result: dict[str, Any] = {"size": SIZE, "source": SOURCE, "cores": 1}
     for name, first in rounds[0].items():
         if first is None:

@@ -1,11 +1,11 @@
-"""CPU time, memory and scaling of the conversion, against what others use.
+"""Benchmarks CPU time, memory and scaling of the conversion, against other tools.
 
-Made cases of 439 x 364 x 168 voxels with their labels, resampled to 2 mm by: fcnseg (read, check,
-turn, resample, write a record), nnU-Net's preprocessing (`run_case_save`), MONAI's `LoadImaged,
-Orientationd, Spacingd`, and, as a floor, nibabel loading both files and nothing more. Thin slices
-and thick ones, which nnU-Net resamples in another, faster way. Each runs in a process of its own;
-the rounds take turns, so that a busy machine is unfair to none. Then the peak of memory for large
-cases and for many, and the time of the whole job with one worker and two.
+Synthetic cases of 439 x 364 x 168 voxels with their labels, resampled to 2 mm by: fcnseg (read,
+check, reorient, resample, write a record), nnU-Net's preprocessing (`run_case_save`), MONAI's
+`LoadImaged, Orientationd, Spacingd`, and, as a lower bound, nibabel loading both files and nothing
+more. Thin slices and thick ones, which nnU-Net resamples in another, faster way. Each runs in a
+process of its own; the rounds alternate, so that a busy machine affects all equally. Then the peak
+of memory for large cases and for many, and the time of the complete job with one worker and two.
 Needs Linux, for /proc. Prints one JSON line.
 
     python benchmarks/bench_convert.py --peers_python path/to/venv/bin/python
@@ -42,7 +42,7 @@ Files = tuple[str, str]  # image and label of a case, or list of cases and label
 
 
 def work(task: dict[str, Any]) -> dict[str, float]:
-    """One measurement in this process, after a small case for imports and first calls."""
+    """Runs one measurement in this process, after a small case for imports and first calls."""
     run: Any = convert_by_job if task["name"] == "job" else CONTENDERS[task["name"]]
     with tempfile.TemporaryDirectory(prefix="small") as folder:
         run(Path(folder), *task["small"], TARGET)
@@ -58,14 +58,14 @@ def work(task: dict[str, Any]) -> dict[str, float]:
 
 
 def convert_by_job(folder: Path, cases: str, label_map: str, spacing: Triple) -> None:
-    """The Beam job in this process."""
+    """Runs the Beam job in this process."""
     from pipelines.convert_ct import ConvertCt
 
     ConvertCt(cases=cases, label_map=label_map, output=str(folder), spacing_mm=spacing).run()
 
 
 def measure(python: str, **task: Any) -> dict[str, float]:
-    """One measurement in a new process, with one thread for each library."""
+    """Runs one measurement in a new process, with one thread for each library."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [python, "-W", "ignore", __file__, "--work", json.dumps(task)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -74,7 +74,7 @@ def measure(python: str, **task: Any) -> dict[str, float]:
 
 
 def compare(pythons: dict[str, str], rounds: int, files: Files, small: Files) -> dict[str, Any]:
-    """CPU seconds and peak memory of each contender, and fcnseg's part of the others' time."""
+    """Computes CPU seconds and peak memory of each contender, and fcnseg's share of them."""
     found = [
         {
             name: measure(python, name=name, files=files, small=small, spacing=TARGET)
@@ -97,7 +97,7 @@ def compare(pythons: dict[str, str], rounds: int, files: Files, small: Files) ->
 
 
 def peaks(cases: dict[str, Any], small: Files) -> dict[str, float]:
-    """Peak of memory above the idle process, in parts of the source's bytes as int16."""
+    """Measures peak memory above the idle process, relative to the source's bytes as int16."""
     result = {}
     for name, (files, shape, spacing) in cases.items():
         size = math.prod(shape) * 2 / MIB
@@ -108,7 +108,7 @@ def peaks(cases: dict[str, Any], small: Files) -> dict[str, float]:
 
 
 def write_cases(folder: Path, count: int, files: Files) -> Files:
-    """The same case under many names: a list for the job, and its label map."""
+    """Writes the same case under many names: a list for the job, and its label map."""
     folder.mkdir()
     classes = {name: [index] for index, name in enumerate(("background", *ORGANS))}
     label_map, cases = folder / "label_map.yaml", folder / "cases.csv"
@@ -120,7 +120,7 @@ def write_cases(folder: Path, count: int, files: Files) -> Files:
 
 
 def wall_seconds(cases: str, label_map: str, output: Path, workers: int) -> float:
-    """The command as a user runs it, start and end included."""
+    """Measures the command as a user runs it, start and end included."""
     command = [sys.executable, "-m", "pipelines.convert_ct", f"--cases={cases}"]
     command += [f"--label_map={label_map}", f"--output={output}", "--spacing_mm"]
     command += [*map(str, TARGET), f"--direct_num_workers={workers}"]
@@ -130,7 +130,7 @@ def wall_seconds(cases: str, label_map: str, output: Path, workers: int) -> floa
 
 
 def many(folder: Path, job_cases: int, files: Files, small: Files) -> dict[str, Any]:
-    """What the job takes for few cases, for more, and with one worker and two."""
+    """Measures the job for few cases, for more, and with one worker and two."""
     small_list = write_cases(folder / "small", 1, small)
     result: dict[str, Any] = {}
     for count in (4, 16):
@@ -145,7 +145,7 @@ def many(folder: Path, job_cases: int, files: Files, small: Files) -> dict[str, 
 
 
 def available(peers_python: str) -> tuple[dict[str, str], list[str]]:
-    """The Python of each contender, and what is missing."""
+    """Finds the Python of each contender, and missing packages."""
     pythons = dict.fromkeys(CONTENDERS, sys.executable)
     pythons |= {"nnunet": peers_python, "monai": peers_python}
     missing = []

@@ -1,8 +1,8 @@
-"""Records to batches without augmentation, against merely reading the same files.
+"""Benchmarks records to batches without augmentation, against only reading the same files.
 
 The limit is `tf.data.TFRecordDataset` over the files, which gives raw bytes. Records to batches is
-`make_training_dataset`; a case that is read counts with all of its bytes, however many patches are
-drawn of it. The two take turns in one process. Prints one JSON line.
+`make_training_dataset`; a case counts with all of its bytes, however many patches are drawn from
+it. The two alternate in one process. Prints one JSON line.
 
     python benchmarks/bench_data.py --data records
 
@@ -28,7 +28,7 @@ from fcnseg.sampling.blocks import Blocks
 
 
 def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
-    """Gigabytes a second of the files read as they are."""
+    """Measures gigabytes per second of reading the files."""
     records = tf.data.TFRecordDataset(paths).repeat(passes)
     started = time.perf_counter()
     for _ in records:
@@ -37,7 +37,7 @@ def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
 
 
 def batches_gb_s(data: Path, config: str, samples: int, *, case_bytes: float) -> float:
-    """Gigabytes a second of the cases that batches are made of, after a block that warms up."""
+    """Measures gigabytes per second of the cases in batches, after a warm-up block."""
     patches = dataclasses.replace(read_config(config).patches, samples_per_volume=samples)
     block = Blocks.of(patches, batch_size=patches.batch_size)
     batches = iter(make_training_dataset(Dataset.open(data), patches, seed=0))

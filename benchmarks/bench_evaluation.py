@@ -1,8 +1,8 @@
-"""Time and memory of the surface scores of one large case, against what others use.
+"""Benchmarks time and memory of the surface scores of one large case, against other libraries.
 
 HD95 and surface Dice of 7 organs in 512 x 512 x 200 voxels: fcnseg (with all its other scores), a
 plain loop over organs with DeepMind's surface-distance, and MONAI's two metrics. Each runs in a
-process of its own; the rounds take turns, so that a busy machine is unfair to none. Prints one
+process of its own; the rounds alternate, so that a busy machine affects all equally. Prints one
 JSON line.
 
     python benchmarks/bench_evaluation.py --monai_python path/to/venv/bin/python
@@ -28,7 +28,7 @@ SPACING = (1.0, 0.8, 0.8)  # mm, (z, y, x)
 SHAPE = (200, 512, 512)
 NUM_CLASSES = 8
 TOLERANCE_MM = 2.0
-Scores = list[tuple[float, float]]  # of each organ HD95 in mm and surface Dice
+Scores = list[tuple[float, float]]  # for each organ HD95 in mm and surface Dice
 
 
 def fcnseg(truth: Any, mask: Any) -> Scores:
@@ -70,12 +70,12 @@ CONTENDERS = {each.__name__: each for each in (fcnseg, surface_distance, monai)}
 
 
 def make_case(folder: Path) -> None:
-    """Writes truth and mask: a phantom, and the same bent by up to some millimetres."""
+    """Writes reference and mask: a phantom, and the same deformed by up to some millimetres."""
     from scipy import ndimage
 
     from fcnseg.testing.phantom import make_phantom
 
-    # At half the resolution, where making a phantom takes seconds, then each voxel eight times.
+    # Rendered at half the resolution, where a phantom takes seconds, then each voxel eight times.
     label = make_phantom(0, spacing=(2.0, 1.6, 1.6))[1].array
     half = tuple(length // 2 for length in SHAPE)
     truth = np.zeros(half, np.uint8)
@@ -94,7 +94,7 @@ def make_case(folder: Path) -> None:
 
 
 def work(name: str, folder: Path) -> dict[str, Any]:
-    """One measurement of one contender, in this process."""
+    """Runs one measurement of one contender, in this process."""
     truth, mask = (np.load(folder / f"{part}.npy") for part in ("truth", "mask"))
     small = np.ascontiguousarray(truth[::8, ::8, ::8])
     CONTENDERS[name](small, small)  # imports and first calls
@@ -110,7 +110,7 @@ def work(name: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(name: str, python: str, folder: Path) -> dict[str, Any] | None:
-    """One measurement in a new process; None where the contender is not installed."""
+    """Runs one measurement in a new process; None if the contender is not installed."""
     if not has_module(python, name):
         return None
     command = [python, "-W", "ignore", __file__, "--work", name, str(folder)]
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of all rounds, and fcnseg's part of the others' time and memory."""
+    """Computes medians of all rounds, and fcnseg's time and memory relative to the others'."""
     result: dict[str, Any] = {"shape": SHAPE, "classes": NUM_CLASSES, "cores": os.cpu_count()}
     ours = np.array(rounds[0]["fcnseg"]["scores"])
     for name in CONTENDERS:

@@ -1,21 +1,21 @@
-"""How well, and how soon, fcnseg's recipe learns organs, against MONAI's and nnU-Net's.
+"""Benchmarks the accuracy and learning speed of fcnseg's recipe, against MONAI's and nnU-Net's.
 
-Phantoms of patients who differ much, at 4 mm for all; unseen ones are segmented by each contender's
-own prediction and scored by `fcnseg evaluate`. One size of network, patch and batch for all
-(`learning_task.py`), as recipes are compared and not widths. The contenders:
+Phantoms of patients with large variation, at 4 mm for all; unseen ones are segmented by each
+contender's own prediction and scored by `fcnseg evaluate`. One size of network, patch and batch for
+all (`learning_task.py`), so that recipes are compared and not network widths. The contenders:
 
     fcnseg       its preset `demo` through its commands (`learning_fcnseg.py`)
     monai        DynUNet as in MONAI's tutorials (`learning_monai.py`)
     nnunet       nnU-Net's trainer as it is (`learning_nnunet.py`)
     nnunet_adam  its variant for Adam; only where it is asked for
 
-First at equal patches: each trains for so many steps by its own schedule. Then at equal time: each
-peer trains again, by its schedule, for as many steps as it does in the time that fcnseg took; that
-is of the steps and the data that they wait for, and fcnseg's has the building of its graph in it.
-Each runs in processes of its own, one after the other, so the machine should do nothing else.
+First at equal patches: each trains for the same number of steps by its own schedule. Then at equal
+time: each peer trains again, by its schedule, for as many steps as it does in fcnseg's training
+time; that includes the steps and waiting for their data, and fcnseg's also building its graph. Each
+runs in processes of its own, one after the other, so the machine should do nothing else.
 
-Prints one JSON line a run and a summary. A run that is already in the folder of output is not done
-again, so parts can be run one by one.
+Prints one JSON line per run and a summary. A run that exists in the output folder is not repeated,
+so parts can be run one by one.
 
     python benchmarks/bench_learning.py --peer_python path/to/venv/bin/python \
         --seeds 5 --output build/learning
@@ -53,7 +53,7 @@ Row = dict[str, Any]
 
 
 def run_peer(task: Task, python: str) -> None:
-    """Runs a peer's script in its Python; what it says is in log.txt."""
+    """Runs a peer's script in its Python; its output is in log.txt."""
     path, log = task.output / "task.json", task.output / "log.txt"
     path.write_text(task.to_json())
     cores = str(len(os.sched_getaffinity(0)))
@@ -62,7 +62,7 @@ def run_peer(task: Task, python: str) -> None:
         "nnUNet_preprocessed": str(task.shared / "preprocessed"),
         "nnUNet_results": str(task.output / "results"),
     }
-    # Its own rule for the processes that make patches: one a core, at most 12.
+    # Its own rule for the processes that make patches: one per core, at most 12.
     numbers = {"nnUNet_n_proc_DA": str(min(12, int(cores))), "nnUNet_def_n_proc": cores}
     environment = os.environ | folders | numbers | {"nnUNet_compile": "f"}
     script = str(Path(__file__).with_name(SCRIPTS[task.contender]))
@@ -78,7 +78,7 @@ def run_peer(task: Task, python: str) -> None:
 
 
 def run_once(task: Task, train_and_predict: Callable[[Task], None], *, budget: str) -> Row:
-    """Trains, predicts and evaluates unless that is done; the scores and the time."""
+    """Trains, predicts and evaluates unless that is done; gives the scores and the time."""
     result = task.output / "result.json"
     if result.exists():
         return json.loads(result.read_text())
@@ -112,10 +112,10 @@ def run_once(task: Task, train_and_predict: Callable[[Task], None], *, budget: s
 
 
 def evaluate(task: Task, step: int) -> Row:
-    """The Dice of each organ over the unseen cases that have it.
+    """Computes the Dice of each organ over the unseen cases that have it.
 
     An organ that a case does not have is left out of the mean there, whether or not the mask has
-    some of it: a single wrong voxel would count like an organ that is missed. Such masks are
+    some of it: a single false positive voxel would count like a missing organ. Such masks are
     counted instead.
     """
     output = task.output / f"evaluation_{step}"
@@ -140,9 +140,9 @@ def evaluate(task: Task, step: int) -> Row:
 
 
 def seconds_to(dice: float, curve: Sequence[Row]) -> float | None:
-    """When a run has a Dice first, straight between its checkpoints; None if it never has.
+    """Finds when a run first reaches a Dice, linear between its checkpoints; None if it never does.
 
-    Before the first checkpoint nothing is known, so that is the soonest that there is.
+    Before the first checkpoint nothing is known, so that is the earliest time.
     """
     before = None
     for point in curve:
@@ -156,7 +156,7 @@ def seconds_to(dice: float, curve: Sequence[Row]) -> float | None:
 
 
 def spread_of(rows: Sequence[Row]) -> Row:
-    """Median and worst seed."""
+    """Gives median and worst seed."""
     return {
         "seeds": len(rows),
         **{
@@ -172,7 +172,7 @@ def spread_of(rows: Sequence[Row]) -> Row:
 
 
 def time_ratio(ours: dict[int, Row], theirs: dict[int, Row]) -> Row:
-    """By seed, fcnseg's time to the final Dice of a peer at equal patches, in parts of its time."""
+    """Computes fcnseg's time to a peer's final Dice at equal patches, as a ratio, by seed."""
     ratios = []
     for seed in sorted(ours.keys() & theirs.keys()):
         seconds = seconds_to(theirs[seed]["mean_dice"], ours[seed]["curve"])
@@ -187,7 +187,7 @@ def time_ratio(ours: dict[int, Row], theirs: dict[int, Row]) -> Row:
 
 
 def summary_of(rows: Sequence[Row]) -> Row:
-    """Median and worst seed of each contender, and the time that fcnseg takes to get as far."""
+    """Summarises median and worst seed of each contender, and fcnseg's time to the same Dice."""
     by_kind: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         by_kind.setdefault((row["budget"], row["contender"]), {})[row["seed"]] = row
@@ -197,14 +197,14 @@ def summary_of(rows: Sequence[Row]) -> Row:
         spread = spread_of(list(seeds.values()))
         summary[f"equal_{budget}"][contender] = spread
         if contender == "fcnseg":
-            summary["equal_time"][contender] = spread  # its time is everybody's
+            summary["equal_time"][contender] = spread  # its time is the limit for all
         elif budget == "patches" and ours:
             summary["time_to_final_dice"][contender] = time_ratio(ours, seeds)
     return summary
 
 
 class Benchmark:
-    """The runs of one folder of output."""
+    """The runs of one output folder."""
 
     def __init__(self, arguments: argparse.Namespace, data: Path) -> None:
         self.output: Path = arguments.output
@@ -222,10 +222,10 @@ class Benchmark:
         }
 
     def row(self, contender: str, seed: int, *, budget: str, steps: int) -> Row:
-        """One run."""
+        """Runs one contender with one seed, if needed."""
         options = self.options.get(contender, {})
         name = contender
-        if options != DEFAULTS.get(contender, {}):  # runs with other options stay beside these
+        if options != DEFAULTS.get(contender, {}):  # runs with other options get other folders
             name += f"_{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:6]}"
         task = Task(
             contender=contender,
@@ -242,7 +242,7 @@ class Benchmark:
         return row
 
     def rows_of(self, seed: int, contenders: Sequence[str], *, equal_time: bool) -> list[Row]:
-        """All runs of one seed."""
+        """Gives all runs of one seed."""
         rows = {
             name: self.row(name, seed, budget="patches", steps=self.steps) for name in contenders
         }

@@ -1,9 +1,9 @@
-"""Time and memory of bringing a mask from the network's grid back to the image's.
+"""Benchmarks time and memory of resampling a mask from the network's grid to the image's.
 
-Ellipsoids of 7 and of 41 classes at 2 mm, to 160 x 512 x 512 voxels of 1 mm: by fcnseg, and by what
-it did before, shares of all classes interpolated linearly and the largest taken, 16 slices at once.
-Each runs in a process of its own, in turns. Memory is the most that a process has held, above what
-it held after a small mask. Needs Linux, for /proc. Prints one JSON line of medians.
+Ellipsoids of 7 and of 41 classes at 2 mm, to 160 x 512 x 512 voxels of 1 mm: by fcnseg, and by its
+former method, linear interpolation of the shares of all classes and the largest taken, 16 slices at
+once. Each runs in a process of its own, in turns. Memory is the peak of a process, above the memory
+after a small mask. Needs Linux, for /proc. Prints one JSON line of medians.
 
     python benchmarks/bench_masks.py
 """
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def make_mask(num_classes: int) -> Any:
-    """Ellipsoids of all classes at random places, the later over the earlier."""
+    """Makes ellipsoids of all classes at random positions, the later over the earlier."""
     rng = np.random.default_rng(0)
     axes = np.ogrid[tuple(slice(-1, 1, size // RATIO * 1j) for size in SHAPE)]
     mask = np.zeros([size // RATIO for size in SHAPE], np.uint8)
@@ -41,7 +41,7 @@ def make_mask(num_classes: int) -> Any:
 
 
 def fcnseg(num_classes: int) -> Any:
-    """What brings back by fcnseg."""
+    """Makes the resampling of fcnseg."""
     import tensorflow as tf
 
     from fcnseg.inference.resampling import resample_ids
@@ -54,7 +54,7 @@ def fcnseg(num_classes: int) -> Any:
 
 
 def all_shares(num_classes: int) -> Any:
-    """What brings back by the shares of all classes."""
+    """Makes the resampling by shares of all classes."""
     import tensorflow as tf
 
     from fcnseg.volumes.resampling import axis_positions, linear_matrix
@@ -85,7 +85,7 @@ CONTENDERS = {each.__name__: each for each in (fcnseg, all_shares)}
 
 
 def work(name: str, num_classes: int) -> dict[str, float]:
-    """One measurement in this process."""
+    """Runs one measurement in this process."""
     mask = make_mask(num_classes)
     back = CONTENDERS[name](num_classes)
     back(mask[:4, :4, :4])
@@ -99,7 +99,7 @@ def work(name: str, num_classes: int) -> dict[str, float]:
 
 
 def measure(name: str, num_classes: int) -> dict[str, float]:
-    """One measurement in a new process."""
+    """Runs one measurement in a new process."""
     command = [sys.executable, __file__, "--work", name, "--classes", str(num_classes)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)

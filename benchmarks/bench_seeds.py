@@ -1,16 +1,16 @@
-"""Trainings of one configuration from many seeds, each scored on unseen phantoms by `predict`.
+"""Trains one configuration with many seeds, and scores each on unseen phantoms by `predict`.
 
-A recipe that is dependable loses no organ, whatever the seed and whatever instructions the
-processor has. Makes the phantoms and records of `make demo`, then trains, predicts and evaluates
-once for each seed and instruction set, each in processes of their own, as a user would. Prints one
-JSON line a run and a summary; ends with status 1 if a run misses the bounds.
+A dependable recipe loses no organ, for any seed and any instruction set of the processor. The
+script makes the phantoms and records of `make demo`, then trains, predicts and evaluates once for
+each seed and instruction set, each in processes of their own, as a user would. Prints one JSON line
+per run and a summary; ends with status 1 if a run misses the bounds.
 
     python benchmarks/bench_seeds.py --seeds 20 --output build/seeds
     python benchmarks/bench_seeds.py --seeds 4 --isa AVX2 AVX512_CORE off --output build/seeds_isa
 
-`--isa` takes values of oneDNN's ONEDNN_MAX_CPU_ISA, `all` for whatever there is, and `off` for
-TensorFlow's own kernels. `--jobs` runs go side by side, each on cores of its own. A run that is
-already in the folder of output is not done again.
+`--isa` takes values of oneDNN's ONEDNN_MAX_CPU_ISA, `all` for all available, and `off` for
+TensorFlow's own kernels. `--jobs` runs are concurrent, each on cores of its own. A run that exists
+in the output folder is not repeated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPLITS = ("--validation_fraction", "0.15", "--test_fraction", "0.2")
 
 
 def call(module: str, *flags: object, environment: dict[str, str] | None = None) -> None:
-    """Runs a command of fcnseg; its output is shown where it fails."""
+    """Runs a command of fcnseg; its output is shown if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, flags)],
         env={**os.environ, **(environment or {})},
@@ -46,7 +46,7 @@ def call(module: str, *flags: object, environment: dict[str, str] | None = None)
 
 
 def make_records(folder: Path) -> tuple[Path, Path]:
-    """Phantoms and their records, once a folder; gives both."""
+    """Makes phantoms and their records, once per folder; gives both."""
     scans, records = folder / "scans", folder / "records"
     if not (records / "COMPLETED").exists():
         call("fcnseg", "phantom", "--cases", CASES, "--output", scans, "--seed", 0)
@@ -58,7 +58,7 @@ def make_records(folder: Path) -> tuple[Path, Path]:
 
 
 def unseen_scans(scans: Path, records: Path, folder: Path) -> Path:
-    """A folder of links to the scans of the test split."""
+    """Makes a folder of links to the scans of the test split."""
     test = json.loads((records / "dataset_info.json").read_text())["splits"]["test"]["case_ids"]
     unseen = folder / "unseen"
     unseen.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def unseen_scans(scans: Path, records: Path, folder: Path) -> Path:
 
 
 def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str) -> dict[str, Any]:
-    """Trains, predicts and evaluates; the scores of each organ."""
+    """Trains, predicts and evaluates; gives the scores of each organ."""
     folder = arguments.output / f"{isa}_{seed}"
     result = folder / "result.json"
     if result.exists():
@@ -123,7 +123,7 @@ def take_cores(shares: queue.Queue[set[int]]) -> None:
 
 
 def summary_of(rows: Sequence[dict[str, Any]], config: str) -> dict[str, Any]:
-    """Worst, median and best run."""
+    """Summarises worst, median and best run."""
     means = [row["mean_dice"] for row in rows]
     worst = [row["worst_organ"] for row in rows]
     kept = [m >= MEAN_DICE and w >= ORGAN_DICE for m, w in zip(means, worst, strict=True)]

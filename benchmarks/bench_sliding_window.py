@@ -1,12 +1,12 @@
-"""Time and memory of segmenting a whole volume, against MONAI's `sliding_window_inference`.
+"""Benchmarks segmenting a complete volume, against MONAI's `sliding_window_inference`.
 
-One network (that of `bench_step.py`, 8 classes) over noise of 256 x 208 x 208 voxels, a trunk at
-2 mm: windows of 64^3, a quarter of each shared with the next, two at a time, Gaussian weights, and
-class ids in the end. The sizes make both draw the same 80 windows. MONAI sums logits, the cheaper
+One network (that of `bench_step.py`, 8 classes) over noise of 256 x 208 x 208 voxels, a trunk at 2
+mm: windows of 64^3, a quarter of each shared with the next, two at a time, Gaussian weights, and
+class ids as the result. The sizes make both use the same 80 windows. MONAI sums logits, the cheaper
 way for it; fcnseg sums probabilities. PyTorch runs in its best memory format on a CPU, channels
-last. Each lives in a process of its own and they take turns. Memory is the most that a process has
-held, above what it held once its network was there and had seen a small patch. Needs Linux, for
-/proc. Prints one JSON line of medians in seconds, MiB, and fcnseg's part of MONAI's.
+last. Each has a process of its own and they alternate. Memory is the peak of a process, above its
+memory after loading the network and a small patch. Needs Linux, for /proc. Prints one JSON line of
+medians in seconds, MiB, and fcnseg's relative to MONAI's.
 
     python benchmarks/bench_sliding_window.py --monai_python path/to/venv/bin/python
 """
@@ -36,7 +36,7 @@ def make_hu(shape: tuple[int, ...]) -> Any:
 
 
 def fcnseg() -> dict[str, Any]:
-    """The function that segments, and the number of parameters."""
+    """Makes the function that segments, and the number of parameters."""
     from fcnseg.config import ModelConfig
     from fcnseg.inference import make_segmenter
     from fcnseg.networks.build import build_fcn
@@ -62,7 +62,7 @@ def fcnseg() -> dict[str, Any]:
 
 
 def monai() -> dict[str, Any]:
-    """The function that segments, and the number of parameters."""
+    """Makes the function that segments, and the number of parameters."""
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -88,10 +88,10 @@ CONTENDERS = {each.__name__: each for each in (fcnseg, monai)}
 
 
 def serve(name: str) -> None:
-    """Answers each word on stdin by a number."""
+    """Answers each word on stdin with a number."""
     hu = make_hu(SHAPE)
     work = CONTENDERS[name]()
-    Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     before = memory_mib("VmRSS")
 
     def segment(volume: Any) -> float:
@@ -113,7 +113,7 @@ def serve(name: str) -> None:
 
 
 def measure(pythons: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Medians of both, and fcnseg's part of MONAI's."""
+    """Computes medians of both, and fcnseg's relative to MONAI's."""
     with (
         contender("fcnseg", pythons["fcnseg"], [], script=__file__) as ours,
         contender("monai", pythons["monai"], [], script=__file__) as theirs,

@@ -1,11 +1,11 @@
-"""Time of a training step and of inference, against the same network in PyTorch.
+"""Benchmarks a training step and inference, against the same network in PyTorch.
 
 The network: four levels of 32 to 256 channels, two 3x3x3 convolutions each with batch norm and
 ReLU, summation skips, transposed convolutions, 8 classes; patches of 64^3, two a step; soft Dice,
 Adam.
-PyTorch runs it in its best memory format on a CPU, channels last. Each contender lives in a process
-of its own and they take turns, one step at a time, so that a busy machine is unfair to none. Prints
-one JSON line of medians in seconds and of fcnseg's part of PyTorch's time.
+PyTorch runs it in its best memory format on a CPU, channels last. Each contender has a process of
+its own and they alternate, one step at a time, so that a busy machine affects all equally. Prints
+one JSON line of medians in seconds and of fcnseg's time relative to PyTorch's.
 
     python benchmarks/bench_step.py --peer_python path/to/venv/bin/python
 
@@ -32,7 +32,7 @@ from processes import has_module
 FILTERS = (32, 64, 128, 256)
 CLASSES = 8
 PRECISIONS = ("float32", "bfloat16")
-Step = Callable[[], float]  # does it once, and returns a number that depends on all of it
+Step = Callable[[], float]  # runs it once, and returns a number that depends on all of it
 
 
 def make_batch(size: int, batch: int) -> tuple[Any, Any]:
@@ -42,7 +42,7 @@ def make_batch(size: int, batch: int) -> tuple[Any, Any]:
 
 
 def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
-    """Steps of fcnseg as it is by default, and the number of parameters."""
+    """Makes the steps of fcnseg with its defaults, and the number of parameters."""
     from fcnseg.config import Config, ModelConfig, TrainingConfig  # first: it sets TensorFlow up
 
     import tensorflow as tf  # isort: skip
@@ -65,7 +65,7 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
 
 
 def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
-    """Steps of PyTorch, channels last, and the number of parameters."""
+    """Makes the steps of PyTorch, channels last, and the number of parameters."""
     import torch
 
     network = pytorch_network().to(memory_format=torch.channels_last_3d)
@@ -100,7 +100,7 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
 
 
 def pytorch_network() -> Any:
-    """The same layers in the same order."""
+    """Makes the same layers in the same order."""
     import torch
     from torch import nn
 
@@ -147,7 +147,7 @@ MODULES = {"fcnseg": "tensorflow", "pytorch": "torch"}
 
 
 def serve(name: str, precision: str, size: int, batch: int) -> None:
-    """Does a step for each word on stdin, and writes its time in seconds."""
+    """Runs a step for each word on stdin, and writes its time in seconds."""
     work = CONTENDERS[name](precision, size, batch)
     print(work["parameters"], flush=True)
     for line in sys.stdin:
@@ -161,7 +161,7 @@ def serve(name: str, precision: str, size: int, batch: int) -> None:
 def contender(
     name: str, python: str, arguments: list[str], *, script: str = __file__
 ) -> Iterator[Callable[[str], float]]:
-    """A process that does a step when told to, and returns its time in seconds."""
+    """Starts a process that runs a step on request, and returns its time in seconds."""
     command = [python, "-W", "ignore", script, "--serve", name, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -183,7 +183,7 @@ def contender(
 
 
 def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str, Any]:
-    """Medians of one precision, and fcnseg's part of PyTorch's time."""
+    """Computes medians of one precision, and fcnseg's time relative to PyTorch's."""
     arguments = [precision, str(settings.size), str(settings.batch)]
     with (
         contender("fcnseg", pythons["fcnseg"], arguments) as ours,

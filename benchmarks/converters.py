@@ -1,6 +1,6 @@
-"""Who converts a case, for `bench_convert.py`: each as its own documentation says.
+"""Converters of a case for `bench_convert.py`, each as its own documentation describes.
 
-Imports are inside, as each runs in the Python that has its packages.
+Imports are inside functions, as each runs in the Python that has its packages.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def nnunet(folder: Path, image: str, label: str, spacing: Triple) -> None:
 
 
 def nnunet_plans(spacing: Triple) -> dict[str, Any]:
-    """What nnU-Net's planner writes of the preprocessing; the resampling is its default."""
+    """Makes the parts of nnU-Net's plans for preprocessing; the resampling is its default."""
     resampling = {"order_z": 0, "force_separate_z": None}
     return {
         "image_reader_writer": "SimpleITKIO",
@@ -97,4 +97,4 @@ CONTENDERS: dict[str, Callable[[Path, str, str, Any], None]] = {
     each.__name__: each for each in (fcnseg, nnunet, monai, floor)
 }
 PACKAGES = {"fcnseg": "apache_beam", "nnunet": "nnunetv2", "monai": "monai", "floor": "nibabel"}
-"""What must be installed for each."""
+"""Packages that each requires."""

@@ -1,4 +1,4 @@
-"""fcnseg as a contender of `bench_learning.py`, through the commands that its users run."""
+"""fcnseg as a contender of `bench_learning.py`, through the commands of its users."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from learning_task import UNSEEN, Task
 
 from fcnseg.runs.run_folder import BEST_MODEL_FILE, MANIFEST_FILE, TENSORBOARD_FOLDER
 
-_POLL_S = 0.3  # a network is there for an epoch at least before a better one takes its place
+_POLL_S = 0.3  # a network exists for an epoch at least before a better one replaces it
 
 
 def train_and_predict(task: Task) -> None:
-    """Trains, and segments the unseen images by the network of each checkpoint.
+    """Trains, and segments the unseen images with the network of each checkpoint.
 
     The time is that of the run without validation; the graph is built in its first step.
     """
@@ -33,7 +33,7 @@ def train_and_predict(task: Task) -> None:
         )
     networks = {int(path.stem) * task.steps_per_epoch: path for path in kept.iterdir()}
     for step in task.checkpoints:
-        # As its user would have it there: the best one so far.
+        # The network that its user would have then: the best one so far.
         best = networks[max(at for at in networks if at <= step)]
         call(
             *("fcnseg", "predict", "--run_dir", _run_with(best, run), "--output", task.masks(step)),
@@ -45,7 +45,7 @@ def train_and_predict(task: Task) -> None:
 
 
 def _run_with(network: Path, run: Path) -> Path:
-    """The folder of a run that ended with another network."""
+    """Makes the folder of a run with another network."""
     folder = network.parent.parent / f"run_{network.stem}"
     without = shutil.ignore_patterns(TENSORBOARD_FOLDER)
     shutil.copytree(run, folder, ignore=without, dirs_exist_ok=True)
@@ -75,7 +75,7 @@ def _keep_until(ended: threading.Event, network: Path, kept: Path) -> None:
         if network.exists() and (changed := network.stat().st_mtime_ns) != seen:
             seen = changed
             unfinished = kept.parent / "unfinished.keras"
-            shutil.copy(network, unfinished)  # a whole one: it is renamed into its place
+            shutil.copy(network, unfinished)  # a complete one: it is renamed into place
             with zipfile.ZipFile(unfinished) as archive:
                 epoch = json.loads(archive.read("validation.json"))["epoch"]
             unfinished.rename(kept / f"{epoch}.keras")

@@ -6,10 +6,10 @@ learning rate falling as (1 - t)^0.9. From `3d_segmentation/unetr_btcv_segmentat
 250 to 0..1, AdamW with a weight decay of 1e-5, and shifts of intensities. Other than there:
 
 * an initial learning rate of 1e-3 by default. The BTCV tutorial's 1e-4 is for 25,000 steps, and the
-  DynUNet tutorial's descent with a momentum of 0.99 is nnU-Net's, which is a contender itself.
-* RandCropByLabelClassesd instead of RandCropByPosNegLabeld: all classes alike, as MONAI offers for
-  many organs; three cases a step, each from a cache with its indices, as its guide to fast training
-  advises.
+DynUNet tutorial's SGD with a momentum of 0.99 is nnU-Net's, which is a contender itself.
+* RandCropByLabelClassesd instead of RandCropByPosNegLabeld: all classes equally likely, as MONAI
+offers for many organs; three cases per step, each from a cache with its indices, as its guide to
+fast training advises.
 * No flips: an abdomen is not its mirror image.
 
 PyTorch has its best memory format on a CPU, channels last.
@@ -42,7 +42,7 @@ _BOTH = ("image", "label")
 
 
 def make_network() -> Any:
-    """DynUNet of the size that all contenders have."""
+    """Makes a DynUNet of the size that all contenders have."""
     levels = len(FILTERS)
     network = DynUNet(
         spatial_dims=3,
@@ -59,7 +59,7 @@ def make_network() -> Any:
 
 
 def read_image() -> list[Any]:
-    """Reading and scaling an image."""
+    """Makes the transforms that read and scale an image."""
     return [
         transforms.LoadImaged("image"),
         transforms.EnsureChannelFirstd("image"),
@@ -68,7 +68,7 @@ def read_image() -> list[Any]:
 
 
 def make_loader(task: Task) -> Any:
-    """Batches of patches, as many as the run has steps."""
+    """Makes batches of patches, as many as the run has steps."""
     files = [
         {
             key: task.data / folder / f"{case_id}.nii.gz"
@@ -114,7 +114,7 @@ def make_loader(task: Task) -> Any:
 
 
 def train(task: Task, network: Any) -> tuple[float, dict[int, Any]]:
-    """Trains; the seconds that it took, and the weights at each checkpoint."""
+    """Trains; gives the seconds that it took, and the weights at each checkpoint."""
     rate = task.options["learning_rate"]
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -1,10 +1,10 @@
 """nnU-Net as a contender of `bench_learning.py`: its own trainer, preprocessing and predictor.
 
-Its fingerprint, plan and preprocessing of the same files; the plan is then given the size of
-network, patch and batch that all contenders have. The trainer is told how long to train and to
-validate on one batch an epoch, and tells how long its steps took. All else is its default:
-stochastic gradient descent with a momentum of 0.99, its augmentation and mirroring, which its
-prediction averages over too. `nnunet_adam` is its variant nnUNetTrainerVanillaAdam1en3.
+Its own fingerprint, plan and preprocessing of the same files; the plan is then given the size of
+network, patch and batch that all contenders have. The trainer is configured with the length of the
+training and to validate on one batch per epoch, and reports the time of its steps. All else is its
+default: SGD with a momentum of 0.99, its augmentation and mirroring, which its prediction averages
+over too. `nnunet_adam` is its variant nnUNetTrainerVanillaAdam1en3.
 
 Runs in the Python that has nnU-Net, with its variables in the environment:
 `python learning_nnunet.py TASK`.
@@ -38,23 +38,23 @@ _DEVICE = torch.device("cpu")
 
 
 class TimedTrainer(nnUNetTrainer):
-    """nnU-Net's trainer, which knows the seconds of its steps and keeps weights on its way."""
+    """nnU-Net's trainer, with the time of its steps and checkpoints of its weights."""
 
     seconds = 0.0
     keep_after: frozenset[int] = frozenset()  # epochs
 
     def on_train_epoch_start(self) -> None:
-        """Begins to measure, as the first batch is waited for."""
+        """Starts the clock, before the first batch is waited for."""
         super().on_train_epoch_start()
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Ends to measure, before validation."""
+        """Stops the clock, before validation."""
         self.seconds += time.perf_counter() - self._started
         super().on_train_epoch_end(train_outputs)
 
     def on_epoch_end(self) -> None:
-        """Keeps the weights where they are wanted."""
+        """Saves the weights at checkpoints."""
         super().on_epoch_end()
         if self.current_epoch in self.keep_after:
             weights = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -62,14 +62,14 @@ class TimedTrainer(nnUNetTrainer):
 
 
 class TimedAdamTrainer(TimedTrainer, nnUNetTrainerVanillaAdam1en3):
-    """The same with nnU-Net's variant for Adam."""
+    """The timed trainer with nnU-Net's variant for Adam."""
 
 
 TRAINERS = {"nnunet": TimedTrainer, "nnunet_adam": TimedAdamTrainer}
 
 
 def prepare(task: Task) -> None:
-    """The dataset in nnU-Net's form, planned and preprocessed; once for all runs."""
+    """Makes the dataset in nnU-Net's form, planned and preprocessed; once for all runs."""
     raw, preprocessed = Path(nnUNet_raw) / DATASET, Path(nnUNet_preprocessed) / DATASET
     if (preprocessed / "splits_final.json").exists():
         return
@@ -89,7 +89,7 @@ def prepare(task: Task) -> None:
 
 
 def write_raw(task: Task, raw: Path, case_ids: list[str]) -> None:
-    """Links to the files, and the dataset's description."""
+    """Links the files, and writes the dataset's description."""
     for folder in ("imagesTr", "labelsTr"):
         (raw / folder).mkdir(parents=True)
     for case_id in case_ids:
@@ -127,7 +127,7 @@ def set_sizes(path: Path) -> None:
 
 
 def make_trainer(task: Task) -> Any:
-    """The trainer, told how long to train."""
+    """Makes the trainer with the length of its training."""
     preprocessed = Path(nnUNet_preprocessed) / DATASET
     plans = json.loads((preprocessed / f"{PLANS}.json").read_text())
     description = json.loads((preprocessed / "dataset.json").read_text())
@@ -142,7 +142,7 @@ def make_trainer(task: Task) -> Any:
 
 
 def predict(task: Task, trainer: Any, weights: dict[str, Any], step: int) -> None:
-    """Segments the unseen images by nnU-Net's predictor as it is by default."""
+    """Segments the unseen images with nnU-Net's predictor and its defaults."""
     trainer.set_deep_supervision_enabled(False)
     trainer.network.load_state_dict(weights)
     predictor = nnUNetPredictor(device=_DEVICE, allow_tqdm=False)
@@ -166,9 +166,9 @@ def predict(task: Task, trainer: Any, weights: dict[str, Any], step: int) -> Non
 def main() -> None:
     task = Task.from_json(Path(sys.argv[1]).read_text())
     prepare(task)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as its command does on a CPU
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as in its command on a CPU
     random.seed(task.seed)
-    np.random.seed(task.seed)  # noqa: NPY002 - nnU-Net draws from it
+    np.random.seed(task.seed)  # noqa: NPY002 - nnU-Net's generator
     torch.manual_seed(task.seed)
     trainer = make_trainer(task)
     trainer.run_training()

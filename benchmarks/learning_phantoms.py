@@ -1,8 +1,8 @@
-"""The data of `bench_learning.py`: phantoms that differ much, converted once for all contenders.
+"""The data of `bench_learning.py`: very varied phantoms, converted once for all contenders.
 
-The scans have slices of many thicknesses, directions and tilts; fcnseg's preprocessing brings all
-of them to 4 mm, and the files that it gives are what every contender starts from, so that
-resampling plays no part.
+The scans have slices of many thicknesses, directions and tilts; fcnseg's preprocessing resamples
+all of them to 4 mm, and every contender starts from the resulting files, so that resampling plays
+no part.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _WANTED_FILE = "data.json"
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """Which data are wanted.
+    """Specification of the data.
 
     Attributes:
-        variety: How much patients differ.
-        train: Cases to learn from.
-        validation: Cases by which fcnseg and nnU-Net may choose.
-        test: Cases that nobody sees before the end.
+        variety: Variation between patients.
+        train: Number of training cases.
+        validation: Number of validation cases, which fcnseg and nnU-Net may use for selection.
+        test: Number of test cases, unseen before the end.
     """
 
     variety: float
@@ -55,9 +55,9 @@ class Wanted:
 
 
 def make_data(folder: Path, wanted: Wanted) -> Path:
-    """Makes the data once a folder; gives the folder that holds them.
+    """Makes the data once per folder; gives the folder that contains them.
 
-    Beside what `Task` names there are `label_map.yaml` and fcnseg's own `records/`.
+    Besides the files that `Task` names there are `label_map.yaml` and fcnseg's own `records/`.
     """
     data = folder / "learning_data"
     if data.exists():
@@ -86,14 +86,14 @@ def _make(data: Path, wanted: Wanted) -> None:
 
 
 def _write_volumes(scans: Path, data: Path) -> None:
-    """Images and labels at 4 mm."""
+    """Writes images and labels at 4 mm."""
     spacing = (SPACING_MM,) * 3
     preprocessing = Preprocessing(LABEL_MAP, spacing)
     for name in (IMAGES, LABELS):
         (data / name).mkdir()
     for case in read_cases_csv(str(scans / "cases.csv")).cases:
         record = preprocessing.convert(case).record
-        # Along the scanner's axes, tilted or not: not every reader takes a tilt of float32.
+        # Along the scanner's axes, tilted or not: not every reader accepts a tilt in float32.
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = record.affine[:3, 3]
         assert record.label is not None

@@ -1,7 +1,7 @@
-"""The task that all contenders of `bench_learning.py` are given alike, read by any Python.
+"""The task of all contenders of `bench_learning.py`, readable by any Python.
 
-One size of network, patch and batch for all, so that recipes are compared and not widths: those of
-fcnseg's preset `demo`.
+One size of network, patch and batch for all, so that recipes are compared and not network widths:
+those of fcnseg's preset `demo`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 ORGANS = ("artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas")
 SPACING_MM = 4.0
 PATCH = (32, 48, 48)  # voxels (z, y, x)
-BATCH = 3  # patches a step
+BATCH = 3  # patches per step
 FILTERS = (8, 16, 32, 64)  # channels of each level
 IMAGES, LABELS, UNSEEN, SPLITS_FILE = "images", "labels", "unseen", "splits.json"
 TRAINED_FILE = "trained.json"
-_MOST_EPOCHS = 15  # of the preset demo, of 50 steps each
+_MOST_EPOCHS = 15  # epochs of the preset demo, of 50 steps each
 _CHECKPOINTS = 3
 
 
@@ -28,15 +28,15 @@ class Task:
     """One training run of one contender.
 
     Attributes:
-        contender: Its name.
-        data: Folder with `images/`, `labels/`, `unseen/` (images that are to be segmented) and
-            `splits.json`, cases by split; all of `SPACING_MM`, in RAS.
-        shared: Folder for what the contender makes of the data once for all of its runs.
+        contender: Name of the contender.
+        data: Folder with `images/`, `labels/`, `unseen/` (images to segment) and `splits.json`,
+            cases by split; all of `SPACING_MM`, in RAS.
+        shared: Folder for data that the contender prepares once for all of its runs.
         output: Folder of the run: `trained.json` and the folders of masks that it names.
-        seed: Of the run.
-        steps: Of `BATCH` patches each.
-        curve: Whether unseen images are segmented by the weights on the way too.
-        options: Of the contender.
+        seed: Seed of the run.
+        steps: Number of steps, of `BATCH` patches each.
+        curve: True to segment unseen images with the weights of intermediate checkpoints too.
+        options: Options of the contender.
     """
 
     contender: str
@@ -50,7 +50,7 @@ class Task:
 
     @property
     def epochs(self) -> int:
-        """What divides the steps, and is not above those of the preset."""
+        """The number of epochs: divides the steps, and is not above that of the preset."""
         return max(count for count in range(1, _MOST_EPOCHS + 1) if self.steps % count == 0)
 
     @property
@@ -65,7 +65,7 @@ class Task:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """The steps after which weights segment, the last of them at the end."""
+        """The steps after which weights are used for segmentation, the last of them at the end."""
         if not self.curve:
             return (self.steps,)
         epochs = {*range(self.validate_every, self.epochs, self.validate_every), self.epochs}
@@ -76,11 +76,11 @@ class Task:
         return json.loads((self.data / SPLITS_FILE).read_text())[split]
 
     def masks(self, step: int) -> Path:
-        """Folder for the masks CASE.nii.gz of the weights after a step."""
+        """The folder for the masks CASE.nii.gz of the weights after a step."""
         return self.output / f"masks_{step}"
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
+        """Formats the task for `from_json`."""
         return json.dumps(dataclasses.asdict(self), default=str)
 
     @classmethod
@@ -90,17 +90,17 @@ class Task:
         return cls(**values | {name: Path(values[name]) for name in ("data", "shared", "output")})
 
     def finish(self, *, seconds: float, parameters: int) -> None:
-        """Says that the run is whole.
+        """Marks the run as complete.
 
         Args:
-            seconds: What the steps took, waiting for their data included; imports, starting the
-                workers that make patches, validation and prediction not.
-            parameters: Trainable ones of the network.
+            seconds: Time of the steps, waiting for their data included; without imports, starting
+                the workers that make patches, validation and prediction.
+            parameters: Number of trainable parameters of the network.
         """
         facts = {"training_s": round(seconds, 2), "parameters": parameters}
         (self.output / TRAINED_FILE).write_text(json.dumps(facts))
 
 
 def whole_steps(steps: float) -> int:
-    """At most so many steps, in as many epochs as a run of the preset has."""
+    """Rounds down steps to as many epochs as a run of the preset has."""
     return max(1, int(steps) // _MOST_EPOCHS) * _MOST_EPOCHS

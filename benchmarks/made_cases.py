@@ -1,4 +1,4 @@
-"""Cases of clinical size, made in seconds, for `bench_convert.py`."""
+"""Synthetic cases of clinical size, made in seconds, for `bench_convert.py`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy.typing as npt
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
-_MOST_SLICES = 168  # that are made; more are repeated
+_MOST_SLICES = 168  # slices to render; more are repeated
 
 
 def make_case(folder: Path, name: str, shape: Shape, spacing: Triple) -> tuple[str, str]:
-    """A phantom with noise, so that gzip has work to do; repeated along z to save time.
+    """Makes a phantom with noise, so that gzip has work to do; repeated along z to save time.
 
     Returns:
         Paths of image and label.
     """
     from fcnseg.testing.phantom import make_phantom
 
-    # At half the resolution, where making a phantom takes seconds, then each voxel eight times.
+    # Rendered at half the resolution, where a phantom takes seconds, then each voxel eight times.
     slices = min(shape[0], _MOST_SLICES)
     depth, height, width = (-(-count // 2) for count in (slices, *shape[1:]))
     coarse = (2 * spacing[0], 2 * spacing[1], 2 * spacing[2])
@@ -40,7 +40,7 @@ def make_case(folder: Path, name: str, shape: Shape, spacing: Triple) -> tuple[s
 
 
 def _write(path: str, array: npt.NDArray[np.integer], shape: Shape, spacing: Triple) -> None:
-    """Slices are repeated until there are enough; each run of them is a gzip member of its own."""
+    """Writes slices repeatedly until there are enough; each repetition is a gzip member."""
     header = nib.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(shape[::-1])

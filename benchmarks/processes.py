@@ -1,4 +1,4 @@
-"""What a process of a contender has: its packages, and its memory."""
+"""Packages and memory of a contender's process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def has_module(python: str, module: str) -> bool:
-    """Whether a Python can import a module."""
+    """Tells whether a Python can import a module."""
     found = subprocess.run([python, "-c", f"import {module}"], capture_output=True)
     return found.returncode == 0
 
 
 def memory_mib(field: str) -> float:
-    """MiB that this process holds (VmRSS), or the most that it has held (VmHWM).
+    """Gives the MiB that this process holds (VmRSS), or its peak (VmHWM).
 
     The resource module's ru_maxrss may be that of its parent.
     """

@@ -1,7 +1,7 @@
 """fcnseg: 3D fully convolutional segmentation of abdominal CT, from scans to a served model.
 
-Importing the package is fast and silent: each name below is imported when it is first used, and
-with it TensorFlow, Beam or matplotlib if its module needs them.
+Importing the package is fast and silent: each name below is imported on first use, together with
+TensorFlow, Beam or matplotlib if its module needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The codes that name what is wrong or odd with a case: for programs, stable, each listed here.
+"""Stable codes, for programs, of all that can be wrong or odd with a case; each is listed here.
 
 The types make a misspelt code a type error.
 """
@@ -71,7 +71,7 @@ WarningCode = Literal[
     "dicom_other_frame_of_reference",
     "dicom_files_left_out",
 ]
-"""Something odd about a case that is converted all the same."""
+"""An oddity of a case that is converted all the same."""
 
 if TYPE_CHECKING:
     Code = RejectCode | WarningCode
@@ -160,7 +160,7 @@ ACCEPTABLE: tuple[RejectCode, ...] = (
     "dicom_mixed_scans",
     "label_empty",
 )
-"""Codes of what is implausible, not impossible: a user may accept it."""
+"""Codes of findings that are implausible but not impossible: a user may accept them."""
 
 COMMANDS = ("convert", "predict", "client", "evaluate")
 """The commands that read scans: `pipelines.convert_ct`, `fcnseg predict`, `serving.client`, and
@@ -204,16 +204,16 @@ def commands_of(code: Code) -> tuple[str, ...]:
 
 
 def how_to_accept(code: RejectCode) -> str:
-    """Advice for `Reject.detail`: how cases of an acceptable code pass."""
+    """Advice for `Reject.detail`: how to accept cases with an acceptable code."""
     return f"--accept {code} lets such cases pass"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Finding:
-    """Something odd about a volume or a case.
+    """An oddity of a volume or a case.
 
     Attributes:
-        code: For programs.
+        code: Stable code for programs.
         reason: One line for people.
     """
 

@@ -21,18 +21,18 @@ class FcnsegError(Exception):
     """Base of every error that fcnseg raises on purpose.
 
     Attributes:
-        exit_status: Of a job that ends with it.
+        exit_status: Exit status of a job that ends with it.
     """
 
-    exit_status: int = 2  # what argparse exits with for a wrong flag: one for both
+    exit_status: int = 2  # the exit status of argparse for a wrong flag: the same for both
 
 
 class InputError(FcnsegError, ValueError):
     """A file, folder or argument that the user gave breaks a rule.
 
     Attributes:
-        code: One word for programs, one of `fcnseg.codes.CODES`; None where the kind
-            of error says enough.
+        code: Stable code for programs, one of `fcnseg.codes.CODES`; None if the type of the error
+            says enough.
     """
 
     def __init__(self, message: str, *, code: Code | None = None) -> None:
@@ -41,7 +41,7 @@ class InputError(FcnsegError, ValueError):
 
 
 class GeometryError(InputError):
-    """Shape, spacing, origin or direction of a volume is wrong, or differs from its partner's."""
+    """Shape, spacing, origin or direction of a volume is wrong, or differs from another's."""
 
 
 class LabelError(InputError):
@@ -61,7 +61,7 @@ class ModelError(InputError):
 
 
 class OutputError(FcnsegError, OSError):
-    """A file cannot be written: the disk is full, or its place cannot be written to."""
+    """A file cannot be written: the disk is full, or its folder is not writable."""
 
 
 class MissingExtraError(FcnsegError, ImportError):
@@ -71,7 +71,7 @@ class MissingExtraError(FcnsegError, ImportError):
 
 
 def require_extra(module: str, extra: str) -> ModuleType:
-    """Imports an optional dependency, or says which extra brings it.
+    """Imports an optional dependency, or raises an error that names its extra.
 
     Args:
         module: Dotted name of the module.
@@ -97,7 +97,7 @@ def one_line(error: BaseException) -> str:
 
 
 def told(names: Sequence[object], *, most: int = 3) -> str:
-    """The first few of some names, and how many more there are."""
+    """Formats the first few of some names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
 
@@ -106,7 +106,7 @@ def first_finding(error: pydantic.ValidationError) -> str:
     """The first finding of a validation as one line: the key, the rule and the value."""
     finding, *others = error.errors()
     *place, kind = finding["loc"] or ("",)
-    if str(kind).startswith("literal["):  # of a union, another member of which may say it better
+    if str(kind).startswith("literal["):  # the error of another member of the union may be clearer
         alternatives = [each for each in others if each["loc"][: len(place)] == tuple(place)]
         finding = max([finding, *alternatives], key=lambda each: len(each["loc"]))
     key = ".".join(str(part) for part in finding["loc"])
@@ -115,6 +115,6 @@ def first_finding(error: pydantic.ValidationError) -> str:
     says_it_all = finding["type"] in (
         "value_error",
         "missing",
-    )  # a missing key's input is its owner
+    )  # the input of a missing key is its parent
     value = "" if says_it_all else f", got {finding['input']!r}"
     return f"{where}{rule}{value}"

@@ -1,3 +1,3 @@
-"""The Apache Beam jobs: options, graph, main. What their workers run is in `fcnseg.conversion`."""
+"""The Apache Beam jobs: options, graph, main. Code for workers is in `fcnseg.conversion`."""
 
-import fcnseg.beam.quiet_beam  # noqa: F401  first of all, so that Beam's log line is not seen
+import fcnseg.beam.quiet_beam  # noqa: F401  first, to suppress Beam's log line

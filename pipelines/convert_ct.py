@@ -52,15 +52,15 @@ class ConvertCt:
     `--direct_num_workers 4` in four, and with `--runner FlinkRunner`, `DataflowRunner` ... on a
     cluster. The output is the same to the byte.
 
-    A case that cannot be converted is written to rejects.jsonl with its reason, the others go on,
-    and the exit status tells. Paths may be local, also as file:///, or gs://, s3://, hdfs:// with
-    the extra of the store.
+    A case that cannot be converted is written to rejects.jsonl with its reason, the others
+    continue, and the exit status reports it. Paths may be local, also as file:///, or gs://, s3://,
+    hdfs:// with the extra of the store.
     """
 
     label_map: str
-    """YAML file: the classes in order, each with the ids that make it."""
+    """YAML file: the classes in order, each with its ids."""
     output: str
-    """Folder for records, dataset_info.json, rejects.jsonl and, last, COMPLETED."""
+    """Folder for records, dataset_info.json, rejects.jsonl and, written last, COMPLETED."""
     cases: str | None = None
     """CSV file: case_id,image,label[,patient_id][,split][,series_uid]; its paths are relative to
     its folder. An image may be a folder of DICOM files."""
@@ -74,36 +74,36 @@ class ConvertCt:
     """Folder of TotalSegmentator's dataset, instead of --cases: SUBJECT/ct.nii.gz and
     SUBJECT/segmentations/NAME.nii.gz; the splits in meta.csv hold."""
     images_only: bool = False
-    """The cases have no labels, or theirs are not wanted."""
+    """Convert images without labels, or ignore their labels."""
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)  # TotalSegmentator's full resolution
-    """Z Y X of the records: every case is resampled to it."""
+    """Spacing Z Y X of the records: every case is resampled to it."""
     validation_fraction: float = 0.2
     """Share of patients for validation; patients, not cases, are split, by a hash of their id."""
     test_fraction: float = 0.0
     """Share of patients for testing."""
     split_seed: int = 0
-    """Another seed makes other splits."""
+    """Seed of the splits."""
     geometry_tolerance_mm: float = CheckOptions.geometry_tolerance_mm
-    """How far a corner of the label may lie from the image's."""
+    """Largest distance of a corner of the label from the image's."""
     on_mismatch: OnMismatch = CheckOptions.on_mismatch
-    """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
-    where a label of the same shape and direction takes the image's place."""
+    """Handling of a label on another grid: reject the case; resample_label; or trust_image, which
+    gives a label of the same shape and direction the position of the image."""
     max_case_voxels: int = CheckOptions.max_case_voxels
-    """A larger image is rejected by its header, before it is read."""
+    """Maximum number of voxels; a larger image is rejected by its header, before it is read."""
     accept: tuple[str, ...] = ()
-    """Codes of implausible things that are to be warnings and not rejects."""
+    """Codes of implausible findings to accept as warnings."""
     shard_mib: int = 128
-    """Size of a file of records, about: the unit of work and of shuffling."""
+    """Approximate size of a file of records: the unit of work and of shuffling."""
     max_record_mib: int = 512
-    """A larger case is divided over several records: protobuf ends at 2048."""
+    """Size above which a case is split across several records: protobuf's limit is 2048."""
     max_reject_fraction: float = 0.0
-    """Share of cases that may be rejected before the exit status says so."""
+    """Share of rejected cases above which the exit status reports a failure."""
     validate_only: bool = False
-    """Check everything, write nothing but the report: rejects.jsonl and warnings.jsonl."""
+    """Check everything, but write only the report: rejects.jsonl and warnings.jsonl."""
     overwrite: bool = False
     """Delete what an earlier run left in the output folder."""
     resume: bool = False
-    """Go on with the same job where it was interrupted: only missing shards are made."""
+    """Resume an interrupted run of the same job: only missing shards are written."""
 
     def run(self, beam_args: Sequence[str] = ()) -> None:
         """Runs the job and waits for it.
@@ -113,8 +113,8 @@ class ConvertCt:
 
         Raises:
             InputError: If an argument, the list of cases or the label map breaks a rule.
-            DatasetError: If the output folder is in use or holds what another job made, no case is
-                good, or more are rejected than allowed.
+            DatasetError: If the output folder is in use or contains the output of another job, no
+                case is valid, or more are rejected than allowed.
         """
         given = {name: getattr(self, name) for name in _PATHS}
         paths: dict[str, Any] = {name: path and local_path(path) for name, path in given.items()}
@@ -168,7 +168,7 @@ class ConvertCt:
             raise InputError("--overwrite goes with neither --resume nor --validate_only")
 
     def _check_source(self) -> None:
-        """Whether the flags name the cases in one way."""
+        """Checks that the flags name the cases in exactly one way."""
         sources = (self.cases, self.images or self.labels, self.dataset, self.totalsegmentator)
         if sum(source is not None for source in sources) != 1:
             raise InputError(
@@ -181,7 +181,7 @@ class ConvertCt:
             raise InputError("--images and --labels go together")
 
     def preprocessing(self) -> Preprocessing:
-        """What is done to every case alike."""
+        """Makes the preprocessing, the same for every case."""
         checks = CheckOptions(
             geometry_tolerance_mm=self.geometry_tolerance_mm,
             on_mismatch=self.on_mismatch,
@@ -192,7 +192,7 @@ class ConvertCt:
             return Preprocessing(LabelMap.read(path), self.spacing_mm, checks)
 
     def list_cases(self, label_map: LabelMap) -> CaseList:
-        """The cases that the flags name."""
+        """Lists the cases that the flags name."""
         labelled = not self.images_only
         if self.cases is not None:
             return read_cases_csv(self.cases, labelled=labelled)
@@ -203,7 +203,7 @@ class ConvertCt:
         return cases_of_folders(str(self.images), self.labels)
 
     def job(self, cases: CaseList, preprocessing: Preprocessing) -> dict[str, Any]:
-        """What decides the bytes of the output: two runs of one job make the same files."""
+        """The settings that determine the bytes of the output: equal jobs write equal files."""
         rows = dataclasses.astuple(cases)
         settings = dataclasses.asdict(preprocessing)
         settings["label_map"] = list(preprocessing.label_map.to_mapping()["classes"].items())

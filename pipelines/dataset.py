@@ -1,4 +1,4 @@
-"""A converted dataset as its files tell it: manifest, rejects, and cases of its records."""
+"""A converted dataset as its files describe it: manifest, rejects, and cases of its records."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Dataset:
     """A finished dataset.
 
     Attributes:
-        folder: Of the records, on any file system.
-        local: Gives its files on this machine.
+        folder: Folder of the records, on any file system.
+        local: Access to its files as local paths.
         info: The manifest.
-        fingerprint: What the data are like.
+        fingerprint: Statistics of the data.
         rejects: Cases that were not converted.
     """
 
@@ -45,11 +45,11 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Dataset:
-        """Reads all but the records.
+        """Reads everything but the records.
 
         Raises:
-            DatasetError: If the folder is no finished dataset, tells nothing of its data, or
-                lacks a file.
+            DatasetError: If the folder is not a finished dataset, has no statistics, or lacks a
+                file.
         """
         folder = os.fspath(folder)
         local = LocalFiles.of(folder)
@@ -73,7 +73,7 @@ class Dataset:
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """Names of the classes but the background; none where the cases have no labels."""
+        """Names of the classes but the background; none if the cases have no labels."""
         return self.info.class_names[1:] if self.info.labelled else ()
 
     @property

@@ -19,11 +19,11 @@ _LINE = {"linewidths": 1.3}
 
 
 def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
-    """The whole page.
+    """Renders the complete page.
 
     Args:
-        dataset: What to tell of.
-        cases: Those to draw.
+        dataset: The dataset to describe.
+        cases: Cases to draw.
 
     Raises:
         MissingExtraError: If matplotlib or jinja2 is not installed.
@@ -54,11 +54,11 @@ def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
 
 
 def draw_record(record: Record, class_names: Sequence[str]) -> bytes:
-    """Three slices of a case through the centre of its organs, as PNG.
+    """Draws three slices of a case through the centre of its organs, as PNG.
 
     Args:
         record: The case.
-        class_names: In order, background first; those that the case has are in the legend.
+        class_names: Class names in order, background first; those of the case are in the legend.
     """
     image = Volume(record.image, record.affine)
     unlabelled = np.zeros(image.shape, np.uint8)

@@ -25,7 +25,7 @@ _SOFT_TISSUE = (-200, 300)  # HU between fat and enhanced vessels
 
 
 def hu_plot(fingerprint: Fingerprint) -> Markup:
-    """HU of all voxels and of organs, over the whole range and between fat and vessels."""
+    """Plots HU of all voxels and of organs, over the full range and between fat and vessels."""
     figure, panels = _panels(2, height=2.8)
     for axes, soft_tissue in zip(panels, (False, True), strict=True):
         _hu_line(axes, fingerprint.hu, "all voxels", _GREY)
@@ -42,7 +42,7 @@ def hu_plot(fingerprint: Fingerprint) -> Markup:
 
 
 def spacing_plot(fingerprint: Fingerprint) -> Markup:
-    """Spacing of the files along each axis."""
+    """Plots the spacing of the files along each axis."""
     figure, panels = _panels(3, height=2.2)
     spacings = np.array([case.source_spacing_mm for case in fingerprint.cases])
     for axes, side, values in zip(panels, "zyx", spacings.T, strict=True):
@@ -52,7 +52,7 @@ def spacing_plot(fingerprint: Fingerprint) -> Markup:
 
 
 def volume_plot(dataset: Dataset) -> Markup:
-    """Volume of each organ in the cases that have it."""
+    """Plots the volume of each organ in the cases that have it."""
     figure, panels = _panels(len(dataset.organs), height=2.0)
     for index, (axes, organ) in enumerate(zip(panels, dataset.organs, strict=True), start=1):
         voxels = [case.class_voxels[index] for case in dataset.fingerprint.cases]
@@ -63,7 +63,7 @@ def volume_plot(dataset: Dataset) -> Markup:
 
 
 def _panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes, a few in a row."""
+    """A figure with so many axes, a few per row."""
     columns = min(count, _COLUMNS)
     rows = math.ceil(count / columns)
     figure: Figure = require_extra("matplotlib.figure", "evaluation").Figure(
@@ -88,7 +88,7 @@ def _hu_line(axes: Axes, statistics: HuStatistics, name: str, colour: str) -> No
 
 
 def _histogram(axes: Axes, values: Sequence[float], colour: str) -> None:
-    """Cases by value, from zero, so that a spread looks as wide as it is."""
+    """A histogram of cases by value, from zero, so that a spread looks as wide as it is."""
     if values:
         axes.hist(values, bins=40, range=(0, 1.1 * max(values)), color=colour, alpha=0.7)
     axes.set_ylabel("cases")

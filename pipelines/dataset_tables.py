@@ -1,4 +1,4 @@
-"""What the manifest of a dataset tells, as tables: the same for the terminal and for the page."""
+"""The manifest of a dataset as tables, the same for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def for_terminal(self) -> RichTable:
-        """The table as rich prints it."""
+        """Makes the table that rich prints."""
         table = RichTable(title=self.title, title_justify="left", title_style="bold")
         for index, heading in enumerate(self.header):
             wordy = index == 0 or heading in WORDY
@@ -39,7 +39,7 @@ class Table:
 
 
 def tables_of(dataset: Dataset) -> list[Table]:
-    """All tables but that of the cases; those of rejects and warnings only where there are any."""
+    """Makes all tables but that of the cases; rejects and warnings only if there are any."""
     fingerprint = dataset.fingerprint
     tables = [splits_table(dataset), grid_table(fingerprint), hu_table(fingerprint)]
     if dataset.organs:
@@ -52,7 +52,7 @@ def tables_of(dataset: Dataset) -> list[Table]:
 
 
 def splits_table(dataset: Dataset) -> Table:
-    """A row for each split."""
+    """Makes a table with a row per split."""
     rows = []
     for name, split in dataset.info.splits.items():
         megabytes = sum(shard.bytes for shard in split.shards) / 1e6
@@ -61,7 +61,7 @@ def splits_table(dataset: Dataset) -> Table:
 
 
 def grid_table(fingerprint: Fingerprint) -> Table:
-    """How the grids of the files are spread."""
+    """Tabulates the distribution of the files' grids."""
     sides = ("z", "y", "x")
     spacings, sizes = fingerprint.source_spacing_mm, fingerprint.source_shape
     rows = [
@@ -75,7 +75,7 @@ def grid_table(fingerprint: Fingerprint) -> Table:
 
 
 def hu_table(fingerprint: Fingerprint) -> Table:
-    """HU of all voxels, and of the organs'."""
+    """Tabulates HU of all voxels, and of the organs'."""
     header = ("HU", "mean", "deviation", "min", "0.5 %", "5 %", "median", "95 %", "99.5 %", "max")
     rows = [("all voxels", *_hu(fingerprint.hu))]
     if fingerprint.foreground_hu is not None:
@@ -84,7 +84,7 @@ def hu_table(fingerprint: Fingerprint) -> Table:
 
 
 def class_table(fingerprint: Fingerprint) -> Table:
-    """How often and how large each organ is."""
+    """Tabulates frequency and volume of each organ."""
     header = ("class", "cases", "occurrence", "voxels", *(f"{name} (ml)" for name in _SPREAD))
     rows = []
     for organ in fingerprint.classes[1:]:
@@ -97,7 +97,7 @@ def class_table(fingerprint: Fingerprint) -> Table:
 
 
 def reject_table(rejects: Sequence[Reject]) -> Table:
-    """How many cases were rejected for each reason."""
+    """Tabulates the number of rejected cases by reason."""
     counts = Counter(reject.code for reject in rejects)
     first = {reject.code: reject.case_id for reject in reversed(rejects)}
     rows = [
@@ -108,7 +108,7 @@ def reject_table(rejects: Sequence[Reject]) -> Table:
 
 
 def warning_table(fingerprint: Fingerprint) -> Table:
-    """How many converted cases have each warning."""
+    """Tabulates the number of converted cases with each warning."""
     first = {
         finding.code: case.case_id
         for case in reversed(fingerprint.cases)
@@ -120,7 +120,7 @@ def warning_table(fingerprint: Fingerprint) -> Table:
 
 
 def case_table(dataset: Dataset) -> Table:
-    """A row for each case."""
+    """Makes a table with a row per case."""
     organs = dataset.organs
     header = (
         "case",

@@ -1,4 +1,4 @@
-"""What an engine needs while a job runs on it."""
+"""Setup and teardown of runners for the time of a job."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from fcnseg.errors import require_extra
 from pipelines.runners import local_runner
 
-_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam knows no short name for it
-# Shards are dealt out to them by chance, so some get several: a few for each worker keep all busy.
+_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam has no short name for it
+# Shards are assigned to workers at random, so some get several: a few per worker keep all busy.
 _PARTITIONS = 16
 
 
 @contextlib.contextmanager
 def engine(options: PipelineOptions) -> Iterator[beam.runners.PipelineRunner | None]:
-    """Makes ready the engine that the flags name.
+    """Prepares the runner that the flags name.
 
     Args:
-        options: The flags; what the engine lacks is filled in.
+        options: The flags; missing ones that the runner needs are added.
 
     Yields:
-        The runner, or None where Beam is to make it from the flags.
+        The runner, or None if Beam is to make it from the flags.
 
     Raises:
-        MissingExtraError: If Dask is asked for and not installed.
+        MissingExtraError: If Dask is requested and not installed.
     """
     standard = options.view_as(StandardOptions)
     if standard.runner in ("DaskRunner", "dask", _DASK):
@@ -43,9 +43,9 @@ def engine(options: PipelineOptions) -> Iterator[beam.runners.PipelineRunner | N
 
 @contextlib.contextmanager
 def _dask(options: PipelineOptions) -> Iterator[None]:
-    """Dask's flags, and a cluster on this machine unless they name another."""
+    """Adds Dask's flags, and starts a local cluster unless they name another."""
     dask, distributed = require_extra("dask", "dask"), require_extra("distributed", "dask")
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of each connection
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it logs each connection
     logging.getLogger("apache_beam.runners.dask").setLevel(logging.ERROR)
     flags = options.view_as(
         require_extra("apache_beam.runners.dask.dask_runner", "dask").DaskOptions
@@ -58,7 +58,7 @@ def _dask(options: PipelineOptions) -> Iterator[None]:
             stack.enter_context(dask.config.set(temporary_directory=folder))
             cluster = stack.enter_context(
                 distributed.LocalCluster(
-                    threads_per_worker=1,  # reading and resampling hold Python's lock
+                    threads_per_worker=1,  # reading and resampling hold the GIL
                     dashboard_address=None,
                 )
             )
@@ -69,5 +69,5 @@ def _dask(options: PipelineOptions) -> Iterator[None]:
 
 def _close_clients(distributed: ModuleType) -> None:
     """Closes the client that Beam's runner leaves open."""
-    with contextlib.suppress(ValueError):  # there is none where the job ended early
+    with contextlib.suppress(ValueError):  # there is none if the job ended early
         distributed.default_client().close()

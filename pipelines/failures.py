@@ -1,4 +1,4 @@
-"""What ends a job on an engine, in one line where the cause is one of ours."""
+"""Errors of workers that end a job, reduced to one line if the cause is an error of fcnseg."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from fcnseg.errors import FcnsegError, OutputError
 
-# Beam hands the error of a worker on as text, its traceback before it and the step behind it.
+# Beam passes the error of a worker on as text, between its traceback and the step.
 _OF_WORKER = re.compile(
     r"fcnseg\.errors\.OutputError: (.*?)(?: \[while running .*)?$", re.MULTILINE
 )
@@ -16,7 +16,7 @@ _OF_WORKER = re.compile(
 
 @contextlib.contextmanager
 def naming_failures() -> Iterator[None]:
-    """Turns the failure of a worker that could not write into the error that it was.
+    """Turns the failure of a worker that could not write back into its original error.
 
     Raises:
         OutputError: If a worker could not write, as on a full disk.

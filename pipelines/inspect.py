@@ -1,4 +1,4 @@
-"""Shows what a converted dataset is like: tables on the terminal, and a page with pictures."""
+"""Shows the statistics of a converted dataset: tables on the terminal, and a page with pictures."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-    """Shows what a dataset of `python -m pipelines.convert_ct` is like.
+    """Shows the statistics of a dataset of `python -m pipelines.convert_ct`.
 
     Prints its fingerprint as tables, and writes one page with histograms and with pictures of some
-    cases, on which one sees at a glance whether scans and labels are right.
+    cases, which show at a glance if scans and labels are right.
     """
 
     directory: Annotated[Location, tyro.conf.Positional]
     """Folder of records, which may be in an object store, such as s3://bucket/records."""
     output: Location | None = None
-    """The page; inspect.html beside the records if it is not given."""
+    """The page to write; by default inspect.html next to the records."""
     cases: tuple[str, ...] = ("6",)
-    """How many cases to draw, from all over the dataset, or the ids of those to draw."""
+    """Number of cases to draw, from all over the dataset, or the ids of those to draw."""
     overwrite: bool = False
-    """Replace a page that is there already."""
+    """Replace a page that exists already."""
     verify: bool = False
     """Read all records instead, check all checksums, and list the broken files with their cases."""
 
@@ -48,9 +48,10 @@ class Inspect:
         """Prints the tables and writes the page, or checks all files.
 
         Raises:
-            DatasetError: If the folder is no finished dataset, or with `verify` a file is broken.
-            InputError: If a case is not in it, or the page is there already or has no folder to go
-                to.
+            DatasetError: If the folder is not a finished dataset, or with `verify` a file is
+                broken.
+            InputError: If a case is not in it, or the page exists already, or its folder does not
+                exist.
         """
         if self.verify:
             verify(self.directory)
@@ -58,7 +59,7 @@ class Inspect:
             self.show()
 
     def show(self) -> None:
-        """Prints the tables and writes the page, as `run` does without `verify`."""
+        """Prints the tables and writes the page: the action of `run` without `verify`."""
         output = self.output or files.join(self.directory, "inspect.html")
         check_free([output], overwrite=self.overwrite)
         check_page_extras()
@@ -72,7 +73,7 @@ class Inspect:
         logger.info(f"page with pictures: {output}")
 
     def drawn(self, dataset: Dataset) -> Iterator[Record]:
-        """The cases to draw."""
+        """Selects the cases to draw."""
         known = {case.case_id for case in dataset.fingerprint.cases}
         if len(self.cases) == 1 and self.cases[0].isdecimal() and self.cases[0] not in known:
             return dataset.read_spread(int(self.cases[0]))
@@ -83,7 +84,7 @@ def verify(directory: str | os.PathLike[str]) -> None:
     """Reads all records of a dataset and prints the broken files with their cases.
 
     Raises:
-        DatasetError: If the folder is no finished dataset, or a file is broken.
+        DatasetError: If the folder is not a finished dataset, or a file is broken.
     """
     info = read_dataset_info(directory)
     shards = [shard for split in info.splits.values() for shard in split.shards]
@@ -100,7 +101,7 @@ def verify(directory: str | os.PathLike[str]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     run_command(Inspect)
 
 

@@ -1,4 +1,4 @@
-"""What the terminal says when a job is done, and whether the command fails."""
+"""Final report of a job on the terminal, and its failure criterion."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> None:
-    """Tells what became of the cases.
+    """Reports the numbers of converted and rejected cases.
 
     Args:
         folder: The output.
-        cases: How many were listed.
+        cases: Number of cases listed.
         max_reject_fraction: Share of them that may be rejected.
 
     Raises:
-        DatasetError: If none is good, or more are rejected than allowed.
+        DatasetError: If none is valid, or more are rejected than allowed.
     """
     rejects = _rejects(folder)
     if len(rejects) < cases:
@@ -42,7 +42,7 @@ def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> No
 
 
 def report_validation(folder: str, *, cases: int, max_reject_fraction: float) -> None:
-    """Tells what was found, where nothing but the report was written; as `report_dataset`."""
+    """Reports the findings of a validation-only job; see `report_dataset`."""
     rejects = _rejects(folder)
     warnings = len(files.read_text(files.join(folder, WARNINGS_FILE)).splitlines())
     logger.info(f"checked {cases} cases: {cases - len(rejects)} good, warnings {warnings}")
@@ -56,7 +56,7 @@ def _rejects(folder: str) -> list[Reject]:
 
 
 def _judge(rejects: list[Reject], folder: str, *, cases: int, max_reject_fraction: float) -> None:
-    """The first reject is the last line, as it is the one to look at."""
+    """Prints the first reject as the last line, as it is the one to look at."""
     if not rejects:
         return
     if len(rejects) > 1:

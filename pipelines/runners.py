@@ -1,4 +1,4 @@
-"""Which Beam runner a job runs on, by the flags that are Beam's own."""
+"""Selection of the Beam runner of a job, by Beam's own flags."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fcnseg.errors import InputError, one_line
 
 
 def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
-    """Reads the flags that are not our own.
+    """Parses the flags that are not fcnseg's own.
 
     Raises:
-        InputError: If one is unknown to Beam too; a named runner may know more, so it decides. If
-            Beam has no runner of the name, a number of workers is negative, or a flag is for a
-            client of Beam's own, which is not used.
+        InputError: If Beam does not know one either; the options of a named runner are left to it.
+            Also if Beam has no runner of the name, a number of workers is negative, or a flag is
+            for a store client of Beam's own, which is not used.
     """
     options = PipelineOptions(list(beam_args))
     _check_no_store_flag(options)
@@ -47,7 +47,7 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     return options
 
 
-# Flags for Beam's own clients of stores, and the variables that tell the same to those in use.
+# Flags for Beam's own clients of stores, and the equivalent variables of the clients in use.
 _STORE_FLAGS = {
     S3Options: {
         "s3_access_key_id": "AWS_ACCESS_KEY_ID",
@@ -85,7 +85,7 @@ def _check_no_store_flag(options: PipelineOptions) -> None:
 
 
 def _check_runner(name: str) -> None:
-    if "dask" in name.casefold():  # `pipelines.engines` knows its short name, and Beam does not
+    if "dask" in name.casefold():  # `pipelines.engines` knows its short name, Beam does not
         return
     try:
         beam.runners.create_runner(name)
@@ -93,9 +93,9 @@ def _check_runner(name: str) -> None:
         raise InputError(f"runner must be one of Beam's, got {name}: {one_line(error)}") from error
 
 
-# What glibc's allocator is told in workers: to keep the memory of a large array for the next one,
-# where it would return it to the system and ask for zeroed pages again. Two workers get into each
-# other's way with that: 0.31 s a case instead of 0.27, with the same peak (measured).
+# Settings of glibc's allocator in workers: they keep the memory of a large array for the next one,
+# instead of returning it to the system and requesting zeroed pages again. Without them two workers
+# slow each other down: 0.31 s a case instead of 0.27, with the same peak (measured).
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
@@ -104,9 +104,9 @@ _KEEP_MEMORY = {
 
 
 def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
-    """The runner of this machine, in one process or several; None if the user names another.
+    """Gives the local runner, in one process or several; None if the user names another.
 
-    Beam's own choice, `DirectRunner`, first fetches the runner Prism from the network.
+    Beam's own choice, `DirectRunner`, first downloads the runner Prism.
     """
     if options.view_as(StandardOptions).runner is not None:
         return None
@@ -114,11 +114,11 @@ def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None
     if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
         direct.direct_running_mode = "multi_processing"  # in memory only one would work
     if direct.direct_running_mode == "multi_processing":
-        for name, value in _KEEP_MEMORY.items():  # workers take them over; this process has begun
+        for name, value in _KEEP_MEMORY.items():  # workers inherit them; this process has begun
             os.environ.setdefault(name, value)
     worker = options.view_as(WorkerOptions)
     worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "ERROR"
-    # As DirectRunner does without Prism: the flags reach the workers, as file systems need.
+    # Like DirectRunner without Prism: the flags reach the workers, as file systems require.
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))

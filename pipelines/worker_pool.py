@@ -1,4 +1,4 @@
-"""Python workers on this machine for engines that start none themselves, as Flink and Spark do."""
+"""Local Python workers for runners that start none themselves, such as Flink and Spark."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 
 from fcnseg.errors import InputError
 
-_PATIENCE_S = 60  # importing Beam takes 2 s, on a busy machine ten times that
+_PATIENCE_S = 60  # importing Beam takes 2 s, on a busy machine ten times as long
 _GRACE_S = 20  # Beam gives each worker 10 s to stop
 
 
 @contextlib.contextmanager
 def worker_pool(*, log: Path | None = None) -> Iterator[str]:
-    """Starts Beam's worker pool, which starts a process for each worker that an engine asks for.
+    """Starts Beam's worker pool, which starts a process for each worker that a runner requests.
 
     Args:
-        log: File that takes what the pool and its workers say; nothing is kept without one.
+        log: File for the output of the pool and its workers; without one it is discarded.
 
     Yields:
-        Its address, for `--environment_type EXTERNAL --environment_config ADDRESS`.
+        Address of the pool, for `--environment_type EXTERNAL --environment_config ADDRESS`.
 
     Raises:
         InputError: If the pool ends or does not listen within a minute.
     """
     port = free_port()
     argv = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
-    # The pool starts its workers as `python`: the one that runs this.
+    # The pool starts its workers as `python`: the executable of this process.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with contextlib.ExitStack() as stack:
         said = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
@@ -49,7 +49,7 @@ def worker_pool(*, log: Path | None = None) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """Finds a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port: int = probe.getsockname()[1]
@@ -60,7 +60,7 @@ def wait_until_it_listens(port: int, process: subprocess.Popen[bytes], *, name: 
     """Waits for a server on this machine.
 
     Raises:
-        InputError: If it ends, or does not listen within a minute.
+        InputError: If the server ends, or does not listen within a minute.
     """
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until and process.poll() is None:
@@ -74,7 +74,7 @@ def wait_until_it_listens(port: int, process: subprocess.Popen[bytes], *, name: 
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a pool as Ctrl-C does, so that it ends its workers."""
+    """Ends a pool like Ctrl-C, so that it ends its workers."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(_GRACE_S)

@@ -1,4 +1,4 @@
-"""Segments a CT volume by a served model: `python -m serving.client --help`."""
+"""Segments a CT volume with a served model: `python -m serving.client --help`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ClientCommand:
-    """Sends a CT volume to a model server and writes the mask that comes back."""
+    """Sends a CT volume to a model server and writes the mask it returns."""
 
     server: str
     """HOST:PORT of the server's gRPC interface."""
     image: Path
     """A CT volume of any format (docs/formats.md)."""
     output: Path
-    """The mask to write, on exactly the grid of the image."""
+    """Mask to write, on exactly the grid of the image."""
     model_name: str = "fcnseg"
-    """Name that the server knows the model by."""
+    """Name of the model on the server."""
     overwrite: bool = False
-    """Replace a mask that is there already."""
+    """Replace a mask that exists already."""
     accept: tuple[str, ...] = ()
-    """Codes of implausible things that are to be warnings and not rejects."""
+    """Codes of implausible findings to accept as warnings."""
 
     def run(self) -> None:
-        """Reads, sends, writes."""
+        """Reads the image, sends it, and writes the mask."""
         check_free([self.output], overwrite=self.overwrite)
         check_nifti_name(self.output)
         with folder_for_output(self.output.parent):
@@ -54,7 +54,7 @@ class ClientCommand:
         return names
 
     def _read(self) -> Volume:
-        """The image, if it can be a CT.
+        """Reads the image, if it can be a CT.
 
         Raises:
             InputError: If it cannot be read, or cannot be a CT.
@@ -71,7 +71,7 @@ class ClientCommand:
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Runs the command."""
     run_command(ClientCommand)
 
 

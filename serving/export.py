@@ -19,12 +19,12 @@ class ExportCommand:
     """The served model's base folder; its children are the versions 1, 2, …"""
 
     def run(self) -> None:
-        """Writes, checks in the server's runtime, and publishes."""
+        """Writes the model, checks it in the server's runtime, and publishes it."""
         export_run(self.run_dir, self.model_dir)
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Runs the command."""
     run_command(ExportCommand)
 
 

@@ -1,6 +1,6 @@
-"""TensorFlow Serving's gRPC services, for the calls that fcnseg's models are used by.
+"""TensorFlow Serving's gRPC services, with the calls that clients of fcnseg's models use.
 
-What is not defined here answers UNIMPLEMENTED.
+All other calls answer UNIMPLEMENTED.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wan
 from serving.model_versions import ModelVersions
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
-_THREADS = 8  # calls at once; each call's work is spread over all cores anyway
+_THREADS = 8  # calls at once; each call uses all cores anyway
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ ResponseT = TypeVar("ResponseT")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+    """Implements Predict and GetModelMetadata."""
 
     def __init__(self, versions: ModelVersions, *, tensor_content: bool) -> None:
         """Serves the newest of some versions.
 
         Args:
-            versions: Of the model.
-            tensor_content: Reply with raw bytes instead of values one by one.
+            versions: Versions of the model.
+            tensor_content: Reply with raw bytes instead of single values.
         """
         self._versions = versions
         self._tensor_content = tensor_content
@@ -57,7 +57,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         request: get_model_metadata_pb2.GetModelMetadataRequest,
         context: grpc.ServicerContext,
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Tells the signatures."""
+        """Returns the signatures."""
         return _answer(context, lambda: self._metadata(request))
 
     def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
@@ -92,16 +92,16 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus."""
+    """Implements GetModelStatus."""
 
     def __init__(self, versions: ModelVersions) -> None:
-        """Tells of some versions."""
+        """Serves the status of some versions."""
         self._versions = versions
 
     def GetModelStatus(  # noqa: N802, the name of the call
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Tells where versions stand."""
+        """Returns the states of versions."""
         return _answer(context, lambda: model_status(self._versions, request.model_spec))
 
 
@@ -111,9 +111,9 @@ def start_grpc_server(
     """Starts the gRPC server.
 
     Args:
-        versions: Of the model.
+        versions: Versions of the model.
         address: `HOST:PORT`; port 0 takes a free one.
-        tensor_content: Reply with raw bytes instead of values one by one.
+        tensor_content: Reply with raw bytes instead of single values.
 
     Returns:
         The running server and its port.
@@ -126,7 +126,7 @@ def start_grpc_server(
         options=[
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
-            ("grpc.so_reuseport", 0),  # else a second server would share a taken port in silence
+            ("grpc.so_reuseport", 0),  # else a second server would silently share a used port
         ],
     )
     prediction = PredictionService(versions, tensor_content=tensor_content)
@@ -141,7 +141,7 @@ def start_grpc_server(
 
 
 def _answer(context: grpc.ServicerContext, work: Callable[[], ResponseT]) -> ResponseT:
-    """The work's result; its error becomes the call's status."""
+    """Gives the work's result; its error becomes the call's status."""
     try:
         return work()
     except StatusError as error:
@@ -150,7 +150,7 @@ def _answer(context: grpc.ServicerContext, work: Callable[[], ResponseT]) -> Res
         return context.abort(
             grpc.StatusCode.RESOURCE_EXHAUSTED, f"out of memory: {one_line(error)}"
         )
-    except Exception as error:  # else the client learns nothing, and the log only grpc's words
+    except Exception as error:  # else the client gets no cause, and the log only grpc's words
         logger.exception("a call failed")
         return context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {one_line(error)}")
 

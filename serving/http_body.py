@@ -1,4 +1,4 @@
-"""The body of an HTTP/1.1 request: of a length that is given, or in chunks."""
+"""The body of an HTTP/1.1 request: with a given length, or in chunks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from io import BufferedIOBase
 from fcnseg.errors import FcnsegError
 
 _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
-_PIECE = 2**20  # bytes read at once, so that no memory is taken for what never comes
-_MAX_LINE = 2**12  # bytes of the line before a chunk, and of one after the last
-_MAX_TRAILERS = 100  # lines after the last chunk
+_PIECE = 2**20  # bytes read at once, so that no memory is allocated for missing data
+_MAX_LINE = 2**12  # bytes of the line before a chunk, and of a trailer line
+_MAX_TRAILERS = 100  # trailer lines after the last chunk
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n", re.DOTALL)
 
 
 class BodyError(FcnsegError):
-    """A body cannot be read, and nothing after it on its connection.
+    """A body cannot be read, nor anything after it on its connection.
 
     Attributes:
-        http_status: Of the answer.
+        http_status: HTTP status of the answer.
     """
 
     def __init__(self, http_status: int, message: str) -> None:
@@ -34,13 +34,13 @@ def read_body(headers: Message, stream: BufferedIOBase, *, required: bool) -> by
     """Reads a body to its end.
 
     Args:
-        headers: Of the request.
-        stream: Where the body comes from.
-        required: Refuse a request that says nothing of a body; else it has none.
+        headers: Headers of the request.
+        stream: Source of the body.
+        required: Refuse a request without length; else it has no body.
 
     Raises:
-        BodyError: If the body is cut, too long, or of no length that HTTP knows.
-        TimeoutError: If the client stops sending, where the stream has a timeout.
+        BodyError: If the body is truncated, too long, or of no length that HTTP defines.
+        TimeoutError: If the client stops sending, and the stream has a timeout.
     """
     lengths = set(headers.get_all("Content-Length", []))
     codings = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()

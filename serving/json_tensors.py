@@ -16,21 +16,21 @@ from fcnseg.errors import InputError
 from fcnseg.saved_model.session import StatusError
 
 _INSTANCES, _INPUTS = "instances", "inputs"
-_BYTES_SUFFIX = "_bytes"  # an output of bytes is base64 only if its name ends so
+_BYTES_SUFFIX = "_bytes"  # an output of bytes is base64 only if its name ends this way
 _NO_JSON_FORM = ("uint16", "float16")  # types that the real server does not convert
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def inputs_from_json(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[Arrays, bool]:
-    """The inputs of a request.
+    """Parses the inputs of a request.
 
     Args:
         body: The request, with `instances` (rows) or `inputs` (columns).
         expected: `TensorInfo` of each input of the signature.
 
     Returns:
-        An array for each input, and whether the request is in rows.
+        An array for each input, and True if the request is in rows.
 
     Raises:
         StatusError: If the request is not of this form.
@@ -51,10 +51,10 @@ def inputs_from_json(body: Mapping[str, Any], expected: Mapping[str, Any]) -> tu
 
 
 def outputs_to_json(outputs: Arrays, *, in_rows: bool) -> dict[str, Any]:
-    """The reply of a request, in the form that the request had.
+    """Formats the reply of a request, in the form of the request.
 
     Raises:
-        StatusError: If rows are wanted and the outputs have not the same number of them.
+        StatusError: If rows are wanted and the outputs differ in their number.
     """
     if in_rows:
         _check_rows(outputs)
@@ -68,7 +68,7 @@ def outputs_to_json(outputs: Arrays, *, in_rows: bool) -> dict[str, Any]:
 
 
 def _columns_of_rows(rows: Any, names: list[str]) -> dict[str, Any]:
-    """Rows stacked on a new first axis, one column for each input."""
+    """Stacks rows on a new first axis, one column for each input."""
     if not isinstance(rows, list):
         raise _invalid(f"Excepting '{_INSTANCES}' to be an list/array")
     if not rows:
@@ -105,7 +105,7 @@ def _columns(value: Any, names: list[str]) -> dict[str, Any]:
 
 
 def _is_named(value: Any) -> bool:
-    """Whether a value is an object of named tensors, and not one of base64."""
+    """Tells whether a value is an object of named tensors, and not one of base64."""
     return isinstance(value, dict) and not _is_base64(value)
 
 
@@ -125,7 +125,7 @@ def _type(info: Any) -> np.dtype[Any]:
 
 
 def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A tensor from nested lists; numbers keep their kind, and must fit the type."""
+    """Makes a tensor from nested lists; numbers keep their kind, and must fit the type."""
     if dtype.kind == "O":
         return _bytes_array(value)
     if not _leaf_types(value) <= {int, float, bool}:
@@ -146,7 +146,7 @@ def _array(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _leaf_types(value: Any) -> set[type]:
-    """The types in nested lists; numpy would make each item as long as the longest text."""
+    """Collects the types in nested lists; numpy would pad each item to the longest text."""
     found: set[type] = set()
     lists = [[value]]
     while lists:
@@ -159,7 +159,7 @@ def _leaf_types(value: Any) -> set[type]:
 
 
 def _bytes_array(value: Any) -> npt.NDArray[Any]:
-    """A tensor of bytes from nested lists of texts and base64 objects."""
+    """Makes a tensor of bytes from nested lists of texts and base64 objects."""
     try:
         array = np.array(_decoded(value), object)
     except RecursionError as error:
@@ -170,7 +170,7 @@ def _bytes_array(value: Any) -> npt.NDArray[Any]:
 
 
 def _decoded(value: Any) -> Any:
-    """Nested lists of bytes, from strings and base64 objects."""
+    """Decodes nested lists of strings and base64 objects to bytes."""
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     if isinstance(value, str):
@@ -196,7 +196,7 @@ def _check_rows(outputs: Arrays) -> None:
 
 
 def _json_value(name: str, array: npt.NDArray[Any]) -> Any:
-    """Nested lists of what JSON can hold."""
+    """Converts nested lists to values that JSON can represent."""
     if array.dtype == object:
         return _encoded(array.tolist(), as_base64=name.endswith(_BYTES_SUFFIX))
     if array.dtype == np.float32:

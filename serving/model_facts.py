@@ -1,4 +1,4 @@
-"""What a server tells of its model: the status of versions, and the metadata of a version."""
+"""Information of a server on its model: the status of versions, and the metadata of a version."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SIGNATURE_DEF = "signature_def"
 
 
 def wanted_version(spec: model_pb2.ModelSpec) -> int | None:
-    """The version that a request asks for, None for the newest.
+    """Gives the version that a request asks for, None for the newest.
 
     Raises:
-        StatusError: If it asks by a label; this server has none.
+        StatusError: If it asks by a label, which this server does not support.
     """
     choice = spec.WhichOneof("version_choice")
     if choice == "version_label":
@@ -28,10 +28,10 @@ def wanted_version(spec: model_pb2.ModelSpec) -> int | None:
 def model_status(
     versions: ModelVersions, spec: model_pb2.ModelSpec
 ) -> get_model_status_pb2.GetModelStatusResponse:
-    """The status of one version, or of all that were ever known, newest first.
+    """Gives the status of one version, or of all versions so far, newest first.
 
     Raises:
-        StatusError: If there is none such.
+        StatusError: If there is no such version.
     """
     response = get_model_status_pb2.GetModelStatusResponse()
     statuses = versions.statuses(spec.name, wanted_version(spec))
@@ -45,7 +45,7 @@ def model_status(
 def model_metadata(
     versions: ModelVersions, spec: model_pb2.ModelSpec
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """The signatures of a version.
+    """Gives the signatures of a version.
 
     Raises:
         StatusError: If it is not served.

@@ -1,4 +1,4 @@
-"""The versions of one served model: found on disk, loaded, served, and let go."""
+"""The versions of a served model: found on disk, loaded, served, and released."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ State = get_model_status_pb2.ModelVersionStatus.State
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """Where a version stands, as `GetModelStatus` tells it.
+    """State of a version, as `GetModelStatus` reports it.
 
     Attributes:
         state: LOADING, AVAILABLE or END.
         error_code: Name of a canonical code, `OK` if nothing went wrong.
-        error_message: Why it could not be loaded.
+        error_message: Reason why it could not be loaded.
     """
 
     state: int
@@ -49,10 +49,10 @@ class _Failure:
     """A version that could not be loaded.
 
     Attributes:
-        attempts: How often it was tried with these files.
-        at: Time of the last try, by the monotonic clock.
-        files: What its folder held then.
-        seen: What its folder held when it was last looked at.
+        attempts: Number of attempts with these files.
+        at: Time of the last attempt, by the monotonic clock.
+        files: Files in its folder at that time.
+        seen: Files in its folder at the last poll.
     """
 
     attempts: int
@@ -64,8 +64,8 @@ class _Failure:
 class ModelVersions:
     """Serves the newest version in a folder whose children are named by integers.
 
-    A new version is loaded before the old one is let go, and requests that run on the old one end
-    on it. One that cannot be loaded is tried again: some times at an interval, and whenever its
+    A new version is loaded before the old one is released, and requests that run on the old one
+    finish on it. One that cannot be loaded is retried: some times at an interval, and whenever its
     files have changed and then rested from one poll to the next, as at the end of a copy. `poll`
     belongs to one thread, `session` and `statuses` to any.
     """
@@ -78,13 +78,13 @@ class ModelVersions:
         load_retries: int = LOAD_RETRIES,
         load_retry_interval_s: float = LOAD_RETRY_INTERVAL_S,
     ) -> None:
-        """Knows no version until `poll` is called.
+        """Starts without versions; `poll` finds them.
 
         Args:
-            name: Name that requests ask for.
+            name: Name of the model in requests.
             base_path: Folder of the versions.
-            load_retries: How often a version whose files rest is tried again.
-            load_retry_interval_s: Seconds between these tries.
+            load_retries: Maximum number of retries of a version whose files do not change.
+            load_retry_interval_s: Seconds between these retries.
         """
         self.name = name
         self.base_path = base_path
@@ -96,7 +96,7 @@ class ModelVersions:
         self._stopped = threading.Event()
 
     def poll(self) -> None:
-        """Loads the newest version if it is not the one that is served."""
+        """Loads the newest version if it is not being served."""
         folders = _version_folders(self.base_path)
         self._failures = {v: failure for v, failure in self._failures.items() if v in folders}
         if not folders:
@@ -119,7 +119,7 @@ class ModelVersions:
         self._stopped.set()
 
     def session(self, name: str, version: int | None = None) -> tuple[int, SavedModelSession]:
-        """The model that a request asks for.
+        """Gives the model that a request asks for.
 
         Args:
             name: The model's name.
@@ -139,7 +139,7 @@ class ModelVersions:
         return served
 
     def statuses(self, name: str, version: int | None = None) -> dict[int, VersionStatus]:
-        """Where versions stand: one, or all that were ever known.
+        """Gives the states of versions: one, or all versions so far.
 
         Raises:
             StatusError: If the model or the version is unknown.
@@ -153,17 +153,17 @@ class ModelVersions:
         return known if version is None else {version: known[version]}
 
     def failures(self) -> list[str]:
-        """Why versions could not be loaded."""
+        """Gives the reasons why versions could not be loaded."""
         return [status.error_message for status in self._statuses.values() if status.error_message]
 
     def _poll_or_log(self) -> None:
         try:
             self.poll()
-        except Exception:  # else no version would ever be found again
+        except Exception:  # otherwise no version would ever be found again
             logger.exception("the versions of %s could not be looked at", self.name)
 
     def _is_due(self, version: int, files: _Files) -> bool:
-        """Says if a version whose folder holds these files is to be loaded now."""
+        """Tells whether a version whose folder contains these files is to be loaded now."""
         failure = self._failures.get(version)
         if failure is None:
             return True
@@ -177,11 +177,11 @@ class ModelVersions:
         return False
 
     def _load(self, version: int, folder: Path, files: _Files) -> None:
-        """Loads and serves a version, or notes why it cannot be."""
+        """Loads and serves a version, or records why it cannot be."""
         self._set(version, VersionStatus(State.LOADING))
         try:
             session = SavedModelSession(folder)
-        except Exception as error:  # half a file may fail in any way
+        except Exception as error:  # an incomplete file may cause any error
             code = "INVALID_ARGUMENT" if isinstance(error, ModelError) else "INTERNAL"
             self._note_failure(version, files, code, one_line(error))
         else:
@@ -203,7 +203,7 @@ class ModelVersions:
         )
 
     def _serve(self, version: int, session: SavedModelSession) -> None:
-        """Puts a version in the place of the one before, which its last request closes."""
+        """Replaces the version before, which its last request closes."""
         before, self._served = self._served, (version, session)
         self._set(version, VersionStatus(State.AVAILABLE))
         logger.info("version %d of %s is served", version, self.name)
@@ -211,7 +211,7 @@ class ModelVersions:
             self._set(before[0], VersionStatus(State.END))
 
     def _set(self, version: int, status: VersionStatus) -> None:
-        # Readers in other threads hold the old dictionary, which never changes.
+        # Readers in other threads hold the old dictionary, which is never modified.
         self._statuses = {**self._statuses, version: status}
 
 
@@ -237,12 +237,12 @@ def _version_folders(base_path: Path) -> dict[int, Path]:
 
 
 def _files(folder: Path) -> _Files:
-    """What a folder holds, as far as it tells that a copy is still under way."""
+    """The files in a folder, with all facts that reveal an unfinished copy."""
     found = set()
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
-            with contextlib.suppress(OSError):  # it went away meanwhile
+            with contextlib.suppress(OSError):  # it was deleted meanwhile
                 status = path.stat()
                 found.add((str(path), status.st_size, status.st_mtime_ns))
     return frozenset(found)

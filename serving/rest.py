@@ -37,8 +37,8 @@ _HTTP_STATUS = {
 }
 _OTHER_HTTP_STATUS = 500
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
-_IDLE_S = 30.0  # how long a client may send nothing, or take nothing, before it is left
-_PIECE = 2**16  # bytes of an answer that must be taken within that time
+_IDLE_S = 30.0  # seconds for which a client may be idle before it is disconnected
+_PIECE = 2**16  # bytes of an answer that must be received within that time
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class RestServer(ThreadingHTTPServer):
         """Binds to an address.
 
         Args:
-            versions: Of the model.
-            host: Name or number to listen on.
+            versions: Versions of the model.
+            host: Name or address to listen on.
             port: 0 takes a free one.
 
         Raises:
@@ -66,7 +66,7 @@ class RestServer(ThreadingHTTPServer):
             raise InputError(f"rest_api_port must be free, got {host}:{port}: {error}") from error
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Logs what ended a connection: one line where the client went away."""
+        """Logs errors of a connection: one line if the client disconnected."""
         del request
         error = sys.exc_info()[1]
         if isinstance(error, ConnectionError | TimeoutError):
@@ -78,7 +78,7 @@ class RestServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # so that what is no HTTP gets an answer that is
+    default_request_version = "HTTP/1.0"  # so that a malformed request line gets a valid answer
     timeout = _IDLE_S
 
     def do_GET(self) -> None:
@@ -88,10 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply("POST")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged, as in the real server."""
+        """Logs nothing, like the real server."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers what cannot be read as a request, and closes the connection."""
+        """Answers a malformed request, and closes the connection."""
         del explain
         self.close_connection = True
         self._send(code, {"error": message or HTTPStatus(code).phrase})
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(404, {"error": f"Not Found: {self.path[:80]}"})
 
     def _answer(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """HTTP status and JSON object."""
+        """Computes the HTTP status and the JSON object of an answer."""
         try:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = _unpacked(body)
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             return status, {"error": error.message}
         except MemoryError as error:
             return _HTTP_STATUS["RESOURCE_EXHAUSTED"], {"error": f"out of memory: {error}"}
-        except Exception as error:  # else the connection would close without an answer
+        except Exception as error:  # otherwise the connection would close without an answer
             logger.exception("a request failed")
             return _OTHER_HTTP_STATUS, {"error": f"{type(error).__name__}: {one_line(error)}"}
 
@@ -137,16 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def answer_request(versions: ModelVersions, method: str, path: str, body: bytes) -> dict[str, Any]:
-    """The JSON object that answers a request.
+    """Gives the JSON object that answers a request.
 
     Args:
-        versions: Of the model.
+        versions: Versions of the model.
         method: GET or POST.
-        path: Of the URL.
-        body: Of the request, unpacked.
+        path: Path of the URL.
+        body: Body of the request, decompressed.
 
     Raises:
-        StatusError: If there is no answer.
+        StatusError: If the request cannot be answered.
     """
     run, tell = _RUN.fullmatch(path), _TELL.fullmatch(path)
     if method == "POST" and run:

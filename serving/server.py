@@ -1,7 +1,7 @@
 """Serves a model as TensorFlow Serving does, on this machine: `python -m serving.server --help`.
 
-It takes the real server's flags, speaks its gRPC and REST interfaces, and runs models in the same
-runtime, for development and where the real server is not to be had.
+It accepts the real server's flags, implements its gRPC and REST interfaces, and runs models in the
+same runtime, for development and for machines without the real server.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from serving.grpc_service import start_grpc_server
 from serving.model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
 from serving.rest import RestServer
 
-_GRACE_S = 5.0  # what running calls get when the server is told to stop
+_GRACE_S = 5.0  # status of running calls when the server is stopped
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerCommand:
-    """Serves the newest version of a model over gRPC and REST until it is told to stop."""
+    """Serves the newest version of a model over gRPC and REST until it is stopped."""
 
     model_base_path: Path
     """Folder whose children are the model's versions 1, 2, …"""
     model_name: str = "default"
-    """Name that clients ask for."""
+    """Name of the model in requests."""
     port: int = 8500
     """gRPC port; 0 takes a free one."""
     rest_api_port: int = 8501
@@ -41,14 +41,14 @@ class ServerCommand:
     host: str = "127.0.0.1"
     """Address to listen on; the real server listens on all."""
     file_system_poll_wait_seconds: float = 1.0
-    """Seconds between looks for a new version."""
+    """Seconds between polls for a new version."""
     max_num_load_retries: int = LOAD_RETRIES
-    """How often a version that could not be loaded is tried again; it is also tried again whenever
+    """Maximum number of retries of a version that could not be loaded; it is also retried whenever
     its files have changed."""
     load_retry_interval_micros: int = round(LOAD_RETRY_INTERVAL_S * 1e6)
-    """Microseconds between these tries."""
+    """Microseconds between these retries."""
     enable_serialization_as_tensor_content: bool = False
-    """Reply over gRPC with raw bytes instead of values one by one: much faster."""
+    """Reply over gRPC with raw bytes instead of single values: much faster."""
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT."""
@@ -63,13 +63,13 @@ class ServerCommand:
 
 
 class LocalServer:
-    """A running server; a context manager that ends it."""
+    """A running server; a context manager that stops it."""
 
     def __init__(self, command: ServerCommand) -> None:
-        """Loads the newest version and starts to serve.
+        """Loads the newest version and starts serving.
 
         Args:
-            command: Where, what and how.
+            command: Model, addresses and options.
 
         Raises:
             InputError: If there is no model to serve, or a port is taken.
@@ -127,7 +127,7 @@ class LocalServer:
 
 
 def _first_version(versions: ModelVersions) -> int:
-    """The version that is served.
+    """Gives the version that is served.
 
     Raises:
         InputError: If there is none, or it could not be loaded.
@@ -144,7 +144,7 @@ def _first_version(versions: ModelVersions) -> int:
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Runs the command."""
     run_command(ServerCommand)
 
 

@@ -48,10 +48,10 @@ class SearchError(FcnsegError):
 
 
 class SearchStoppedError(FcnsegError):
-    """A search was stopped by a signal; the trial under way is neither finished nor failed.
+    """A search was stopped by a signal; the current trial is neither finished nor failed.
 
     Attributes:
-        exit_status: What a shell reports of a process that the signal ended.
+        exit_status: Exit status that a shell reports for a process ended by the signal.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SearchStoppedError(FcnsegError):
 
 
 class _Stopped(BaseException):
-    """A signal, which KerasTuner takes for no trial's failure since it is no `Exception`."""
+    """A signal; as it is no `Exception`, KerasTuner does not treat it as a failed trial."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
@@ -74,13 +74,13 @@ class _Stopped(BaseException):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training of a search.
+    """One training run of a search.
 
     Attributes:
-        trial_id: Also the name of its run folder.
-        settings: What was tried, by dotted key.
-        val_dice: Its best validation Dice, None if it failed.
-        error: Why it failed.
+        trial_id: Id, and name of its run folder.
+        settings: Settings tried, by dotted key.
+        val_dice: Best validation Dice, None if it failed.
+        error: Reason of its failure.
         seconds: Wall time.
     """
 
@@ -92,7 +92,7 @@ class Trial:
 
 
 class ConfigTuner(keras_tuner.Tuner):
-    """Trains one configuration after the other as its oracle draws them.
+    """Trains one configuration after the other as its oracle proposes them.
 
     Attributes:
         finished: The trials so far; each is also in `TRIALS_FILE` as soon as it is finished.
@@ -115,7 +115,7 @@ class ConfigTuner(keras_tuner.Tuner):
         self.finished: list[Trial] = []
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Trains; one that fails, for lack of memory or whatever else, is a failed trial."""
+        """Trains; a failure, out of memory or any other, is a failed trial."""
         del args, kwargs
         settings = self.space.settings(trial.hyperparameters.values)
         logger.info(f"trial {trial.trial_id}: {_told(settings)}")
@@ -152,17 +152,17 @@ class SearchCommand:
     data: Location
     """Folder of records that pipelines.convert_ct wrote, which may be in an object store."""
     config: ConfigFlags
-    """Each flag overrides one value of the configuration, which holds what is not searched."""
+    """Base configuration, for all that is not searched; each flag overrides one of its values."""
     space: Path
     """YAML file: dotted keys with {choice: [..]}, {float: [low, high], log: true} or {int: ..}."""
     max_trials: int
-    """Trainings at most."""
+    """Maximum number of trainings."""
     output: Path
-    """Folder for trials/, trials.json and, last, best.yaml; must be empty or new."""
+    """Folder for trials/, trials.json and, written last, best.yaml; must be empty or new."""
     oracle: Literal["random", "bayesian"] = "random"
-    """Draws settings at random, or near those that did well."""
+    """Search algorithm: settings at random, or close to those with a high Dice."""
     seed: int = 0
-    """Of the draws; the seed of each training is training.seed."""
+    """Seed of the draws; the seed of each training is training.seed."""
 
     def run(self) -> None:
         """Searches, shows the trials and writes the best configuration."""
@@ -185,17 +185,17 @@ class SearchCommand:
         logger.info(f"best: {_told(best.settings)}, written to {self.output / BEST_CONFIG_FILE}")
 
     def search(self, space: SearchSpace) -> list[Trial]:
-        """Runs the trials; the best comes first, those that failed last.
+        """Runs the trials; returns the best first, failed ones last.
 
         Raises:
-            SearchStoppedError: If the process gets a SIGTERM, or a Ctrl-C in a training.
+            SearchStoppedError: If the process receives a SIGTERM, or a Ctrl-C during a training.
         """
         oracle = _ORACLES[self.oracle](
             objective=_OBJECTIVE,
             max_trials=self.max_trials,
             seed=self.seed,
             hyperparameters=space.hyperparameters(),
-            max_consecutive_failed_trials=self.max_trials + 1,  # no number of failures is the end
+            max_consecutive_failed_trials=self.max_trials + 1,  # any number of failures is allowed
         )
         tuner = ConfigTuner(oracle, self.config, space, data=self.data, output=self.output)
         try:
@@ -212,12 +212,12 @@ class SearchCommand:
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:
-    """Trials with the best first and those that failed last."""
+    """Sorts trials, the best first and failed ones last."""
     return sorted(trials, key=lambda trial: (trial.val_dice is None, -(trial.val_dice or 0)))
 
 
 def trials_table(trials: list[Trial]) -> Table:
-    """The trials as a table, in the order given."""
+    """Formats the trials as a table, in the order given."""
     table = Table("trial", *trials[0].settings, "val_dice", "seconds", title="Trials")
     for trial in trials:
         result = "failed" if trial.val_dice is None else f"{trial.val_dice:.4f}"
@@ -228,9 +228,9 @@ def trials_table(trials: list[Trial]) -> Table:
 
 @contextlib.contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Ends the block with `_Stopped` on a SIGTERM, but for a training, which stops by itself."""
+    """Ends the block with `_Stopped` on a SIGTERM, except a training, which stops by itself."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # only the main thread receives signals
         return
 
     def end(*_: object) -> None:
@@ -248,7 +248,7 @@ def _told(settings: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     run_command(SearchCommand)
 
 

@@ -1,4 +1,4 @@
-"""The search space: which settings are tried, and from which values."""
+"""The search space: the settings to search, and their values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _STRICT = pydantic.ConfigDict(extra="forbid")
 
 
 class Values(Protocol):
-    """The values that one setting may take."""
+    """The possible values of one setting."""
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds the setting to what a tuner draws."""
+        """Adds the setting to the tuner's hyperparameters."""
 
     def decode(self, drawn: Any) -> Any:
-        """The setting's value for what the tuner drew."""
+        """Converts the tuner's value to the setting's."""
 
     def extremes(self) -> Sequence[Any]:
-        """Values that are all in range if every value is."""
+        """Gives values that are all in range if every value is."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class Choice:
-    """One of a list of values of any kind, in no order."""
+    """One of a list of values of any kind, unordered."""
 
     choice: list[Any]
 
@@ -46,15 +46,15 @@ class Choice:
             raise ValueError(f"choice must list numbers, words and lists: {error}") from error
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds it; KerasTuner knows no lists, so it gets each value as JSON."""
+        """Adds the setting; KerasTuner does not support lists, so it gets each value as JSON."""
         parameters.Choice(key, [json.dumps(value) for value in self.choice])
 
     def decode(self, drawn: str) -> Any:
-        """The value."""
+        """Decodes the JSON value."""
         return json.loads(drawn)
 
     def extremes(self) -> Sequence[Any]:
-        """All of them."""
+        """Gives all values."""
         return self.choice
 
 
@@ -71,21 +71,21 @@ class FloatRange:
             raise ValueError(f"float must be above 0 where log is true, got {list(self.float)}")
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds it."""
+        """Adds the setting."""
         parameters.Float(key, *self.float, sampling="log" if self.log else "linear")
 
     def decode(self, drawn: Any) -> Any:
-        """The value as it is."""
+        """Returns the value unchanged."""
         return drawn
 
     def extremes(self) -> Sequence[Any]:
-        """Both ends."""
+        """Gives both ends."""
         return self.float
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class IntRange:
-    """A whole number from a range, both ends included, in steps."""
+    """An integer from a range, both ends included, in steps."""
 
     int: tuple[pydantic.StrictInt, pydantic.StrictInt]
     step: pydantic.PositiveInt = 1
@@ -94,15 +94,15 @@ class IntRange:
         _check_range("int", *self.int)
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds it."""
+        """Adds the setting."""
         parameters.Int(key, *self.int, step=self.step)
 
     def decode(self, drawn: Any) -> Any:
-        """The value as it is."""
+        """Returns the value unchanged."""
         return drawn
 
     def extremes(self) -> Sequence[Any]:
-        """Both ends."""
+        """Gives both ends."""
         return self.int
 
 
@@ -114,7 +114,8 @@ class SearchSpace:
     """Values by dotted key of the configuration.
 
     Attributes:
-        values: As in `{"training.learning_rate": FloatRange((1e-4, 1e-2), log=True)}`.
+        values: Values by key, as in `{"training.learning_rate": FloatRange((1e-4, 1e-2),
+            log=True)}`.
     """
 
     values: dict[str, Values]
@@ -140,7 +141,7 @@ class SearchSpace:
         return cls({key: _parse(key, value, source=path) for key, value in content.items()})
 
     def check(self, config: Config) -> None:
-        """Sees to it that each key and each value alone fits the configuration.
+        """Checks that each key and each single value fits the configuration.
 
         Raises:
             ConfigError: If one does not.
@@ -150,14 +151,14 @@ class SearchSpace:
                 override(config, {key: value})
 
     def hyperparameters(self) -> keras_tuner.HyperParameters:
-        """The space as KerasTuner draws from it."""
+        """Makes the space as KerasTuner's hyperparameters."""
         parameters = keras_tuner.HyperParameters()
         for key, values in self.values.items():
             values.register(parameters, key)
         return parameters
 
     def settings(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by dotted key, as `override` takes them, of what KerasTuner drew."""
+        """Converts KerasTuner's values to settings by dotted key, as `override` takes them."""
         return {key: values.decode(drawn[key]) for key, values in self.values.items()}
 
 

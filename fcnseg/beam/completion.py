@@ -1,4 +1,4 @@
-"""What a job writes last: the report, the manifest, and the marker that all is whole."""
+"""The last outputs of a job: the report, the manifest, and the marker of a complete dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fcnseg.records import (
 def finish_validation(
     output: Output, shards: Sequence[WrittenShard], rejects: Iterable[Reject]
 ) -> None:
-    """Writes the report of a job that only checks: rejects and warnings, one a line."""
+    """Writes the report of a validation-only job: rejects and warnings, one per line."""
     output.write_report(REJECTS_FILE, _lines(reject.to_json() for reject in sorted(rejects)))
     warnings = sorted(
         (case.case_id, oddity.code, oddity.reason)
@@ -51,7 +51,7 @@ def finish_dataset(
     seed: int,
     labelled: bool,
 ) -> None:
-    """Writes the rejects and, if any case is good, the manifest and last the marker."""
+    """Writes the rejects and, if any case is valid, the manifest and finally the marker."""
     output.write_report(REJECTS_FILE, _lines(reject.to_json() for reject in sorted(rejects)))
     if not any(shard.cases for shard in shards):
         return

@@ -1,9 +1,10 @@
-"""The output folder while a job is at work: whose job it is, what is planned, and what is whole.
+"""The state of a conversion job in its output folder: its settings, its plan, its finished shards.
 
-Beside the shards lies a folder `.state`, which goes when the dataset is finished: `job.json` tells
-which job is at work, `plan.json` what it is going to write, and one small file for each shard what
-that holds. A shard gets its name after its small file has, so whatever is whole is also known. The
-marker of a finished dataset holds what `job.json` held.
+Next to the shards lies a folder `.state`, deleted when the dataset is finished: `job.json` contains
+the settings of the job, `plan.json` the shards it is going to write, and one completion record per
+shard the contents of that shard. A shard is renamed to its final name after its record is written,
+so every complete shard has a record. The marker of a finished dataset contains what `job.json`
+contained.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ _REPORT = (REJECTS_FILE, WARNINGS_FILE)
 
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
-    """A file that is whole, and what is in it.
+    """A complete shard and its contents.
 
     Attributes:
-        key: Tells one shard's work from any other: of another job, or of other cases.
+        key: Key of the shard's work; it differs for another job and for other cases.
         split: One of `SPLITS`.
         info: The file.
-        divided: Ids of the cases that take several records.
+        divided: Ids of the cases that are split across several records.
         cases: Facts of the cases in it.
-        hu_counts: As `HuCounts.to_mapping` gives them, of all these cases.
-        rejects: Cases that should have been in it.
+        hu_counts: HU counts over all these cases, as `HuCounts.to_mapping` gives them.
+        rejects: Cases of the shard that were rejected.
     """
 
     key: str
@@ -67,12 +68,12 @@ class WrittenShard:
 
 @dataclasses.dataclass(frozen=True)
 class JobPlan:
-    """What a job is going to write.
+    """The shards that a job is going to write.
 
     Attributes:
-        shards: How many.
-        cases: How many cases are in them; the others were rejected by their headers.
-        bytes: About how many they take.
+        shards: Number of shards.
+        cases: Number of cases in them; the others were rejected by their headers.
+        bytes: Approximate size of all shards.
     """
 
     shards: int
@@ -86,8 +87,8 @@ class Output:
 
     Attributes:
         folder: Path on any file system.
-        job: What decides the bytes of the output, as JSON.
-        validate_only: No shard is written, so that the small files alone tell what is done.
+        job: All settings that determine the bytes of the output, as JSON.
+        validate_only: No shard is written, and the completion records alone show the progress.
     """
 
     folder: str
@@ -100,18 +101,18 @@ class Output:
         return files.join(self.folder, STATE)
 
     def prepare(self, *, overwrite: bool, resume: bool) -> bool:
-        """Makes the folder ready for the job.
+        """Prepares the folder for the job.
 
         Args:
             overwrite: Delete what an earlier run left there.
-            resume: Go on where the same job was interrupted.
+            resume: Continue an interrupted run of the same job.
 
         Returns:
-            False if what the job makes is there already and is to stay.
+            False if the output of the job is there already and is kept.
 
         Raises:
-            DatasetError: If something else is there, or what is there is of another job; it names
-                what differs.
+            DatasetError: If the folder contains something else, or the output of another job; the
+                message names the difference.
         """
         if files.is_local(self.folder):
             make_folder(self.folder, argument="output")
@@ -135,7 +136,7 @@ class Output:
         return True
 
     def write_plan(self, shards: Sequence[Shard]) -> None:
-        """Notes what is going to be written, so that progress can be told."""
+        """Writes the plan, from which progress is computed."""
         plan = JobPlan(
             shards=len(shards),
             cases=sum(len(shard.cases) for shard in shards),
@@ -144,62 +145,62 @@ class Output:
         self._write(self.state, _PLAN_FILE, json.dumps(dataclasses.asdict(plan)))
 
     def read_plan(self) -> JobPlan | None:
-        """What is going to be written, once that is known."""
+        """Reads the plan; None before it is written."""
         path = files.join(self.state, _PLAN_FILE)
         try:
             return JobPlan(**json.loads(files.read_text(path))) if files.exists(path) else None
-        except (TypeError, ValueError):  # of a run whose disk has lost it
+        except (TypeError, ValueError):  # a plan that the disk lost in an earlier run
             return None
 
     def key_of(self, shard: Shard) -> str:
-        """What tells a shard's work from any other."""
+        """Computes the key that identifies a shard's work."""
         cases = json.dumps([dataclasses.astuple(case) for case in shard.cases])
         return hashlib.sha256(f"{self.job}\n{shard.name}\n{cases}".encode()).hexdigest()
 
     def note_written(self, shard: WrittenShard) -> None:
-        """Notes what a shard holds, before it gets its name."""
+        """Writes the completion record of a shard, before the shard gets its final name."""
         self._write(self.state, _note_of(shard.info.name), shard.to_json())
 
     def find_written(self, shard: Shard) -> WrittenShard | None:
-        """What a shard holds, if it is whole already and of this job."""
+        """Finds the completion record of a shard if it is complete and of this job."""
         note = files.join(self.state, _note_of(shard.name))
         if not files.exists(note):
             return None
         try:
             written = WrittenShard.from_json(files.read_text(note))
-        except ValueError:  # the disk has lost it: the shard is made again
+        except ValueError:  # the disk lost it: the shard is written again
             return None
         if written.key != self.key_of(shard):
             return None
         return written if self.validate_only or self._has(written.info) else None
 
     def _has(self, shard: ShardInfo) -> bool:
-        """Tells whether a file is there, and of its size: a cut one is made again."""
+        """Tells whether a file exists with its recorded size; a truncated one is written again."""
         return files.size(files.join(self.folder, shard.name)) == shard.bytes
 
     def list_notes(self) -> list[str]:
-        """Paths of the small files of shards."""
+        """Paths of the completion records of shards."""
         plan, job = self._paths((_PLAN_FILE, _JOB_FILE), folder=self.state)
         found = files.list_folder(self.state)
         return [path for path in found if path.endswith(".json") and path not in (plan, job)]
 
     def write_report(self, name: str, text: str) -> None:
-        """Writes a file of the output that is whole or not there."""
+        """Writes a file of the output atomically."""
         self._write(self.folder, name, text)
 
     def delete_shards(self, *, but: Sequence[str]) -> None:
-        """Deletes shards that an interrupted run planned otherwise, as headers were others then."""
+        """Deletes shards of an interrupted run with another plan, made from other headers."""
         kept = self._paths(but)
         found = files.list_folder(self.folder)
         files.delete([path for path in found if _is_shard(path) and path not in kept])
 
     def tidy(self) -> None:
-        """Deletes what only a job at work needs, when the output is finished."""
+        """Deletes what only a running job needs, when the output is finished."""
         self.delete_temporary()
         files.delete_folder(self.state)
 
     def delete_temporary(self) -> None:
-        """Deletes what attempts that ended early left."""
+        """Deletes the temporary files of attempts that ended early."""
         for folder in (self.folder, self.state):
             for unfinished in files.list_unfinished(folder):
                 files.delete_folder(unfinished)
@@ -229,13 +230,13 @@ class Output:
             )
 
     def _finished_job(self) -> dict[str, Any]:
-        """What the finished dataset was made of; a new version of fcnseg is no other job."""
+        """The job of the finished dataset; another version of fcnseg is not another job."""
         marker = files.join(self.folder, COMPLETED_FILE)
         text = files.read_text(marker)
         if text:
             job = _read_job(marker, text)
             return {name: value for name, value in job.items() if name != "fcnseg"}
-        # Markers were empty once; then the manifest tells of some settings.
+        # Markers were empty in older versions; the manifest then contains some of the settings.
         info = DatasetInfo.from_json(files.read_text(files.join(self.folder, INFO_FILE)))
         known = {
             "schema": info.schema_version,
@@ -250,7 +251,7 @@ class Output:
         return told
 
     def _is_ours(self, path: str) -> bool:
-        """Whether a file in the folder is one that this job writes."""
+        """Tells whether a file in the folder is one that this job writes."""
         inner = (files.join(self.folder, UNFINISHED), files.join(self.state, ""))
         return (
             path in self._paths((COMPLETED_FILE, INFO_FILE, *_REPORT))
@@ -268,15 +269,15 @@ class Output:
 
 
 def job_text(settings: dict[str, Any]) -> str:
-    """What decides the bytes of an output, as JSON: equal jobs give equal text."""
+    """All settings that determine the bytes of an output, as JSON; equal jobs give equal text."""
     return json.dumps(settings, indent=1)
 
 
 def _read_job(path: str, text: str) -> dict[str, Any]:
-    """What a file says of the job that wrote it.
+    """Reads the job that a file describes.
 
     Raises:
-        DatasetError: If it is not whole, as after a loss of power.
+        DatasetError: If the file is incomplete, as after a loss of power.
     """
     try:
         return dict(json.loads(text))
@@ -287,7 +288,7 @@ def _read_job(path: str, text: str) -> dict[str, Any]:
 
 
 def _difference(then: dict[str, Any], now: dict[str, Any], *, within: str = "") -> str | None:
-    """The first setting that differs, with both values; None where none does."""
+    """The first setting that differs, with both values; None if all are equal."""
     for name in sorted(then.keys() | now.keys()):
         before, after = then.get(name), now.get(name)
         if before == after:

@@ -1,4 +1,4 @@
-"""What Beam counts of each stage: cases, rejects by code, bytes, and milliseconds a case."""
+"""Beam metrics of each stage: cases, rejects by code, bytes, and milliseconds per case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StageMetrics:
 
     @contextmanager
     def case(self) -> Iterator[None]:
-        """Counts a case, good or not, and takes its time."""
+        """Counts a case, valid or rejected, and measures its time."""
         started = time.perf_counter()
         yield
         self._count("cases")

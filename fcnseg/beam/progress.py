@@ -1,7 +1,7 @@
-"""How far a job is, told from what is in its output folder, so on any runner alike.
+"""Progress of a job, computed from its output folder and therefore independent of the runner.
 
-Its grain is a shard: cases count when their shard is whole. Bytes of shards on the way are counted
-where the output is local.
+Its granularity is a shard: cases count when their shard is complete. Bytes of shards in progress
+are counted where the output is local.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from fcnseg.storage import files
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 60.0
-"""Between two lines where the output is no terminal."""
+"""Seconds between two log lines if the output is not a terminal."""
 
-_LOOK_SECONDS = 1.0  # between two looks at a local folder
-_REMOTE_LOOK_SECONDS = 15.0  # each look lists a folder of an object store
+_LOOK_SECONDS = 1.0  # seconds between two scans of a local folder
+_REMOTE_LOOK_SECONDS = 15.0  # each scan lists a folder of an object store
 
 
 @dataclasses.dataclass(frozen=True)
 class JobProgress:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
-        cases: How many are listed.
-        done: How many of them are in whole shards, or were rejected.
-        rejected: How many of these were rejected.
-        shards: How many shards are whole, and how many are planned.
-        mb_per_second: Of records, since the job began; None where none are written.
-        seconds_left: Until all that is planned is done; None while nobody knows.
+        cases: Number of cases listed.
+        done: Number of cases in complete shards, rejected ones included.
+        rejected: Number of rejected cases.
+        shards: Numbers of complete and of planned shards.
+        mb_per_second: Throughput of records since the job began; None if none are written.
+        seconds_left: Estimated time until the plan is done; None while it is unknown.
     """
 
     cases: int
@@ -58,14 +58,14 @@ class JobProgress:
 
 
 class Watch:
-    """Looks at an output folder again and again; each small file is read once."""
+    """Watches an output folder; each completion record is read once."""
 
     def __init__(self, output: Output, *, cases: int) -> None:
-        """Begins to watch.
+        """Starts watching.
 
         Args:
             output: The folder.
-            cases: How many cases are listed.
+            cases: Number of cases listed.
         """
         self.output = output
         self.cases = cases
@@ -74,10 +74,10 @@ class Watch:
         self._began: tuple[float, int] | None = None  # seconds, work that was done already
 
     def look(self, now: float | None = None) -> JobProgress | None:
-        """How far the job is; None while headers are read and nothing is planned.
+        """Computes the progress of the job; None while headers are read and nothing is planned.
 
         Args:
-            now: Seconds of a clock that does not go back.
+            now: Seconds of a monotonic clock.
         """
         now = time.monotonic() if now is None else now
         self.plan = self.plan or self.output.read_plan()
@@ -101,14 +101,14 @@ class Watch:
         )
 
     def _work(self, plan: JobPlan) -> tuple[int, int]:
-        """What is done and what is planned: bytes of records, or shards where none are written."""
+        """Finished and planned work: bytes of records, or shards if no records are written."""
         if self.output.validate_only:
             return len(self._shards), plan.shards
         written = sum(shard.info.bytes for shard in self._shards.values())
         return written + self._bytes_on_the_way(), plan.bytes
 
     def _bytes_on_the_way(self) -> int:
-        """Of files that are not whole yet; 0 in an object store, where nobody sees them."""
+        """Bytes of incomplete files; 0 in an object store, where they are not visible."""
         if not files.is_local(self.output.folder):
             return 0
         folders = files.list_unfinished(self.output.folder)
@@ -120,8 +120,8 @@ def shown(output: Output, *, cases: int) -> Iterator[None]:
     """Shows the progress of a job while the block runs: one live line, or a line a minute.
 
     Args:
-        output: Where the job writes.
-        cases: How many cases are listed.
+        output: Output folder of the job.
+        cases: Number of cases listed.
     """
     watch = Watch(output, cases=cases)
     console = Console(stderr=True)
@@ -149,12 +149,12 @@ def _update(watch: Watch, update: Callable[[str], None]) -> None:
 
 @contextmanager
 def _repeated(work: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Does something every few seconds in a thread of its own while the block runs."""
+    """Calls a function every few seconds in a thread of its own while the block runs."""
     over = threading.Event()
 
     def repeat() -> None:
         while not over.wait(seconds):
-            with contextlib.suppress(Exception):  # telling how far a job is must not end it
+            with contextlib.suppress(Exception):  # an error in the display must not end the job
                 work()
 
     thread = threading.Thread(target=repeat, daemon=True)

@@ -6,8 +6,8 @@ import logging
 
 from fcnseg.errors import require_extra
 
-# Importing Beam says on the root logger that Google's apitools are missing, and so configures
-# logging for the whole process; a handler that is there already keeps it silent.
+# Importing Beam logs on the root logger that Google's apitools are missing, and thereby configures
+# logging for the whole process; a handler that exists already keeps it silent.
 _silent = logging.NullHandler()
 logging.getLogger().addHandler(_silent)
 try:
@@ -15,6 +15,6 @@ try:
 finally:
     logging.getLogger().removeHandler(_silent)
 
-import apache_beam as beam  # noqa: E402  the extra is there
+import apache_beam as beam  # noqa: E402  the extra is installed
 
 __all__ = ["beam"]

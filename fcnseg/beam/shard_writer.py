@@ -1,4 +1,4 @@
-"""One shard: its cases read, checked, preprocessed and written one after the other."""
+"""One shard: its cases are read, checked, preprocessed and written one after the other."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _METRICS = StageMetrics("convert")
 
 @dataclasses.dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards; the same shard is written with the same bytes whoever writes it, and when.
+    """Writes shards; a shard has the same bytes on every worker and in every attempt.
 
     Attributes:
         preprocessing: Makes a record of a case.
-        output: Where to.
-        max_record_bytes: A case whose volumes take more is divided over several records.
+        output: Destination folder.
+        max_record_bytes: A case whose volumes take more is split across several records.
     """
 
     preprocessing: Preprocessing
@@ -39,10 +39,10 @@ class ShardWriter:
     max_record_bytes: int
 
     def write(self, shard: Shard) -> WrittenShard:
-        """Writes a shard, unless it is whole already.
+        """Writes a shard, unless it is complete already.
 
         Returns:
-            What is in it, and which of its cases were rejected.
+            The contents of the shard and its rejected cases.
         """
         done = self.output.find_written(shard)
         if done is not None:
@@ -63,10 +63,10 @@ class ShardWriter:
         return written_to(files.join(self.output.folder, shard.name))
 
     def _add(self, case: Case, content: _Content) -> None:
-        """Converts one case; its volumes are gone when this returns."""
+        """Converts one case; its volumes are freed when this returns."""
         try:
             converted = self.preprocessing.convert(case)
-        except Exception as error:  # whatever one case does, the others go on
+        except Exception as error:  # whatever one case raises, the others continue
             reject = Reject.of(error, case_id=case.case_id, stage="convert")
             _METRICS.reject(reject.code)
             content.rejects.append(reject)
@@ -79,13 +79,13 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def written_to(place: str) -> Iterator[BinaryIO]:
-    """Opens a file that appears at its place when the block ends without an error."""
+    """Opens a file that is renamed to its final name when the block ends without an error."""
     with atomic_write(place) as unfinished, unfinished.open("wb") as file:
         yield file
 
 
 class _Content:
-    """What is in a shard so far."""
+    """Contents of a shard so far."""
 
     def __init__(self, shard: Shard, writer: TFRecordWriter) -> None:
         self.shard = shard
@@ -96,12 +96,12 @@ class _Content:
         self.hu_counts = HuCounts.none()
 
     def add_facts(self, record: Record, findings: set[Finding]) -> None:
-        """Sums up a case."""
+        """Adds the facts of a case."""
         self.cases.append(case_facts(record, self.shard.split, findings))
         self.hu_counts += HuCounts.of(record)
 
     def add_records(self, record: Record, max_bytes: int) -> None:
-        """Writes a case."""
+        """Adds the records of a case."""
         label_bytes = 0 if record.label is None else record.label[0].nbytes
         slice_bytes = record.image[0].nbytes + label_bytes
         parts = parts_of(len(record.image), slice_bytes=slice_bytes, max_bytes=max_bytes)
@@ -111,7 +111,7 @@ class _Content:
             self.divided.append(record.case_id)
 
     def written(self, key: str) -> WrittenShard:
-        """All of it, when all is written."""
+        """The completion record, when all cases are written."""
         writer = self.writer
         return WrittenShard(
             key=key,

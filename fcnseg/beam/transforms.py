@@ -1,8 +1,8 @@
-"""The Beam transforms of the conversion: small, pure, harmless when run twice.
+"""The Beam transforms of the conversion: small, pure and idempotent.
 
-They keep to what every engine does alike: a step has one output, whose elements tell by their type
-what they are, and no step has a side input. (Dask's runner sends what one of several outputs gets
-to all of them, and computes whatever leads to a side input once more in each worker that reads it.)
+They use only what every runner does alike: a step has one output, whose elements are identified by
+their type, and no step has a side input. (Dask's runner sends each of several outputs to all of
+their consumers, and recomputes the inputs of a side input in each worker that reads it.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fcnseg.conversion.splits import split_of
 
 
 class Only(beam.PTransform):
-    """Elements of one type."""
+    """Keeps the elements of one type."""
 
     def __init__(self, kind: type) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Only(beam.PTransform):
 
 
 class Gather(beam.PTransform):
-    """All elements to one list of them, in any order; no list where there is no element."""
+    """Gathers all elements into one list in any order; no list if there is no element."""
 
     def expand(self, elements: Any) -> Any:
         """Adds the transform to the graph."""
@@ -48,7 +48,7 @@ class Gather(beam.PTransform):
 
 
 class InspectCases(beam.PTransform):
-    """`Case`s to `SizedCase`s whose headers are sound, and `Reject`s."""
+    """Turns `Case`s into `SizedCase`s where the headers are valid, else into `Reject`s."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class InspectCases(beam.PTransform):
             try:
                 size = self.preprocessing.record_bytes(self.preprocessing.inspect(case))
                 return SizedCase(case, case.split or self.split_of(case.patient_id), size)
-            except Exception as error:  # whatever one case does, the others go on
+            except Exception as error:  # whatever one case raises, the others continue
                 reject = Reject.of(error, case_id=case.case_id, stage="inspect")
                 self.metrics.reject(reject.code)
                 return reject
 
 
 class PlanShards(beam.PTransform):
-    """`SizedCase`s to `Shard`s: paths travel, volumes never do."""
+    """Groups `SizedCase`s into `Shard`s: paths travel between workers, volumes never do."""
 
     def __init__(self, output: Output, *, shard_bytes: int, seed: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class PlanShards(beam.PTransform):
 
 
 class WriteShards(beam.PTransform):
-    """`Shard`s to `WrittenShard`s; the unit of work is a shard, of memory a case."""
+    """Writes `Shard`s, giving `WrittenShard`s; works by shard, holds one case in memory."""
 
     def __init__(self, writer: ShardWriter) -> None:
         super().__init__()
@@ -120,9 +120,9 @@ class WriteShards(beam.PTransform):
 
 
 class FinishDataset(beam.PTransform):
-    """`WrittenShard`s and `Reject`s to the files that make a folder a dataset.
+    """Writes the files that turn a folder into a dataset, from `WrittenShard`s and `Reject`s.
 
-    The marker `COMPLETED` comes last, and not at all if no case is good.
+    The marker `COMPLETED` is written last, and not at all if no case is valid.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Tells what bounds the speed of training: `fcnseg bench --help`."""
+"""Measures the bottleneck of training: `fcnseg bench --help`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# Where the other part takes less than this share of a step, it is not what bounds it.
+# If the other part takes less than this share of a step, it is not the bottleneck.
 _CLEAR = 0.9
 _HINTS = {
     "data": "more CPU cores, patches.samples_per_volume higher (each read gives more patches), or"
@@ -41,9 +41,9 @@ class StepTimes:
     """Milliseconds a training step takes.
 
     Attributes:
-        data_ms: To make a batch, with nothing else to do.
-        model_ms: To train on a batch that is there.
-        joint_ms: To train as it is done.
+        data_ms: Time to make a batch, with nothing else running.
+        model_ms: Time to train on a batch that is in memory.
+        joint_ms: Time of a training step with the input pipeline, as in training.
     """
 
     data_ms: float
@@ -52,7 +52,7 @@ class StepTimes:
 
     @property
     def bottleneck(self) -> str:
-        """`data` or `model`, or `both` where neither explains the joint time alone."""
+        """`data` or `model`; `both` if neither explains the joint time alone."""
         slower = "data" if self.data_ms > self.model_ms else "model"
         return slower if max(self.data_ms, self.model_ms) > _CLEAR * self.joint_ms else "both"
 
@@ -64,13 +64,13 @@ class BenchCommand:
     data: Location
     """Folder of records."""
     config: ConfigFlags
-    """Each flag overrides one value of the configuration."""
+    """Configuration; each flag overrides one of its values."""
     steps: int = 20
-    """Steps of each measurement, after as many that warm up."""
+    """Steps of each measurement, after the same number of warm-up steps."""
     output: Path | None = None
-    """JSON file for the result too."""
+    """JSON file to write the result to as well."""
     overwrite: bool = False
-    """Replace a result that is there already."""
+    """Replace a result that exists already."""
 
     def run(self) -> None:
         """Measures and shows the result."""
@@ -91,12 +91,12 @@ class BenchCommand:
 
 
 def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> StepTimes:
-    """Measures the steps that training with a configuration takes on this machine.
+    """Measures the training steps of a configuration on this machine.
 
     Args:
         config: All settings.
         data: Folder of a finished dataset.
-        steps: How many are measured, after as many that warm up.
+        steps: Number of measured steps, after the same number of warm-up steps.
 
     Raises:
         InputError: If the dataset cannot be trained on.
@@ -117,7 +117,8 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     model = build_model(config, info)
     replicas = model.distribute_strategy.num_replicas_in_sync
     patches = patches_maker(config, dataset, replicas=replicas)()
-    # Patches come in blocks: whole ones, or the measurement would be of what was made before.
+    # Patches come in blocks: measure complete blocks, or the measurement would be of patches that
+    # were made before it began.
     batch_size = patches_per_step(config, replicas=replicas)
     block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
@@ -130,7 +131,7 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
 
 
 def _batches(patches: tf.data.Dataset) -> Iterator[float]:
-    """The moment at which each batch is there."""
+    """Times at which each batch is ready."""
     for _ in patches:
         yield time.perf_counter()
 
@@ -153,7 +154,7 @@ def _training(model: keras.Model, patches: tf.data.Dataset, *, skip: int, count:
 
 
 def _milliseconds(moments: Iterator[float], *, skip: int, count: int) -> float:
-    """Mean time from one moment to the next; a mean, as blocks make some much longer."""
+    """Mean time between two batches; the mean, since blocks make some intervals much longer."""
     taken = [next(moments) for _ in range(skip + count + 1)][skip:]
     return 1000 * statistics.mean(b - a for a, b in itertools.pairwise(taken))
 

@@ -1,4 +1,4 @@
-"""Commands: how one reads its flags, logs, and ends on a user's mistake.
+"""Commands: parsing of flags, logging, and the exit on a user's mistake.
 
 A command is a frozen dataclass whose fields are its flags and whose `run()` does the work, so that
 it can be called in-process too, without a command line.
@@ -27,16 +27,16 @@ from fcnseg.config.renamed import with_new_flags
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.storage.file_urls import local_path
 
-# As pathlib leaves it of gs:// and alike; with more letters than a drive of Windows.
+# The form that pathlib leaves of gs:// and similar; longer than a drive letter of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 USER_ERROR_STATUS = FcnsegError.exit_status
-INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
 
 
 Location = Annotated[str | Path, tyro.conf.arg(metavar="PATH")]
 """Type of a command's field for a file or folder on any file system: a path, or a URL such as
-s3://bucket/folder. A field of the type `Path` is a path of this machine alone."""
+s3://bucket/folder. A field of the type `Path` is always a local path."""
 
 ConfigFlags = Annotated[Config, tyro.conf.arg(name="")]
 """Type of a command's field `config`. On the command line `--config` names a YAML file or a preset,
@@ -44,7 +44,7 @@ and a flag `--section.key` overrides each of its values."""
 
 
 class Command(Protocol):
-    """A job: flags as fields, the work in `run`."""
+    """A command: flags as fields, the work in `run`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -70,9 +70,9 @@ def run_command(
 
 
 def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a job's work.
+    """Runs a command's work.
 
-    An error of ours becomes one line on stderr and its exit status, and so does Ctrl-C.
+    An error of fcnseg becomes one line on stderr and its exit status, and so does Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -85,7 +85,7 @@ def run_or_exit(work: Callable[[], None]) -> None:
         if _was_interrupted(error):
             sys.stderr.write("interrupted\n")
             sys.exit(INTERRUPTED_STATUS)
-        if isinstance(error, OSError) and error.filename is not None:  # one that nobody foresaw
+        if isinstance(error, OSError) and error.filename is not None:  # an unexpected error
             sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
             sys.exit(USER_ERROR_STATUS)
         raise
@@ -93,9 +93,9 @@ def run_or_exit(work: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _quiet_when_interrupted() -> Iterator[None]:
-    """Silences logs and threads from a Ctrl-C on: Beam and gRPC report at length what it breaks.
+    """Silences logs and threads after a Ctrl-C: Beam and gRPC report its consequences at length.
 
-    Only the main thread of a process can.
+    Only possible in the main thread of a process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -116,12 +116,12 @@ def _quiet_when_interrupted() -> Iterator[None]:
 
 
 def _was_interrupted(error: BaseException) -> bool:
-    """Tells whether Ctrl-C is behind an error: Beam raises another for one in a step of a job."""
+    """Tells whether Ctrl-C caused an error: Beam raises another one if it hits a step of a job."""
     return _behind(error, KeyboardInterrupt) is not None
 
 
 def _behind(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
-    """The error of a kind that an error was raised from or after, which may be itself."""
+    """Finds an error by type in the chain of causes of an error, itself included."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
@@ -165,7 +165,7 @@ def parse(
 
 @contextlib.contextmanager
 def _settings_left_to_us() -> Iterator[None]:
-    """Raises what pydantic finds in a section of the settings; tyro would print a box and exit."""
+    """Reraises pydantic's errors in a section of the settings; tyro would print a box and exit."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -179,10 +179,10 @@ def _settings_left_to_us() -> Iterator[None]:
 
 
 def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
-    """Parses the flags of a job that hands those it does not know to another program.
+    """Parses the flags of a job that passes unknown flags on to another program.
 
     Returns:
-        The job, and the other flags as they are.
+        The job, and the other flags unchanged.
     """
     parsed: tuple[Any, list[str]] = tyro.cli(
         command,
@@ -196,12 +196,12 @@ def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[
 
 
 def _located(value: Any) -> Any:
-    """The value of a flag; of a file:// URL the path that it means."""
+    """The value of a flag; a file:// URL becomes its path."""
     return local_path(value) if isinstance(value, str) else value
 
 
 def _check_local(command: Command) -> None:
-    """Checks that no path has a scheme such as gs://, which would be a folder of that name here."""
+    """Checks that no path has a scheme such as gs://, which would name a local folder."""
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)
         for path in value if isinstance(value, tuple) else (value,):
@@ -213,13 +213,13 @@ def _check_local(command: Command) -> None:
 
 
 def program_name() -> str | None:
-    """How this process was called, for `--help`: `python -m` and the module."""
+    """The name under which this process was called, for `--help`: `python -m` and the module."""
     spec = sys.modules["__main__"].__spec__
     return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _with_config_flag(command: type[Any], argv: Sequence[str]) -> tuple[type[Any], Any]:
-    """The command with the flag `--config`, and its defaults where that flag is as in `argv`."""
+    """The command with the flag `--config`, its defaults taken from that flag in `argv`."""
     fields = dataclasses.fields(command)
     default = next(field.default for field in fields if field.name == "config")
     preset = next((name for name, config in PRESETS.items() if config is default), None)

@@ -22,16 +22,16 @@ class CompareCommand:
     """Compares two runs case by case: differences, and a paired test for each organ."""
 
     first: Path
-    """Folder that fcnseg evaluate wrote: the run to compare with."""
+    """Folder of the first evaluation, written by fcnseg evaluate: the baseline."""
     second: Path
-    """Folder of the other run; differences are second minus first."""
+    """Folder of the second evaluation; differences are second minus first."""
     output: Path
     """Folder for comparison.html, comparison.json and comparison.csv."""
     overwrite: bool = False
-    """Replace a comparison that is there already."""
+    """Replace a comparison that exists already."""
 
     def run(self) -> None:
-        """Compares and reports; `comparison.json` comes last."""
+        """Compares and reports; `comparison.json` is written last."""
         check_page_extras()
         html, csv, json = (self.output / f"comparison.{suffix}" for suffix in _SUFFIXES)
         check_free((html, csv, json), overwrite=self.overwrite)
@@ -39,7 +39,7 @@ class CompareCommand:
         comparison = compare(*runs, names=(str(self.first), str(self.second)))
         page, table = comparison.to_html(), comparison.to_csv()
         make_folder(self.output, argument="output")
-        json.unlink(missing_ok=True)  # where it is, the others belong to it
+        json.unlink(missing_ok=True)  # if it exists, the other files belong to it
         write_whole(html, page)
         write_whole(csv, table)
         write_whole(json, comparison.to_json())
@@ -47,7 +47,7 @@ class CompareCommand:
 
 
 def difference_table(comparison: Comparison) -> Table:
-    """A row for each organ: mean differences, each with its p value corrected for all organs."""
+    """Formats a row per organ: mean differences, each with its p value corrected for all organs."""
     cases = f"{len(comparison.case_ids)} cases in both"
     table = Table(title=f"second - first, {cases}", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("organ")

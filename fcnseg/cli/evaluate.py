@@ -54,13 +54,13 @@ _IN_THE_TERMINAL = ("dice", "surface_dice", "hausdorff_distance_95_mm")
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What comes of a case.
+    """Result of scoring a case.
 
     Attributes:
         case_id: Name of the case.
-        scores: By organ.
-        label_sha256: Of its reference, as `Case` has it.
-        warnings: What is odd about its files.
+        scores: Scores by organ.
+        label_sha256: Digest of its reference, as in `CaseVolumes`.
+        warnings: Oddities of its files.
     """
 
     case_id: str
@@ -77,32 +77,32 @@ class EvaluateCommand:
     """Folder of masks as fcnseg predict writes them, or with class indices of the label map. Like
     labels, images and the label map, it may be in an object store, such as s3://bucket/masks."""
     labels: Location
-    """Folder of labels, as the conversion takes them; those without a mask are passed over."""
+    """Folder of labels, in the layouts of the conversion; those without a mask are skipped."""
     label_map: Location
-    """YAML file that says which ids of the labels make each class."""
+    """YAML file with the ids of the labels that make each class."""
     output: Path
     """Folder for evaluation.html, evaluation.json, evaluation.csv and pictures/, on this
     machine."""
     images: Location | None = None
-    """Folder of the CT volumes, drawn under the outlines."""
+    """Folder of the CT volumes, the background of the outlines."""
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     """Surfaces within this distance of each other count as right in the surface Dice."""
     organ_tolerance_mm: dict[str, float] = dataclasses.field(default_factory=dict)
     """Tolerances of single organs, as in: liver 5 pancreas 5 spleen 3."""
     workers: int = 0
-    """Cases in work at one time, each in a process of its own; 0 for one a core, at most 8."""
+    """Number of cases at a time, each in a process of its own; 0 for one per core, at most 8."""
     geometry_tolerance_mm: float = CheckOptions.geometry_tolerance_mm
-    """How far a corner of the label may lie from the mask's."""
+    """Largest distance of a corner of the label from the mask's."""
     on_mismatch: OnMismatch = CheckOptions.on_mismatch
-    """What becomes of a label on another grid: reject the case; resample_label; or trust_image,
-    where a label of the same shape takes the mask's place."""
+    """Handling of a label on another grid: reject the case; resample_label; or trust_image, which
+    gives a label of the same shape the position of the mask."""
     accept: tuple[str, ...] = ()
-    """Codes of implausible things that are to be warnings and not rejects."""
+    """Codes of implausible findings to accept as warnings."""
     overwrite: bool = False
-    """Replace an evaluation that is there already."""
+    """Replace an evaluation that exists already."""
 
     def run(self) -> None:
-        """Scores and draws each case, and reports; `evaluation.json` comes last.
+        """Scores and draws each case, and reports; `evaluation.json` is written last.
 
         Raises:
             InputError: If an argument breaks a rule, or a case is rejected; the others are
@@ -120,7 +120,7 @@ class EvaluateCommand:
         tolerances_mm = self._tolerances(label_map.class_names[1:])
         files = pair_files(self.masks, self.labels, self.images)
         with folder_for_output(self.output), _unfinished(self.output) as pictures:
-            for path in written:  # of an earlier run: no longer true
+            for path in written:  # of an earlier run: no longer valid
                 path.unlink(missing_ok=True)
             work = partial(
                 _evaluate,
@@ -186,7 +186,7 @@ class EvaluateCommand:
 
 @contextlib.contextmanager
 def _unfinished(output: Path) -> Iterator[Path]:
-    """A folder for pictures until all are there."""
+    """A temporary folder for pictures until all are there."""
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output) as folder:
         pictures = Path(folder) / PICTURES
         pictures.mkdir()
@@ -196,12 +196,12 @@ def _unfinished(output: Path) -> Iterator[Path]:
 def _side_by_side(
     work: Callable[..., Scored | Reject], files: list[CaseFiles], *, workers: int
 ) -> Iterator[Scored | Reject]:
-    """Cases in processes of their own; where they are fewer than cores, organs in threads.
+    """Evaluates cases in processes of their own; if they are fewer than cores, organs in threads.
 
     Args:
         work: Evaluates one case with a number of threads.
-        files: Of the cases.
-        workers: How many processes; 0 for one a core.
+        files: Files of the cases.
+        workers: Number of processes; 0 for one per core.
     """
     cores = os.cpu_count() or 1
     workers = min(workers or min(cores, _MOST_WORKERS), len(files))
@@ -222,7 +222,7 @@ def _side_by_side(
 
 
 def _leave_ctrl_c() -> None:
-    """Leaves Ctrl-C, which reaches all processes of a terminal, to the one that asked for work."""
+    """Leaves Ctrl-C, which reaches all processes of a terminal, to the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -240,7 +240,7 @@ def _evaluate(
         case = read_case(files, label_map, checks)
         scores = case.scores(tolerances_mm, threads=threads)
         write_picture(case, _picture(pictures, case.case_id), scores)
-    except Exception as error:  # whatever one case does, the others are reported
+    except Exception as error:  # whatever one case raises, the others are reported
         return Reject.of(error, case_id=files.case_id, stage="evaluate")
     return Scored(case.case_id, scores, case.label_sha256, case.warnings)
 
@@ -250,7 +250,7 @@ def _picture(folder: Path, case_id: str) -> Path:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """A row for each organ: mean and standard deviation over cases, and its worst case."""
+    """Formats a row per organ: mean and standard deviation over cases, and its worst case."""
     metrics = [METRICS[name] for name in _IN_THE_TERMINAL]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     for heading in ("organ", "cases", *(metric.heading for metric in metrics)):

@@ -27,7 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "compare": ("CompareCommand", "Compares the evaluations of two runs"),
     },
 }
-"""By step of the work and by name: the class in the module of that name, and a line of help."""
+"""By step of the work and by command: the class in the module of that name, and a line of help."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in classes:
             sys.stderr.write(f"error: {_unknown(name, list(classes))}\n")
             sys.exit(FcnsegError.exit_status)
-        from fcnseg.cli.command import run_command  # tyro takes longer than the list of commands
+        from fcnseg.cli.command import run_command  # tyro imports slowly
 
         module = importlib.import_module(f"fcnseg.cli.{name}")
         run_command(getattr(module, classes[name]), flags, prog=f"fcnseg {name}")
 
 
 def usage() -> str:
-    """The list of commands."""
+    """Formats the list of commands."""
     lines = ["usage: fcnseg COMMAND [--help] [flags]"]
     for step, group in COMMANDS.items():
         lines += ["", f"{step}:"]

@@ -17,19 +17,19 @@ class PhantomCommand:
     """Writes synthetic abdominal CT scans with labels of seven organs."""
 
     cases: int
-    """How many scans, each of another patient."""
+    """Number of scans, each of another patient."""
     output: Path
     """Folder for images/, labels/, cases.csv and label_map.yaml; must be empty or new."""
     seed: int = 0
-    """Of all that is drawn; a case depends on it and on its own number only."""
+    """Seed of all random draws; a case depends only on it and on its own number."""
     variety: float = 1.0
-    """How much patients differ, 1 as usual; up to 3 in anatomy, contrast phase, noise, position and
-    slice thickness, and above 1 some have no gallbladder."""
+    """Variation between patients, 1 as usual; up to 3 in anatomy, contrast phase, noise, position
+    and slice thickness, and above 1 some have no gallbladder."""
     overwrite: bool = False
     """Replace phantoms that are in the folder already."""
 
     def run(self) -> None:
-        """Writes them, showing progress."""
+        """Writes the phantoms, showing progress."""
         cases = write_phantoms(
             self.cases,
             self.output,

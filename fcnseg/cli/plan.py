@@ -22,31 +22,32 @@ _UNNAMED = "the configuration given"
 class PlanCommand:
     """Proposes window, patch, batch and network for a dataset and a memory budget, with reasons.
 
-    Also tells whether the spacing of the records fits their files, or how to convert anew. The
-    rules are nnU-Net's; docs/planning.md has them.
+    Also checks whether the spacing of the records fits their files, or how to convert them again.
+    The rules are nnU-Net's; docs/planning.md explains them.
     """
 
     data: Location
     """Folder of records that `pipelines.convert_ct` wrote, which may be in an object store."""
     memory_gib: float
-    """For the tensors of a training step on one device; leave the device 1 GiB beyond it."""
+    """Memory for the tensors of a training step on one device; leave the device 1 GiB beyond it."""
     output: Path
     """YAML file for `--config` of `fcnseg train`."""
     config: ConfigFlags = PRESETS["fcn_m"]
-    """Each flag overrides one value of the configuration, whose settings are kept where data and
-    memory do not decide; the channels at its top level are the most."""
+    """Base configuration; each flag overrides one of its values. Its settings are kept where data
+    and memory do not decide; the channels at its top level are the maximum."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] | None = None
-    """Of training, instead of the configuration's; mixed ones take about half the memory."""
+    """Precision of training, instead of the configuration's; mixed precision takes about half the
+    memory."""
     overwrite: bool = False
-    """Replace a plan that is there already."""
+    """Replace a plan that exists already."""
 
     def run(self) -> None:
-        """Writes the plan and logs what is to be known of it.
+        """Writes the plan and logs its warnings.
 
         Raises:
             DatasetError: If the folder is no finished dataset with labels and a fingerprint.
             ConfigError: If the budget is too small, or no network can be planned from `config`.
-            InputError: If the output is there already, or has no folder to go to.
+            InputError: If the output exists already, or its folder does not exist.
         """
         check_output_file(self.output)
         check_free([self.output], overwrite=self.overwrite)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 VOLUMES_FILE = "volumes.csv"
 SLICER_FILE = "organs.ctbl"
-_MOST_DILATION = 512  # voxels: as wide as any CT, and far slower than to look everywhere
+_MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class PredictCommand:
     """Segments CT volumes with the best networks of finished training runs."""
 
     run_dir: tuple[Path, ...]
-    """Folder of a finished training run, always on this machine; of several, probabilities are
-    averaged."""
+    """Folder of a finished training run, always on this machine; the probabilities of several runs
+    are averaged."""
     images: Location
     """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either;
     it may be in an object store, such as s3://bucket/images."""
@@ -51,20 +51,22 @@ class PredictCommand:
     """Folder for the masks: CASE.nii.gz, on exactly the grid of its image, and organ volumes; it
     may be in an object store."""
     overwrite: bool = False
-    """Replace masks that are there already."""
+    """Replace masks that exist already."""
     resume: bool = False
-    """Leave out cases that are whole, and do the others; with the same runs and flags as before."""
+    """Skip cases that are complete, and predict the others; needs the same runs and flags as
+    before."""
     probabilities: bool = False
     """Write the probability of each class too, to probabilities/CASE/."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
     coarse_run_dir: Path | None = None
-    """A run whose foreground, whatever the organ, is where the others look; else everywhere."""
+    """Coarse run: the other runs predict only where its foreground, of any organ, lies; else
+    everywhere."""
     dilation_voxels: int = 3
-    """How far around that foreground they look, in voxels of the coarse run."""
+    """Dilation of that foreground, in voxels of the coarse run."""
     postprocessing: Postprocessing = NOTHING
     accept: tuple[str, ...] = ()
-    """Codes of implausible things that are to be warnings and not rejects."""
+    """Codes of implausible findings to accept as warnings."""
 
     def run(self) -> None:
         """Segments each volume; one that fails does not stop the others."""
@@ -98,7 +100,7 @@ class PredictCommand:
             raise InputError(f"{len(failures)} of {len(todo)} volumes failed: {failures[0]}")
 
     def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
-        """What masks depend on beside their images, as CASE.json tells it."""
+        """Provenance of the masks, as CASE.json contains it; images have their own entry."""
         made_with: dict[str, Any] = {
             "networks_sha256": [run.network_digest() for run in runs],
             "flips": sorted(self.flips),
@@ -123,7 +125,7 @@ class PredictCommand:
     def _todo(
         self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
     ) -> dict[str, CaseOutputs]:
-        """The cases that are to be segmented."""
+        """The cases to segment."""
         written = [*(case.mask for case in cases.values()), self._place(VOLUMES_FILE)]
         present = [path for path in written if files.exists(path)]
         if present and not (self.overwrite or self.resume):
@@ -157,9 +159,9 @@ class PredictCommand:
 
 
 def _reason_of_failure(predictor: CasePredictor, case: CaseOutputs) -> str | None:
-    """Predicts one case; what stopped it, or None."""
+    """Predicts one case; returns the reason of its failure, or None."""
     try:
         predictor.predict(case)
-    except Exception as error:  # whatever one case does, the others are done
+    except Exception as error:  # whatever one case raises, the others continue
         return explain(error)
     return None

@@ -32,15 +32,15 @@ class PreviewCommand:
     directory: Annotated[Location, tyro.conf.Positional]
     """Folder of records."""
     output: Path
-    """HTML file that is written, with all pictures in it."""
+    """HTML file to write, with all pictures embedded."""
     config: ConfigFlags = PRESETS["roth2018"]
-    """Each flag overrides one value of the configuration."""
+    """Configuration; each flag overrides one of its values."""
     count: int = 6
-    """How many patches."""
+    """Number of patches."""
     step: int = 0
-    """From which training step on: the very patches of that step of a run with the same seed."""
+    """First training step shown: exactly the patches of that step in a run with the same seed."""
     overwrite: bool = False
-    """Replace a page that is there already."""
+    """Replace a page that exists already."""
 
     def run(self) -> None:
         """Writes the page."""
@@ -65,7 +65,7 @@ class PreviewCommand:
         logger.info(f"{len(patches)} patches are in {self.output}")
 
     def _pairs(self, dataset: Dataset) -> list[tuple[Any, Any]]:
-        """Of each patch (HU, label, case id) before and after."""
+        """Each patch (HU, label, case id) before and after augmentation."""
         from fcnseg.sampling import make_training_dataset
         from fcnseg.sampling.broken import naming_broken_files
 
@@ -92,7 +92,7 @@ class PreviewCommand:
 
 
 def _changed(augmentation: AugmentationConfig) -> str:
-    """What is augmented: the values that are not the default, which augments nothing."""
+    """The augmentation settings that differ from the default, which augments nothing."""
     default = AugmentationConfig()
     values = {
         field.name: getattr(augmentation, field.name)
@@ -103,7 +103,7 @@ def _changed(augmentation: AugmentationConfig) -> str:
 
 
 def _drawn_patch(pair: tuple[Any, Any], info: DatasetInfo) -> dict[str, object]:
-    """A patch as it was cut, and what the network sees of it."""
+    """A patch as cut from the volume, and as the network sees it."""
     pictures = {
         title: _png(hu[..., 0], label, info, title)
         for (hu, label, _), title in zip(pair, ("before", "after"), strict=True)

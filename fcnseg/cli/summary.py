@@ -1,4 +1,4 @@
-"""Shows what a network costs before it is built: `fcnseg summary --help`."""
+"""Shows the cost of a network before it is built: `fcnseg summary --help`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class SummaryCommand:
     """Prints layers, parameters, multiply-adds, receptive field and training memory.
 
     Patch, batch and precision are those of the configuration. With `--spacing_mm`, strides and
-    kernels are first planned for slices as thick as they are, and the flags for
-    `python -m fcnseg train` are printed that make it so.
+    kernels are first planned for slices of that thickness, and the matching flags for `python -m
+    fcnseg train` are printed.
     """
 
     config: ConfigFlags
-    """Each flag overrides one value of the configuration."""
+    """Configuration; each flag overrides one of its values."""
     num_classes: int = 8
     """Classes, background included."""
     spacing_mm: tuple[float, float, float] | None = None
@@ -53,7 +53,7 @@ class SummaryCommand:
 
 
 def _flags(before: object, after: object) -> str:
-    """Flags that turn one section `model` into the other."""
+    """Flags that change one section `model` into the other."""
     flags = []
     for field in dataclasses.fields(after):  # type: ignore[arg-type]
         value = getattr(after, field.name)

@@ -14,7 +14,7 @@ class TrainCommand:
     """Trains a network on one or more devices and keeps the one that validates best."""
 
     config: ConfigFlags
-    """Each flag overrides one value of the configuration."""
+    """Configuration; each flag overrides one of its values."""
     data: Location
     """Folder of records that `pipelines.convert_ct` wrote. Those of an object store, such as
     s3://bucket/records, are copied to the folder that FCNSEG_CACHE names, by default
@@ -23,21 +23,22 @@ class TrainCommand:
     """Folder for the network, its history and the manifest of the run, always on this machine;
     must be empty or new."""
     resume: bool = False
-    """Goes on with the run in that folder as if it had not stopped; if none is there, begins."""
+    """Resumes the run in that folder as if it had not stopped; begins a new run if there is
+    none."""
     init_from: Path | None = None
-    """Folder of a finished run whose best weights are where this one starts: fine-tuning."""
+    """Folder of a finished run whose best weights initialise this one: fine-tuning."""
     fold: int | None = None
-    """Which fold of a cross-validation validates, from 0; the others train."""
+    """Validation fold of a cross-validation, from 0; the other folds train."""
     folds: int | None = None
-    """To how many folds the patients for training and for validation are dealt."""
+    """Number of folds to which the patients for training and for validation are assigned."""
     devices: tuple[str, ...] = ()
-    """How many GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
+    """Number of GPUs, or their names, such as GPU:0 GPU:2; by default all. Without a GPU: CPUs."""
 
     def run(self) -> None:
-        """Trains."""
+        """Trains the network."""
         for module in ("tensorflow", "keras"):
             require_extra(module, "train")
-        # They import TensorFlow, which --help need not wait for.
+        # These import TensorFlow, which --help need not wait for.
         from fcnseg.sampling import Fold
         from fcnseg.training import train
 

@@ -1,4 +1,4 @@
-"""The client of a served model and the messages that it sends, without TensorFlow."""
+"""The client of a served model and the messages it sends, without TensorFlow."""
 
 from fcnseg.client.client import SegmentationClient, ServerError
 

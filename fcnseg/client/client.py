@@ -28,13 +28,13 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class ServerError(FcnsegError, ConnectionError):
-    """A server cannot be reached, does not have the model, or gives what a model of ours cannot."""
+    """A server is unreachable, lacks the model, or returns what no model of fcnseg does."""
 
 
 class SegmentationClient:
-    """Segments volumes by a served model.
+    """Segments volumes with a served model.
 
-    A context manager: the connection is closed at its end.
+    A context manager: the connection is closed when the block ends.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SegmentationClient:
 
         Args:
             server: `HOST:PORT` of the server's gRPC interface.
-            model_name: Name that the server knows the model by.
+            model_name: Name of the model on the server.
             timeout_s: Seconds to wait for an answer.
         """
         self._grpc = require_extra("grpc", "client")
@@ -65,10 +65,10 @@ class SegmentationClient:
         self._channel.close()
 
     def model_info(self) -> ModelInfo:
-        """What the served model says of itself: classes, spacing, window.
+        """Requests the classes, spacing and window of the served model.
 
         Raises:
-            ServerError: If there is no answer, or the model is none of fcnseg's.
+            ServerError: If there is no answer, or the model is not one of fcnseg's.
         """
         outputs = self._predict("model_info", {"unused": np.zeros((), np.int32)})
         try:
@@ -81,10 +81,10 @@ class SegmentationClient:
 
         Args:
             volume: HU (z, y, x), int16.
-            accept: Codes of implausible things that are let through, as in the conversion.
+            accept: Codes of implausible findings to accept, as in the conversion.
 
         Returns:
-            Class ids (z, y, x) on the volume's own grid; `model_info` has their names.
+            Class ids (z, y, x) on the volume's own grid; `model_info` contains their names.
 
         Raises:
             InputError: If the volume cannot be a CT, or is refused, as for too many voxels.
@@ -93,7 +93,7 @@ class SegmentationClient:
         if volume.array.dtype != np.int16:
             raise InputError(f"volume must be HU as int16, got {volume.array.dtype}")
         given = volume.array.view()
-        given.flags.writeable = False  # the caller's: padding becomes air in a copy
+        given.flags.writeable = False  # the caller's array is kept: padding becomes air in a copy
         gate = Gate(CheckOptions(accept=tuple(accept)))
         checked, _ = gate.check(volume.with_array(given), case_id="")
         canonical = to_canonical(checked)
@@ -124,7 +124,7 @@ class SegmentationClient:
             raise ServerError(f"{self._model} gave what is no tensor: {error}") from error
 
     def _error(self, error: Any) -> FcnsegError:
-        """What a failed call means to a user."""
+        """Translates a failed call into an error for the user."""
         code, details = error.code(), error.details() or ""
         if code == self._grpc.StatusCode.INVALID_ARGUMENT:
             rule = details.partition("\n")[0].removeprefix("assertion failed: ")

@@ -1,4 +1,4 @@
-"""The few TensorFlow and TensorFlow Serving messages that fcnseg speaks, without TensorFlow.
+"""The few TensorFlow and TensorFlow Serving messages that fcnseg needs, without TensorFlow.
 
 They live in a descriptor pool of their own, so they share a process with TensorFlow's. On the wire
 they are the same messages: field numbers and types are those of tensorflow/core/framework and
@@ -14,7 +14,7 @@ from itertools import groupby
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 # Message -> its fields, as in a .proto file. Enums are written as their wire type int32, oneofs as
-# plain fields, and nested messages at the top of their package: none of it shows on the wire.
+# plain fields, and nested messages at the top of their package: none of it changes the wire format.
 MESSAGES: dict[str, tuple[str, ...]] = {
     "google.protobuf.Int64Value": ("int64 value = 1",),
     "tensorflow.Dim": ("int64 size = 1", "string name = 2"),
@@ -72,7 +72,7 @@ _FIELD = re.compile(r"(?P<rule>repeated|map)? ?(?P<type>[\w.]+) (?P<name>\w+) = 
 
 
 def message_class(name: str) -> type[message.Message]:
-    """The class of a message.
+    """Gives the class of a message.
 
     Args:
         name: Full name, one of `MESSAGES`.

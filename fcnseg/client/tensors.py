@@ -14,14 +14,14 @@ import numpy.typing as npt
 from fcnseg.client.messages import DATA_TYPES
 from fcnseg.errors import InputError
 
-# Of an array: what one message can carry as raw bytes. A few bytes may claim more, since the last
-# of the values that are listed repeats.
+# Largest size of an array: what one message can carry as raw bytes. A few bytes may claim more,
+# since the last of the listed values repeats.
 _MAX_BYTES = 2**31 - 1
-_MAX_AXES = 32  # numpy 1's limit; numpy 2 has 64
+_MAX_AXES = 32  # the limit of numpy 1; numpy 2 has 64
 
 _NUMPY_TYPES = {number: name for name, number in DATA_TYPES.items()}
 
-# The repeated field that holds the values of a type where `tensor_content` does not.
+# The repeated field that holds the values of a type if `tensor_content` does not.
 _VALUE_FIELDS = {
     "float16": "half_val",
     "float32": "float_val",
@@ -60,7 +60,7 @@ def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = Tru
             times as long.
 
     Raises:
-        InputError: If the array is of a type that no tensor has.
+        InputError: If no tensor has the array's type.
     """
     if array.dtype.name not in DATA_TYPES:
         raise InputError(f"a tensor must be of a type with a DataType, got {array.dtype}")
@@ -76,9 +76,9 @@ def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = Tru
 
 
 def read_tensor(tensor: Any) -> npt.NDArray[Any]:
-    """The array in a message, from raw bytes or from the fields that hold values one by one.
+    """Reads the array in a message, from raw bytes or from the fields that hold single values.
 
-    Where fewer values are listed than the shape asks for, the last repeats, as in TensorFlow.
+    If fewer values are listed than the shape asks for, the last one repeats, as in TensorFlow.
 
     Raises:
         InputError: If the type is unknown, or the values do not fit the shape.
@@ -93,7 +93,7 @@ def read_tensor(tensor: Any) -> npt.NDArray[Any]:
 
 
 def _checked_shape(proto: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """The shape of a tensor, before any memory is taken for it."""
+    """Checks and returns the shape of a tensor, before any memory is allocated for it."""
     if proto.unknown_rank:
         raise InputError("a tensor must have a shape, got one of unknown rank")
     if len(proto.dim) > _MAX_AXES:
@@ -129,7 +129,7 @@ def _listed(tensor: Any, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
 
 
 def _within(listed: Any, dtype: np.dtype[Any], field: str) -> npt.NDArray[Any]:
-    """Values of a field as a type that may be narrower than the field's."""
+    """Converts values of a field to a type that may be narrower than the field's."""
     if field not in ("int_val", "half_val"):
         return np.array(listed, dtype)
     wide = np.array(listed, np.int64)

@@ -1,4 +1,4 @@
-"""The configuration of a run: its sections, ready ones by name, and YAML files."""
+"""The configuration of a run: its sections, presets by name, and YAML files."""
 
 from fcnseg.config.files import (
     config_error,

@@ -25,8 +25,8 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
     """Reads a configuration from a YAML file, or takes a preset by its name.
 
     Raises:
-        ConfigError: If there is no such file or preset, or it holds an unknown key, a key
-            twice, or a bad value.
+        ConfigError: If there is no such file or preset, or it contains an unknown key, a duplicate
+            key, or an invalid value.
     """
     name = os.fspath(path_or_preset)
     if name in PRESETS:
@@ -44,11 +44,11 @@ def read_config(path_or_preset: str | os.PathLike[str]) -> Config:
 
 
 def config_from_mapping(mapping: Mapping[str, Any], *, source: str = "config") -> Config:
-    """Builds a `Config` from nested mappings; what is left out keeps its default.
+    """Builds a `Config` from nested mappings; omitted keys keep their default.
 
     Args:
         mapping: Sections of keys, as in the YAML file.
-        source: Where the mapping came from, for the error.
+        source: Origin of the mapping, for error messages.
 
     Raises:
         ConfigError: If a key is unknown (the known ones are listed) or a value breaks its rule.
@@ -60,7 +60,7 @@ def config_from_mapping(mapping: Mapping[str, Any], *, source: str = "config") -
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
-    """The configuration as nested dictionaries of plain values."""
+    """Converts the configuration to nested dictionaries of plain values."""
     mapping: dict[str, Any] = pydantic.TypeAdapter(Config).dump_python(config, mode="json")
     return mapping
 
@@ -72,10 +72,10 @@ def write_config(config: Config, path: Path) -> None:
 
 
 def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """A copy of the configuration with some dotted keys set.
+    """Copies the configuration with some dotted keys changed.
 
     Args:
-        config: The configuration to start from; it is not changed.
+        config: The configuration to start from; it is not modified.
         settings: Values by dotted key, as in `{"training.learning_rate": 1e-4}`.
 
     Raises:
@@ -96,7 +96,7 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def config_error(error: pydantic.ValidationError, *, source: str) -> ConfigError:
-    """The error of a configuration or of one of its sections: what was found first, and where."""
+    """The first error found in a configuration or in one of its sections, and its place."""
     finding = error.errors()[0]
     if finding["type"] != "unexpected_keyword_argument":
         section = _SECTIONS.get(error.title)

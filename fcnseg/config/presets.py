@@ -1,4 +1,4 @@
-"""Ready configurations, by name."""
+"""Presets: ready configurations, by name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROTH2018 = AugmentationConfig(
     deformation_voxels=(4, 4, 4),
     control_spacing_voxels=(24, 24, 24),
 )
-# The same with what scanners and patients differ in: kinds and shares of changes as in nnU-Net
-# (Isensee et al. 2021), their sizes in HU and mm our own choice.
+# The same with the variation of scanners and patients: kinds and probabilities of changes as in
+# nnU-Net (Isensee et al. 2021), their sizes in HU and mm our own choice.
 _FCN = dataclasses.replace(
     _ROTH2018,
     scale=(0.9, 1.1),
@@ -79,9 +79,9 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(0, 0, 0)),
     ),
-    # Residual encoders as in nnU-Net (Isensee et al. 2024, arXiv 2404.09556: stem, blocks a level,
-    # one convolution a decoder level, instance norm, leaky ReLU, a loss at each decoder level), in
-    # three sizes of our own; `python -m fcnseg summary` shows what each takes.
+    # Residual encoders as in nnU-Net (Isensee et al. 2024, arXiv 2404.09556: stem, blocks per
+    # level, one convolution per decoder level, instance norm, leaky ReLU, a loss at each decoder
+    # level), in three sizes of our own; `python -m fcnseg summary` shows the cost of each.
     "fcn_s": _fcn((16, 32, 64, 128), (1, 2, 3, 4), patch=(64, 64, 64)),
     "fcn_m": _fcn((32, 64, 128, 256), (1, 3, 4, 6), patch=(96, 96, 96)),
     "fcn_l": _fcn((32, 64, 128, 256, 320), (1, 3, 4, 6, 6), patch=(128, 128, 128)),
@@ -96,8 +96,8 @@ PRESETS: dict[str, Config] = {
         training=TrainingConfig(epochs=200, steps_per_epoch=250),
         inference=InferenceConfig(overlap=(32, 48, 48)),
     ),
-    # Learns the phantoms of `fcnseg phantom` at 4 mm in minutes on two cores, whatever the seed
-    # (benchmarks/bench_seeds.py; decision record 0019 has why).
+    # Learns the phantoms of `fcnseg phantom` at 4 mm in minutes on two cores, for any seed
+    # (benchmarks/bench_seeds.py; decision record 0019 gives the reasons).
     "demo": Config(
         model=ModelConfig(filters=(8, 16, 32, 64), skip="sum", deep_supervision=2),
         patches=PatchConfig(size=(32, 48, 48), batch_size=3),

@@ -1,4 +1,4 @@
-"""Keys of a configuration that have another name now; the old one is taken with a warning."""
+"""Renamed keys of a configuration; the old names are accepted with a warning."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ RENAMED: dict[str, dict[str, str]] = {
         "warm_up_steps": "warmup_steps",
     },
 }
-"""Of each section, the old names with the new ones."""
+"""For each section, the old names with the new ones."""
 
 _VALUES: dict[str, dict[Any, Any]] = {"batch_dice": {"batch": True, "sample": False}}
-"""Of keys by their new name, values that are said otherwise now."""
+"""For each key, by its new name, the renamed values."""
 
 
 def with_new_names(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a section by the names of today; warns of each old one.
+    """Renames old keys and values of a section; warns of each.
 
     Args:
-        section: One of the sections of a configuration.
-        values: By name, old or new.
+        section: A section of the configuration.
+        values: Values by name, old or new.
 
     Raises:
-        ValueError: If a key is there under both names.
+        ValueError: If a key is present under both names.
     """
     renamed = RENAMED.get(section, {})
     found = {}
@@ -46,12 +46,12 @@ def with_new_names(section: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_new_flags(argv: Sequence[str]) -> list[str]:
-    """Arguments of a command with the flags of today; warns of each old one."""
+    """Renames old flags in the arguments of a command; warns of each."""
     old = {
         f"--{section}.{name}": (section, name, key)
         for section, names in RENAMED.items()
         for name, key in names.items()
-        if key not in ("batch_dice", "include_background")  # switches today: they take no value
+        if key not in ("batch_dice", "include_background")  # switches now: they take no value
     }
     found = []
     for word in argv:

@@ -1,4 +1,4 @@
-"""The sections of a configuration: frozen values, checked when made."""
+"""The sections of a configuration: immutable values, checked on construction."""
 
 from __future__ import annotations
 
@@ -24,44 +24,48 @@ _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """The network, from HU to one logit a class."""
+    """The network, from HU to one logit per class."""
 
     filters: Annotated[tuple[PositiveInt, ...], pydantic.Field(min_length=2)] = (16, 32, 64)
-    """Channels that leave each level of the encoder; their number is the depth."""
+    """Output channels of each level of the encoder; their number is the depth."""
     kernels: tuple[Size, ...] = ()
-    """Voxels (z, y, x) of the convolutions of each level, all odd; by default 3 3 3 everywhere."""
+    """Kernel size (z, y, x) of the convolutions of each level, all odd; by default 3 3 3
+    everywhere."""
     strides: tuple[Size, ...] = ()
-    """Steps (z, y, x) from each level down to the next; by default 2 2 2 everywhere."""
+    """Strides (z, y, x) from each level down to the next; by default 2 2 2 everywhere."""
     residual_blocks: tuple[PositiveInt, ...] = ()
     """Residual blocks of each level of the encoder, of two convolutions each, after one convolution
-    at the top; by default none, but two plain convolutions a level."""
+    at the top; by default none, but two plain convolutions per level."""
     decoder_convolutions: PositiveInt = 2
     """Convolutions of each level of the decoder."""
     widen: Literal["first", "last"] = "first"
-    """Which convolution of an encoder level widens; `last`: the first one has half the channels."""
+    """The convolution of an encoder level that widens; `last`: the first one has half the
+    channels."""
     skip: Literal["sum", "concat"] = "sum"
-    """Sum or concatenation of skip connections and the decoder."""
+    """Sum or concatenation of skip connections and decoder features."""
     upsampling: Literal["transposed", "linear"] = "transposed"
-    """Transposed convolutions in the decoder, or 1x1x1 ones and linear interpolation."""
+    """Upsampling in the decoder: transposed convolutions, or 1x1x1 ones and linear
+    interpolation."""
     padding: Literal["same", "valid"] = "same"
-    """`valid`: no convolution pads, so the output is smaller than the input."""
+    """Padding; with `valid` no convolution pads, so the output is smaller than the input."""
     norm: Literal["batch", "sync_batch", "instance", "group", "none"] = "batch"
     """Normalisation after each convolution."""
     activation: Literal["relu", "leaky_relu"] = "relu"
     """Activation after each normalisation."""
     dropout: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    """Share of channels dropped at the lowest level while training."""
+    """Dropout rate of the channels at the lowest level while training."""
     l2: NonNegativeFloat = 0.0
-    """Weight, in the loss, of the sum of squares of all kernels."""
+    """L2 weight decay: weight, in the loss, of the sum of squares of all kernels."""
     deep_supervision: NonNegativeInt = 0
-    """Levels below the full resolution that give logits of their own while training."""
+    """Levels below the full resolution with logits of their own while training (deep
+    supervision)."""
     pyramid: PositiveInt = 1
-    """Networks in a row, each at twice the resolution of the one before, whose prediction it sees.
+    """Cascaded networks, each at twice the resolution of the one before, whose prediction it sees.
     """
     coarse_input: bool = False
-    """Whether the input has a second channel: a coarse prediction, 0 to 1, on the same grid."""
+    """Adds a second input channel: a coarse prediction, 0 to 1, on the same grid."""
     hu_window: tuple[float, float] = (-200.0, 300.0)
-    """HU that become 0 and 1 in the network's first layer; what lies beyond is clipped."""
+    """HU mapped to 0 and 1 by the network's first layer; values beyond are clipped."""
 
     def __post_init__(self) -> None:
         low, high = self.hu_window
@@ -78,7 +82,7 @@ class ModelConfig:
 
 
 def _check_levels(model: ModelConfig) -> None:
-    """Checks that what is given for each level is given for each."""
+    """Checks that settings per level have one value for each level."""
     lengths = {"kernels": model.depth, "strides": model.depth - 1, "residual_blocks": model.depth}
     for name, length in lengths.items():
         if len(getattr(model, name)) not in (0, length):
@@ -98,7 +102,7 @@ def _check_levels(model: ModelConfig) -> None:
 
 
 def _check_without_padding(model: ModelConfig) -> None:
-    """Refuses what needs an output of the input's size."""
+    """Refuses settings that need an output of the input's size."""
     for name in ("residual_blocks", "deep_supervision"):
         if getattr(model, name):
             raise ValueError(f"padding must be same where there is {name}, got valid")
@@ -108,19 +112,20 @@ def _check_without_padding(model: ModelConfig) -> None:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class PatchConfig:
-    """How patches are drawn from the records."""
+    """Sampling of patches from the records."""
 
     size: Size = (64, 64, 64)
     """Voxels (z, y, x) of a patch, which is also the window of prediction."""
     batch_size: PositiveInt = 2
-    """Patches a step on each replica."""
+    """Patches per step on each replica."""
     foreground_fraction: Fraction = 0.67
-    """Probability that a patch is drawn for an organ of its case, each alike, and its label holds a
-    voxel drawn of it: at the centre, or `augmentation.translation_voxels` from there at most."""
+    """Probability that a patch is drawn for an organ of its case, all organs being equally likely,
+    and contains a drawn voxel of it: at the centre, or at most `augmentation.translation_voxels`
+    from there."""
     samples_per_volume: PositiveInt = 4
     """Patches drawn from a record each time it is read."""
     shuffle_buffer: PositiveInt = 64
-    """Patches held in memory to be shuffled."""
+    """Patches in the shuffle buffer."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -138,7 +143,7 @@ SETTINGS_OF_LOSS: dict[str, tuple[str, ...]] = {
     "focal": ("class_weights", "ignore_label", "gamma"),
     "top_k_cross_entropy": ("class_weights", "ignore_label", "label_smoothing", "fraction"),
 }
-"""Which settings each loss has."""
+"""Settings that each loss has."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -148,26 +153,29 @@ class LossConfig:
     name: Literal[
         "dice", "dice_cross_entropy", "tversky", "cross_entropy", "focal", "top_k_cross_entropy"
     ] = "dice_cross_entropy"
-    """Multi-class soft Dice, alone or with the cross-entropy; or another (docs/losses.md)."""
+    """Multi-class soft Dice, alone or with the cross-entropy; or another loss (docs/losses.md)."""
     class_weights: Literal["uniform", "simple", "square"] | tuple[NonNegativeFloat, ...] = "uniform"
-    """Weight of a class: equal, by its inverse or inverse squared frequency, or a number each."""
+    """Class weights: equal, by inverse or inverse squared frequency, or one number per class."""
     class_balance: Fraction = 0.5
     """Exponent b of the weight f^-b of a class of frequency f in the cross-entropy: 0 weighs voxels
-    alike, 1 classes alike. At 0.5 small organs are found early and large ones stay sharp."""
+    equally, 1 classes equally. At 0.5 small organs are found early and large ones stay sharp."""
     batch_dice: bool = True
-    """Take the Dice of all voxels of the global batch, and not the mean of each patch's Dice."""
+    """Compute the Dice over all voxels of the global batch, instead of the mean of each patch's
+    Dice."""
     include_background: bool = True
-    """Count the Dice of the background too."""
+    """Include the background in the Dice."""
     ignore_label: NonNegativeInt | None = None
-    """Class index of voxels that count nowhere, if the label map does not tell of them already."""
+    """Class index of voxels that loss and metrics ignore, if the label map does not define it
+    already."""
     alpha: NonNegativeFloat = 0.3
     """Tversky's weight of false positives."""
     beta: NonNegativeFloat = 0.7
     """Tversky's weight of false negatives."""
     gamma: NonNegativeFloat = 2.0
-    """Focal loss's power of the error."""
+    """Exponent of the focal loss (gamma)."""
     fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.1
-    """Fraction of the voxels, those with the largest loss, that the top-k cross-entropy counts."""
+    """Fraction of the voxels, those with the largest loss, that the top-k cross-entropy
+    averages."""
     label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     """Label smoothing of the cross-entropy: weight of the uniform distribution in the reference."""
     level_weights: tuple[NonNegativeFloat, ...] = ()
@@ -195,7 +203,7 @@ class LossConfig:
         _check_weights(self)
 
     def counts(self, index: int) -> bool:
-        """Whether the class of an index can add to the loss; one beyond the weights cannot."""
+        """Tells whether a class can contribute to the loss; one beyond the weights cannot."""
         if index == self.ignore_label or (index == 0 and not self.include_background):
             return False
         if isinstance(self.class_weights, str):
@@ -204,7 +212,7 @@ class LossConfig:
 
 
 def _check_weights(loss: LossConfig) -> None:
-    """Refuses weights under which the loss is the same whatever the network gives."""
+    """Refuses weights that make the loss independent of the network's output."""
     weights = loss.class_weights
     if not isinstance(weights, str) and not any(map(loss.counts, range(len(weights)))):
         but = "" if loss.include_background else ", the background aside"
@@ -223,7 +231,7 @@ def _check_weights(loss: LossConfig) -> None:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class AugmentationConfig:
-    """How training patches are changed, each anew whenever it is drawn; by default not at all.
+    """Augmentation of training patches, drawn again for each patch; by default none.
 
     Triples are for (z, y, x). Draws are uniform; what moves voxels reaches every patch.
     """
@@ -231,37 +239,38 @@ class AugmentationConfig:
     run_on: Literal["host", "device"] = "host"
     """`host`: inside tf.data, on the CPU. `device`: in front of the network, on the accelerator."""
     rotation_degrees: NonNegativeTriple = (0.0, 0.0, 0.0)
-    """Largest turn about each axis, either way; in mm, so thick slices are not sheared."""
+    """Largest rotation about each axis, in either direction; in mm, so thick slices are not
+    sheared."""
     scale: PositiveRange = (1.0, 1.0)
-    """By which factor the patient grows."""
+    """Range of the factor by which the patient is scaled."""
     flip: Fractions = (0.0, 0.0, 0.0)
-    """Probability that an axis is turned round; organs have sides, so mind the x axis."""
+    """Probability that an axis is flipped; organs have sides, so take care with the x axis."""
     translation_voxels: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (0, 0, 0)
-    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, either
-    way; whole voxels, each alike that does not move the patch out of the volume."""
+    """Largest distance of an organ's drawn voxel from the patch's centre along each axis, in either
+    direction; uniform over the whole voxels that keep the patch inside the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
     """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
     deformation_of: Literal["coefficients", "field"] = "coefficients"
-    """What the drawn displacements are: the spline's `coefficients`, which it smooths, or values of
-    the `field` at the control points."""
+    """Meaning of the drawn displacements: the `coefficients` of the spline, which smooths them, or
+    values of the `field` at the control points."""
     control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
-    """Distance of its control points, at least a voxel."""
+    """Distance between its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2
-    """Share of patches that each of the changes below reaches."""
+    """Probability with which each of the changes below is applied to a patch."""
     noise_hu: NonNegativeFloat = 0.0
     """Largest standard deviation of Gaussian noise."""
     blur_mm: NonNegativeFloat = 0.0
     """Largest standard deviation of a Gaussian blur."""
     low_resolution: tuple[Factor, Factor, Factor] = (1.0, 1.0, 1.0)
-    """Largest factor by which voxels are made longer and back: thick slices are (3, 1, 1)."""
+    """Largest factor of simulated low resolution: thick slices are (3, 1, 1)."""
     brightness_hu: NonNegativeFloat = 0.0
-    """Largest shift of HU, either way."""
+    """Largest shift of HU, in either direction."""
     contrast: PositiveRange = (1.0, 1.0)
-    """Factor of HU, which leaves water as it is."""
+    """Factor of HU, which leaves water unchanged."""
     gamma: PositiveRange = (1.0, 1.0)
-    """Exponent within `gamma_window`; HU outside it stay."""
+    """Exponent of the gamma correction within `gamma_window`; HU outside it are unchanged."""
     gamma_window: tuple[float, float] = (-200.0, 300.0)
-    """HU that gamma leaves as they are; by default those of the network's first layer."""
+    """HU whose ends gamma leaves unchanged; by default those of the network's first layer."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "contrast", "gamma"):
@@ -274,26 +283,26 @@ class AugmentationConfig:
 
     @property
     def warps(self) -> bool:
-        """Whether patches are resampled; a shift by whole voxels needs no resampling."""
+        """True if patches are resampled; a shift by whole voxels needs no resampling."""
         moved = (*self.rotation_degrees, *self.flip, *self.deformation_voxels)
         return any(moved) or self.scale != (1, 1)
 
     @property
     def changes_hu(self) -> bool:
-        """Whether HU are changed."""
+        """True if HU are changed."""
         sizes = (self.noise_hu, self.blur_mm, self.brightness_hu)
         factors = (*self.low_resolution, *self.contrast, *self.gamma)
         changed = any(sizes) or any(factor != 1 for factor in factors)
         return self.intensity_probability > 0 and changed
 
 
-# Adam's first steps go by gradients of a network that knows nothing yet (docs/decisions/0019).
+# Adam's first steps follow gradients of an untrained network (docs/decisions/0019).
 _WARM_UP_STEPS = 50
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
-    """How the network is trained."""
+    """Training of the network."""
 
     epochs: PositiveInt = 100
     steps_per_epoch: PositiveInt = 250
@@ -302,43 +311,44 @@ class TrainingConfig:
     learning_rate: PositiveFloat = 1e-3
     """Initial learning rate, after the warm-up."""
     weight_decay: NonNegativeFloat = 1e-2
-    """Decoupled weight decay of adamw, times the learning rate; PyTorch's default."""
+    """Decoupled weight decay of adamw, times the learning rate; by default PyTorch's."""
     momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.99
-    """Of sgd; nnU-Net's."""
+    """Momentum of sgd; by default nnU-Net's."""
     clip_norm: NonNegativeFloat = 0.0
     """Largest global norm of the gradient; 0 for no clipping."""
     schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    """Decay of the learning rate: half a cosine or a power to 0 at the end, or in steps."""
+    """Learning-rate schedule: half a cosine or a power down to 0 at the end, or steps."""
     warmup_steps: NonNegativeInt | None = None
-    """Steps in which the learning rate first rises from near 0; by default 50, or a tenth of a run
-    of fewer than 500 steps."""
+    """Warm-up steps, in which the learning rate rises from near 0; by default 50, or a tenth of a
+    run of fewer than 500 steps."""
     poly_power: PositiveFloat = 0.9
-    """Of the schedule poly; nnU-Net's."""
+    """Exponent of the schedule poly; by default nnU-Net's."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    """Fractions of the run after which the schedule step decays (He et al. 2015)."""
+    """Milestones of the schedule step, as fractions of the run (He et al. 2015)."""
     gamma: PositiveFloat = 0.1
-    """Factor of each such decay."""
+    """Factor of the learning rate at each milestone."""
     ema_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
-    """EMA decay: the exponential moving average of the weights is validated and kept in their
+    """EMA decay: the exponential moving average of the weights is validated and saved in their
     place; 0 for no average."""
     patience: NonNegativeInt = 0
-    """Validations in a row without a better network that end the run; 0 for no such end."""
+    """Early-stopping patience: validations in a row without a better network; 0 for no early
+    stopping."""
     accumulate_steps: PositiveInt = 1
     """Gradient accumulation steps: micro-batches of `patches.batch_size` per optimizer step."""
     steps_per_execution: PositiveInt = 1
-    """Steps that TensorFlow does in one call; the results are the same."""
+    """Steps that TensorFlow runs in one call; the results are the same."""
     jit_compile: bool = False
-    """Whether XLA compiles the step, on one device; on a CPU it then takes ten times as long."""
+    """Compile the step with XLA, on one device; on a CPU it then takes ten times as long."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; losses, metrics and logits stay float32."""
     validate_every: PositiveInt = 1
     """Epochs between validations on whole volumes."""
     checkpoint_every: PositiveInt = 250
-    """Steps between checkpoints, which are also written after each validation and when stopped."""
+    """Steps between checkpoints, which are also written after each validation and on preemption."""
     tensorboard: bool = True
-    """Whether to write events for TensorBoard, pictures of validation cases among them."""
+    """Write events for TensorBoard, pictures of validation cases among them."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 0
-    """Reaches every random draw of the run."""
+    """Seed of every random draw of the run."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -361,7 +371,7 @@ class TrainingConfig:
 
     @property
     def warmup(self) -> int:
-        """Steps of the warm-up, also where `warmup_steps` leaves them open."""
+        """Warm-up steps, the default of `warmup_steps` resolved."""
         if self.warmup_steps is not None:
             return self.warmup_steps
         return min(_WARM_UP_STEPS, self.epochs * self.steps_per_epoch // 10)
@@ -369,16 +379,17 @@ class TrainingConfig:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class InferenceConfig:
-    """How a whole volume is segmented, fixed at export."""
+    """Segmentation of a whole volume, fixed at export."""
 
     overlap: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (16, 16, 16)
-    """Voxels (z, y, x) that neighbouring windows share at least."""
+    """Voxels (z, y, x) by which neighbouring windows overlap at least."""
     batch_size: PositiveInt = 1
-    """Windows a call of the network."""
+    """Windows per call of the network."""
     max_voxels: PositiveInt = 512 * 512 * 2000
-    """A larger volume is refused (512 x 512 x 2000 is the largest CT users of the field report)."""
+    """Voxels above which a volume is refused (512 x 512 x 2000 is the largest CT users of the field
+    report)."""
     skip_air: bool = True
-    """Take air around the body for background, and compute no windows that hold nothing else."""
+    """Treat air around the body as background, and skip windows that contain nothing else."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)

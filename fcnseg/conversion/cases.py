@@ -1,4 +1,4 @@
-"""Cases: which image and label make each, of which patient, in which split."""
+"""Cases: the image, label, patient and split of each."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Case:
         case_id: Name of the case, unique in a dataset.
         image: Path of the CT volume, a file or a folder of DICOM files, on any file system that
             Beam opens.
-        label: Path of the label volume, or of a folder of binary masks, one a class; None where the
+        label: Path of the label volume, or of a folder of binary masks, one per class; None if the
             case has no label.
         patient_id: Name of the patient; all cases of one are in one split.
-        split: One of `SPLITS`, or None where the patient's hash decides.
-        series_uid: Which series is meant where the image is a folder that holds several.
+        split: One of `SPLITS`, or None to derive it from the patient's hash.
+        series_uid: The series to read if the image is a folder that contains several.
     """
 
     case_id: str
@@ -36,33 +36,33 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class CaseList:
-    """What a list of cases comes to.
+    """The valid and invalid entries of a list of cases.
 
     Attributes:
         cases: By case id.
-        rejects: What is listed and cannot be a case, or cannot be one beside another.
+        rejects: Entries that cannot be a case, or that conflict with another one.
     """
 
     cases: tuple[Case, ...]
     rejects: tuple[Reject, ...] = ()
 
     def __len__(self) -> int:
-        """How many were listed."""
+        """Number of entries listed."""
         return len(self.cases) + len(self.rejects)
 
 
 def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject] = ()) -> CaseList:
-    """Checks what concerns several cases at once.
+    """Checks the rules that concern several cases at once.
 
     Args:
         cases: The cases in any order.
-        source: Where they come from, for errors.
-        rejects: What the list holds beside them.
+        source: Origin of the cases, for error messages.
+        rejects: Rejects that the list contains already.
 
     Returns:
-        The list. Cases with one id are all rejected, as nobody knows which is meant; so are the
-        cases of a patient in two splits. A split that is named for one case of a patient holds for
-        all.
+        The list. Cases with the same id are all rejected, as it is ambiguous which is meant; so are
+        the cases of a patient in two splits. A split given for one case of a patient applies to all
+        of them.
 
     Raises:
         InputError: If nothing is listed.
@@ -90,5 +90,5 @@ def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject]
 
 
 def listed_wrong(case: Case, code: Code, reason: str) -> Reject:
-    """The reject of a case whose place in the list is wrong."""
+    """The reject of a case whose entry in the list is invalid."""
     return Reject(case.case_id, "list", code, reason, case.image, "")

@@ -1,4 +1,4 @@
-"""What a case must be to become a record, and how much the user lets through."""
+"""The checks that a case must pass to become a record, and the tolerances that the user sets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ OnMismatch = Literal["reject", "resample_label", "trust_image"]
 
 @dataclasses.dataclass(frozen=True)
 class CheckOptions:
-    """What is let through.
+    """Implausible inputs that are accepted, and tolerances.
 
     Attributes:
-        geometry_tolerance_mm: How far a corner of the label may lie from the image's; the default
-            is more than the float noise of headers moves the corner of any scan.
-        on_mismatch: What becomes of a label that lies on another grid: `reject` the case;
-            `resample_label`, which brings it to the image's grid by where both lie in the patient;
-            or `trust_image`, a label of the same shape and direction takes the image's place.
-        max_case_voxels: The most voxels an image may have: of more the header tells, and nothing
-            is read. The default is 2 GiB of HU, above any scan of 512 x 512 x 4000.
-        accept: Codes, of `ACCEPTABLE`, that are recorded as warnings and reject no case.
+        geometry_tolerance_mm: Largest distance of a corner of the label from the image's; the
+            default exceeds the displacement by the float noise of headers in any scan.
+        on_mismatch: Handling of a label that lies on another grid: `reject` the case;
+            `resample_label` to the image's grid by the patient coordinates of both; or
+            `trust_image`, which gives a label of the same shape and direction the position of the
+            image.
+        max_case_voxels: Maximum number of voxels of an image; a larger one is rejected by its
+            header, unread. The default is 2 GiB of HU, above any scan of 512 x 512 x 4000.
+        accept: Codes, of `ACCEPTABLE`, that become warnings and reject no case.
     """
 
     geometry_tolerance_mm: float = 0.01

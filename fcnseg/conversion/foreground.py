@@ -1,4 +1,4 @@
-"""What of a label is kept beside it: voxels of each class, and the places of some."""
+"""Foreground facts stored with a label: voxels of each class, and coordinates of some."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count_classes(label: Label, *, num_classes: int) -> npt.NDArray[np.int64]:
         num_classes: Background included.
 
     Returns:
-        Counts (z, K); indices of no class, such as those to be ignored, are not counted.
+        Counts (z, K); indices that are no class, such as those to be ignored, are not counted.
     """
     return np.array(
         [np.bincount(plane.ravel(), minlength=num_classes)[:num_classes] for plane in label]
@@ -30,17 +30,17 @@ def count_classes(label: Label, *, num_classes: int) -> npt.NDArray[np.int64]:
 def draw_coordinates(
     label: Label, counts: npt.NDArray[np.int64], *, case_id: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Draws voxels of each class but the background, all alike, without replacement.
+    """Draws voxels of each class but the background uniformly, without replacement.
 
-    A slice at a time is looked at, so nothing as large as the label is made.
+    One slice is processed at a time, so no array as large as the label is made.
 
     Args:
         label: Class indices (z, y, x).
-        counts: Of `count_classes`.
-        case_id: Seeds the draw: a case gives the same voxels in every run.
+        counts: Counts from `count_classes`.
+        case_id: Seed of the draw: a case gives the same voxels in every run.
 
     Returns:
-        Indices (n, 3) = (z, y, x), ordered by class, then by place, and how many each class has
+        Indices (n, 3) = (z, y, x), ordered by class, then by position, and the number of each class
         (K,): all of its voxels up to `MOST_COORDINATES`.
     """
     seed = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big")
@@ -64,9 +64,9 @@ def _draw_class(
     size: int,
     rng: np.random.Generator,
 ) -> list[npt.NDArray[np.int64]]:
-    """Places of one class in the flat label, slice by slice."""
+    """Positions of one class in the flat label, slice by slice."""
     ends = np.cumsum(in_slice)
-    # A voxel's rank is its place among all voxels of the class, in the order of the array.
+    # A voxel's rank is its index among all voxels of the class, in the order of the array.
     ranks = np.sort(rng.choice(ends[-1], size, replace=False, shuffle=False))
     slices, first = np.unique(np.searchsorted(ends, ranks, side="right"), return_index=True)
     return [

@@ -1,6 +1,6 @@
-"""The gate that every scan passes: the conversion's, and that of each command that reads scans.
+"""The input checks that every scan passes, in the conversion and in each command that reads scans.
 
-It needs neither Beam nor TensorFlow where paths are local.
+This module needs neither Beam nor TensorFlow if paths are local.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fcnseg.volumes import Geometry, Volume, read_ct, read_geometry
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """Reads scans, and refuses what cannot be a CT.
+    """Reads scans, and refuses those that cannot be a CT.
 
     Attributes:
-        checks: What is let through.
+        checks: Accepted implausible inputs, and tolerances.
     """
 
     checks: CheckOptions = CheckOptions()
@@ -32,7 +32,7 @@ class Gate:
         Args:
             image: Path of a file or folder.
             case_id: Named in warnings.
-            series_uid: As of `read_ct`.
+            series_uid: The series to read; see `read_ct`.
 
         Returns:
             The grid.
@@ -54,10 +54,10 @@ class Gate:
         Args:
             image: Path of a file or folder.
             case_id: Named in warnings.
-            series_uid: As of `read_ct`.
+            series_uid: The series to read; see `read_ct`.
 
         Returns:
-            HU (z, y, x) without padding, and what is odd about them.
+            HU (z, y, x) without padding, and the oddities found in them.
 
         Raises:
             CaseError: If the scan is missing, unreadable, or implausible.
@@ -69,7 +69,7 @@ class Gate:
     def check(
         self, volume: Volume, *, case_id: str, file: str = ""
     ) -> tuple[Volume, list[CaseWarning]]:
-        """Checks a scan that is read already; as `read`."""
+        """Checks a scan that is in memory already; see `read`."""
         findings = [
             *volume.findings,
             *find_in_geometry(volume.geometry),
@@ -81,10 +81,10 @@ class Gate:
         return volume, warnings
 
     def judge(self, findings: Iterable[Finding], *, case_id: str, file: str) -> list[CaseWarning]:
-        """Refuses a case for the first finding that is not let through, or warns of all.
+        """Refuses a case for the first finding that is not accepted, or warns of all.
 
         Args:
-            findings: What was found in an image or a label.
+            findings: Findings in an image or a label.
             case_id: Named in warnings.
             file: The file to blame.
 
@@ -112,7 +112,7 @@ class Gate:
 
 
 def _refusal(rejecting: Sequence[Finding], file: str) -> CaseError:
-    """The error for the first finding; its detail says what lets it pass, and what else is odd."""
+    """The error for the first finding; its detail says how to accept it, and lists the others."""
     first, *others = rejecting
     details = [f"also: {other.reason} [{other.code}]" for other in others]
     if first.code in ACCEPTABLE:

@@ -33,7 +33,7 @@ _MOST_TOLD = 10  # pairs of classes in one warning
 
 
 def find_in_counts(counts: npt.NDArray[np.int64]) -> list[Finding]:
-    """Finds whether a label shows nothing.
+    """Finds whether a label is empty.
 
     Args:
         counts: Voxels of each class (K,), background first.
@@ -49,9 +49,9 @@ class LabelReader:
     """Reads labels as classes.
 
     Attributes:
-        label_map: Makes classes of ids, or of masks.
-        checks: What is done about another grid than the image's.
-        reference: What the grid is called that labels must lie on, for errors.
+        label_map: Maps ids, or masks, to classes.
+        checks: Handling of labels on another grid than the image's.
+        reference: Name, for errors, of the grid that labels must lie on.
     """
 
     label_map: LabelMap
@@ -67,7 +67,7 @@ class LabelReader:
 
         Raises:
             CaseError: If a file is missing or unreadable, or lies on another grid and this is not
-                allowed.
+                accepted.
         """
         for file in [file for file, _ in self._masks(label)] or [label]:
             with opened(file, header_only=True) as path:
@@ -83,11 +83,11 @@ class LabelReader:
             image: The grid of the image.
 
         Returns:
-            Class indices (z, y, x) on the grid of the image, and what is odd about the label.
+            Class indices (z, y, x) on the grid of the image, and the oddities found in the label.
 
         Raises:
             CaseError: If a file is unreadable, its values are no label, or it lies on another grid
-                and this is not allowed.
+                and this is not accepted.
         """
         masks = self._masks(label)
         if masks:
@@ -99,13 +99,13 @@ class LabelReader:
         return array, [*volume.findings, *finding]
 
     def _masks(self, label: str) -> list[tuple[str, int]]:
-        """Paths of masks, each with the class it makes; none if the label is one volume."""
+        """Paths of masks, each with its class; none if the label is one volume."""
         if not files.is_folder(label):
             return []
         inside = files.list_folder(label)
         found = _masks_among(inside, label)
         if inside and not found:
-            return []  # what else is a folder is a DICOM segmentation
+            return []  # any other folder is a DICOM segmentation
         missing = [name for name, _ in self.label_map.masks if name not in found]
         if missing:
             raise CaseError(
@@ -119,7 +119,7 @@ class LabelReader:
     def _merge(
         self, masks: list[tuple[str, int]], image: Geometry
     ) -> tuple[Classes, list[Finding]]:
-        """Reads one mask after the other; where two meet, the later class takes the voxel."""
+        """Reads one mask after the other; where two overlap, the later class takes the voxel."""
         classes = np.zeros(image.shape, dtype=self.label_map.dtype)
         taken = np.zeros((self.label_map.num_classes,) * 2, dtype=np.int64)  # (later, earlier)
         findings: list[Finding] = []
@@ -138,7 +138,7 @@ class LabelReader:
         return array, [*volume.findings, *finding]
 
     def _overlaps(self, taken: npt.NDArray[np.int64]) -> Iterator[Finding]:
-        """What each class took of earlier ones, if anything."""
+        """The finding about the voxels that classes took from earlier ones, if any."""
         names = self.label_map.class_names
         pairs = [
             f"{names[earlier]} to {names[later]} {taken[later, earlier]}"
@@ -155,7 +155,7 @@ class LabelReader:
     def _on_grid(
         self, label: Volume, image: Geometry, file: str
     ) -> tuple[npt.NDArray, list[Finding]]:
-        """The label's array on the grid of the image, and what was done to bring it there."""
+        """Brings the label's array to the grid of the image, and gives the warnings for that."""
         self._check_known(label.findings, file)
         mismatch = self._mismatch(label.geometry, image, file)
         if mismatch is None:
@@ -166,14 +166,14 @@ class LabelReader:
         return on_grid.array, [Finding("label_resampled", f"taken to the image's grid: {mismatch}")]
 
     def _check_known(self, findings: Iterable[Finding], file: str) -> None:
-        """Rejects a label whose header leaves its grid open, before it is compared."""
+        """Rejects a label whose header leaves its grid unknown, before it is compared."""
         for finding in findings:
             if finding.code in CODES and finding.code not in self.checks.accept:
                 detail = how_to_accept(finding.code)
                 raise CaseError(finding.code, finding.reason, file=file, detail=detail)
 
     def _mismatch(self, label: Geometry, image: Geometry, file: str) -> str | None:
-        """What differs, if anything does and it is allowed."""
+        """The mismatch between the grids, if there is one and it is accepted."""
         try:
             check_same_voxels(
                 image,
@@ -194,7 +194,7 @@ class LabelReader:
 
 
 def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
-    """Paths of the volumes right in a folder by their names without suffix, DICOM left out.
+    """Paths of the volumes directly in a folder by their names without suffix, DICOM left out.
 
     Raises:
         CaseError: If two files have one name.
@@ -216,10 +216,10 @@ def _masks_among(paths: list[str], folder: str) -> dict[str, str]:
 
 
 def _binary(mask: npt.NDArray[np.integer], file: str) -> npt.NDArray[np.bool_]:
-    """Where a mask holds its one value that is not 0.
+    """The voxels where a mask has its single nonzero value.
 
     Raises:
-        LabelError: If it holds more values.
+        LabelError: If it contains several nonzero values.
     """
     inside = mask != 0
     low, high = (int(mask.min()), int(mask.max()))

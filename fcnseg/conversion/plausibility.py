@@ -1,4 +1,4 @@
-"""Whether a volume can be a CT: what is found here rejects a case, unless the user accepts it."""
+"""Plausibility of a volume as a CT: a finding rejects the case, unless the user accepts it."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ import numpy.typing as npt
 from fcnseg.codes import Finding
 from fcnseg.volumes import AIR_HU, Geometry, Volume
 
-# Diagnostic CT has voxels of 0.2 to 5 mm in the plane and slices of 0.4 to 10 mm; what lies outside
-# is a header in another unit, or no spacing at all.
+# Diagnostic CT has voxels of 0.2 to 5 mm in the plane and slices of 0.4 to 10 mm; values outside
+# mean a header in another unit, or no spacing at all.
 _SPACING_MM = (0.2, 10.0)
-_ROUNDING = 1e-4  # headers say 9.9999 and 10.0001 for 10
+_ROUNDING = 1e-4  # headers contain 9.9999 and 10.0001 for 10
 # A child's abdomen is imaged in 150 mm, a gantry's bore is 700 to 900 mm wide, a bed moves 2000 mm.
 # A slab may be one slice thin, so the smallest extent has no bound.
 _FIELD_OF_VIEW_MM = (80.0, 1000.0)
 _LONGEST_MM = 2500.0
-# A grid that was sheared to undo a tilted gantry is off by 5 degrees and more; rounded direction
+# A grid that was sheared to correct a tilted gantry is off by 5 degrees and more; rounded direction
 # cosines are off by 0.1.
 _SKEW_DEGREES = 1.0
 _THICK_SLICES_MM = 5.0  # the paper's scans have 0.5 to 5 mm; gallbladder and vessels fit into more
-_OBLIQUE_DEGREES = 15.0  # a patient turns by less on the table; augmentation turns by as much
+_OBLIQUE_DEGREES = 15.0  # patients on the table rotate by less; augmentation by as much
 
-# Scanners write air as -1000 with noise of some 100 HU, and cut off at -1024. What lies lower
-# stands for "outside of the field of view": -2000, -2048 and -3024 are in use.
+# Scanners write air as -1000 with noise of some 100 HU, and cut off at -1024. Lower values stand
+# for "outside of the field of view": -2000, -2048 and -3024 are in use.
 _PADDING_HU = -1500
 _PADDING_SHARE = 0.01
 # One percent of any scan is air or fat: below -50 HU, whatever the field of view.
 _DARK_QUANTILE, _DARKEST_HU = 0.01, -20
 # Half a percent of any scan is tissue: above 0 HU but for fat, lungs and air.
 _TISSUE_QUANTILE, _TISSUE_HU = 0.995, -200
-_NARROW_HU = 100  # noise alone spans more: images scaled to 0..1 or to deviations span less
-_SAMPLE = 2**18  # voxels that are looked at: a thousand times what a quantile of 0.5 % needs
+_NARROW_HU = 100  # noise alone spans more; images scaled to 0..1 or unit standard deviation less
+_SAMPLE = 2**18  # voxels in the sample: a thousand times what a quantile of 0.5 % needs
 
 
 def find_in_geometry(geometry: Geometry) -> Iterator[Finding]:
-    """Finds what is odd about the grid of a CT.
+    """Finds oddities in the grid of a CT.
 
     Args:
-        geometry: The grid as the file tells it.
+        geometry: The grid according to the file.
     """
     low, high = _SPACING_MM
     if not all(
@@ -65,7 +65,7 @@ def find_in_geometry(geometry: Geometry) -> Iterator[Finding]:
 
 
 def find_in_hu(hu: npt.NDArray[np.int16]) -> Iterator[Finding]:
-    """Finds what tells that values are no HU, from a sample of the voxels.
+    """Finds signs, in a sample of the voxels, that values are not HU.
 
     Args:
         hu: Values (z, y, x).
@@ -89,7 +89,7 @@ def find_in_hu(hu: npt.NDArray[np.int16]) -> Iterator[Finding]:
 
 
 def without_padding(volume: Volume) -> Volume:
-    """Sets what lies outside the field of view to air, in place where that can be."""
+    """Sets voxels outside the field of view to air, in place if possible."""
     array = volume.array
     target = array if array.flags.writeable else None
     return volume.with_array(np.maximum(array, np.int16(AIR_HU), out=target))
@@ -131,7 +131,7 @@ def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
 
 
 def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Finding | None:
-    """The finding if values are no HU; `inside` are some of them, without padding."""
+    """The finding if values are not HU; `inside` is a sample of them, without padding."""
     dark, tissue = np.quantile(inside, (_DARK_QUANTILE, _TISSUE_QUANTILE))
     if dark < _DARKEST_HU and tissue > _TISSUE_HU and tissue - dark > _NARROW_HU:
         return None
@@ -153,7 +153,7 @@ def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Fin
 
 
 def _sampled(hu: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Some voxels, evenly spaced."""
+    """A sample of voxels, evenly spaced."""
     step = max(1, math.ceil((hu.size / _SAMPLE) ** (1 / 3)))
     return hu[::step, ::step, ::step].ravel()
 

@@ -1,4 +1,4 @@
-"""One case: from its files to its record."""
+"""Conversion of one case from its files to its record."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from fcnseg.volumes import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Converted:
-    """What becomes of a case.
+    """Result of converting a case.
 
     Attributes:
         record: The case as training reads it.
-        warnings: What is odd about it.
+        warnings: Oddities of the case.
     """
 
     record: Record
@@ -39,12 +39,12 @@ class Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to every case alike.
+    """Preprocessing, the same for every case.
 
     Attributes:
-        label_map: Makes classes of the ids in label files.
-        spacing_mm: (z, y, x) of the records, in canonical orientation.
-        checks: What is let through.
+        label_map: Maps the ids in label files to classes.
+        spacing_mm: Spacing (z, y, x) of the records, in canonical orientation.
+        checks: Accepted implausible inputs, and tolerances.
     """
 
     label_map: LabelMap
@@ -58,7 +58,7 @@ class Preprocessing:
             )
 
     def record_bytes(self, geometry: Geometry) -> int:
-        """About how many bytes a record takes: the mm3 of its volume tell, whatever its axes."""
+        """Approximate size of a record, from its volume in mm3, whatever the order of its axes."""
         resampled = math.prod(geometry.spacing) / math.prod(self.spacing_mm)
         bytes_per_voxel = np.dtype(np.int16).itemsize + self.label_map.dtype.itemsize
         return math.ceil(math.prod(geometry.shape) * resampled * bytes_per_voxel)
@@ -79,7 +79,7 @@ class Preprocessing:
         return image
 
     def convert(self, case: Case) -> Converted:
-        """Reads a case, checks it, turns it to the canonical orientation and resamples it.
+        """Reads a case, checks it, reorients it to the canonical orientation and resamples it.
 
         Raises:
             CaseError: If a file is unreadable or implausible, or its label map does not fit.
@@ -93,7 +93,7 @@ class Preprocessing:
         coordinates, drawn = np.empty((0, 3), dtype=np.int32), counts[0]
         if case.label is not None:
             classes, findings = self._labels.read(case.label, source.geometry)
-            # The image's affine: float noise must not turn the two to different orientations.
+            # The image's affine for both: float noise must not give the two different orientations.
             on_grid = to_canonical(source.with_array(classes))
             label = resample_label(on_grid, self.spacing_mm).array
             counts = count_classes(label, num_classes=self.label_map.num_classes)

@@ -1,4 +1,4 @@
-"""Cases that cannot be converted: each is named with a stable code, and the others go on."""
+"""Cases that cannot be converted: each is recorded with a stable code, and the others continue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_READING: dict[type[FcnsegError], RejectCode] = {
     GeometryError: "bad_geometry",
     LabelError: "label_not_integral",
 }
-_HEAD = 2**20  # bytes of a remote file that hold its header, packed or not, but for DICOM
+_HEAD = 2**20  # bytes of a remote file that contain its header, compressed or not; not for DICOM
 
 
 class CaseError(InputError):
@@ -29,7 +29,7 @@ class CaseError(InputError):
     Attributes:
         code: One of `fcnseg.codes.CODES`.
         file: Path of the file to blame.
-        detail: More for whoever looks into it.
+        detail: Further details for diagnosis.
     """
 
     def __init__(self, code: Code, reason: str, *, file: str, detail: str = "") -> None:
@@ -38,7 +38,7 @@ class CaseError(InputError):
         self.detail = detail
 
     def about(self, copy: str, path: str) -> CaseError:
-        """The same error about a file of which a copy was read."""
+        """Copies the error for the remote file of which a local copy was read."""
         texts = (text.replace(copy, path) for text in (str(self), self.file, self.detail))
         reason, file, detail = texts
         return CaseError(self.code or "unreadable", reason, file=file, detail=detail)
@@ -54,7 +54,7 @@ class Reject:
         code: One of `fcnseg.codes.CODES`, for programs.
         reason: One line for people.
         file: The file to blame; empty if it is not known.
-        detail: More for whoever looks into it; may be empty.
+        detail: Further details for diagnosis; may be empty.
     """
 
     case_id: str
@@ -66,7 +66,7 @@ class Reject:
 
     @classmethod
     def of(cls, error: Exception, *, case_id: str, stage: str) -> Reject:
-        """The reject that an exception means for its case."""
+        """Makes the reject of a case from an exception."""
         if isinstance(error, CaseError):
             code = error.code or "unexpected_error"
             return cls(case_id, stage, code, str(error), error.file, error.detail)
@@ -89,10 +89,10 @@ class Reject:
 
 
 def explain(error: Exception) -> str:
-    """One line that says why a command does not do a case: the reason, its code, and the detail.
+    """Explains on one line why a command skips a case: the reason, its code, and the detail.
 
     Args:
-        error: What the case ended with.
+        error: The error of the case.
     """
     if isinstance(error, FcnsegError | OSError) and not isinstance(error, CaseError):
         code = getattr(error, "code", None)
@@ -104,7 +104,7 @@ def explain(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class CaseWarning:
-    """Something odd about a case that is converted all the same.
+    """An oddity of a case that is converted all the same.
 
     Attributes:
         case_id: Name of the case.
@@ -121,13 +121,13 @@ class CaseWarning:
 
 @contextlib.contextmanager
 def opened(path: str, *, header_only: bool = False, beside: Sequence[str] = ()) -> Iterator[Path]:
-    """A local path to read a case's volume from.
+    """Opens a case's volume as a local path.
 
     Args:
         path: The volume, a file or a folder, on any file system.
-        header_only: Headers are all that is wanted, so no more of remote files is copied; of DICOM
-            all is, as it may tell of each frame in megabytes.
-        beside: Paths of files in the same folder that are wanted too, where they are there.
+        header_only: Only headers are needed, so no more of remote files is copied; DICOM is copied
+            completely, as headers of single frames may take megabytes.
+        beside: Paths of files in the same folder that are needed too, if they exist.
 
     Yields:
         A local path.
@@ -155,7 +155,7 @@ def opened(path: str, *, header_only: bool = False, beside: Sequence[str] = ()) 
 
 
 def _data_of(path: str) -> list[str]:
-    """The files of a store that have a header's voxels: those of its name but for the suffix."""
+    """Data files in a store that belong to a header: those of its name but for the suffix."""
     stem, suffix = os.path.splitext(path)
     if files.is_local(path) or suffix.lower() not in HEADERS_ALONE:
         return []

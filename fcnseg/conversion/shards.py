@@ -1,4 +1,4 @@
-"""Which cases share a file: a plan from sizes alone, made before any volume is read."""
+"""Assignment of cases to shards: a plan from sizes alone, made before any volume is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fcnseg.records.unit_hash import unit_hash
 
 @dataclasses.dataclass(frozen=True)
 class SizedCase:
-    """A case, the split it is in, and how many bytes its record will take, as its header tells."""
+    """A case, its split, and the size of its record in bytes, estimated from its header."""
 
     case: Case
     split: str
@@ -23,7 +23,7 @@ class SizedCase:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file to write: the cases in it, in their order, and about how many bytes it takes."""
+    """A file to write: the cases in it, in order, and its approximate size in bytes."""
 
     split: str
     index: int
@@ -40,11 +40,11 @@ class Shard:
 def plan_shards(cases: Iterable[SizedCase], *, shard_bytes: int, seed: int) -> list[Shard]:
     """Distributes cases over files of about equal size.
 
-    The plan depends on the cases and the seed, not on the order in which they come.
+    The plan depends on the cases and the seed, not on the order of the cases.
 
     Args:
         cases: The cases of all splits.
-        shard_bytes: Size that the files of a split have at most on average; a case is never split.
+        shard_bytes: Largest mean size of the files of a split; a case is never split.
         seed: Shuffles the cases within the files.
 
     Returns:
@@ -61,7 +61,7 @@ def plan_shards(cases: Iterable[SizedCase], *, shard_bytes: int, seed: int) -> l
 
 
 def _plan_split(split: str, cases: list[SizedCase], shard_bytes: int, seed: int) -> list[Shard]:
-    """The largest case first, each into the file that is smallest so far."""
+    """Assigns the largest case first, each to the file that is smallest so far."""
     count = min(len(cases), math.ceil(sum(sized.bytes for sized in cases) / shard_bytes))
     shuffled = sorted(cases, key=lambda sized: _place(sized.case.case_id, seed))
     fill = [(0, index) for index in range(count)]  # a heap of (bytes, shard)

@@ -1,4 +1,4 @@
-"""Which split a patient is in: a hash decides, so that adding cases moves nobody."""
+"""Assignment of patients to splits by a hash, so that adding cases moves no patient."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fcnseg.records.unit_hash import unit_hash
 def split_of(
     patient_id: str, *, validation_fraction: float, test_fraction: float, seed: int
 ) -> str:
-    """The split of a patient, whatever other patients there are.
+    """Gives the split of a patient, independent of all other patients.
 
     Args:
         patient_id: Name of the patient.
         validation_fraction: Share of patients for validation.
         test_fraction: Share of patients for testing; another validation fraction moves none of
             these.
-        seed: Another seed makes other splits.
+        seed: Another seed gives other splits.
 
     Returns:
         One of `fcnseg.records.SPLITS`.
@@ -28,7 +28,7 @@ def split_of(
 
 
 def check_fractions(*, validation_fraction: float, test_fraction: float) -> None:
-    """Checks the two shares.
+    """Checks the two fractions.
 
     Raises:
         InputError: If one is negative, or they leave nothing to train on.

@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset, from facts of its cases that sum up alike in any order."""
+"""The fingerprint of a dataset, from facts of its cases that can be summed in any order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from fcnseg.volumes import Geometry
 Counts = npt.NDArray[np.int64]
 
 SHARES = (0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1)
-"""Of `Quantiles`, in its order."""
+"""Probabilities of `Quantiles`, in its order."""
 
 BIN_HU = 10
-"""Width of the bins of the histograms that are kept: the noise of a scan is wider."""
+"""Bin width of the stored histograms, narrower than the noise of a scan."""
 
 _LOWEST = np.iinfo(np.int16).min
 _VALUES = 2**16
@@ -37,7 +37,7 @@ _SLAB = 4  # slices counted at once: they stay in the processor's cache
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HuCounts:
-    """How many voxels have each HU that int16 holds, from the lowest.
+    """Histogram of HU, one bin for each int16 value from the lowest.
 
     Attributes:
         everywhere: Counts (65536,) of all voxels.
@@ -49,12 +49,12 @@ class HuCounts:
 
     @classmethod
     def none(cls) -> HuCounts:
-        """Of no voxels."""
+        """An empty histogram."""
         return cls(np.zeros(_VALUES, np.int64), np.zeros(_VALUES, np.int64))
 
     @classmethod
     def of(cls, record: Record) -> HuCounts:
-        """Of one case."""
+        """Counts the voxels of one case."""
         everywhere, foreground = np.zeros((2, _VALUES), np.int64)
         num_classes = len(record.class_histogram)
         for start in range(0, len(record.image), _SLAB):
@@ -69,14 +69,14 @@ class HuCounts:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Sequence[int]]) -> HuCounts:
-        """Makes counts of what `to_mapping` gives."""
+        """Makes counts from the result of `to_mapping`."""
         counts = np.zeros((2, _VALUES), np.int64)
-        places = np.array(mapping["hu"], np.int64) - _LOWEST  # no case of a shard may be good
+        places = np.array(mapping["hu"], np.int64) - _LOWEST  # all cases of a shard may be rejected
         counts[:, places] = mapping["everywhere"], mapping["foreground"]
         return cls(*counts)
 
     def to_mapping(self) -> dict[str, list[int]]:
-        """Plain values, as JSON holds them: three columns, of the HU that occur."""
+        """Plain values, as JSON holds them: three columns, for the HU that occur."""
         places = np.flatnonzero(self.everywhere)
         return {
             "hu": (places + _LOWEST).tolist(),
@@ -89,7 +89,7 @@ class HuCounts:
 
 
 def case_facts(record: Record, split: str, warnings: Iterable[Finding] = ()) -> CaseFacts:
-    """What the fingerprint tells of a case."""
+    """Facts of a case that enter the fingerprint."""
     source = Geometry(record.source_shape, record.source_affine)
     axes = orientations.io_orientation(record.source_affine)[:, 0].astype(int)
     # axes[n] is the canonical axis (x, y, z) of the file's axis n (i, j, k).
@@ -115,13 +115,13 @@ def fingerprint_of(
     class_names: Sequence[str],
     spacing_mm: Sequence[float],
 ) -> Fingerprint:
-    """Sums up a dataset.
+    """Computes the fingerprint of a dataset.
 
     Args:
         cases: Its cases, at least one, in any order.
-        hu: Of all their voxels.
+        hu: HU counts over all their voxels.
         class_names: In order, background first.
-        spacing_mm: Of the records.
+        spacing_mm: Spacing of the records.
     """
     cases = sorted(cases, key=lambda case: case.case_id)
     voxels = np.array([case.class_voxels for case in cases])  # (cases, K)
@@ -148,7 +148,7 @@ def _of_axes(rows: Sequence[Sequence[float]]) -> tuple[Quantiles, Quantiles, Qua
 
 
 def _class_statistics(name: str, voxels: Counts, ml_per_voxel: float) -> ClassStatistics:
-    """Of one class, whose voxels in each case are given."""
+    """Statistics of one class, given its voxels in each case."""
     present = voxels[voxels > 0]
     volumes = [float(f"{count * ml_per_voxel:.6g}") for count in present.tolist()]
     return ClassStatistics(
@@ -160,13 +160,13 @@ def _class_statistics(name: str, voxels: Counts, ml_per_voxel: float) -> ClassSt
 
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
-    """Of a few numbers: each quantile is one of them."""
+    """Quantiles of a few numbers; each is one of the numbers."""
     ordered = sorted(values)
     return Quantiles(*(float(ordered[_rank(share, len(ordered))]) for share in SHARES))
 
 
 def _hu_statistics(counts: Counts) -> HuStatistics:
-    """Of counts (65536,), exact: Python's integers have no end."""
+    """Exact statistics of counts (65536,): Python's integers do not overflow."""
     values = range(_LOWEST, _LOWEST + _VALUES)
     present = [(hu, count) for hu, count in zip(values, counts.tolist(), strict=True) if count]
     voxels = sum(count for _, count in present)
@@ -188,12 +188,12 @@ def _hu_statistics(counts: Counts) -> HuStatistics:
 
 
 def _rank(share: float, count: int) -> int:
-    """Place of a quantile among so many ordered values: the nearest."""
+    """Index of a quantile among sorted values: the nearest rank."""
     return round(share * (count - 1))
 
 
 def _binned(counts: Counts) -> tuple[int, tuple[int, ...]]:
-    """Lowest HU of the first bin that holds any voxel, and the bins up to the last such."""
+    """The lowest HU of the first nonempty bin, and the bins up to the last nonempty one."""
     places = np.flatnonzero(counts) + _LOWEST
     bins = places // BIN_HU
     first = int(bins[0])

@@ -1,6 +1,6 @@
 """Evaluation of masks against labels: scores per organ, a report, the comparison of two runs.
 
-It knows no TensorFlow, and asks for surface-distance, matplotlib and jinja2 only when a surface
+It does not need TensorFlow, and needs surface-distance, matplotlib and jinja2 only when a surface
 is scored, a picture drawn or a page written.
 """
 

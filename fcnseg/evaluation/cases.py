@@ -1,4 +1,4 @@
-"""Cases to evaluate: which files belong together, and the scores of one case."""
+"""Cases to evaluate: matching of their files, and the scores of one case."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CaseFiles:
         mask: The predicted mask.
         label: The reference: a volume, or a folder of binary masks.
         image: The CT volume, if it is to be drawn.
-        wrong: What is missing, or there too often; such a case is refused when it is read.
+        wrong: A missing or ambiguous file; such a case is refused when it is read.
     """
 
     case_id: str
@@ -53,17 +53,17 @@ class CaseFiles:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaseVolumes:
-    """One case in memory: class indices of truth and mask, HU of the image, on one grid.
+    """One case in memory: class indices of reference and mask, HU of the image, on one grid.
 
-    Voxels that the label map ignores are background in truth and mask.
+    Voxels that the label map ignores are background in reference and mask.
 
     Attributes:
         case_id: Name of the case.
         truth: Class indices of the reference.
         mask: Class indices of the prediction.
         image: HU.
-        label_sha256: Of the classes of the reference, before voxels are ignored.
-        warnings: What is odd about the files.
+        label_sha256: Digest of the classes of the reference, before voxels are ignored.
+        warnings: Oddities of the files.
     """
 
     case_id: str
@@ -76,12 +76,12 @@ class CaseVolumes:
     def scores(
         self, tolerances_mm: Mapping[str, float], *, threads: int = 1
     ) -> dict[str, OrganScores]:
-        """Scores by organ.
+        """Computes the scores by organ.
 
         Args:
             tolerances_mm: The organs in the order of their class indices, the background left
                 out, each with the tolerance of its surface Dice.
-            threads: Surfaces in work at one time.
+            threads: Number of surfaces computed concurrently.
 
         Raises:
             MissingExtraError: If surface-distance is not installed.
@@ -102,13 +102,13 @@ def pair_files(
 ) -> list[CaseFiles]:
     """Finds the label, and the image if a folder of images is given, of each mask by its name.
 
-    Labels and images without a mask are passed over: a run may predict some cases of many. A label
-    is a volume, a DICOM segmentation, or a folder of binary masks, as in the conversion.
+    Labels and images without a mask are skipped: a run may predict some cases of many. A label is a
+    volume, a DICOM segmentation, or a folder of binary masks, as in the conversion.
 
     The folders may be on any file system.
 
     Raises:
-        InputError: If a folder is missing or holds no volume.
+        InputError: If a folder is missing or contains no volume.
     """
     by_mask = list_volumes(masks)
     by_label = volumes_in(os.fspath(labels))
@@ -126,7 +126,7 @@ def _files_of(
     by_image: Mapping[str, str] | None,
     folders: tuple[PathLike, PathLike | None],
 ) -> CaseFiles:
-    """The files of a case, or what is wrong with them."""
+    """The files of a case, or the reason why they cannot be matched."""
     image = None if by_image is None else by_image.get(case_id)
     wrong = None
     if not labels:
@@ -145,13 +145,13 @@ def read_case(
     """Reads one case.
 
     Args:
-        files: Where it lies. The ids of the mask mean the classes that the mask names, inside it or
-            in the files beside it; where it names none, they are class indices.
-        label_map: Turns the label's ids into class indices.
-        checks: What is let through, as in the conversion.
+        files: The files of the case. The ids of the mask mean the classes that the mask names,
+            inside it or in the files next to it; if it names none, they are class indices.
+        label_map: Maps the label's ids to class indices.
+        checks: Accepted implausible inputs, as in the conversion.
 
     Returns:
-        Truth, mask and image on the grid of the mask file.
+        Reference, mask and image on the grid of the mask file.
 
     Raises:
         CaseError: If a file is missing, unreadable or implausible, the mask names other classes,
@@ -181,7 +181,7 @@ def read_case(
 def _read_mask(
     files: CaseFiles, class_names: Sequence[str], checks: CheckOptions
 ) -> tuple[Volume, list[CaseWarning]]:
-    """The mask as indices of these classes."""
+    """Reads the mask as indices of these classes."""
     path = os.fspath(files.mask)
     with opened(path, beside=names_beside(path)) as copy:
         mask = read_label(copy)
@@ -219,6 +219,6 @@ def _read_image(
 
 
 def _digest(label: Volume) -> str:
-    """SHA-256 of the classes (z, y, x) in canonical orientation: of equal labels it is equal."""
+    """SHA-256 of the classes (z, y, x) in canonical orientation; the same for equal labels."""
     array = np.ascontiguousarray(to_canonical(label).array.astype("<u2"))
     return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()

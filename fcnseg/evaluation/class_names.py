@@ -1,4 +1,4 @@
-"""Names of the classes of a mask: written into it, and read from it or from files beside it."""
+"""Names of the classes of a mask: written into it, and read from it or from files next to it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fcnseg.volumes.label_map import BACKGROUND
 SNAP_FILE = "organs.label"
 """ITK-SNAP's label descriptions, in the folder of the masks."""
 
-_CARET = 30  # code of a NIfTI extension that holds Connectome Workbench's XML
+_CARET = 30  # code of a NIfTI extension with Connectome Workbench's XML
 
 NamesById = dict[int, str]
 
 
 def workbench_table(class_names: Sequence[str]) -> str:
-    """The XML that Connectome Workbench keeps in NIfTI extensions; background is left out.
+    """Writes the XML that Connectome Workbench stores in NIfTI extensions; background is left out.
 
     Args:
         class_names: By class id, background first.
@@ -47,12 +47,12 @@ def read_class_names(mask: Path, header: nib.Nifti1Header | None) -> NamesById |
     """Reads the names of a mask's classes by id, background left out.
 
     Args:
-        mask: The file, on this machine; `CASE.json` and `organs.label` beside it count where
-            nothing is inside.
+        mask: The file, on this machine; `CASE.json` and `organs.label` next to it are used if the
+            file itself contains no names.
         header: The mask's, if it is NIfTI.
 
     Returns:
-        The names; None where there are none, as for masks of other programs.
+        The names; None if there are none, as for masks of other programs.
     """
     return (
         _names_inside(header)
@@ -63,7 +63,7 @@ def read_class_names(mask: Path, header: nib.Nifti1Header | None) -> NamesById |
 
 
 def names_beside(mask: str) -> list[str]:
-    """Paths of the files beside a mask, on any file system, that may name its classes."""
+    """Paths of the files next to a mask, on any file system, that may name its classes."""
     folder = files.parent(mask)
     return [files.join(folder, name) for name in (f"{case_id_of(mask)}.json", SNAP_FILE)]
 
@@ -71,11 +71,11 @@ def names_beside(mask: str) -> list[str]:
 def label_map_of_mask(
     mask: str | os.PathLike[str], names: NamesById | None, wanted: Sequence[str]
 ) -> LabelMap:
-    """The map that brings the ids of a mask to the order of a label map.
+    """Makes the map from the ids of a mask to the order of a label map.
 
     Args:
         mask: The file to blame.
-        names: As `read_class_names` gives them; without names, ids are class indices.
+        names: Names from `read_class_names`; without names, ids are class indices.
         wanted: Class names of the label map, background first.
 
     Raises:
@@ -112,7 +112,7 @@ def _labels_in(xml: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _names_in_json(path: Path) -> NamesById:
-    """The organs whose volumes prediction tells, in the order of their ids."""
+    """Reads the organs whose volumes prediction wrote, in the order of their ids."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         content = json.loads(path.read_text(encoding="utf-8"))
         return dict(enumerate(map(str, dict(content["volumes_ml"])), start=1))
@@ -120,7 +120,7 @@ def _names_in_json(path: Path) -> NamesById:
 
 
 def _names_in_snap(path: Path) -> NamesById:
-    """The labels of ITK-SNAP: the id comes first in a line, the name last."""
+    """Reads the labels of ITK-SNAP: the id comes first in a line, the name last."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [shlex.split(line) for line in lines if line.strip() and line.strip()[0] != "#"]

@@ -1,4 +1,4 @@
-"""Two runs against each other, case by case."""
+"""Comparison of two runs, case by case."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fcnseg.figures.page import Shaded, render
 logger = logging.getLogger(__name__)
 
 COMPARED = ("dice", "surface_dice", "hausdorff_distance_95_mm")
-_SAME_VOLUME = 1e-3  # headers round the spacing of one label to so much
+_SAME_VOLUME = 1e-3  # headers round the spacing of one label by up to this much
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One metric of one organ, second run minus first, over the cases that have it in both.
+    """One metric of one organ, second run minus first, over the cases scored in both.
 
     Attributes:
         organ: Name.
@@ -34,7 +34,7 @@ class Difference:
         by_case: Difference by case id.
         first: Mean of the first run over these cases; None without cases.
         second: Mean of the second run.
-        p_value: Of the two-sided Wilcoxon signed-rank test; None without cases.
+        p_value: The p value of the two-sided Wilcoxon signed-rank test; None without cases.
     """
 
     organ: str
@@ -51,23 +51,23 @@ class Difference:
 
     @property
     def better(self) -> int:
-        """Cases in which the second run is better."""
+        """Number of cases in which the second run is better."""
         return sum(_gain(METRICS[self.metric], value) > 0 for value in self.by_case.values())
 
     @property
     def worse(self) -> int:
-        """Cases in which the second run is worse."""
+        """Number of cases in which the second run is worse."""
         return sum(_gain(METRICS[self.metric], value) < 0 for value in self.by_case.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The differences of two runs.
+    """Differences between two runs.
 
     Attributes:
-        names: What the two runs are called.
-        case_ids: The cases that both have.
-        differences: For each metric, each organ.
+        names: Display names of the two runs.
+        case_ids: The cases in both runs.
+        differences: For each metric, one difference per organ.
     """
 
     names: tuple[str, str]
@@ -75,11 +75,11 @@ class Comparison:
     differences: tuple[Difference, ...]
 
     def of(self, metric: str) -> dict[str, Difference]:
-        """The differences of one metric by organ."""
+        """The differences in one metric by organ."""
         return {each.organ: each for each in self.differences if each.metric == metric}
 
     def p_holm(self, metric: str) -> dict[str, float]:
-        """By organ, the p value corrected for the number of organs (Holm 1979)."""
+        """The p values by organ, corrected for the number of organs (Holm 1979)."""
         p_values = {o: d.p_value for o, d in self.of(metric).items() if d.p_value is not None}
         corrected, least = {}, 0.0
         for rank, organ in enumerate(sorted(p_values, key=lambda organ: p_values[organ])):
@@ -109,7 +109,7 @@ class Comparison:
         return json.dumps(content, indent=2)
 
     def to_csv(self) -> str:
-        """A row for each case and organ with the difference of each metric."""
+        """Formats a row per case and organ with the difference of each metric."""
         columns = [self.of(metric) for metric in COMPARED]
         rows = [
             (case_id, organ, *(column[organ].by_case.get(case_id) for column in columns))
@@ -119,7 +119,7 @@ class Comparison:
         return csv_text(["case_id", "organ", *(f"{name}_difference" for name in COMPARED)], rows)
 
     def to_html(self) -> str:
-        """One self-contained page.
+        """Renders one self-contained page.
 
         Raises:
             MissingExtraError: If matplotlib or jinja2 is not installed.
@@ -141,12 +141,12 @@ class Comparison:
 def compare(
     first: Evaluation, second: Evaluation, *, names: tuple[str, str] = ("first", "second")
 ) -> Comparison:
-    """Compares two runs over the cases that both have.
+    """Compares two runs over the cases in both.
 
     Args:
         first: The scores of one run.
         second: The scores of the other.
-        names: What to call them.
+        names: Display names.
 
     Raises:
         InputError: If organs, tolerances or the references of a case differ, or no case is in both.
@@ -195,7 +195,7 @@ def _check_references(first: Evaluation, second: Evaluation, case_ids: Sequence[
 
 
 def _same_volumes(first: Evaluation, second: Evaluation, case_id: str) -> bool:
-    """Whether the references have organs of the same volumes, as far as both tell."""
+    """Tells whether the references have organs of the same volumes, as far as both contain them."""
     pairs = [
         (first.cases[case_id][organ].truth_ml, second.cases[case_id][organ].truth_ml)
         for organ in first.organs
@@ -221,17 +221,17 @@ def _difference(first: Evaluation, second: Evaluation, organ: str, metric: str) 
 
 
 def _p_value(differences: list[float]) -> float:
-    """Of the Wilcoxon signed-rank test; 1 where all differences are zero, which it cannot take."""
+    """The p value of the Wilcoxon signed-rank test; 1, not undefined, if all differences are 0."""
     return float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
 
 
 def _gain(metric: Metric, difference: float) -> float:
-    """The difference, positive where the second run is better."""
+    """The difference, positive if the second run is better."""
     return difference if metric.best == "high" else -difference
 
 
 def _rows(comparison: Comparison, name: str) -> list[dict[str, str]]:
-    """By organ, the differences in one metric as a table shows them."""
+    """The rows of the table of one metric, by organ."""
     metric, p_holm = METRICS[name], comparison.p_holm(name)
     return [
         {
@@ -256,7 +256,7 @@ def _told_p(p_value: float | None) -> str:
 
 
 def _cells_by_case(comparison: Comparison) -> dict[str, list[Shaded]]:
-    """By case the mean difference in Dice and that of each organ, the largest loss first."""
+    """By case the difference in mean Dice and in that of each organ, the largest loss first."""
     dice = comparison.of("dice")
     by_case = {
         case_id: [each.by_case.get(case_id) for each in dice.values()]

@@ -1,4 +1,4 @@
-"""The scores of all cases, and the files that hold them."""
+"""The scores of all cases, and the files that contain them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fcnseg.storage.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 LOST_DICE = 0.05
-"""Mean Dice below which a network has given an organ up: soft Dice leaves one that it lost at 0.00
-to 0.01 (docs/decisions/0019), and one that is being found passes 0.05 within an epoch or two."""
+"""Mean Dice below which a network has lost an organ: soft Dice leaves a lost organ at 0.00 to 0.01
+(docs/decisions/0019), and one that is being found exceeds 0.05 within an epoch or two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Evaluation:
     Attributes:
         organs: Class names in order, the background left out.
         cases: By case id, the scores of each organ.
-        tolerances_mm: By organ, the tolerance of its surface Dice; empty where it is not known.
-        labels_sha256: By case id, the SHA-256 of the classes of its reference; evaluations that
-            are older do not know it.
-        rejected: Why other cases have no scores, by case id.
+        tolerances_mm: Tolerance of the surface Dice by organ; empty if unknown.
+        labels_sha256: SHA-256 of the classes of the reference by case id; absent from older
+            evaluations.
+        rejected: Reasons why other cases have no scores, by case id.
     """
 
     organs: tuple[str, ...]
@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def lost_organs(self) -> tuple[str, ...]:
-        """Organs of the references whose mean Dice is below `LOST_DICE`."""
+        """Organs of the references with a mean Dice below `LOST_DICE`."""
         return tuple(
             organ
             for organ, mean in self.classes.items()
@@ -62,12 +62,12 @@ class Evaluation:
         )
 
     def values(self, organ: str, metric: str) -> dict[str, float]:
-        """One metric of one organ by case id, of the cases that have it."""
+        """One metric of one organ by case id, for the cases that have it."""
         values = {case_id: getattr(case[organ], metric) for case_id, case in self.cases.items()}
         return {case_id: value for case_id, value in values.items() if value is not None}
 
     def to_json(self) -> str:
-        """One JSON object; a score that does not exist is null."""
+        """Formats one JSON object; an undefined score is null."""
         return json.dumps(
             {
                 "mean_dice": self.mean_dice,
@@ -101,7 +101,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Evaluation:
-        """Reads `evaluation.json` of a folder.
+        """Reads `evaluation.json` from a folder.
 
         Raises:
             InputError: If it is missing or not of this form.
@@ -115,7 +115,7 @@ class Evaluation:
             raise InputError(f"{path} is {error}") from error
 
     def to_csv(self) -> str:
-        """A row for each case and organ; a score that does not exist is empty."""
+        """Formats a row per case and organ; an undefined score is empty."""
         metrics = [field.name for field in dataclasses.fields(OrganScores)]
         rows = [
             (case_id, organ, *dataclasses.astuple(organs[organ]))
@@ -125,13 +125,13 @@ class Evaluation:
         return csv_text(["case_id", "organ", *metrics], rows)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `evaluation.csv` and then `evaluation.json`, each under its name when whole."""
+        """Writes `evaluation.csv` and then `evaluation.json`, both atomically."""
         write_whole(Path(folder) / CSV_FILE, self.to_csv())
         write_whole(Path(folder) / JSON_FILE, self.to_json())
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV."""
+    """Formats a table as CSV."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""What is told of each score in tables and plots: its name, its unit, which way is better."""
+"""Presentation of each score in tables and plots: its name, its unit, and which way is better."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One score.
+    """A score and its presentation.
 
     Attributes:
         field: Its name in `OrganScores`.
         title: Its name in tables.
         unit: `mm`, `ml`, `%` or nothing.
-        best: Where the best value lies: high, low, at zero from both sides, or nowhere.
+        best: The best value: high, low, at zero from both sides, or none.
         decimals: Decimals in tables.
     """
 
@@ -33,18 +33,18 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     def badness(self, value: float) -> float:
-        """The larger, the worse."""
+        """The badness of a value: larger is worse."""
         return {"high": -value, "low": value, "zero": abs(value), "nowhere": 0.0}[self.best]
 
     def told(self, value: float | None, *, signed: bool = False) -> str:
-        """The value as tables show it; a dash where there is none."""
+        """Formats a value for tables; a dash if there is none."""
         if value is None:
             return "-"
         shown = self.shown(value)
         return f"{shown:{'+' if signed else ''}.{self.decimals}f}"
 
     def shown(self, value: float) -> float:
-        """The value in the unit that tables show."""
+        """Converts a value to the unit of the tables."""
         return 100 * value if self.unit == "%" else value
 
 
@@ -69,16 +69,16 @@ METRICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """One metric of one organ over the cases that have it; None where there are too few.
+    """One metric of one organ over the cases that have it; None if there are too few.
 
     Attributes:
         count: Cases that have the score.
         mean: Mean.
-        sd: Standard deviation of a sample, for two cases and more.
+        sd: Sample standard deviation, for two or more cases.
         median: Median.
         min: Smallest value.
         max: Largest value.
-        worst: Ids of the worst three cases, worst first; nothing where no way is better.
+        worst: Ids of the worst three cases, worst first; empty if neither direction is better.
     """
 
     count: int
@@ -91,7 +91,7 @@ class Summary:
 
     @classmethod
     def of(cls, values: Mapping[str, float], metric: Metric) -> Summary:
-        """Sums up values by case id."""
+        """Summarises values by case id."""
         if not values:
             return cls(0)
         numbers = np.array(list(values.values()))

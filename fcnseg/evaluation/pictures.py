@@ -24,13 +24,14 @@ def draw_case(
     *,
     place: npt.NDArray[np.intp] | None = None,
 ) -> Figure:
-    """Draws three planes, as `fcnseg.figures.overlay.draw_overlay`.
+    """Draws three planes; see `fcnseg.figures.overlay.draw_overlay`.
 
     Args:
-        case: Reference and mask, and the image to lie under them; without one the reference does.
+        case: Reference and mask, and the background image; without image, the reference is the
+            background.
         scores: By organ, in the order of the class indices; the legend shows their Dice.
         place: Index (z, y, x) in RAS of the slices; by default those where reference and mask
-            differ the most.
+            differ most.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Plots of many cases as SVG: a row for each organ, a point for each case."""
+"""Plots of many cases as SVG: a row per organ, a point per case."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Values = Mapping[str, Mapping[str, float]]  # by organ, by case id
 
 
 def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = False) -> Markup:
-    """Draws a box plot beside the other for each metric, a row for each organ.
+    """Draws box plots next to each other, one per metric, with a row per organ.
 
-    Args:
+    Args: Metrics with their values.
         panels: A metric with its values.
-        zero_line: Whether to draw a line at zero, as for differences.
+        zero_line: Draw a line at zero, as for differences.
 
     Returns:
         An `<svg>` element, the same for the same values.
@@ -49,7 +49,7 @@ def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = Fals
 
 
 def _draw(axes: Axes, metric: Metric, organs: Sequence[Mapping[str, float]]) -> None:
-    """A box and its cases for each organ; the points' places across are fixed, not random."""
+    """Draws a box and its cases per organ; the jitter of the points is fixed, not random."""
     for row, by_case in enumerate(organs):
         values = [metric.shown(value) for value in by_case.values()]
         if not values:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one page for whoever must judge a model."""
+"""The report of an evaluation: one page for readers who judge a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLOTTED = ("dice", "surface_dice", "hausdorff_distance_95_mm", "relative_volume
 
 @dataclasses.dataclass(frozen=True)
 class _Score:
-    """One metric of one organ over cases, each number as tables show it."""
+    """One metric of one organ over cases, formatted for tables."""
 
     cases: int
     mean: str
@@ -44,7 +44,7 @@ class _Score:
 
 @dataclasses.dataclass(frozen=True)
 class _Organ:
-    """An organ over all cases: how often it is there, and each of its scores by field."""
+    """An organ over all cases: its frequency, and each of its scores by field."""
 
     name: str
     in_reference: int
@@ -92,11 +92,11 @@ class _Case:
 
 
 def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
-    """The whole page; it needs no other file.
+    """Renders the complete page, which needs no other file.
 
     Args:
         evaluation: All scores.
-        pictures: By case id, its slices as PNG.
+        pictures: Slices as PNG, by case id.
 
     Raises:
         MissingExtraError: If matplotlib or jinja2 is not installed.
@@ -130,7 +130,7 @@ def report_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
 
 
 def _worst_first(evaluation: Evaluation) -> list[str]:
-    """Case ids by mean Dice; those without any come last."""
+    """Case ids by mean Dice, the lowest first; those without Dice come last."""
     means = {case_id: _mean_dice(scores) for case_id, scores in evaluation.cases.items()}
     return sorted(means, key=lambda case_id: (means[case_id] is None, means[case_id] or 0))
 
@@ -152,12 +152,12 @@ def _facts(evaluation: Evaluation, *, worst: _Case) -> list[tuple[str, str]]:
 
 
 def _dice_cell(dice: float | None) -> Shaded:
-    """The lower, the darker."""
+    """A table cell of a Dice; lower is darker."""
     return Shaded(METRICS["dice"].told(dice), 0.0 if dice is None else 0.9 * (1 - dice))
 
 
 def _tolerances(evaluation: Evaluation) -> str:
-    """The tolerance of the surface Dice, by organ where they differ."""
+    """The tolerance of the surface Dice, by organ if they differ."""
     if len(set(evaluation.tolerances_mm.values())) == 1:
         return f"{next(iter(evaluation.tolerances_mm.values())):g} mm"
     by_organ = (f"{organ} {mm:g} mm" for organ, mm in evaluation.tolerances_mm.items())

@@ -1,4 +1,4 @@
-"""How well a mask agrees with the truth, organ by organ."""
+"""Agreement of a mask with the reference, organ by organ."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _MM3_PER_ML = 1000
 class OrganScores:
     """Scores of one organ in one case, or their means over cases.
 
-    A score that does not exist is None: all of them for an organ that is in neither truth nor
-    mask; where it is in one of the two only, the distances, and of precision (nothing found),
-    recall and relative volume difference (nothing to find) what would divide by zero. Dice, IoU
-    and surface Dice are then 0.
+    A score that is undefined is None: all of them for an organ that is in neither reference nor
+    mask; for an organ in only one of the two, the distances, and those of precision (empty mask),
+    recall and relative volume difference (empty reference) that would divide by zero. Dice, IoU and
+    surface Dice are then 0.
 
     Attributes:
         dice: Twice the common volume over the sum of both volumes, 0 to 1.
         iou: The common volume over the volume of either, 0 to 1.
-        precision: The part of the mask that is right, 0 to 1.
-        recall: The part of the truth that is found, 0 to 1.
-        surface_dice: The part of both surfaces that lies within a tolerance of the other, 0 to 1.
-        hausdorff_distance_95_mm: The distance that 95 % of a surface's area stays within, the
+        precision: Fraction of the mask that is in the reference, 0 to 1.
+        recall: Fraction of the reference that is in the mask, 0 to 1.
+        surface_dice: Fraction of both surfaces that lies within a tolerance of the other, 0 to 1.
+        hausdorff_distance_95_mm: The distance within which 95 % of a surface's area stays, the
             larger of both directions.
         hausdorff_distance_mm: The largest distance from one surface to the other.
         mean_surface_distance_mm: Mean distance by area, then the mean of both directions.
-        truth_ml: Volume of the truth.
+        truth_ml: Volume of the reference.
         mask_ml: Volume of the mask.
-        volume_difference_ml: Mask minus truth.
-        relative_volume_difference: Mask minus truth over truth.
+        volume_difference_ml: Mask minus reference.
+        relative_volume_difference: Mask minus reference, over reference.
     """
 
     dice: float | None = None
@@ -60,7 +60,7 @@ class OrganScores:
 
     @classmethod
     def mean(cls, scores: Iterable[OrganScores]) -> OrganScores:
-        """Means over those that have the score; None where none has it."""
+        """Means over those that have the score; None if none has it."""
         all_scores = list(scores)
         return cls(
             **{
@@ -71,17 +71,17 @@ class OrganScores:
 
     @property
     def is_missed(self) -> bool:
-        """Whether the organ is in the truth and nothing of it in the mask."""
+        """True if the organ is a false negative: in the reference and absent from the mask."""
         return self.precision is None and self.recall is not None
 
     @property
     def is_invented(self) -> bool:
-        """Whether the organ is in the mask and nothing of it in the truth."""
+        """True if the organ is a false positive: in the mask and absent from the reference."""
         return self.recall is None and self.precision is not None
 
 
 def mean_or_none(values: Iterable[float | None]) -> float | None:
-    """The mean of what is not None, or None."""
+    """The mean of all values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -89,12 +89,12 @@ def mean_or_none(values: Iterable[float | None]) -> float | None:
 def without_ignored(
     truth: Classes, mask: Classes, ignore_label: int | None
 ) -> tuple[Classes, Classes]:
-    """Truth and mask with background where nobody knows the truth.
+    """Sets reference and mask to background where the reference is unknown.
 
     Args:
-        truth: Class indices (z, y, x).
+        truth: Class indices (z, y, x) of the reference.
         mask: Class indices (z, y, x) on the same grid.
-        ignore_label: What the truth holds there; None if it is known everywhere.
+        ignore_label: Value of the reference there; None if it is known everywhere.
     """
     if ignore_label is None:
         return truth, mask
@@ -111,17 +111,17 @@ def score_organs(
     tolerances_mm: Sequence[float] | None = None,
     threads: int = 1,
 ) -> tuple[OrganScores, ...]:
-    """Scores each class but the background, looking only at the box that holds it.
+    """Scores each class but the background, each within its bounding box.
 
     Args:
-        truth: Class indices (z, y, x).
+        truth: Class indices (z, y, x) of the reference.
         mask: Class indices (z, y, x) on the same grid.
         num_classes: Background included.
-        spacing: Millimetres (z, y, x); without it only what needs no millimetres is scored: Dice,
-            IoU, precision and recall.
-        tolerances_mm: Tolerance of the surface Dice of each class but the background; 2 mm each
-            if not given.
-        threads: Surfaces in work at one time.
+        spacing: Millimetres (z, y, x); without it only the scores that need no millimetres are
+            computed: Dice, IoU, precision and recall.
+        tolerances_mm: Tolerance of the surface Dice of each class but the background; by default 2
+            mm each.
+        threads: Number of surfaces computed concurrently.
 
     Returns:
         Scores of the classes 1 to `num_classes - 1`.
@@ -148,9 +148,9 @@ def score_organs(
 
 
 def _boxes(truth: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[int, Box]]:
-    """Index of each organ that is there, from 0, and the box that holds its truth and its mask.
+    """Index of each organ present, from 0, and the bounding box of its reference and its mask.
 
-    The largest come first: threads are then busy to the end.
+    The largest come first, so that threads are busy to the end.
     """
     boxes = {}
     found = [ndimage.find_objects(part, max_label=num_classes - 1) for part in (truth, mask)]
@@ -165,7 +165,7 @@ def _boxes(truth: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[in
 
 
 def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores:
-    """Scores by counting voxels; one of the two is not empty."""
+    """Scores that count voxels; at least one of the two is not empty."""
     in_truth, in_mask, in_both = map(int, map(np.count_nonzero, (truth, mask, truth & mask)))
     scores = OrganScores(
         dice=2 * in_both / (in_truth + in_mask),
@@ -178,7 +178,7 @@ def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores
     voxel_ml = float(np.prod(spacing)) / _MM3_PER_ML
     return dataclasses.replace(
         scores,
-        surface_dice=0.0,  # of an organ that is in one of the two only; else it is replaced
+        surface_dice=0.0,  # for an organ in only one of the two; otherwise replaced
         truth_ml=in_truth * voxel_ml,
         mask_ml=in_mask * voxel_ml,
         volume_difference_ml=(in_mask - in_truth) * voxel_ml,

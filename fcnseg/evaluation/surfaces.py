@@ -1,10 +1,10 @@
-"""How far two surfaces lie apart, by surface elements.
+"""Distances between two surfaces, by surface elements.
 
-What an element is, how large it is, and what the percentile, the mean and the surface Dice of its
-distances are, is kept from DeepMind's `surface-distance` (Nikolov et al. 2021,
-https://arxiv.org/abs/1809.04430). Only the search for the nearest element is done here, with the
-same result: a tree of the elements is asked for each of the others, where the package fills the
-whole box with distances of which few are needed.
+The definition of an element and its size, and of the percentile, the mean and the surface Dice of
+distances, is that of DeepMind's `surface-distance` (Nikolov et al. 2021,
+https://arxiv.org/abs/1809.04430). Only the search for the nearest element is implemented here, with
+the same result: a tree of the elements is queried for each of the others, where the package
+computes a distance map of the complete box, of which few values are needed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Surface:
 
     @classmethod
     def of(cls, voxels: Voxels, spacing: Triple) -> Surface:
-        """Finds the surface of the True voxels (z, y, x); what lies beyond the box is outside."""
+        """Finds the surface of the True voxels (z, y, x); voxels beyond the box are outside."""
         tables = require_extra("surface_distance.lookup_tables", "evaluation")
         codes = _corner_codes(voxels)
         corners = np.nonzero((codes != 0) & (codes != _ALL_INSIDE))
@@ -50,19 +50,19 @@ class Surface:
 
     def distances_to(self, other: Surface) -> npt.NDArray[np.float64]:
         """Millimetres from each element to the nearest of another surface in the same box."""
-        # Nodes cut at the middle of their box are made in half the time, and where one organ lies
-        # far inside another the search takes a tenth of what it takes in a balanced tree.
+        # Trees with nodes split at the middle of their box are built in half the time, and where
+        # one organ lies far inside another the search takes a tenth of the time of a balanced tree.
         tree = KDTree(other.corners * other.spacing, balanced_tree=False, compact_nodes=False)
         nearest = tree.query(self.corners * self.spacing)[1]
-        # Of whole steps, as the package has them: rounding must not move what lies just within a
-        # tolerance beyond it.
+        # Distances from integer steps, as in the package: rounding must not move an element from
+        # just within a tolerance to beyond it.
         steps = self.corners - other.corners[nearest]
         distances: npt.NDArray[np.float64] = np.sqrt(np.sum((steps * self.spacing) ** 2, axis=1))
         return distances
 
 
 def _corner_codes(voxels: Voxels) -> npt.NDArray[np.uint8]:
-    """Which of the eight voxels about each corner are True, (z + 1, y + 1, x + 1).
+    """Codes of the True voxels among the eight about each corner, (z + 1, y + 1, x + 1).
 
     The bits are those of surface-distance's `ENCODE_NEIGHBOURHOOD_3D_KERNEL`.
     """
@@ -79,16 +79,17 @@ def surface_scores(
     tolerances_mm: Sequence[float],
     threads: int = 1,
 ) -> list[dict[str, float]]:
-    """Scores the surfaces of organs side by side.
+    """Scores the surfaces of organs concurrently.
 
     Args:
-        organs: Of each organ the voxels (z, y, x) of truth and mask in one box; neither is empty.
+        organs: For each organ the voxels (z, y, x) of reference and mask in one box; neither is
+            empty.
         spacing: Millimetres (z, y, x).
-        tolerances_mm: Of each organ, the distance up to which an element counts as right.
-        threads: Surfaces in work at one time.
+        tolerances_mm: For each organ, the distance up to which an element counts as right.
+        threads: Number of surfaces computed concurrently.
 
     Returns:
-        Of each organ, the fields of `OrganScores` that tell of surfaces.
+        For each organ, the surface fields of `OrganScores`.
     """
     with ThreadPoolExecutor(threads) as pool:
         voxels = [part for pair in organs for part in pair]

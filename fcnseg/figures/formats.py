@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def png_of(figure: Figure, *, dpi: float | None = None) -> bytes:
-    """A figure as a PNG file on white, by default at the resolution that it was made for."""
+    """Renders a figure as a PNG file on white, by default at the resolution it was made for."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor="white", dpi=dpi or "figure")
     return stream.getvalue()
 
 
 def svg_of(figure: Figure) -> Markup:
-    """A figure as an `<svg>` element, the same for the same figure.
+    """Renders a figure as an `<svg>` element, the same for the same figure.
 
     Returns:
-        Markup that templates take as it is: matplotlib escapes the text of a figure.
+        Markup that templates insert unescaped: matplotlib escapes the text of a figure.
 
     Raises:
         MissingExtraError: If matplotlib or jinja2 is not installed.

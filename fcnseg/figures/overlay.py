@@ -1,4 +1,4 @@
-"""Reference and mask of a case as outlines over its image."""
+"""Reference and mask of a case as outlines on its image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fcnseg.volumes import Volume, to_canonical
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A wide pale band with a thin line on it: both are seen, in the organ's colour, even where they run
-# together.
+# A wide pale band with a thin line on it: both are visible, in the organ's colour, even where they
+# coincide.
 _REFERENCE_LINE = {"linewidths": 3.5, "alpha": 0.5}
 _MASK_LINE = {"linewidths": 1.1}
 
@@ -34,11 +34,11 @@ def draw_overlay(
     Args:
         reference: Class indices.
         mask: Class indices on the same grid.
-        image: HU to lie under them; without it the reference does, in grey.
-        title: Over all three.
-        dice: By organ, in the order of the class indices, for the legend.
+        image: HU of the background image; without it, the reference in grey is the background.
+        title: Title above all three.
+        dice: Dice by organ, in the order of the class indices, for the legend.
         place: Index (z, y, x) in RAS of the slices; by default those where reference and mask
-            differ the most.
+            differ most.
 
     Returns:
         A figure that belongs to no window and no global state.
@@ -62,7 +62,7 @@ def draw_overlay(
 
 
 def worst_place(reference: Volume, mask: Volume) -> npt.NDArray[np.intp]:
-    """Index (z, y, x) of the slices in which most voxels are wrong; the middle if none is."""
+    """Index (z, y, x) of the slices with the most wrong voxels; the middle if none is wrong."""
     wrong = reference.array != mask.array
     if not wrong.any():
         return middle_of(reference)

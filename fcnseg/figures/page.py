@@ -41,7 +41,7 @@ def check_page_extras() -> None:
 def environment() -> Environment:
     """The jinja2 environment of all pages: the templates of this package, with auto-escaping.
 
-    A template of one's own (`environment().from_string`) extends `page.html`.
+    A project's own template (`environment().from_string`) extends `page.html`.
 
     Raises:
         MissingExtraError: If jinja2 is not installed.
@@ -64,7 +64,8 @@ def render(template: str, **values: object) -> str:
 
     Args:
         template: Name of a file in `fcnseg/figures/templates`.
-        values: What the template shows: plain text, numbers, PNG as bytes, and `Markup` for plots.
+        values: Values shown in the template: plain text, numbers, PNG as bytes, and `Markup` for
+            plots.
 
     Returns:
         One HTML page that needs no other file.

@@ -1,9 +1,9 @@
-"""The one palette of organs: class index to colour, the same in every picture."""
+"""The palette of organs: class index to colour, the same in every picture."""
 
 from __future__ import annotations
 
-# From "20 simple, distinct colors" (Trubetskoy), without what drowns in grey; vessels first, so
-# that the seven organs of the paper have a red artery and a blue vein.
+# From "20 simple, distinct colors" (Trubetskoy), without those that are hard to see on grey;
+# vessels first, so that the seven organs of the paper have a red artery and a blue vein.
 _COLOURS = (
     "#e6194b",
     "#4363d8",
@@ -23,7 +23,7 @@ _COLOURS = (
 
 
 def organ_colour(index: int) -> str:
-    """The colour of a class as `#rrggbb`; beyond the palette's end colours come again.
+    """The colour of a class as `#rrggbb`; beyond the end of the palette, colours repeat.
 
     >>> organ_colour(1)
     '#e6194b'

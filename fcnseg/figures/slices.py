@@ -1,4 +1,4 @@
-"""Three orthogonal slices through a volume, with outlines, as radiologists look at them."""
+"""Three orthogonal slices through a volume, with outlines, in the radiological convention."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFT_TISSUE_HU = (-160, 240)  # the usual window of abdominal CT: level 40, width 400
-_IGNORED = "white"  # outline of voxels that count nowhere (`LabelMap.ignore_label`)
+_IGNORED = "white"  # outline of ignored voxels (`LabelMap.ignore_label`)
 _PANEL_INCHES = 3.4  # height of the tallest of the three
 _LETTER: Mapping[str, Any] = {
     "color": "white",
     "fontsize": 8,
-    "bbox": {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1.2},  # read on bone too
+    "bbox": {"facecolor": "black", "alpha": 0.45, "linewidth": 0, "pad": 1.2},  # legible on bone
 }
 
 
@@ -32,10 +32,10 @@ class View:
     """One plane through a volume in RAS.
 
     Attributes:
-        name: As radiologists call it.
+        name: Radiological name.
         axis: The axis of (z, y, x) that is cut.
-        edges: What lies at its left, right, upper and lower edge: patient's right and left,
-            anterior and posterior, superior and inferior.
+        edges: Anatomical direction at its left, right, upper and lower edge: patient's right and
+            left, anterior and posterior, superior and inferior.
     """
 
     name: str
@@ -43,7 +43,7 @@ class View:
     edges: tuple[str, str, str, str]
 
     def cut(self, volume: Volume, centre: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-        """The slice through `centre` (z, y, x), turned as it is looked at.
+        """The slice through `centre` (z, y, x), oriented for display.
 
         Superior, or in the axial plane anterior, is up; the patient's right, or in the sagittal
         plane anterior, is on the left.
@@ -75,10 +75,10 @@ def draw_slices(
     """Draws three planes through a point.
 
     Args:
-        under: What lies under the outlines, in RAS.
-        outlines: Volumes of class indices on the same grid, each with the look of its lines.
+        under: Background volume of the outlines, in RAS.
+        outlines: Volumes of class indices on the same grid, each with its line style.
         centre: The point, as index (z, y, x).
-        title: Over all three.
+        title: Title above all three.
         limits: Values that are black and white.
 
     Returns:
@@ -113,9 +113,9 @@ def add_legend(
     """Adds a legend below the slices, unless it would be empty.
 
     Args:
-        figure: As `draw_slices` gives it.
-        organs: By class index, what to call it.
-        lines: By name, the look of a kind of outline, as `draw_slices` takes it.
+        figure: Figure from `draw_slices`.
+        organs: Display names by class index.
+        lines: Line styles by name of outline, as `draw_slices` takes them.
     """
     line = require_extra("matplotlib.lines", "evaluation").Line2D
     handles = [
@@ -133,7 +133,7 @@ def add_legend(
 
 
 def middle_of(label: Volume) -> npt.NDArray[np.intp]:
-    """Index (z, y, x) of the centre of all labels, or of the volume where there is none."""
+    """Index (z, y, x) of the centre of all labels, or of the volume if there are none."""
     labelled = label.array > 0
     if not labelled.any():
         return np.array(label.shape) // 2
@@ -142,15 +142,15 @@ def middle_of(label: Volume) -> npt.NDArray[np.intp]:
 
 
 def profiles_of(voxels: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.intp]]:
-    """How many voxels are True in each slice, along z, y and x."""
+    """Number of True voxels in each slice, along z, y and x."""
     return [np.count_nonzero(voxels, axis=others) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _outline(axes: Axes, classes: npt.NDArray[Any], line: Mapping[str, Any]) -> None:
-    if min(classes.shape) < 2:  # a line of voxels, of a volume of one slice, has no outline
+    if min(classes.shape) < 2:  # a slice of a single row of voxels has no outline
         return
     sizes = np.bincount(classes.ravel())
-    for index in np.argsort(-sizes, kind="stable"):  # a vessel in the liver lies on top
+    for index in np.argsort(-sizes, kind="stable"):  # a vessel in the liver is drawn on top
         if index > 0 and 0 < sizes[index] < classes.size:
             colour = _IGNORED if index == np.iinfo(classes.dtype).max else organ_colour(int(index))
             axes.contour(classes == index, [0.5], colors=colour, **line)

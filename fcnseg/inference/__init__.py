@@ -1,4 +1,4 @@
-"""Segmenting whole volumes: the sliding window and the resampling, both inside the graph.
+"""Segmentation of complete volumes: sliding window and resampling, both inside the graph.
 
 One `Segmenter` serves validation, prediction and the exported signatures.
 """

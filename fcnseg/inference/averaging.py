@@ -1,4 +1,4 @@
-"""Means of class probabilities: over several networks, and over flips of what they see."""
+"""Means of class probabilities: over several networks, and over flips of their input."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal
 import tensorflow as tf
 
 PredictPatches = Callable[[tf.Tensor], tf.Tensor]
-"""From HU (batch, z, y, x, 1) to probabilities (batch, z, y, x, classes)."""
+"""Maps HU (batch, z, y, x, 1) to probabilities (batch, z, y, x, classes)."""
 
 Axis = Literal["z", "y", "x"]
 
 
 def mean_of(predictors: Sequence[PredictPatches]) -> PredictPatches:
-    """The mean of what several give; they run one after the other."""
+    """Averages the outputs of several functions; they run one after the other."""
 
     def predict(patches: tf.Tensor) -> tf.Tensor:
         total = predictors[0](patches)
         for predictor in predictors[1:]:
-            # Side by side each would hold its network's activations.
+            # In parallel, each would hold its network's activations.
             with tf.control_dependencies([total]):
                 total += predictor(tf.identity(patches))
         return total / len(predictors)
@@ -29,7 +29,7 @@ def mean_of(predictors: Sequence[PredictPatches]) -> PredictPatches:
 
 
 def over_flips(predictor: PredictPatches, axes: Sequence[Axis]) -> PredictPatches:
-    """The mean over all flips along some axes, no flip included: 2 to the power of the axes."""
+    """Averages over all flips along some axes, no flip included: 2 to the power of the axes."""
     indices = sorted({"z": 1, "y": 2, "x": 3}[axis] for axis in axes)
 
     def flipped(flip: Sequence[int]) -> PredictPatches:

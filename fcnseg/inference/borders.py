@@ -1,7 +1,7 @@
 """The borders between classes on another grid, inside the graph: `fcnseg.volumes.shares` by slabs.
 
-Most voxels of the new grid lie among old ones of a single class. The others are at borders; only
-their shares are computed.
+Most voxels of the new grid lie among old ones of a single class. The others are at borders; shares
+are computed only for these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WEIGHED_AT_ONCE = 2**19  # old voxels around new ones: 2 MiB for each float32 c
 
 
 class Axis(NamedTuple):
-    """The old voxels that have a weight in each new one, along one axis.
+    """The old voxels with a weight in each new one, along one axis.
 
     Attributes:
         index: int32 (n_out, taps).
@@ -32,14 +32,14 @@ Axes = tuple[Axis, Axis, Axis]
 
 
 class Slab(NamedTuple):
-    """New slices, and the old ones that they are made of.
+    """New slices, and the old ones from which they are computed.
 
     Attributes:
         old: Class ids, uint8 (z, y, x).
-        axes: From the old slices to the new.
-        start: Of the new slices in the volume, int32.
-        classes: Of the new voxels, int16 (z, y, x), -1 at borders.
-        index: Of the voxels at borders, int32 (count, 3).
+        axes: Weights from the old slices to the new.
+        start: First of the new slices in the volume, int32.
+        classes: Classes of the new voxels, int16 (z, y, x), -1 at borders.
+        index: Indices of the voxels at borders, int32 (count, 3).
     """
 
     old: tf.Tensor
@@ -50,7 +50,7 @@ class Slab(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What the borders of a volume have come to, for each pair of classes.
+    """Running totals over the borders of a volume, for each pair of classes.
 
     Attributes:
         counts: Voxels in each bin, float64 (pairs x `BINS`,).
@@ -62,7 +62,7 @@ class Tally(NamedTuple):
 
 
 def axis(positions: tf.Tensor, n_in: tf.Tensor, step: tf.Tensor) -> Axis:
-    """The old voxels around new ones at positions float64 (n_out,), along one axis."""
+    """Finds the old voxels around new ones at positions float64 (n_out,), along one axis."""
     n_in = tf.cast(n_in, tf.float64)
     taps = tf.range(shares.count_taps(step, n_in, xp=tf))
     found = shares.axis_taps(positions, taps, n_in, step, xp=tf)
@@ -70,11 +70,11 @@ def axis(positions: tf.Tensor, n_in: tf.Tensor, step: tf.Tensor) -> Axis:
 
 
 def slab(ids: tf.Tensor, axes: Axes, start: tf.Tensor, end: tf.Tensor) -> Slab:
-    """The new slices from start to end.
+    """Computes the new slices from start to end.
 
     Args:
         ids: The old grid, uint8 (z, y, x).
-        axes: From the old grid to the new.
+        axes: Weights from the old grid to the new.
         start: int32.
         end: int32.
     """
@@ -90,13 +90,13 @@ def slab(ids: tf.Tensor, axes: Axes, start: tf.Tensor, end: tf.Tensor) -> Slab:
 
 
 def empty_tally(num_classes: int) -> Tally:
-    """A tally of nothing."""
+    """An empty tally."""
     pairs = num_classes**2
     return Tally(tf.zeros([pairs * BINS], tf.float64), tf.zeros([pairs], tf.float64))
 
 
 def counted(tally: Tally, part: Slab, *, num_classes: int) -> Tally:
-    """A tally with the borders of a slab."""
+    """Adds the borders of a slab to a tally."""
     batch = _batch(part)
     for first in tf.range(0, tf.shape(part.index)[0], batch):
         tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -115,14 +115,14 @@ def counted(tally: Tally, part: Slab, *, num_classes: int) -> Tally:
 
 
 def parted(tally: Tally) -> Parting:
-    """Where the voxels of each pair of classes part, float32 (pairs,)."""
+    """Thresholds that separate the voxels of each pair of classes, float32 (pairs,)."""
     counts = tf.reshape(tally.counts, [-1, BINS])
     found = shares.part(counts, tally.wanted, xp=tf)
     return Parting(*(tf.cast(each, tf.float32) for each in found))
 
 
 def decided(part: Slab, parting: Parting, *, num_classes: int) -> tf.Tensor:
-    """The class ids of a slab, uint8 (z, y, x)."""
+    """Decides the class ids of a slab, uint8 (z, y, x)."""
     classes = tf.cast(part.classes, tf.uint8)
     batch = _batch(part)
     for first in tf.range(0, tf.shape(part.index)[0], batch):
@@ -138,12 +138,12 @@ def decided(part: Slab, parting: Parting, *, num_classes: int) -> tf.Tensor:
 
 
 def _only_class(classes: tf.Tensor, along: Axis, number: int) -> tf.Tensor:
-    """The class of all old voxels around each new one along an axis, int16, -1 if there are more.
+    """The class of all old voxels around each new one along an axis, int16, -1 if several.
 
     Args:
         classes: int16 (z, y, x); -1 where there are several classes along another axis.
         along: The axis.
-        number: Of the axis.
+        number: Number of the axis.
     """
     length = tf.shape(classes)[number]
     window = tf.minimum(tf.shape(along.index)[1], length)
@@ -163,7 +163,7 @@ def _only_class(classes: tf.Tensor, along: Axis, number: int) -> tf.Tensor:
 
 
 def _batch(part: Slab) -> tf.Tensor:
-    """How many voxels are weighed at once."""
+    """Number of voxels weighed at once."""
     around = tf.reduce_prod([tf.shape(axis.index)[1] for axis in part.axes])
     return tf.maximum(_WEIGHED_AT_ONCE // around, 1)
 
@@ -185,17 +185,17 @@ def _contests(part: Slab, index: tf.Tensor) -> tuple[Contest, Contest, Contest]:
 
 
 def _leaders(ids: tf.Tensor, weights: tf.Tensor, tie_break: tf.Tensor) -> Leaders:
-    """Looks at one class of each voxel after the other, the lowest first.
+    """Finds the leading classes of each voxel, one class at a time, the lowest first.
 
     Args:
-        ids: Of the old voxels around each new one, float32 (taps, count).
-        weights: Of these, float32 (taps, count).
+        ids: Class ids of the old voxels around each new one, float32 (taps, count).
+        weights: Their weights, float32 (taps, count).
         tie_break: float32 (count,).
     """
     nothing = Rank(*[tf.zeros_like(tie_break)] * 3)
     leaders = (nothing, nothing, nothing)
     class_id, highest = tf.reduce_min(ids, axis=0), tf.reduce_max(ids, axis=0)
-    left = tf.ones_like(tie_break)  # of the voxel for the highest class: most have two classes
+    left = tf.ones_like(tie_break)  # share left for the highest class: most have two
     while tf.reduce_any(class_id < highest):
         weighed = tf.where(ids == class_id, weights, 0.0)
         share = tf.where(class_id < highest, tf.reduce_sum(weighed, axis=0), 0.0)

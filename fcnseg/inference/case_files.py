@@ -1,4 +1,4 @@
-"""An image, and the files that prediction makes of it."""
+"""An image, and the files that prediction writes for it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class CaseOutputs:
-    """An image and the files that are made of it.
+    """An image and the files that are written for it.
 
     Attributes:
-        case_id: Names the files.
+        case_id: Name of the case; it names the files.
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
-        with_probabilities: Whether those of each class are among them.
+        with_probabilities: True if the probabilities of each class are among them.
     """
 
     case_id: str
@@ -47,7 +47,7 @@ class CaseOutputs:
 
     @property
     def mask(self) -> str:
-        """The mask, written last: where it is, the case is whole."""
+        """The mask, written last: if it exists, the case is complete."""
         return files.join(self.output, f"{self.case_id}.nii.gz")
 
     @property
@@ -57,13 +57,13 @@ class CaseOutputs:
 
     @property
     def probabilities(self) -> str:
-        """Folder of the classes' probabilities; in it, no volume lies beside the masks."""
+        """Folder of the classes' probabilities, so that no other volume lies next to the masks."""
         return files.join(self.output, "probabilities", self.case_id)
 
     def is_whole(self) -> bool:
-        """Whether all files of the case are there; each is written whole or not at all.
+        """Tells whether all files of the case exist; each is written atomically.
 
-        A disk may lose what was in a file: a case whose volumes cannot be read is not whole.
+        A disk may lose the contents of a file: a case whose volumes cannot be read is not complete.
         """
         if not (files.exists(self.mask) and files.exists(self.volumes)):
             return False
@@ -72,7 +72,7 @@ class CaseOutputs:
         return bool(self._told())
 
     def clear(self) -> None:
-        """Takes away old files: beside new ones they would make two networks a whole."""
+        """Deletes old files: next to new ones, they would mix the results of two networks."""
         if files.exists(self.mask):
             files.delete([self.mask])
         files.delete_folder(self.probabilities)
@@ -82,7 +82,7 @@ class CaseOutputs:
         """The image on this machine: itself, or a copy that is deleted afterwards.
 
         Raises:
-            CaseError: If it is in an object store, and is missing or what the block raises of it.
+            CaseError: If it is in an object store, and is missing or the block fails on it.
         """
         if files.is_local(self.image):
             yield Path(self.image)
@@ -91,7 +91,7 @@ class CaseOutputs:
             yield path
 
     def image_facts(self) -> dict[str, str]:
-        """What tells the image from any other, as `made_with` has it.
+        """Facts that identify the image, as `made_with` has them.
 
         Raises:
             InputError: If the image cannot be read.
@@ -100,11 +100,11 @@ class CaseOutputs:
             return facts_of(image)
 
     def made_with(self) -> dict[str, Any]:
-        """What the files were made with, as `CasePredictor` has it."""
+        """The provenance of the files, as in `CasePredictor`."""
         return dict(self._told().get("made_with", {}))
 
     def _told(self) -> dict[str, Any]:
-        """What the file of volumes tells; nothing if it is not as it was written."""
+        """Reads the file of volumes; empty if it is not as it was written."""
         try:
             content = json.loads(files.read_text(self.volumes))
         except ValueError:
@@ -115,7 +115,7 @@ class CaseOutputs:
 
 
 def facts_of(image: Path) -> dict[str, str]:
-    """The facts that tell an image on this machine from any other.
+    """Facts that identify an image on this machine.
 
     Raises:
         InputError: If it cannot be read.
@@ -125,13 +125,13 @@ def facts_of(image: Path) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class CasePredictor:
-    """Makes the files of cases.
+    """Writes the files of cases.
 
     Attributes:
         segmenter: Made by `make_segmenter`.
-        coarse: What tells where to look; everywhere by default.
-        postprocessing: What is mended in masks.
-        made_with: What masks depend on beside their images, for the record.
+        coarse: Network that finds the region of interest; everywhere by default.
+        postprocessing: Post-processing of masks.
+        made_with: Provenance: all that masks depend on apart from their images.
         gate: Reads the images.
     """
 
@@ -170,7 +170,7 @@ class CasePredictor:
 
 
 def probability_file(index: int, class_name: str) -> str:
-    """Name of the file of a class's probability; what a file system may not like is replaced.
+    """Name of the file of a class's probability; characters unsafe in file names are replaced.
 
     >>> probability_file(3, "portal/splenic vein")
     '003_portal_splenic_vein.nii.gz'
@@ -181,9 +181,9 @@ def probability_file(index: int, class_name: str) -> str:
 def _write_probabilities(
     by_class: Iterable[tuple[str, npt.NDArray[np.int16]]], folder: str, *, like: Volume
 ) -> None:
-    """Writes a file for each class into a folder that appears when all are there.
+    """Writes a file per class into a folder that is renamed into place when all are written.
 
-    In an object store they appear one by one; the mask of the case comes after them.
+    In an object store they appear one by one; the mask of the case is written after them.
     """
     if files.is_local(folder):
         Path(folder).parent.mkdir(exist_ok=True)

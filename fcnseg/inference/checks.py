@@ -1,8 +1,8 @@
-"""The rules of what is sent to a model, checked inside the graph.
+"""Checks of requests to a model, inside the graph.
 
-A server feeds what it is sent, whatever the signature says of shapes, and some kernels end the
-process on a tensor of an unexpected rank. So each signature checks its inputs before any other op
-sees them.
+A server feeds the tensors of a request, whatever shapes the signature has, and some kernels end the
+process on a tensor of an unexpected rank. Therefore each signature checks its inputs before any
+other op uses them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.resampling import resampled_shape, spacing_steps
 from fcnseg.runs.model_info import ModelInfo
 
-# Beyond what any CT has; shorter spacings are a header in metres, longer ones one in micrometres.
+# Beyond any CT; shorter spacings mean a header in metres, longer ones one in micrometres.
 _SPACING_MM = (0.01, 100.0)
 # Resampling takes a float64 matrix (new, old) along each axis: 134 MB at this length. A bed moves
 # 2000 mm, which is 4000 slices of 0.5 mm.
@@ -21,14 +21,15 @@ _MAX_AXIS = 4096
 
 
 def checked_patches(patches: tf.Tensor, sizes: PatchSizes) -> tf.Tensor:
-    """The same patches, once they are known to be right.
+    """Returns the patches after checking them.
 
     Args:
         patches: HU, float32 (batch, z, y, x, 1).
-        sizes: That the network takes.
+        sizes: Sizes that the network takes.
 
     Raises:
-        tf.errors.InvalidArgumentError: Naming the argument, the rule and the shape.
+        tf.errors.InvalidArgumentError: If a check fails; it names the argument, the rule and the
+        shape.
     """
     fed = _as_fed(patches)
     shape = tf.shape(fed)
@@ -63,15 +64,16 @@ def checked_patches(patches: tf.Tensor, sizes: PatchSizes) -> tf.Tensor:
 def checked_request(
     volume: tf.Tensor, spacing: tf.Tensor, info: ModelInfo
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The same volume and spacing, once they are known to be right.
+    """Returns the volume and spacing after checking them.
 
     Args:
         volume: HU, int16 (z, y, x).
         spacing: float32 (3,), mm (z, y, x).
-        info: Of the model, whose `max_voxels` holds at both spacings, as does `_MAX_AXIS`.
+        info: Info of the model, whose `max_voxels` applies at both spacings, as does `_MAX_AXIS`.
 
     Raises:
-        tf.errors.InvalidArgumentError: Naming the argument, the rule and the value.
+        tf.errors.InvalidArgumentError: If a check fails; it names the argument, the rule and the
+        value.
     """
     shape = tf.shape(_as_fed(volume))
     shape = _checked(
@@ -88,11 +90,11 @@ def checked_request(
 
 
 def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
-    """The same spacing, once it is known to be right."""
+    """Returns the spacing after checking it."""
     fed, (low, high) = _as_fed(spacing), _SPACING_MM
     sizes = tf.reshape(fed, [-1])
     is_triple = tf.logical_and(tf.equal(tf.rank(fed), 1), tf.equal(tf.size(fed), 3))
-    is_length = tf.logical_and(sizes >= low, sizes <= high)  # neither holds of NaN
+    is_length = tf.logical_and(sizes >= low, sizes <= high)  # both are False for NaN
     return _checked(
         sizes,
         tf.logical_and(is_triple, tf.reduce_all(is_length)),
@@ -103,7 +105,7 @@ def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
 
 
 def _checked_size(shape: tf.Tensor, info: ModelInfo, where: str) -> tf.Tensor:
-    """The same shape (z, y, x), once it is known not to be too large."""
+    """Returns the shape (z, y, x) after checking that it is not too large."""
     shape = _checked(
         shape,
         _voxels(shape) <= info.max_voxels,
@@ -117,9 +119,9 @@ def _checked_size(shape: tf.Tensor, info: ModelInfo, where: str) -> tf.Tensor:
 
 
 def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor, its shape unknown until it is there; nothing is copied.
+    """Hides the static shape of a tensor; nothing is copied.
 
-    The graph optimiser would fold a check against the declared shape away.
+    The graph optimiser would otherwise remove a check against the declared shape.
     """
     box = tf.TensorArray(
         tensor.dtype, size=1, infer_shape=False, element_shape=tf.TensorShape(None)
@@ -128,7 +130,7 @@ def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _checked(value: tf.Tensor, holds: tf.Tensor, rule: str, *others: tf.Tensor) -> tf.Tensor:
-    """The value once the rule, whose `{}` show it and others, is known to hold."""
+    """Returns the value after checking the rule, whose `{}` show it and others."""
     check = tf.debugging.Assert(holds, [tf.strings.format(rule, (value, *others))])
     with tf.control_dependencies([check]):
         return tf.identity(value)

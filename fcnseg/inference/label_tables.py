@@ -1,4 +1,4 @@
-"""Names and colours of classes in the files that viewers read."""
+"""Names and colours of classes in the file formats of viewers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SNAP_HEADER = """\
 
 
 def snap_labels(class_names: Sequence[str]) -> str:
-    """ITK-SNAP's label descriptions, the text of a `.label` file.
+    """Formats ITK-SNAP's label descriptions, the text of a `.label` file.
 
     Args:
         class_names: By class id, background first.
@@ -24,13 +24,13 @@ def snap_labels(class_names: Sequence[str]) -> str:
     lines = ['    0     0    0    0        0  0  0    "Clear Label"']
     for class_id, name in enumerate(class_names[1:], start=1):
         red, green, blue = organ_rgb(class_id)
-        plain = name.replace('"', "'")  # the format has no way to write a quote
+        plain = name.replace('"', "'")  # the format cannot escape a quote
         lines.append(f'{class_id:5} {red:5}{green:5}{blue:5}        1  1  1    "{plain}"')
     return _SNAP_HEADER + "\n".join(lines) + "\n"
 
 
 def slicer_colours(class_names: Sequence[str]) -> str:
-    """3D Slicer's colour table, the text of a `.ctbl` file; spaces in names become underscores.
+    """Formats 3D Slicer's colour table, a `.ctbl` file; spaces in names become underscores.
 
     Args:
         class_names: By class id, background first.

@@ -1,4 +1,4 @@
-"""How large organs are, in ml: of one mask, and of all cases in one CSV file."""
+"""Volumes of organs in ml: of one mask, and of all cases in one CSV file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcnseg.storage.whole_file import write_whole
 def organ_volumes_ml(
     mask: npt.NDArray[np.uint8], *, voxel_mm3: float, class_names: Sequence[str]
 ) -> dict[str, float]:
-    """Volume of each organ in ml.
+    """Computes the volume of each organ in ml.
 
     Args:
         mask: Class ids (z, y, x).
@@ -31,7 +31,7 @@ def organ_volumes_ml(
 
 
 def gather_organ_volumes(path: str, cases: Iterable[str], class_names: Sequence[str]) -> None:
-    """Writes one CSV file, a row for each case's JSON file, a column for each organ.
+    """Writes one CSV file, a row per case's JSON file, a column per organ.
 
     The paths may be on any file system.
     """

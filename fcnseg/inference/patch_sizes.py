@@ -1,4 +1,4 @@
-"""The sizes of patches that networks take, found by asking the networks."""
+"""Patch sizes that networks take, found by trying their input shapes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import keras
 
 from fcnseg.volumes.volume import Shape
 
-# A request of so many windows takes memory of the order of a whole scan's sliding window: networks
-# of 32 channels hold some 3 GB at 64 x 64 x 64.
+# A request of this many windows takes about the memory of a complete scan's sliding window:
+# networks of 32 channels take some 3 GB at 64 x 64 x 64.
 _MOST_WINDOWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchSizes:
-    """Sizes of patches that can go through networks.
+    """Patch sizes that can pass through networks.
 
     Attributes:
         smallest: Voxels (z, y, x) of the smallest patch.
-        step: Voxels (z, y, x) by which larger ones grow.
-        max_voxels: Of all patches of a request.
+        step: Increment (z, y, x) of larger sizes, in voxels.
+        max_voxels: Maximum number of voxels of all patches of a request.
     """
 
     smallest: Shape
@@ -32,12 +32,12 @@ class PatchSizes:
 
     @classmethod
     def of(cls, models: Sequence[keras.Model], window: Shape, *, batch_size: int) -> PatchSizes:
-        """Finds the sizes that each of some networks takes.
+        """Finds the sizes that all of some networks take.
 
         Args:
-            models: From HU (batch, z, y, x, 1) to logits.
+            models: Networks from HU (batch, z, y, x, 1) to logits.
             window: Voxels (z, y, x) that all of them take.
-            batch_size: Windows that they get at once in a sliding window.
+            batch_size: Number of windows per batch in a sliding window.
         """
         axes = [_smallest_and_step(models, window, axis) for axis in range(3)]
         smallest, step = zip(*axes, strict=True)
@@ -53,18 +53,18 @@ def _smallest_and_step(models: Sequence[keras.Model], window: Shape, axis: int) 
         return all(_takes(model, (z, y, x)) for model in models)
 
     length = window[axis]
-    # A network of one size only takes no other: its step means nothing.
+    # For a network of a single size, the step has no meaning.
     step = next((step for step in range(1, length + 1) if fits(length + step)), length)
     shorter = range(length % step, length, step)
     return [*shorter, length][bisect.bisect_left(shorter, True, key=fits)], step
 
 
 def _takes(model: keras.Model, shape: Shape) -> bool:
-    """Says if a network takes patches of a shape (z, y, x)."""
+    """Tells whether a network takes patches of a shape (z, y, x)."""
     if not all(shape):
         return False
     try:
         *_, depth, height, width, _ = model.compute_output_shape((1, *shape, 1))
-    except ValueError:  # a level of odd length, or of none
+    except ValueError:  # a level of odd length, or of length 0
         return False
     return min(depth, height, width) > 0

@@ -1,4 +1,4 @@
-"""What is mended in a mask once it is there: stray parts of organs, and holes in them."""
+"""Post-processing of masks: removal of small connected components of organs, and hole filling."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from scipy import ndimage
 
 from fcnseg.errors import require_extra
 
-_CONNECTIVITY = 26  # voxels that share a corner are of one part
+_CONNECTIVITY = 26  # 26-connectivity: voxels that share a corner are connected
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Postprocessing:
-    """What is done to a mask; by default nothing."""
+    """Post-processing of a mask; by default none."""
 
     largest_component: bool = False
-    """Keep only the largest connected part of each organ."""
+    """Keep only the largest connected component of each organ."""
     smallest_component_mm3: NonNegativeFloat = 0.0
-    """Remove connected parts of organs that are smaller than this."""
+    """Remove connected components of organs that are smaller than this."""
     fill_holes: bool = False
-    """Give background that an organ encloses to the organ."""
+    """Fill holes: background enclosed by an organ becomes that organ."""
 
 
 NOTHING = Postprocessing()
@@ -32,18 +32,18 @@ NOTHING = Postprocessing()
 def postprocess(
     mask: npt.NDArray[np.uint8], how: Postprocessing, *, voxel_mm3: float
 ) -> npt.NDArray[np.uint8]:
-    """A mended mask; each organ is looked at in its own box.
+    """Post-processes a mask; each organ is processed in its bounding box.
 
-    Parts are removed first and become background, then holes are filled, so that a stray part
-    inside another organ becomes part of that.
+    Components are removed first and become background, then holes are filled, so that a stray
+    component inside another organ becomes part of that organ.
 
     Args:
         mask: Class ids (z, y, x), 0 for background.
-        how: What is done.
+        how: The steps to apply.
         voxel_mm3: Volume of a voxel.
 
     Returns:
-        The same mask where nothing is to be done, else a new one.
+        The same mask if there is nothing to do, else a new one.
 
     Raises:
         MissingExtraError: If connected-components-3d or fill-voids is not installed.
@@ -67,12 +67,12 @@ def postprocess(
 def _stray_parts(
     organ: npt.NDArray[np.bool_], how: Postprocessing, voxel_mm3: float
 ) -> npt.NDArray[np.bool_]:
-    """Voxels of an organ (z, y, x) that are to be removed."""
+    """Voxels of an organ (z, y, x) to remove."""
     if not (how.largest_component or how.smallest_component_mm3):
         return np.zeros_like(organ)
     cc3d = require_extra("cc3d", "train")
     parts = cc3d.connected_components(organ, connectivity=_CONNECTIVITY)
-    sizes = cc3d.statistics(parts)["voxel_counts"][1:]  # the first is what is no organ
+    sizes = cc3d.statistics(parts)["voxel_counts"][1:]  # the first is all that is no organ
     stays = sizes * voxel_mm3 >= how.smallest_component_mm3
     if how.largest_component:
         stays &= np.arange(len(sizes)) == sizes.argmax()

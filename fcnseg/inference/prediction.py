@@ -1,4 +1,4 @@
-"""Masks of volumes on their own grid, by the networks of finished runs."""
+"""Segmentation of volumes on their own grid, with the networks of finished runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import fcnseg.losses
-import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
+import fcnseg.networks.layers  # noqa: F401  registers the layers of saved networks
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.runs.archives import check_archive
@@ -27,7 +27,7 @@ from fcnseg.volumes import Volume, from_canonical, to_canonical
 logger = logging.getLogger(__name__)
 
 _HALF = "mixed_float16"
-# What runs must have in common for their probabilities to be averaged.
+# Properties that runs must share for their probabilities to be averaged.
 _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
@@ -42,7 +42,7 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
         The network and its info, as `make_segmenter` takes them.
 
     Raises:
-        InputError: If the run is missing or unfinished, or a file of it is not whole.
+        InputError: If the run is missing or unfinished, or one of its files is incomplete.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.network_path
@@ -57,7 +57,7 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
 
 
 def _for_these_devices(model: keras.Model) -> keras.Model:
-    """A network that can be computed here: a CPU does not pool float16, so there it is float32."""
+    """Adapts a network to the devices here: a CPU does not pool float16, so there it is float32."""
     policies = {layer.dtype_policy.name for layer in model.layers}
     if _HALF not in policies or tf.config.list_physical_devices("GPU"):
         return model
@@ -68,7 +68,7 @@ def _for_these_devices(model: keras.Model) -> keras.Model:
 
 
 def _in_float32(config: Any) -> Any:
-    """The configuration of a model with another precision policy."""
+    """Changes the precision policy in the configuration of a model."""
     if isinstance(config, dict):
         return {key: _in_float32(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -79,7 +79,7 @@ def _in_float32(config: Any) -> Any:
 def load_runs(
     runs: Sequence[Run | str | os.PathLike[str]],
 ) -> tuple[tuple[keras.Model, ...], ModelInfo]:
-    """Loads the best networks of finished runs that are averaged.
+    """Loads the best networks of finished runs to average.
 
     Args:
         runs: At least one, or their folders.
@@ -105,19 +105,19 @@ def load_runs(
 
 @dataclasses.dataclass(frozen=True)
 class Coarse:
-    """A network that finds roughly where organs are, for another that looks only there.
+    """The coarse stage: a network that finds the region of interest for a finer one.
 
     Attributes:
-        segmenter: Of the coarse network; its foreground, whatever the organ, is what counts.
-        dilation_voxels: How far around that, along each axis, in voxels of its own grid; Roth et
-            al. 2017 (arXiv 1704.06382) take 3.
+        segmenter: Segmenter of the coarse network; its foreground, of any organ, is used.
+        dilation_voxels: Dilation of the foreground along each axis, in voxels of its own grid; Roth
+            et al. 2017 (arXiv 1704.06382) take 3.
     """
 
     segmenter: Segmenter
     dilation_voxels: int = 3
 
     def region(self, hu: npt.NDArray[np.int16], spacing: npt.NDArray[np.float32]) -> tf.Tensor:
-        """Where to look, bool (z, y, x), of HU (z, y, x) with a spacing (3,) in mm."""
+        """Finds the region of interest, bool (z, y, x), in HU (z, y, x) of a spacing (3,) in mm."""
         return self.segmenter.foreground_region(hu, spacing, self.dilation_voxels)
 
 
@@ -129,7 +129,7 @@ def predict_volume(
     Args:
         segmenter: Made by `make_segmenter`.
         volume: HU (z, y, x), int16.
-        coarse: What tells where to look; everywhere by default.
+        coarse: Network that finds the region of interest; everywhere by default.
 
     Returns:
         Class ids (z, y, x) on the volume's own grid.
@@ -150,18 +150,18 @@ def predict_volume(
 def predict_probabilities(
     segmenter: Segmenter, volume: Volume, *, coarse: Coarse | None = None
 ) -> tuple[npt.NDArray[np.uint8], Iterator[npt.NDArray[np.int16]]]:
-    """As `predict_volume`, and the probability of each class.
+    """Segments a volume like `predict_volume`, and gives the probability of each class.
 
-    All are held on the network's grid; on the volume's own, one class at a time.
+    All are held on the network's grid; on the volume's own grid, one class at a time.
 
     Args:
         segmenter: Made by `make_segmenter`.
         volume: HU (z, y, x), int16.
-        coarse: What tells where to look; everywhere by default.
+        coarse: Network that finds the region of interest; everywhere by default.
 
     Returns:
         Class ids (z, y, x), and for each class, background first, its probability (z, y, x) in
-        parts of `CERTAIN`; all on the volume's own grid.
+        units of 1 / `CERTAIN`; all on the volume's own grid.
 
     Raises:
         InputError: If the volume is refused, as for too many voxels.
@@ -183,7 +183,7 @@ def predict_probabilities(
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """What the graph's own checks refuse is bad input."""
+    """Converts errors of the graph's own checks to `InputError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

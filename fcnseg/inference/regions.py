@@ -1,6 +1,6 @@
-"""Regions: the voxels of a volume that may hold an organ; all others are background.
+"""Regions of interest: the voxels of a volume that may be an organ; all others are background.
 
-A region is bool (z, y, x) on the grid of its volume. Windows that hold none of it are not computed.
+A region is bool (z, y, x) on the grid of its volume. Windows without any voxel of it are skipped.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from fcnseg.inference.resampling import resample_hu
 from fcnseg.volumes import AIR_HU
 
 _TISSUE_HU = -500  # half way from air to water
-_BLOCK = 8  # voxels along each axis that are looked at as one: a 512th of the work
+_BLOCK = 8  # block size along each axis: a 512th of the work
 
 
 def body_region(hu: tf.Tensor) -> tf.Tensor:
-    """Everything but the air around a body.
+    """Finds everything but the air around a body.
 
-    Of the body is what lies, within its slices, between tissue on both sides along x and along y
-    too, so that lungs and gas in the bowel are; and what is less than 8 voxels from that.
+    The body is what lies, within its slices, between tissue on both sides along x and also along y,
+    so that lungs and gas in the bowel are included; and all that is less than 8 voxels from that.
 
     Args:
         hu: int16 (z, y, x), y and x across the body.
@@ -28,13 +28,13 @@ def body_region(hu: tf.Tensor) -> tf.Tensor:
     """
     tissue = _tissue_blocks(hu)
     body = dilated(tf.logical_and(_between(tissue, axis=1), _between(tissue, axis=2)), 1)
-    for axis in (2, 1, 0):  # the first makes the fewest voxels
+    for axis in (2, 1, 0):  # the first gives the fewest voxels
         body = tf.gather(body, tf.range(tf.shape(hu)[axis]) // _BLOCK, axis=axis)
     return body
 
 
 def dilated(region: tf.Tensor, voxels: tf.Tensor) -> tf.Tensor:
-    """A region, bool (z, y, x), and all that is within so many voxels of it along each axis."""
+    """Dilates a region, bool (z, y, x), by a number of voxels along each axis."""
     near = tf.cast(region, tf.float32)[tf.newaxis, ..., tf.newaxis]
     for _ in tf.range(voxels):
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
@@ -43,7 +43,7 @@ def dilated(region: tf.Tensor, voxels: tf.Tensor) -> tf.Tensor:
 
 
 def resample_region(region: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """A region on the grid that `resample_hu` gives: all voxels there that a part of it touches.
+    """Resamples a region to the grid of `resample_hu`: all voxels there that touch it.
 
     Args:
         region: bool (z, y, x).
@@ -55,12 +55,12 @@ def resample_region(region: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 
 
 def background_outside(ids: tf.Tensor, region: tf.Tensor) -> tf.Tensor:
-    """Class ids uint8 (z, y, x), 0 where the region, bool (z, y, x), is not."""
+    """Sets class ids uint8 (z, y, x) to 0 outside the region, bool (z, y, x)."""
     return ids * tf.cast(region, tf.uint8)
 
 
 def _tissue_blocks(hu: tf.Tensor) -> tf.Tensor:
-    """Whether there is tissue in each block of voxels, bool (z, y, x) of blocks."""
+    """Finds the blocks of voxels that contain tissue, bool (z, y, x) of blocks."""
     shape = tf.shape(hu)
     blocks = -(-shape // _BLOCK)
     missing = blocks * _BLOCK - shape
@@ -75,7 +75,7 @@ def _tissue_blocks(hu: tf.Tensor) -> tf.Tensor:
 
 
 def _between(blocks: tf.Tensor, *, axis: int) -> tf.Tensor:
-    """Blocks that are set, or have such ones on both sides along an axis."""
+    """Finds blocks that are set, or lie between set ones along an axis."""
     count = tf.cast(blocks, tf.int32)
     is_after, is_before = (
         tf.cumsum(count, axis=axis, reverse=reverse) > 0 for reverse in (False, True)

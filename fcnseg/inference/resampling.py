@@ -8,12 +8,12 @@ from fcnseg.inference import borders
 from fcnseg.volumes.resampling import SAME_SPACING, axis_length, axis_positions, linear_matrix
 from fcnseg.volumes.volume import Triple
 
-_SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
-_SLAB_VOXELS = 2**20  # of class ids made at once: an index of them all, at worst, takes 24 MiB
+_SLAB = 16  # slices computed at once: limits the float32 copy to a small part of the volume
+_SLAB_VOXELS = 2**20  # slices of class ids at once: an index of them all, at worst, takes 24 MiB
 
 
 def spacing_steps(spacing: tf.Tensor, new_spacing: Triple) -> tf.Tensor:
-    """New over old spacing, float64 (3,); all exactly one where the two are the same.
+    """Ratio of new to old spacing, float64 (3,); all exactly one if the two are the same.
 
     Args:
         spacing: float32 (3,), mm (z, y, x).
@@ -25,7 +25,7 @@ def spacing_steps(spacing: tf.Tensor, new_spacing: Triple) -> tf.Tensor:
 
 
 def resampled_shape(shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Voxels (z, y, x) that cover the same extent at another spacing, int64 (3,), at least one.
+    """Shape (z, y, x) with the same extent at another spacing, int64 (3,), at least one.
 
     Args:
         shape: int32 (3,), voxels (z, y, x).
@@ -42,14 +42,14 @@ def resample_hu(volume: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         steps: float64 (3,), new over old spacing.
 
     Returns:
-        int16 (z, y, x), of `resampled_shape`; the volume itself where all steps are one.
+        int16 (z, y, x), of `resampled_shape`; the volume itself if all steps are one.
     """
     shape = tf.cast(resampled_shape(tf.shape(volume), steps), tf.int32)
     return _resample(volume, shape, steps)
 
 
 def resample_back(values: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Brings values linearly back to the grid that `resample_hu` started from, slab by slab.
+    """Resamples values linearly back to the input grid of `resample_hu`, slab by slab.
 
     Args:
         values: int16 (z, y, x), of `resampled_shape`.
@@ -65,11 +65,11 @@ def resample_back(values: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.T
 def resample_ids(
     ids: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor, *, num_classes: int
 ) -> tf.Tensor:
-    """Brings class ids back to the grid that `resample_hu` started from.
+    """Resamples class ids back to the input grid of `resample_hu`.
 
-    Where two classes meet, both keep their volume, and outlines are smooth where the grid wanted is
-    the finer one: see `fcnseg.volumes.shares`. Borders are looked at twice, once to count and once
-    to decide, so that no more than a slab of them is held.
+    Where two classes meet, both keep their volume, and outlines are smooth if the target grid is
+    the finer one: see `fcnseg.volumes.shares`. Borders are computed twice, once to count and once
+    to decide, so that no more than a slab of them is held in memory.
 
     Args:
         ids: uint8 (z, y, x), of `resampled_shape`.
@@ -115,7 +115,7 @@ def count_voxels(ids: tf.Tensor, num_classes: int) -> tf.Tensor:
 
 
 def _resample(volume: tf.Tensor, shape: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Resamples int16 (z, y, x) linearly to a shape; the volume itself where all steps are one."""
+    """Resamples int16 (z, y, x) linearly to a shape; the volume itself if all steps are one."""
     if tf.reduce_all(tf.equal(steps, 1)):
         return volume
     along_z, along_y, along_x = _linear_matrices(tf.shape(volume), shape, steps)
@@ -137,7 +137,7 @@ def _positions(n_in: tf.Tensor, n_out: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 def _linear_matrices(
     old_shape: tf.Tensor, new_shape: tf.Tensor, steps: tf.Tensor
 ) -> list[tf.Tensor]:
-    """The matrix (new, old) float32 of each axis."""
+    """The interpolation matrix (new, old) float32 of each axis."""
     matrices = []
     for axis in range(3):
         positions = _positions(old_shape[axis], new_shape[axis], steps[axis])
@@ -158,12 +158,12 @@ def _border_axes(old_shape: tf.Tensor, new_shape: tf.Tensor, steps: tf.Tensor) -
 
 
 def _empty_slabs(count: tf.Tensor, dtype: tf.DType) -> tf.TensorArray:
-    """Room for so many slabs (z, y, x)."""
+    """An array for so many slabs (z, y, x)."""
     return tf.TensorArray(dtype, size=count, infer_shape=False, element_shape=[None, None, None])
 
 
 def _slab_rows(along_z: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows of a matrix (new, old) that make a slab, and the old slices that they use."""
+    """The rows of a matrix (new, old) that compute a slab, and the old slices that they use."""
     rows = along_z[number * _SLAB : (number + 1) * _SLAB]
     used = tf.where(tf.reduce_any(rows > 0, axis=0))[:, 0]
     return tf.gather(rows, used, axis=1), used

@@ -1,4 +1,4 @@
-"""Trained networks and their info, as the functions that segment patches and volumes."""
+"""Segmentation of patches and volumes with trained networks and their info."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCORES = tf.TensorSpec([None, None, None, None], tf.int16, name="scores")
 def make_segmenter(
     models: keras.Model | Sequence[keras.Model], info: ModelInfo, *, flips: Sequence[Axis] = ()
 ) -> Segmenter:
-    """Makes the functions that segment with a network; they follow its weights when it trains.
+    """Makes the functions that segment with a network; they follow its weights as it trains.
 
     Args:
         models: A network, or several, whose probabilities are averaged. Each goes from HU float32
@@ -51,7 +51,7 @@ def make_segmenter(
         A segmenter, ready to be called or exported.
 
     Raises:
-        ModelError: If a network does not fit the info, or two differ in what they give.
+        ModelError: If a network does not fit the info, or the outputs of two differ.
     """
     models = (models,) if isinstance(models, keras.Model) else tuple(models)
     for model in models:
@@ -80,7 +80,7 @@ def _check_fits(model: keras.Model, info: ModelInfo) -> None:
 
 
 def _tile(model: keras.Model, info: ModelInfo) -> Shape:
-    """Voxels (z, y, x) that a network gives of a window."""
+    """Voxels (z, y, x) of a network's output for a window."""
     _, depth, height, width, _ = model.compute_output_shape((1, *info.window, 1))
     return depth, height, width
 
@@ -91,7 +91,7 @@ class Segmenter(tf.Module):
     def __init__(
         self, models: Sequence[keras.Model], info: ModelInfo, *, tile: Shape, flips: Sequence[Axis]
     ) -> None:
-        """Use `make_segmenter`, which checks that they fit."""
+        """Takes values that `make_segmenter` has checked; use that function instead."""
         super().__init__()
         self.models = models
         self.info = info
@@ -106,7 +106,7 @@ class Segmenter(tf.Module):
 
     @tf.function(input_signature=[PATCHES])
     def predict_patches(self, patches: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Class probabilities of patches.
+        """Computes class probabilities of patches.
 
         Args:
             patches: HU, float32 (batch, z, y, x, 1).
@@ -115,8 +115,8 @@ class Segmenter(tf.Module):
             `probabilities`, float32 (batch, z, y, x, classes).
 
         Raises:
-            tf.errors.InvalidArgumentError: If the patches are of a shape that the network does not
-                take, too many, or not finite.
+            tf.errors.InvalidArgumentError: If the patches have a shape that the network does not
+            take, are too many, or are not finite.
         """
         patches = checked_patches(patches, self._patch_sizes)
         return {"probabilities": self._predict_patches(patches)}
@@ -146,8 +146,8 @@ class Segmenter(tf.Module):
             int64 (classes,).
 
         Raises:
-            tf.errors.InvalidArgumentError: If the volume has not three axes or too many voxels, or
-                the spacing is not three positive numbers.
+            tf.errors.InvalidArgumentError: If the volume does not have three axes or has too many
+            voxels, or the spacing is not three positive numbers.
         """
         return self._segment(volume, spacing)
 
@@ -155,7 +155,7 @@ class Segmenter(tf.Module):
     def segment_within(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """As `segment_volume`, within a region; all else is background and costs nothing.
+        """Segments a volume within a region; all else is background and is not computed.
 
         Args:
             volume: HU, int16 (z, y, x).
@@ -168,17 +168,16 @@ class Segmenter(tf.Module):
     def score_within(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """As `segment_within`, and what `probability_of` makes the probabilities of.
+        """Segments a volume within a region, and gives scores from which `probability_of` computes.
 
         Args:
             volume: HU, int16 (z, y, x).
             spacing: float32 (3,), mm (z, y, x).
             region: bool (z, y, x), on the volume's own grid.
 
-        Returns:
-            `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they
-            are background, on the volume's own grid; and `scores`, probabilities on the network's
-            grid, int16 (z, y, x, classes) in parts of `CERTAIN`.
+        `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they are
+        background, on the volume's own grid; and `scores`, probabilities on the network's grid,
+        int16 (z, y, x, classes) in units of 1 / `CERTAIN`.
         """
         volume, spacing = checked_request(volume, spacing, self.info)
         looked_at = self._body_within(volume, region)
@@ -194,16 +193,16 @@ class Segmenter(tf.Module):
     def probability_of(
         self, scores: tf.Tensor, region: tf.Tensor, spacing: tf.Tensor, index: tf.Tensor
     ) -> tf.Tensor:
-        """The probability of a class on a volume's own grid, interpolated linearly.
+        """Resamples the probability of a class linearly to a volume's own grid.
 
         Args:
-            scores: As `score_within` gives them.
-            region: As `score_within` gives it; outside, all is background.
+            scores: Scores from `score_within`.
+            region: Region from `score_within`; outside, all is background.
             spacing: float32 (3,), mm (z, y, x) of the volume.
-            index: Of the class.
+            index: Index of the class.
 
         Returns:
-            int16 (z, y, x), in parts of `CERTAIN`.
+            int16 (z, y, x), in units of 1 / `CERTAIN`.
         """
         steps = spacing_steps(spacing, self.info.spacing_mm)
         outside = tf.where(index == 0, tf.constant(CERTAIN, tf.int16), tf.constant(0, tf.int16))
@@ -214,12 +213,12 @@ class Segmenter(tf.Module):
     def foreground_region(
         self, volume: tf.Tensor, spacing: tf.Tensor, dilation_voxels: tf.Tensor
     ) -> tf.Tensor:
-        """The region of all organs and what is near them, for a finer network.
+        """Finds the region of interest for a finer network: all organs, dilated.
 
         Args:
             volume: HU, int16 (z, y, x).
             spacing: float32 (3,), mm (z, y, x).
-            dilation_voxels: How near along each axis, in voxels of this network's grid.
+            dilation_voxels: Dilation along each axis, in voxels of this network's grid.
 
         Returns:
             bool (z, y, x), on the volume's own grid.
@@ -245,7 +244,7 @@ class Segmenter(tf.Module):
         return {"labels": ids, "voxel_counts": count_voxels(ids, self.info.num_classes)}
 
     def _body_within(self, hu: tf.Tensor, region: tf.Tensor | None = None) -> tf.Tensor | None:
-        """What is to be looked at of a region or, by default, of the volume; None means all."""
+        """The part of a region or, by default, of the volume to compute; None means all."""
         if not self.info.skip_air:
             return region
         body = body_region(hu)
@@ -254,14 +253,14 @@ class Segmenter(tf.Module):
     def _on_model_grid(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Class ids uint8 (z, y, x) on the network's grid, and the steps of spacing to that."""
+        """Class ids uint8 (z, y, x) on the network's grid, and the ratio of the spacings."""
         hu, steps = self._resampled(volume, spacing)
         if region is not None:
             region = resample_region(region, steps)
         return self._sliding_window.segment(hu, region), steps
 
     def _resampled(self, volume: tf.Tensor, spacing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """HU int16 (z, y, x) on the network's grid, and the steps of spacing to that."""
+        """HU int16 (z, y, x) on the network's grid, and the ratio of the spacings."""
         # Padding far below air would spread when resampled; the conversion clips it likewise.
         hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
         steps = spacing_steps(spacing, self.info.spacing_mm)

@@ -1,9 +1,9 @@
-"""The sliding window: class ids of a volume of any size from a network that takes one window.
+"""The sliding window: class ids of a volume of any size from a network with a fixed window.
 
-Overlapping tiles of probabilities are summed under Gaussian weights, and each voxel takes the class
-with the largest sum. Tiles go from low z to high z, of one z from low y to high y, and of the sums
-only those are held that later tiles can still reach: the lines of one row of tiles along x, and of
-the slices that the next tiles along z share all lines. Everything is plain TensorFlow, so that it
+Overlapping tiles of probabilities are summed with Gaussian weights, and each voxel takes the class
+with the largest sum. Tiles go from low z to high z, and within one z from low y to high y. Only
+those sums are held that later tiles can still reach: the lines of one row of tiles along x, and all
+lines of the slices shared with the next tiles along z. Everything is plain TensorFlow, so that it
 can be exported.
 """
 
@@ -18,11 +18,11 @@ from fcnseg.inference.regions import background_outside
 from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
-CERTAIN = 32767  # a probability of 1, in the whole numbers that probabilities are kept as
+CERTAIN = 32767  # a probability of 1, in the integers in which probabilities are stored
 
 
 class _Reach(NamedTuple):
-    """Where tiles begin along an axis, and the first voxel after it that later tiles reach.
+    """Starts of tiles along an axis, and the first voxel after each that later tiles reach.
 
     Attributes:
         starts: int32 (count,).
@@ -34,10 +34,10 @@ class _Reach(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """All tiles that begin at one slice.
+    """All tiles that start at one slice.
 
     Attributes:
-        start: That slice.
+        start: First slice of the tiles.
         end: The first slice that later layers reach.
         shared: Slices from the start on that the layer before reached too.
     """
@@ -48,14 +48,14 @@ class _Layer(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What a volume has come to.
+    """Running sums of a volume.
 
     Attributes:
-        kept: Of the voxels that later tiles don't reach: class ids, uint8 (z, y, x), and, where
-            they are asked for, probabilities, int16 (z, y, x, classes).
+        kept: Results of the voxels that later tiles do not reach: class ids, uint8 (z, y, x), and,
+            if requested, probabilities, int16 (z, y, x, classes).
         shared: Sums of the slices that the next layer shares, float32 (z, y, x, classes).
-        lines: Sums of the lines that tiles now reach, float32 (z, y, x, classes), a tile deep and
-            high.
+        lines: Sums of the lines that the current tiles reach, float32 (z, y, x, classes), a tile
+            deep and high.
         row: Number of these tiles along y.
     """
 
@@ -84,7 +84,7 @@ class SlidingWindow:
         Args:
             predict_patches: From HU float32 (batch, z, y, x, 1), each patch a window, to
                 probabilities float32 (batch, z, y, x, classes), each patch a tile.
-            tiling: How windows cover a volume.
+            tiling: Windows and tiles that cover a volume.
             num_classes: Classes, background included, at most 256.
             batch_size: Windows in a batch.
         """
@@ -98,8 +98,8 @@ class SlidingWindow:
 
         Args:
             hu: int16 (z, y, x).
-            region: bool (z, y, x); all of the volume by default. Windows whose tiles hold none of
-                it are not computed, and what lies outside is background.
+            region: bool (z, y, x); all of the volume by default. Windows whose tiles contain none
+                of it are not computed, and voxels outside it are background.
 
         Returns:
             Class ids, uint8 (z, y, x).
@@ -110,15 +110,15 @@ class SlidingWindow:
     def segment_with_probabilities(
         self, hu: tf.Tensor, region: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `segment`, and the probability of each class.
+        """Segments a volume like `segment`, and gives the probability of each class.
 
         Args:
             hu: int16 (z, y, x).
             region: bool (z, y, x).
 
         Returns:
-            Class ids, uint8 (z, y, x), and probabilities, int16 (z, y, x, classes) in parts of
-            `CERTAIN`, which mean nothing outside of the region.
+            Class ids, uint8 (z, y, x), and probabilities, int16 (z, y, x, classes) in units of 1 /
+            `CERTAIN`, which are undefined outside of the region.
         """
         ids, probabilities = self._cover(hu, region, probabilities=True)
         return background_outside(ids, region), probabilities
@@ -126,7 +126,7 @@ class SlidingWindow:
     def _cover(
         self, hu: tf.Tensor, region: tf.Tensor | None, *, probabilities: bool
     ) -> tuple[tf.Tensor, ...]:
-        """What `_Sums` keeps, of all voxels of the volume."""
+        """Computes `_Sums.kept` of all voxels of the volume."""
         shape = tf.shape(hu)
         extent = tf.maximum(shape, self.tiling.tile)
         before = (extent - shape) // 2
@@ -146,7 +146,7 @@ class SlidingWindow:
         before: tf.Tensor,
         kept: tuple[tf.Tensor, ...],
     ) -> tuple[tf.Tensor, ...]:
-        """Fills what is kept of the extent, in which the volume begins at `before`."""
+        """Computes the results of the extent, in which the volume starts at `before`."""
         extent = tf.shape(kept[0])
         along_z, along_y, along_x = (self._reach(axis, extent[axis]) for axis in range(3))
         corners = tf.stack(tf.meshgrid(along_y.starts, along_x.starts, indexing="ij"), axis=-1)
@@ -156,7 +156,7 @@ class SlidingWindow:
         deepest = tf.reduce_max(shares)
         sums = tf.zeros(tf.stack([deepest, extent[1], extent[2], self.num_classes]))
         for number in tf.range(tf.size(shares)):
-            # One after the other: layers in parallel would each hold a network's activations.
+            # One after the other: parallel layers would each hold a network's activations.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             start, end = along_z.starts[number], along_z.ends[number]
             useful = corners
@@ -177,12 +177,12 @@ class SlidingWindow:
         Args:
             hu: The volume, int16 (z, y, x).
             extent: Voxels (z, y, x) that tiles cover, the volume in their middle.
-            start: Slice of the volume where tiles begin, below 0 if they do before it.
+            start: Slice of the volume where tiles start, negative if before it.
         """
         shape, margin = tf.shape(hu), self.tiling.margin
         first = start - margin[0]
         last = first + self.tiling.window[0]
-        inside = hu[tf.maximum(first, 0) : last]  # padding the whole volume would copy it
+        inside = hu[tf.maximum(first, 0) : last]  # padding the complete volume would copy it
         before = tf.concat([tf.maximum(-first, 0)[None], (extent - shape)[1:] // 2 + margin[1:]], 0)
         size = tf.concat([last[None] - first, extent[1:] + 2 * margin[1:]], 0)
         padding = tf.stack([before, size - before - tf.shape(inside)], axis=1)
@@ -191,7 +191,7 @@ class SlidingWindow:
     def _corners_within(
         self, region: tf.Tensor, corners: tf.Tensor, start: tf.Tensor, before: tf.Tensor
     ) -> tf.Tensor:
-        """Of a row's corners int32 (count, 2), those whose tiles hold a voxel of the region."""
+        """Corners int32 (count, 2) of a row whose tiles contain a voxel of the region."""
         depth, height, width = self.tiling.tile
         plane = tf.reduce_any(region[tf.maximum(start, 0) : start + depth], axis=0)  # (y, x)
 
@@ -214,12 +214,12 @@ class SlidingWindow:
         """Adds the tiles at all (y, x) corners of one layer, in batches of windows.
 
         Args:
-            kept: As in `_Sums`, and returned.
-            shared: As in `_Sums`, and returned.
+            kept: See `_Sums`; returned updated.
+            shared: See `_Sums`; returned updated.
             slab: HU int16 (z, y, x), as deep as a window.
-            corners: int32 (count, 2), where tiles begin along y and x, in this order.
-            layer: Of these tiles.
-            along_y: Where tiles may begin along y.
+            corners: int32 (count, 2), starts of tiles along y and x, in this order.
+            layer: Layer of these tiles.
+            along_y: Possible starts of tiles along y.
         """
         depth, height, width = self.tiling.window
         window = tf.TensorSpec(self.tiling.window, tf.int16)
@@ -245,7 +245,7 @@ class SlidingWindow:
         return sums.kept, sums.shared
 
     def _add_tile(self, sums: _Sums, tile: tf.Tensor, x: tf.Tensor) -> _Sums:
-        """Adds a tile (z, y, x, classes), weighted, that begins at x."""
+        """Adds a weighted tile (z, y, x, classes) that starts at x."""
         depth, height, width = self.tiling.tile
         begin = tf.stack([0, 0, x, 0])
         end = tf.stack([depth, height, x + width, self.num_classes])
@@ -253,10 +253,10 @@ class SlidingWindow:
         return sums._replace(lines=_replaced(sums.lines, begin, end, value))
 
     def _finish_row(self, sums: _Sums, layer: _Layer, along_y: _Reach) -> _Sums:
-        """Goes to the next tiles along y.
+        """Advances to the next tiles along y.
 
-        Of the lines that these don't reach, the slices that later layers don't reach either are
-        final, and the sums of the others are put aside.
+        Of the lines that these do not reach, the slices that later layers do not reach either are
+        final, and the sums of the others are stored.
         """
         start, end = along_y.starts[sums.row], along_y.ends[sums.row]
         left, stay = tf.split(sums.lines, [end - start, -1], axis=1)
@@ -288,15 +288,15 @@ class SlidingWindow:
 def _with_box(
     values: tf.Tensor, corner: tuple[tf.Tensor | int, tf.Tensor], box: tf.Tensor
 ) -> tf.Tensor:
-    """Values with a box put in place that begins at a slice and a line, and has all of x."""
+    """Inserts a box that starts at a slice and a line, and spans all of x."""
     begin = tf.stack([*corner, *[0] * (len(values.shape) - 2)])
     return _replaced(values, begin, begin + tf.shape(box), box)
 
 
 def _replaced(values: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """Values, with those from begin to end replaced by a box.
+    """Replaces values from begin to end by a box.
 
-    This op writes into its input when nobody else holds it, as here: a tile costs the same in
+    This op writes into its input when nothing else references it, as here: a tile costs the same in
     0.1 GB and in 2 GB (21 ms at 64 x 64 x 64 x 8), and a third of what tensor_scatter_nd_add takes.
     """
     replaced = tf.raw_ops.TensorStridedSliceUpdate(

@@ -1,4 +1,4 @@
-"""How windows of one size cover a volume of any size."""
+"""Tiling of a volume of any size by windows of one size."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fcnseg.volumes.volume import Shape
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Windows that go into a network, and the tiles that come out, over a volume.
+    """The windows that go into a network, and the tiles that come out, over a volume.
 
     Attributes:
         window: Voxels (z, y, x) that the network takes.
-        tile: Voxels (z, y, x) that it gives: the window, or its middle where convolutions do not
-            pad. Tiles cover the volume; the margin of a window around its tile may lie outside.
-        overlap: Voxels (z, y, x) that neighbouring tiles share at least.
+        tile: Voxels (z, y, x) of its output: the window, or its middle if convolutions do not pad.
+            Tiles cover the volume; the margin of a window around its tile may lie outside.
+        overlap: Voxels (z, y, x) by which neighbouring tiles overlap at least.
     """
 
     window: Shape
@@ -46,7 +46,7 @@ class Tiling:
         return (np.array(self.window, np.int32) - np.array(self.tile, np.int32)) // 2
 
     def starts(self, axis: int, extent: tf.Tensor) -> tf.Tensor:
-        """Where tiles begin along one axis, evenly spread from the first voxel to the last.
+        """Starts of tiles along one axis, evenly spread from the first voxel to the last.
 
         Args:
             axis: 0, 1 or 2 for z, y, x.

@@ -25,8 +25,8 @@ class CrossEntropyLoss(keras.losses.Loss):
 
     with p_n the softmax of voxel n at its true class, w_n the weight of that class, and the sums
     over the voxels of the global batch, that is of all replicas. Only the ratios of the weights
-    matter. With label smoothing e (Szegedy et al. 2016, arXiv 1512.00567) a share e of the truth is
-    given to all K classes alike, and the numerator is
+    matter. With label smoothing e (Szegedy et al. 2016, arXiv 1512.00567) a share e of the
+    reference is distributed equally over all K classes, and the numerator is
 
         sum_n (1 - e) w_n (-log p_n) + e / K sum_k v_k (-log p_nk)
 
@@ -41,10 +41,10 @@ class CrossEntropyLoss(keras.losses.Loss):
     Args:
         class_weights: `uniform`, or a number for each class, background first.
         class_balance: b, from 0 to 1.
-        ignore_label: The class index of voxels that count nowhere.
+        ignore_label: The class index of voxels to ignore.
         label_smoothing: e, from 0 to below 1.
-        name: Of the loss.
-        **kwargs: As of every Keras loss.
+        name: Name of the loss.
+        **kwargs: Those of every Keras loss.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class CrossEntropyLoss(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss of a batch.
+        """Computes the loss of a batch.
 
         Args:
             y_true: Class indices (batch, z, y, x) of any type.
             y_pred: Logits (batch, z, y, x, classes).
 
         Returns:
-            float32 (batch,), the batch's for each sample.
+            float32 (batch,), the loss of the batch for each sample.
         """
         sums = tf.stack([sum_over_voxels(v) for v in self.of_voxels(y_true, y_pred)])
         total, weight = tf.unstack(sum_over_replicas(tf.reduce_sum(sums, axis=1)))
         return for_each_sample(tf.math.divide_no_nan(total, weight), y_true)
 
     def of_voxels(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What each voxel adds to numerator and denominator, float32 (batch, z, y, x)."""
+        """Contributions of each voxel to numerator and denominator, float32 (batch, z, y, x)."""
         classes, counts = counted_voxels(y_true, self.ignore_label)
         logits = tf.cast(y_pred, tf.float32)
         values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
@@ -93,7 +93,7 @@ class CrossEntropyLoss(keras.losses.Loss):
         return losses, weights
 
     def _weights(self, classes: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> Any:
-        """The weight of each class, float32 (classes,); None where all weights are 1."""
+        """The weight of each class, float32 (classes,); None if all weights are 1."""
         weights = None
         if not isinstance(self.class_weights, str):
             weights = weights_of_classes(self.class_weights, logits)
@@ -108,7 +108,7 @@ class CrossEntropyLoss(keras.losses.Loss):
         return weights
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
-        """What a voxel's cross-entropy adds to the numerator, before its weight."""
+        """Gives a voxel's contribution to the numerator, before its weight."""
         return cross_entropy
 
     def get_config(self) -> dict[str, Any]:

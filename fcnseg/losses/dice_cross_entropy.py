@@ -1,4 +1,4 @@
-"""Soft Dice and cross-entropy together."""
+"""The sum of soft Dice and cross-entropy."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fcnseg.losses.soft_dice import SoftDiceLoss
 class DiceCrossEntropyLoss(SoftDiceLoss):
     """`SoftDiceLoss` plus `CrossEntropyLoss`.
 
-    Dice alone has next to no gradient for an organ that the network gives up early, as a small one
-    may be; a cross-entropy with class balance has (docs/decisions/0019). nnU-Net (Isensee et al.
-    2021) and the group's later network (the MONAI bundle `multi_organ_segmentation`) train with
-    this sum, without class balance.
+    Dice alone has almost no gradient for an organ that the network loses early, often a small one;
+    a cross-entropy with class balance has one (docs/decisions/0019). nnU-Net (Isensee et al. 2021)
+    and the group's later network (the MONAI bundle `multi_organ_segmentation`) train with this sum,
+    without class balance.
 
     Args:
-        class_weights: `uniform`, `simple` or `square`, of the Dice alone, while voxels count alike
-            in the cross-entropy; or a number for each class, of both.
-        class_balance: Of the cross-entropy alone.
-        label_smoothing: Of the cross-entropy alone.
-        name: Of the loss.
+        class_weights: `uniform`, `simple` or `square`, for the Dice alone, with all voxels weighted
+            equally in the cross-entropy; or a number for each class, for both.
+        class_balance: Class balance of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
+        name: Name of the loss.
         **kwargs: `batch_dice` and `include_background`, of the Dice alone, and `ignore_label` of
-            `OverlapLoss`; as of every Keras loss.
+            `OverlapLoss`; also those of every Keras loss.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DiceCrossEntropyLoss(SoftDiceLoss):
         )
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss (batch,); shapes as in `OverlapLoss`."""
+        """Computes the loss (batch,); shapes as in `OverlapLoss`."""
         return super().call(y_true, y_pred) + self._cross_entropy.call(y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:

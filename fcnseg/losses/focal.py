@@ -10,12 +10,12 @@ import tensorflow as tf
 from fcnseg.losses.cross_entropy import CrossEntropyLoss
 from fcnseg.losses.voxels import ClassWeights
 
-_SMALLEST_ERROR = 1e-7  # float32's last digit of 1 - p; the power of 0 has no gradient
+_SMALLEST_ERROR = 1e-7  # float32 resolution of 1 - p; the power of 0 has no gradient
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class FocalLoss(CrossEntropyLoss):
-    """Cross-entropy in which voxels that are nearly right count little: Lin et al. 2017.
+    """Cross-entropy in which well-classified voxels have little weight: Lin et al. 2017.
 
         loss = sum_n w_n (1 - p_n)^gamma (-log p_n) / sum_n w_n
 
@@ -24,12 +24,12 @@ class FocalLoss(CrossEntropyLoss):
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.
-        gamma: How little; 2 was the paper's best.
-        name: Of the loss.
-        **kwargs: `ignore_label` of `CrossEntropyLoss`; as of every Keras loss.
+        gamma: Exponent; 2 was the paper's best.
+        name: Name of the loss.
+        **kwargs: `ignore_label` of `CrossEntropyLoss`; also those of every Keras loss.
 
     Raises:
-        ValueError: If there is a `label_smoothing`, with which the loss is not defined.
+        ValueError: If there is a `label_smoothing`, for which the loss is not defined.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FocalLoss(CrossEntropyLoss):
         self.gamma = gamma
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
-        """The cross-entropy times (1 - p)^gamma."""
+        """Multiplies the cross-entropy by (1 - p)^gamma."""
         error = tf.maximum(-tf.math.expm1(-cross_entropy), _SMALLEST_ERROR)
         return error**self.gamma * cross_entropy
 

@@ -13,19 +13,19 @@ import tensorflow as tf
 class OrganDice(keras.metrics.Metric):
     """Dice of each organ over all voxels since the last reset, and their mean.
 
-    It streams: intersections and sizes are summed over batches and replicas, and the Dice is of the
-    sums, not a mean of the batches'. The background is counted but not in the mean, nor is an organ
-    that neither truth nor prediction has shown: its Dice is NaN.
+    It is a streaming metric: intersections and sizes are summed over batches and replicas, and the
+    Dice is computed from the sums, not averaged over batches. The background is counted but not in
+    the mean, nor is an organ that is in neither reference nor prediction so far: its Dice is NaN.
 
     Args:
-        class_names: Of all classes, background first.
-        ignore_label: The class index of voxels that count nowhere.
-        name: Of the mean in the logs; an organ's is `<name>_<organ>`.
-        dtype: Of the counts; float32 counts up to 2^24 voxels only, eight patches of 128^3.
+        class_names: Names of all classes, background first.
+        ignore_label: The class index of voxels to ignore.
+        name: Name of the mean in the logs; an organ's is `<name>_<organ>`.
+        dtype: Type of the counts; float32 counts only up to 2^24 voxels, eight patches of 128^3.
 
     Attributes:
-        columns: The keys of `result`. Keras 2 changes a metric's name where a model has several
-            outputs, so they are fixed here.
+        columns: The keys of `result`. Keras 2 renames metrics of models with several outputs, so
+            they are fixed here.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class OrganDice(keras.metrics.Metric):
         self.class_names = list(class_names)
         self.columns = [name, *(f"{name}_{organ}" for organ in self.class_names[1:])]
         self.ignore_label = ignore_label
-        # Keras 3 would make them float32 whatever the metric is.
+        # Keras 3 would make them float32 whatever the metric's dtype.
         counts = {"shape": (len(self.class_names),), "initializer": "zeros", "dtype": dtype}
         self.shared = self.add_weight(name="shared", **counts)
         self.sizes = self.add_weight(name="sizes", **counts)
@@ -59,7 +59,7 @@ class OrganDice(keras.metrics.Metric):
             raise ValueError("OrganDice counts voxels and takes no sample_weight")
         truth = tf.reshape(tf.cast(y_true, tf.int32), [-1])
         predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
-        nowhere = len(self.class_names)  # a class that is not counted
+        nowhere = len(self.class_names)  # an index beyond the counted classes
         if self.ignore_label is not None:
             counts = tf.not_equal(truth, self.ignore_label)
             truth, predicted = (tf.where(counts, v, nowhere) for v in (truth, predicted))
@@ -67,11 +67,11 @@ class OrganDice(keras.metrics.Metric):
         self.sizes.assign_add(self._count(truth) + self._count(predicted))
 
     def per_class(self) -> tf.Tensor:
-        """Dice of each class (classes,); NaN for a class that was never seen."""
+        """Dice of each class (classes,); NaN for a class not seen since the last reset."""
         return 2 * tf.convert_to_tensor(self.shared) / tf.convert_to_tensor(self.sizes)
 
     def result(self) -> dict[str, tf.Tensor]:
-        """Dice by name in the logs: the mean over the organs seen, 0 if none was, then each."""
+        """Dice by name in the logs: the mean over the organs seen, 0 without any, then each."""
         organs = self.per_class()[1:]
         seen = tf.logical_not(tf.math.is_nan(organs))
         total = tf.reduce_sum(tf.where(seen, organs, tf.zeros_like(organs)))
@@ -79,7 +79,7 @@ class OrganDice(keras.metrics.Metric):
         return dict(zip(self.columns, [mean, *tf.unstack(organs)], strict=True))
 
     def reset_state(self) -> None:
-        """Forgets all batches."""
+        """Resets all counts."""
         for variable in (self.shared, self.sizes):
             variable.assign(tf.zeros([len(self.class_names)], self.shared.dtype))
 
@@ -92,8 +92,9 @@ class OrganDice(keras.metrics.Metric):
         }
 
     def _count(self, classes: tf.Tensor) -> tf.Tensor:
-        """Voxels of each class (classes,); those of no class are left out."""
-        # Not tf.math.bincount, which does not compile: it looks for the largest class.
+        """Voxels of each class (classes,); indices beyond the classes are left out."""
+        # Not tf.math.bincount, which XLA cannot compile: its output size depends on the largest
+        # class.
         counts = tf.raw_ops.DenseBincount(
             input=classes, size=len(self.class_names), weights=tf.constant([], tf.int64)
         )

@@ -1,4 +1,4 @@
-"""What the losses on overlaps of regions share: sums of each class, and the mean over classes."""
+"""The base of losses on overlaps of regions: sums per class, and the mean over classes."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from fcnseg.losses.voxels import (
 )
 
 OverlapWeights = Literal["uniform", "simple", "square"] | Sequence[float]
-"""Weight of each class: by its frequency to the power of 0, -1 or -2, or a number each."""
+"""Weight of each class: its frequency to the power of 0, -1 or -2, or a number each."""
 
 _POWERS = {"uniform": 0, "simple": 1, "square": 2}
 
 
 class OverlapLoss(keras.losses.Loss):
-    """1 minus the weighted mean over classes of an index of overlap, which a subclass defines.
+    """1 minus the weighted mean over classes of an overlap index, which a subclass defines.
 
-    With probabilities p = softmax(logits) and the one-hot truth g, the sums over the voxels n that
-    count are
+    With probabilities p = softmax(logits) and the one-hot reference g, the sums over the voxels n
+    that are not ignored are
 
         S_k = sum_n p_nk g_nk    P_k = sum_n p_nk    G_k = sum_n g_nk
         loss = sum_k w_k (1 - index(S_k, P_k, G_k)) / sum_k w_k
 
-    With f_k = G_k / sum_j G_j the share of class k, w_k is 1 (`uniform`), 1 / f_k (`simple`) or
-    1 / f_k^2 (`square`), as in Shen et al. 2018 (arXiv 1801.05912), or a given number. A class that
-    is absent has weight 0; where no class has a weight, the loss is 0.
+    With f_k = G_k / sum_j G_j the share of class k, w_k is 1 (`uniform`), 1 / f_k (`simple`) or 1 /
+    f_k^2 (`square`), as in Shen et al. 2018 (arXiv 1801.05912), or a given number. An absent class
+    has weight 0; if no class has a weight, the loss is 0.
 
     Args:
         class_weights: `uniform`, `simple`, `square`, or a number for each class, background first.
-        batch_dice: Whether the sums are over the global batch, that is over all replicas; else they
-            are over each sample, and Keras takes the mean over samples.
-        include_background: Whether class 0 is one of the classes k.
-        ignore_label: The class index of voxels that count nowhere.
-        **kwargs: As of every Keras loss.
+        batch_dice: True for sums over the global batch, that is over all replicas; else they are
+            over each sample, and Keras takes the mean over samples.
+        include_background: True if class 0 is one of the classes k.
+        ignore_label: The class index of voxels to ignore.
+        **kwargs: Those of every Keras loss.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class OverlapLoss(keras.losses.Loss):
         self.ignore_label = ignore_label
 
     def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
-        """The overlap of each class, from 0 to 1, of its sums S, P and G."""
+        """Computes the overlap of each class, from 0 to 1, from its sums S, P and G."""
         raise NotImplementedError
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss of a batch.
+        """Computes the loss of a batch.
 
         Args:
             y_true: Class indices (batch, z, y, x) of any type.
             y_pred: Logits (batch, z, y, x, classes).
 
         Returns:
-            float32 (batch,): of each sample, or the batch's for each.
+            float32 (batch,): the loss of each sample, or that of the batch for each.
         """
         probabilities = tf.nn.softmax(tf.cast(y_pred, tf.float32))
         classes, counts = counted_voxels(y_true, self.ignore_label)
@@ -89,7 +89,7 @@ class OverlapLoss(keras.losses.Loss):
         return for_each_sample(loss, y_true)
 
     def _weights(self, true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Weight of each class, of the shape of its voxels `true`."""
+        """Weight of each class, with the shape of its voxels `true`."""
         present = tf.cast(true > 0, tf.float32)
         if isinstance(self.class_weights, str):
             frequencies = tf.math.divide_no_nan(true, tf.reduce_sum(true, -1, keepdims=True))

@@ -18,14 +18,14 @@ class SoftDiceLoss(OverlapLoss):
         loss = 1 - sum_k w_k D_k / sum_k w_k
 
     with the sums and class weights of `OverlapLoss`; these weights, and P and G not squared, are as
-    in Shen et al. 2018 (arXiv 1801.05912). The loss lies in [0, 1], and is 0 where every voxel is
-    right.
+    in Shen et al. 2018 (arXiv 1801.05912). The loss lies in [0, 1], and is 0 for a perfect
+    prediction.
 
     Args:
         class_weights: `uniform`, `simple`, `square`, or a number for each class.
-        name: Of the loss.
-        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; as of
-            every Keras loss.
+        name: Name of the loss.
+        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; also those
+            of every Keras loss.
     """
 
     def __init__(
@@ -34,5 +34,5 @@ class SoftDiceLoss(OverlapLoss):
         super().__init__(class_weights, name=name, **kwargs)
 
     def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
-        """Dice of each class."""
+        """Computes the Dice of each class."""
         return tf.math.divide_no_nan(2 * shared, predicted + true)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the worst voxels."""
+"""Cross-entropy of the hardest voxels."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fcnseg.losses.voxels import ClassWeights
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class TopKCrossEntropyLoss(CrossEntropyLoss):
-    """The mean cross-entropy of the voxels of each sample where it is largest.
+    """The mean cross-entropy of the voxels of each sample with the largest loss.
 
         loss = sum_{n in K} w_n (-log p_n) / sum_{n in K} w_n
 
     with p_n the softmax of voxel n at its true class, w_n the weight of that class, and K the
-    `fraction` of the sample's voxels that count, at least one, with the largest w_n (-log p_n);
-    Keras takes the mean over samples. Wu et al. 2016 (arXiv 1605.06885) bootstrap so, and nnU-Net's
-    `TopKLoss` takes a tenth, there of the whole batch.
+    `fraction` of the sample's voxels that are not ignored, at least one, with the largest w_n (-log
+    p_n); Keras takes the mean over samples. This is the bootstrapping of Wu et al. 2016 (arXiv
+    1605.06885); nnU-Net's `TopKLoss` takes a tenth, over the complete batch.
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.
-        fraction: Of the voxels, above 0 and at most 1.
-        name: Of the loss.
-        **kwargs: `ignore_label` and `label_smoothing` of `CrossEntropyLoss`; as of every Keras
-            loss.
+        fraction: Fraction of the voxels, above 0 and at most 1.
+        name: Name of the loss.
+        **kwargs: `ignore_label` and `label_smoothing` of `CrossEntropyLoss`; also those of every
+            Keras loss.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         self.fraction = fraction
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss (batch,) of each sample; shapes as in `CrossEntropyLoss`."""
+        """Computes the loss (batch,) of each sample; shapes as in `CrossEntropyLoss`."""
         losses, weights = (
             tf.reshape(v, [tf.shape(v)[0], -1]) for v in self.of_voxels(y_true, y_pred)
         )
         counts = weights > 0
-        # So many at most, which XLA must know beforehand; fewer where voxels are ignored.
+        # The upper bound, which XLA needs as a constant; fewer if voxels are ignored.
         most = self._number(tf.shape(weights)[1])
         number = self._number(tf.reduce_sum(tf.cast(counts, tf.int32), axis=1, keepdims=True))
         _, places = tf.math.top_k(tf.where(counts, losses, -tf.ones_like(losses)), most)
@@ -59,7 +59,7 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         return tf.math.divide_no_nan(total, weight)
 
     def _number(self, voxels: tf.Tensor) -> tf.Tensor:
-        """How many of so many voxels are chosen."""
+        """Number of selected voxels among so many."""
         number = tf.round(self.fraction * tf.cast(voxels, tf.float32))
         return tf.maximum(tf.cast(number, tf.int32), 1)
 

@@ -12,22 +12,22 @@ from fcnseg.losses.overlap import OverlapLoss, OverlapWeights
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class TverskyLoss(OverlapLoss):
-    """Soft Dice that weighs what is invented against what is missed: Salehi et al. 2017.
+    """Soft Dice with separate weights of false positives and false negatives: Salehi et al. 2017.
 
         T_k = S_k / (S_k + alpha (P_k - S_k) + beta (G_k - S_k))
         loss = 1 - sum_k w_k T_k / sum_k w_k
 
     (arXiv 1706.05721), with the sums and class weights of `OverlapLoss`: P - S is the probability
-    on voxels of other classes, G - S what is lacking on those of the class. With both at 0.5 it is
-    `SoftDiceLoss`.
+    on voxels of other classes (false positives), G - S the probability lacking on those of the
+    class (false negatives). With both weights at 0.5 it is `SoftDiceLoss`.
 
     Args:
         class_weights: `uniform`, `simple`, `square`, or a number for each class.
         alpha: Weight of false positives. 0.3 and 0.7 gave the paper's best Dice.
-        beta: Weight of false negatives; the larger, the fewer voxels of small organs are missed.
-        name: Of the loss.
-        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; as of
-            every Keras loss.
+        beta: Weight of false negatives; a larger one gives higher recall of small organs.
+        name: Name of the loss.
+        **kwargs: `batch_dice`, `include_background` and `ignore_label` of `OverlapLoss`; also those
+            of every Keras loss.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TverskyLoss(OverlapLoss):
         self.beta = beta
 
     def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
-        """Tversky index of each class."""
+        """Computes the Tversky index of each class."""
         invented, missed = predicted - shared, true - shared
         return tf.math.divide_no_nan(shared, shared + self.alpha * invented + self.beta * missed)
 

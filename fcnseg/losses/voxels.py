@@ -1,4 +1,4 @@
-"""Which voxels count, and their sums: over a patch in float32, over all replicas."""
+"""Masking of ignored voxels, and sums of voxels: over a patch in float32, over all replicas."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 import tensorflow as tf
 
 ClassWeights = Literal["uniform"] | Sequence[float]
-"""Weight of each class in a loss: all alike, or a number each, background first."""
+"""Weight of each class in a loss: all equal, or a number each, background first."""
 
 
 def counted_voxels(y_true: tf.Tensor, ignore_label: int | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """The class of each voxel and whether it counts.
+    """Gives the class of each voxel, and 0 or 1 for ignored and counted voxels.
 
     Args:
         y_true: Class indices (batch, z, y, x) of any type.
-        ignore_label: The index of voxels that count nowhere; None if all count.
+        ignore_label: The index of voxels to ignore; None if all count.
 
     Returns:
-        Classes int32, 0 where a voxel does not count, and float32 1 or 0; both (batch, z, y, x).
+        Classes int32, 0 for an ignored voxel, and float32 1 or 0; both (batch, z, y, x).
     """
     classes = tf.cast(y_true, tf.int32)
     if ignore_label is None:
@@ -29,10 +29,10 @@ def counted_voxels(y_true: tf.Tensor, ignore_label: int | None) -> tuple[tf.Tens
 
 
 def weights_of_classes(weights: Sequence[float], logits: tf.Tensor) -> tf.Tensor:
-    """The weights as float32 (classes,).
+    """Gives the weights as float32 (classes,).
 
     Raises:
-        ValueError: If there is not one for each class of the logits.
+        ValueError: If there is not one weight for each class of the logits.
     """
     if len(weights) != logits.shape[-1]:
         raise ValueError(
@@ -43,9 +43,9 @@ def weights_of_classes(weights: Sequence[float], logits: tf.Tensor) -> tf.Tensor
 
 
 def sum_over_voxels(values: tf.Tensor) -> tf.Tensor:
-    """The sum (batch, ...) of values (batch, z, y, x, ...), one axis after the other.
+    """Sums values (batch, z, y, x, ...) to (batch, ...), one axis after the other.
 
-    TensorFlow adds all voxels one by one: in float32 that is 0.2 % off at 128^3.
+    TensorFlow adds all voxels sequentially: in float32 that is off by 0.2 % at 128^3.
     """
     for axis in (3, 2, 1):
         values = tf.reduce_sum(values, axis=axis)
@@ -53,7 +53,7 @@ def sum_over_voxels(values: tf.Tensor) -> tf.Tensor:
 
 
 def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
-    """The sum over replicas, with its gradient: a loss of it is that of the global batch."""
+    """Sums over replicas, with a gradient: a loss of the sum is that of the global batch."""
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return tensor
@@ -61,8 +61,8 @@ def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def for_each_sample(loss: tf.Tensor, y_true: tf.Tensor) -> tf.Tensor:
-    """A loss of the global batch, () or (1,), repeated for each sample (batch,).
+    """Repeats a loss of the global batch, () or (1,), for each sample (batch,).
 
-    Keras divides what it reduces by the number of replicas, but leaves a scalar as it is.
+    Keras divides per-sample losses by the number of replicas, but leaves a scalar unchanged.
     """
     return tf.broadcast_to(loss, tf.shape(y_true)[:1])

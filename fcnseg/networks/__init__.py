@@ -1,4 +1,4 @@
-"""3D fully convolutional networks: levels, sizes, topology and cost, and how Keras builds them.
+"""3D fully convolutional networks: levels, sizes, topology, cost, and their Keras models.
 
 `fcnseg.networks.build`, `keras_builder` and `layers` need TensorFlow, and are not imported here.
 """

@@ -1,9 +1,9 @@
 """Strides and kernels for the spacing of the data, so that thick slices are not mixed too early.
 
-The rules are nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner), written
-anew: an axis is halved as long as enough voxels are left and its spacing is less than twice the
-finest that can still be halved; its kernel is 1 until its spacing has come as near to the finest of
-all, and 3 from then on.
+The rules are nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner),
+reimplemented: an axis is halved as long as enough voxels are left and its spacing is less than
+twice the finest that can still be halved; its kernel is 1 until its spacing is close enough to the
+finest of all, and 3 from then on.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fcnseg.volumes.volume import Shape
 Spacing = tuple[float, float, float]  # (z, y, x), mm
 
 _SMALLEST = 4  # voxels left along an axis at the lowest level; nnU-Net
-_NEAR = 2.0  # spacings that differ by less than this factor count as alike; nnU-Net
+_NEAR = 2.0  # spacings that differ by less than this factor count as equal; nnU-Net
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelPlan:
-    """What spacing and patch ask of a network.
+    """Strides and kernels planned for a spacing and a patch.
 
     Attributes:
-        strides: Steps (z, y, x) from each level down to the next.
-        kernels: Voxels (z, y, x) of the convolutions of each level, so one more than strides.
+        strides: Strides (z, y, x) from each level down to the next.
+        kernels: Kernel size (z, y, x) of the convolutions of each level, so one more than strides.
     """
 
     strides: tuple[Shape, ...]
@@ -40,12 +40,12 @@ def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) ->
     """Plans strides and kernels.
 
     Args:
-        spacing: (z, y, x) of the records, mm.
+        spacing: Spacing (z, y, x) of the records, mm.
         patch_size: Voxels (z, y, x).
-        max_levels: Most levels of the network.
+        max_levels: Maximum number of levels of the network.
 
     Returns:
-        The plan, of as many levels as the patch has room for.
+        The plan, with as many levels as fit the patch.
 
     Raises:
         ConfigError: If the patch is too small for two levels.
@@ -67,11 +67,11 @@ def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) ->
 
 
 def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> ModelConfig:
-    """The same network with strides and kernels for a spacing, and no deeper than fits the patch.
+    """Plans strides and kernels of a network for a spacing, with no more levels than fit the patch.
 
     Args:
-        model: The network; its depth is the most that is planned.
-        spacing: (z, y, x) of the records, mm.
+        model: The network; its depth is the maximum.
+        spacing: Spacing (z, y, x) of the records, mm.
         patch_size: Voxels (z, y, x).
 
     Raises:
@@ -90,7 +90,7 @@ def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> Model
 
 
 def _steps(spacing: Spacing, size: Shape) -> Iterator[tuple[Shape, Shape]]:
-    """Stride below, and kernel of, each level but the lowest, from the top down."""
+    """The stride below, and kernel of, each level but the lowest, from the top down."""
     spacings, sizes, kernel = list(spacing), list(size), [1, 1, 1]
     while axes := _axes_to_halve(spacings, sizes):
         finest = min(spacings)
@@ -105,7 +105,7 @@ def _steps(spacing: Spacing, size: Shape) -> Iterator[tuple[Shape, Shape]]:
 
 
 def _axes_to_halve(spacings: list[float], sizes: list[int]) -> list[int]:
-    """Axes with voxels enough whose spacing is near to the finest such axis's."""
+    """Axes with enough voxels whose spacing is close to the finest among them."""
     roomy = [axis for axis, length in enumerate(sizes) if length >= 2 * _SMALLEST]
     if not roomy:
         return []

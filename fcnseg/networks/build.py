@@ -23,27 +23,28 @@ def build_fcn(
     """Builds a network from HU to logits.
 
     Each level of the encoder has two convolutions, or residual blocks of two, and is reached by
-    max-pooling, or the stride of its first block; the decoder goes back up, meets the encoder's
-    output of the same level, and has some convolutions there; a 1x1x1 convolution makes the logits.
-    Normalisation and activation follow every convolution but the last. Where there is
-    normalisation, only the first and the last convolution have a bias. Weights are drawn as by He
-    et al. 2015 from Keras's global random generator (`keras.utils.set_random_seed`).
+    max-pooling, or the stride of its first block; the decoder upsamples level by level, joins the
+    encoder's output of the same level, and has some convolutions there; a 1x1x1 convolution makes
+    the logits. Normalisation and activation follow every convolution but the last. With
+    normalisation, only the first and the last convolution have a bias. Weights are initialised as
+    by He et al. 2015 from Keras's global random generator (`keras.utils.set_random_seed`).
 
     Args:
         config: Depth, channels, skip connections, padding, normalisation...
         num_classes: Classes, background included.
         input_shape: Voxels (z, y, x), if the network is for one size only; any by default.
         precision: Keras's policy for the layers between the HU window and the logits.
-        supervised: Whether to give, for training, also the logits of coarser levels that
-            `deep_supervision` and `pyramid` ask for; see `full_resolution`.
+        supervised: Adds, for training, the logits of coarser levels that `deep_supervision` and
+            `pyramid` ask for; see `full_resolution`.
 
     Returns:
         A model from HU float32 (batch, z, y, x, 1), or 2 channels with `coarse_input`, to logits
-        float32 (batch, z, y, x, classes); where there are others, a `DeeplySupervised` one to a
-        list of them, full resolution first, in the order of `supervision_strides`.
+        float32 (batch, z, y, x, classes); if there are others, a `DeeplySupervised` one to a list
+        of them, full resolution first, in the order of `supervision_strides`.
 
     Raises:
-        ModelError: If `input_shape` does not fit the levels; the nearest sizes that do are named.
+        ModelError: If `input_shape` does not fit the levels; the message names the nearest sizes
+            that do.
     """
     if input_shape is not None:
         output_shape(config, input_shape)
@@ -62,9 +63,9 @@ def build_fcn(
 
 
 def full_resolution(model: keras.Model) -> keras.Model:
-    """The part of a network that gives the logits of the full resolution, with the same weights.
+    """Extracts the part of a network that gives the full-resolution logits, sharing its weights.
 
-    It is what is validated, saved and exported; the other logits are for training only.
+    This part is validated, saved and exported; the other logits are for training only.
 
     Args:
         model: Built by `build_fcn`.

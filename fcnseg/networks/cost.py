@@ -1,4 +1,4 @@
-"""What a network costs, known before it is built: arithmetic on its configuration."""
+"""The cost of a network, computed from its configuration before it is built."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from fcnseg.networks.shapes import output_shape
 from fcnseg.networks.topology import assemble
 from fcnseg.volumes.volume import Shape
 
-# What training holds besides the activations: each weight, its gradient, Adam's two moments.
+# Training memory besides the activations: each weight, its gradient, Adam's two moments.
 _COPIES_OF_WEIGHTS = 4
-# What a step makes beside what it keeps, in sizes of a tensor; both numbers are fitted to steps of
-# the presets on a CPU (docs/models.md). At the loss: logits, probabilities and one-hot labels of
-# Dice, cross-entropy and metric, their products and gradients, float32 in every precision.
+# Temporary tensors of a step besides the stored ones, in units of a tensor's size; both numbers are
+# fitted to steps of the presets on a CPU (docs/models.md). At the loss: logits, probabilities and
+# one-hot labels of Dice, cross-entropy and metric, their products and gradients, float32 in every
+# precision.
 _COPIES_OF_LOGITS = 13
-# While gradients flow back through a convolution: those of its output and input, those that wait
-# for the skip connection, and copies in the layout of the kernels; more where normalisation is not
-# one fused kernel.
+# In the backward pass through a convolution: the gradients of its output and input, those that wait
+# for the skip connection, and copies in the layout of the kernels; more if normalisation is not one
+# fused kernel.
 _COPIES_OF_OUTPUT = 6
 _COPIES_OF_OUTPUT_BY_SAMPLE = 9
-# Of what a cropped skip connection took: its gradient with a border of zeros, that of the pool, and
-# their sum.
+# Of the input of a cropped skip connection: its zero-padded gradient, that of the pool, and their
+# sum.
 _COPIES_OF_CROPPED = 3
 _FLOAT32 = 4  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """One layer.
+    """Cost of one layer.
 
     Attributes:
-        name: As in the network.
+        name: Name in the network.
         size: Voxels (z, y, x) of its output.
-        channels: Of its output.
-        parameters: Trainable ones.
+        channels: Channels of its output.
+        parameters: Number of trainable parameters.
         macs: Multiply-adds for one patch.
         receptive_field: Voxels (z, y, x) of the input that one voxel of its output depends on, on
             average.
@@ -51,25 +52,25 @@ class LayerCost:
     receptive_field: Shape
 
     def row(self) -> tuple[str, str, str, str, str]:
-        """As it is printed."""
+        """The layer as a row of the printed table."""
         counts = (f"{self.channels}", f"{self.parameters:,}", _si(self.macs))
         return (self.name, _size(self.size), *counts)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
         layers: From the input to the logits, convolutions and poolings alone.
         patch_size: Voxels (z, y, x) of the input.
         output_size: Voxels (z, y, x) of the logits.
-        batch_size: Patches in a step.
-        parameters: Trainable ones.
+        batch_size: Patches per step.
+        parameters: Number of trainable parameters.
         macs: Multiply-adds for one patch, without those of normalisation and activation.
-        receptive_field: Voxels (z, y, x) of the input that a voxel of the logits depends on, where
-            no border is near; the mean, as it differs by a few from voxel to voxel.
-        training_bytes: Memory that a training step with Adam takes, estimated.
+        receptive_field: Voxels (z, y, x) of the input that a voxel of the logits depends on, far
+            from borders; the mean, as it differs by a few from voxel to voxel.
+        training_bytes: Estimated memory of a training step with Adam.
     """
 
     layers: tuple[LayerCost, ...]
@@ -82,7 +83,7 @@ class ModelSummary:
     training_bytes: int
 
     def __str__(self) -> str:
-        """A table, and the sums below it."""
+        """Formats a table, and the sums below it."""
         rows = [("layer", "voxels out", "channels", "parameters", "multiply-adds")]
         rows += [each.row() for each in self.layers]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -112,17 +113,18 @@ def model_summary(
     batch_size: int = 1,
     precision: str = "float32",
 ) -> ModelSummary:
-    """Counts what a network costs, without building it.
+    """Computes the cost of a network without building it.
 
     Args:
         config: The network.
         num_classes: Classes, background included.
         patch_size: Voxels (z, y, x) of the input.
         batch_size: Patches in a training step.
-        precision: Keras's policy of training, which memory depends on.
+        precision: Keras's precision policy of training; memory depends on it.
 
     Raises:
-        ModelError: If the patch does not fit the network; the nearest sizes that do are named.
+        ModelError: If the patch does not fit the network; the message names the nearest sizes that
+            do.
 
     >>> from fcnseg.config import PRESETS
     >>> cicek = PRESETS["unet3d_cicek"].model
@@ -151,12 +153,12 @@ def model_summary(
 
 @dataclasses.dataclass(frozen=True)
 class _Flow:
-    """What flows through a network: sizes instead of numbers.
+    """A feature map of a network, described by sizes instead of numbers.
 
     Attributes:
         size: Voxels (z, y, x).
-        channels: Of each voxel.
-        field: Voxels (z, y, x) of the input that a voxel depends on.
+        channels: Number of channels.
+        field: Receptive field: voxels (z, y, x) of the input that a voxel depends on.
         step: Voxels (z, y, x) of the input from one voxel to the next.
     """
 
@@ -167,11 +169,11 @@ class _Flow:
 
     @property
     def values(self) -> int:
-        """Numbers in it, for one patch."""
+        """Number of values for one patch."""
         return math.prod(self.size) * self.channels
 
     def seen_by(self, kernel: Shape, stride: Shape) -> _Flow:
-        """After a kernel that pads and moves on by a stride."""
+        """The feature map after a padded kernel with a stride."""
         field = (f + (k - 1) * s for f, k, s in zip(self.field, kernel, self.step, strict=True))
         size = (-(-n // s) for n, s in zip(self.size, stride, strict=True))
         return dataclasses.replace(
@@ -179,27 +181,27 @@ class _Flow:
         )
 
     def enlarged(self, stride: Shape) -> _Flow:
-        """After each voxel became a block."""
+        """The feature map after upsampling by whole factors."""
         step = (s // k for s, k in zip(self.step, stride, strict=True))
         return dataclasses.replace(self, size=_product(self.size, stride), step=_shape(step))
 
 
 class _Counter:
-    """Counts instead of computing; see `fcnseg.networks.topology.Parts`."""
+    """Counts costs instead of computing values; see `fcnseg.networks.topology.Parts`."""
 
     def __init__(self, config: ModelConfig, precision: str) -> None:
         self.config = config
         self.width = _FLOAT32 if precision == "float32" else 2  # bytes of a number
-        # Keras normalises by sample in float32, on the way back too.
+        # Keras normalises by sample in float32, in the backward pass too.
         self.norm_width = _FLOAT32 if config.norm in ("instance", "group") else self.width
         self.layers: list[LayerCost] = []
-        self.kept: dict[int, _Flow] = {}  # what the way back needs, each once
-        self.kept_bytes = 0  # of one patch
-        self.most_bytes = 0  # of one patch, with what the way back makes at a convolution
+        self.kept: dict[int, _Flow] = {}  # tensors stored for the backward pass, each once
+        self.kept_bytes = 0  # for one patch
+        self.most_bytes = 0  # for one patch, with temporaries of the backward pass at a convolution
         self.logits = 0  # numbers of all outputs, for one patch
 
     def bytes(self, batch_size: int) -> int:
-        """Memory of a training step, at the loss or at a convolution on the way back."""
+        """Memory of a training step, at the loss or at a convolution of the backward pass."""
         weights = sum(each.parameters for each in self.layers)
         at_loss = self.kept_bytes + _FLOAT32 * _COPIES_OF_LOGITS * self.logits
         cast = 0 if self.width == _FLOAT32 else self.width * weights
@@ -207,7 +209,7 @@ class _Counter:
         return batch_size * max(at_loss, self.most_bytes) + held
 
     def window(self, hu: _Flow) -> _Flow:
-        """Nothing is learned, so the convolution after it keeps what it needs."""
+        """Counts nothing: it has no parameters, and the next convolution keeps its input."""
         return dataclasses.replace(hu)
 
     def convolution(
@@ -221,7 +223,7 @@ class _Counter:
         activate: bool,
         name: str,
     ) -> _Flow:
-        """Each voxel out is a product of a kernel and the voxels it covers, which are kept."""
+        """Counts a product of kernel and covered voxels; the backward pass keeps the input."""
         self._keep(x)
         out = dataclasses.replace(x.seen_by(kernel, stride), channels=filters)
         if self.config.padding == "valid":
@@ -235,7 +237,7 @@ class _Counter:
     def _finished(
         self, name: str, out: _Flow, weights: int, macs: int, *, use_bias: bool, activate: bool
     ) -> _Flow:
-        """With bias, or scale and shift, of each channel, and what the way back needs."""
+        """Counts bias, or scale and shift, per channel, and tensors for the backward pass."""
         norm = self.config.norm
         is_plain = norm == "none"
         own = (0 if is_plain else 2) + (is_plain or use_bias)
@@ -247,14 +249,14 @@ class _Counter:
         return self.activation(out, name=name) if activate else out
 
     def activation(self, x: _Flow, *, name: str) -> _Flow:
-        """The way back needs what leaky ReLU takes, and what ReLU gives."""
+        """Counts an activation; the backward pass keeps leaky ReLU's input, or ReLU's output."""
         del name
         out = dataclasses.replace(x)
         self._keep(x if self.config.activation == "leaky_relu" else out)
         return out
 
     def pool(self, x: _Flow, *, stride: Shape, mean: bool, name: str) -> _Flow:
-        """No product worth counting; a maximum is found again by what it took and gave."""
+        """Counts no products; the backward pass of a maximum keeps its input and output."""
         out = x.seen_by(stride, stride)
         self._add(name, out, 0, 0)
         if not mean:
@@ -265,7 +267,7 @@ class _Counter:
         return out
 
     def transposed_convolution(self, x: _Flow, *, filters: int, stride: Shape, name: str) -> _Flow:
-        """Each voxel in is multiplied by the whole kernel, and kept."""
+        """Counts a product of each input voxel and the kernel; backward keeps the input."""
         self._keep(x)
         out = dataclasses.replace(x.enlarged(stride), channels=filters)
         weights = math.prod(stride) * x.channels * filters
@@ -273,41 +275,41 @@ class _Counter:
         return self._finished(name, out, weights, macs, use_bias=False, activate=True)
 
     def linear_upsampling(self, x: _Flow, *, stride: Shape, name: str) -> _Flow:
-        """Two neighbours make each new voxel, in fixed parts."""
+        """Counts two neighbours per new voxel, with fixed weights."""
         del name
         field = (f + (s if k > 1 else 0) for f, s, k in zip(x.field, x.step, stride, strict=True))
         return dataclasses.replace(x.enlarged(stride), field=_shape(field))
 
     def crop(self, x: _Flow, *, crop: Shape, name: str) -> _Flow:
-        """A copy."""
+        """Counts a copy."""
         del name
         size = (n - 2 * c for n, c in zip(x.size, crop, strict=True))
         return dataclasses.replace(x, size=_shape(size))
 
     def add(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
-        """A sum needs nothing on the way back."""
+        """Counts a sum; the backward pass keeps nothing."""
         del name
         return _joined(tensors, tensors[0].channels)
 
     def concatenate(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
-        """A copy of all."""
+        """Counts a copy of all channels."""
         del name
         return _joined(tensors, sum(each.channels for each in tensors))
 
     def dropout(self, x: _Flow, *, name: str) -> _Flow:
-        """A copy; a share of each channel is kept, too small to count."""
+        """Counts a copy; the mask over channels is too small to count."""
         del name
         return dataclasses.replace(x)
 
     def softmax(self, x: _Flow, *, name: str) -> _Flow:
-        """The probabilities are kept."""
+        """Counts the probabilities, which the backward pass keeps."""
         del name
         out = dataclasses.replace(x)
         self._keep(out)
         return out
 
     def head(self, x: _Flow, *, filters: int, name: str) -> _Flow:
-        """A 1x1x1 convolution with a bias."""
+        """Counts a 1x1x1 convolution with a bias."""
         self._keep(x)
         out = dataclasses.replace(x, channels=filters)
         self._add(name, out, (x.channels + 1) * filters, x.values * filters)
@@ -315,7 +317,7 @@ class _Counter:
         return out
 
     def channels(self, x: _Flow) -> int:
-        """Channels of what flows."""
+        """Channels of a feature map."""
         return x.channels
 
     def _keep(self, x: _Flow, *, width: int = 0) -> None:
@@ -324,7 +326,7 @@ class _Counter:
             self.kept_bytes += (width or self.width) * x.values
 
     def _make(self, x: _Flow, *, more: int = 0) -> None:
-        """Counts what the way back makes at a tensor, beside what has been kept up to it."""
+        """Counts temporaries of the backward pass at a tensor and all that is stored by then."""
         by_sample = self.config.norm in ("instance", "group")
         copies = (_COPIES_OF_OUTPUT_BY_SAMPLE if by_sample else _COPIES_OF_OUTPUT) + more
         made = copies * self.norm_width * x.values
@@ -355,7 +357,7 @@ def _size(shape: Shape) -> str:
 
 
 def _si(number: int) -> str:
-    """A large number in words: 1.25 G."""
+    """Formats a large number with an SI prefix: 1.25 G."""
     for power, sign in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if number >= 10**power:
             return f"{number / 10**power:.3g} {sign}"

@@ -1,4 +1,4 @@
-"""The parts of a network as Keras layers."""
+"""Keras layers for the parts of a network."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from fcnseg.networks.layers.normalized_convolution import (
 from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
 from fcnseg.volumes.volume import Shape
 
-# A symbolic tensor (batch, z, y, x, channels): its class is another in Keras 2 and 3.
+# A symbolic tensor (batch, z, y, x, channels): Keras 2 and 3 have different classes for it.
 Tensor = Any
 
-# What PyTorch and nnU-Net use. Keras's own 0.99 needs some 500 steps to forget where it started.
+# The value of PyTorch and nnU-Net. Keras's own 0.99 needs some 500 steps to forget the initial
+# values.
 _BATCH_NORM_MOMENTUM = 0.9
-_GROUPS = 8  # of group normalisation, or as many as divide the channels
+_GROUPS = 8  # groups of group normalisation, or the largest number that divides the channels
 
 
 @dataclasses.dataclass(frozen=True)
 class KerasParts:
-    """Adds a layer, or none, for each part; see `fcnseg.networks.topology.Parts`."""
+    """Builds a Keras layer, or none, for each part; see `fcnseg.networks.topology.Parts`."""
 
     config: ModelConfig
     precision: str
 
     def window(self, hu: Tensor) -> Tensor:
-        """HU to 0..1, in float32 whatever the precision."""
+        """Maps HU to 0..1, in float32 whatever the precision."""
         only_first = self.config.coarse_input
         layer = HUWindow(
             *self.config.hu_window, only_first=only_first, dtype="float32", name="hu_window"
@@ -53,7 +54,7 @@ class KerasParts:
         activate: bool,
         name: str,
     ) -> Tensor:
-        """A convolution, normalisation and activation."""
+        """Applies a convolution, normalisation and activation."""
         options = {
             "filters": filters,
             "kernel_size": kernel,
@@ -68,22 +69,22 @@ class KerasParts:
         return self._finished(keras.layers.Conv3D(**options)(x), activate=activate, name=name)
 
     def activation(self, x: Tensor, *, name: str) -> Tensor:
-        """The layer that `config.activation` names."""
+        """Applies the activation that `config.activation` names."""
         if self.config.activation == "leaky_relu":
             return keras.layers.LeakyReLU(LEAK, **self._options(name))(x)
         return keras.layers.ReLU(**self._options(name))(x)
 
     def pool(self, x: Tensor, *, stride: Shape, mean: bool, name: str) -> Tensor:
-        """The maximum, or mean, of each block."""
+        """Takes the maximum, or mean, of each block."""
         layer = keras.layers.AveragePooling3D if mean else keras.layers.MaxPooling3D
         return layer(stride, **self._options(name))(x)
 
     def transposed_convolution(
         self, x: Tensor, *, filters: int, stride: Shape, name: str
     ) -> Tensor:
-        """Each voxel becomes a block of the stride's size; then normalisation and activation."""
-        # Each output voxel sees one tap of the kernel: He's variance is 2 over the channels that
-        # come in, where Keras would take 2 over all taps of those that go out.
+        """Upsamples each voxel to a block of the stride's size, then normalises and activates."""
+        # Each output voxel sees one tap of the kernel: He's variance is 2 over the input channels,
+        # where Keras would take 2 over all taps of the output channels.
         scale = 2 * math.prod(stride) * filters / x.shape[-1]
         options = {
             "filters": filters,
@@ -98,47 +99,47 @@ class KerasParts:
         return self._finished(BlockConvolutionTranspose(**options)(x), activate=True, name=name)
 
     def linear_upsampling(self, x: Tensor, *, stride: Shape, name: str) -> Tensor:
-        """Linear interpolation."""
+        """Interpolates linearly."""
         return LinearUpsampling(stride, **self._options(name))(x)
 
     def crop(self, x: Tensor, *, crop: Shape, name: str) -> Tensor:
-        """Cuts voxels off both ends of each axis."""
+        """Crops voxels at both ends of each axis."""
         return keras.layers.Cropping3D(crop, **self._options(name))(x)
 
     def add(self, tensors: Sequence[Tensor], *, name: str) -> Tensor:
-        """The sum."""
+        """Adds two tensors."""
         return keras.layers.Add(**self._options(name))(list(tensors))
 
     def concatenate(self, tensors: Sequence[Tensor], *, name: str) -> Tensor:
-        """All channels."""
+        """Concatenates channels."""
         return keras.layers.Concatenate(**self._options(name))(list(tensors))
 
     def dropout(self, x: Tensor, *, name: str) -> Tensor:
-        """Drops whole channels, while training."""
+        """Drops complete channels while training."""
         return keras.layers.SpatialDropout3D(self.config.dropout, **self._options(name))(x)
 
     def softmax(self, x: Tensor, *, name: str) -> Tensor:
-        """Probabilities of logits, float32 as these are."""
+        """Computes probabilities of logits, in float32 like these."""
         return keras.layers.Softmax(dtype="float32", name=name)(x)
 
     def head(self, x: Tensor, *, filters: int, name: str) -> Tensor:
-        """A 1x1x1 convolution to float32 logits."""
+        """Applies a 1x1x1 convolution that gives float32 logits."""
         options = self._options(name, kernel=True) | {"dtype": "float32"}
         return keras.layers.Conv3D(filters, 1, kernel_initializer="he_normal", **options)(x)
 
     def channels(self, x: Tensor) -> int:
-        """Channels of what flows."""
+        """Channels of a tensor."""
         return int(x.shape[-1])
 
     def _options(self, name: str, *, kernel: bool = False) -> dict[str, Any]:
-        """What every layer is told, and those with a kernel besides."""
+        """Arguments of every layer, and further ones for those with a kernel."""
         options: dict[str, Any] = {"dtype": self.precision, "name": name}
         if kernel and self.config.l2:
             options["kernel_regularizer"] = keras.regularizers.L2(self.config.l2)
         return options
 
     def _finished(self, x: Tensor, *, activate: bool, name: str) -> Tensor:
-        """What a convolution gave, normalised by sample, if at all, and activated."""
+        """Normalises the output of a convolution by sample, if configured, and activates it."""
         if self.config.norm != "none":
             is_instance = self.config.norm == "instance"
             groups = -1 if is_instance else math.gcd(x.shape[-1], _GROUPS)

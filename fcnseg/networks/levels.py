@@ -1,4 +1,4 @@
-"""The levels of a network: what its configuration says of each, defaults filled in."""
+"""The levels of a network: the settings of each, defaults filled in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from fcnseg.config import ModelConfig
 from fcnseg.volumes.volume import Shape
 
-PLAIN_CONVOLUTIONS = 2  # of an encoder level without residual blocks
+PLAIN_CONVOLUTIONS = 2  # convolutions of an encoder level without residual blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Level:
     """One level, from the top (0), at the resolution of the input, to the lowest.
 
     Attributes:
-        filters: Channels that leave it.
-        kernel: Voxels (z, y, x) of its convolutions.
-        stride: Steps (z, y, x) from the level above.
-        residual_blocks: Of its encoder; 0 for two plain convolutions.
+        filters: Number of output channels.
+        kernel: Kernel size (z, y, x) of its convolutions.
+        stride: Stride (z, y, x) from the level above.
+        residual_blocks: Residual blocks of its encoder; 0 for two plain convolutions.
     """
 
     filters: int
@@ -28,7 +28,7 @@ class Level:
 
 
 def levels_of(config: ModelConfig) -> tuple[Level, ...]:
-    """The levels, from the top down."""
+    """Gives the levels, from the top down."""
     depth = config.depth
     kernels = config.kernels or ((3, 3, 3),) * depth
     strides = ((1, 1, 1), *(config.strides or ((2, 2, 2),) * (depth - 1)))

@@ -1,6 +1,6 @@
-"""Which input sizes a network takes, and what it gives for them: arithmetic, no TensorFlow.
+"""Input sizes that a network takes, and the output sizes it gives: arithmetic, no TensorFlow.
 
-Along each axis a convolution costs its kernel's voxels but one, unless it pads, and between levels
+Along each axis an unpadded convolution shortens by its kernel size minus one, and between levels
 the length is divided by the level's stride, which must divide it.
 """
 
@@ -17,10 +17,11 @@ _AXES = ("z", "y", "x")
 
 
 def output_shape(config: ModelConfig, input_shape: Shape) -> Shape:
-    """Voxels (z, y, x) of the logits for an input of (z, y, x) voxels.
+    """Computes the voxels (z, y, x) of the logits for an input of (z, y, x) voxels.
 
     Raises:
-        ModelError: If the input does not fit the network; the nearest sizes that do are named.
+        ModelError: If the input does not fit the network; the message names the nearest sizes that
+            do.
     """
     depth, height, width = (
         _output_length(config, length, axis=axis) for axis, length in enumerate(input_shape)
@@ -29,10 +30,11 @@ def output_shape(config: ModelConfig, input_shape: Shape) -> Shape:
 
 
 def skip_crop(config: ModelConfig, level: int) -> Shape:
-    """Voxels (z, y, x) to cut off each end of a level's skip connection to meet the decoder.
+    """Voxels (z, y, x) to crop at each end of a level's skip connection to match the decoder.
 
-    The encoder's convolutions at every level below the skip shrink what comes back up, and the
-    decoder's at every level between; both count once more for each step of the stride.
+    The encoder's convolutions at every level below the skip shrink the feature map that is
+    upsampled again, and so do the decoder's at every level between; both count once for each step
+    of the stride.
     """
     crop = [0, 0, 0]
     below = levels_of(config)[level + 1 :]
@@ -47,7 +49,7 @@ def skip_crop(config: ModelConfig, level: int) -> Shape:
 
 
 def _encoder_loss(config: ModelConfig, level: Level, axis: int) -> int:
-    """Voxels that the encoder's convolutions of a level cost along an axis."""
+    """Voxels lost to the encoder's convolutions of a level along an axis."""
     return PLAIN_CONVOLUTIONS * (level.kernel[axis] - 1) if config.padding == "valid" else 0
 
 
@@ -74,7 +76,7 @@ def _fits(config: ModelConfig, length: int, axis: int) -> bool:
 
 
 def _length_if_fits(config: ModelConfig, length: int, axis: int) -> int | None:
-    """Voxels of the output along an axis, None if the input does not fit."""
+    """Voxels of the output along an axis; None if the input does not fit."""
     levels = levels_of(config)
     shrink = pyramid_shrink(config)[0]
     length, rest = divmod(length, shrink)
@@ -92,12 +94,12 @@ def _length_if_fits(config: ModelConfig, length: int, axis: int) -> int | None:
 
 
 def pyramid_shrink(config: ModelConfig) -> tuple[int, ...]:
-    """By how much each network of the pyramid sees the input reduced along each axis."""
+    """Factors by which each network of the pyramid sees the input reduced along each axis."""
     return tuple(2**step for step in reversed(range(config.pyramid)))
 
 
 def supervision_strides(config: ModelConfig) -> tuple[Shape, ...]:
-    """Steps (z, y, x) on the input's grid of each of the logits that training sees.
+    """Strides (z, y, x) on the input's grid of all logits that have a loss in training.
 
     The full resolution comes first, then levels of the decoder from the top down, then the coarser
     networks of the pyramid from the finest.

@@ -1,8 +1,8 @@
-"""How a network is put together from its parts: encoder, decoder, skip connections, pyramid.
+"""The topology of a network: encoder, decoder, skip connections, pyramid.
 
-The parts are given from outside: Keras layers (`fcnseg.networks.keras_builder`) make a network of
-it, counters (`fcnseg.networks.cost`) a table of what it costs, so the two cannot disagree on the
-order.
+The parts are passed in: with Keras layers (`fcnseg.networks.keras_builder`) the topology becomes a
+network, with counters (`fcnseg.networks.cost`) a table of its cost, so the two cannot disagree on
+the order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fcnseg.networks.levels import PLAIN_CONVOLUTIONS, Level, levels_of
 from fcnseg.networks.shapes import pyramid_shrink, skip_crop
 from fcnseg.volumes.volume import Shape
 
-T = TypeVar("T")  # what flows through the network
+T = TypeVar("T")  # a feature map: tensor or sizes
 
 _ONE: Shape = (1, 1, 1)
 LOGITS = "logits"
@@ -24,10 +24,10 @@ LOGITS = "logits"
 
 
 class Parts(Protocol[T]):
-    """What a network is made of. Each takes and gives (batch, z, y, x, channels)."""
+    """The parts of a network. Each maps (batch, z, y, x, channels) to the same."""
 
     def window(self, hu: T) -> T:
-        """HU to 0..1."""
+        """Maps HU to 0..1."""
 
     def convolution(
         self,
@@ -40,56 +40,56 @@ class Parts(Protocol[T]):
         activate: bool,
         name: str,
     ) -> T:
-        """A convolution, the configured normalisation and, if asked, activation.
+        """Applies a convolution, the configured normalisation and, if asked, activation.
 
-        It has a bias also where nothing normalises.
+        It has a bias also without normalisation.
         """
 
     def activation(self, x: T, *, name: str) -> T:
-        """The configured activation."""
+        """Applies the configured activation."""
 
     def pool(self, x: T, *, stride: Shape, mean: bool, name: str) -> T:
-        """The maximum, or mean, of each block."""
+        """Takes the maximum, or mean, of each block."""
 
     def transposed_convolution(self, x: T, *, filters: int, stride: Shape, name: str) -> T:
-        """Each voxel becomes a block of the stride's size; then normalisation and activation."""
+        """Upsamples each voxel to a block of the stride's size, then normalises and activates."""
 
     def linear_upsampling(self, x: T, *, stride: Shape, name: str) -> T:
-        """Linear interpolation to a stride times the voxels."""
+        """Interpolates linearly to a stride times the voxels."""
 
     def crop(self, x: T, *, crop: Shape, name: str) -> T:
-        """Cuts voxels off both ends of each axis."""
+        """Crops voxels at both ends of each axis."""
 
     def add(self, tensors: Sequence[T], *, name: str) -> T:
-        """The sum."""
+        """Adds two feature maps."""
 
     def concatenate(self, tensors: Sequence[T], *, name: str) -> T:
-        """All channels."""
+        """Concatenates channels."""
 
     def dropout(self, x: T, *, name: str) -> T:
-        """Drops whole channels, while training."""
+        """Drops complete channels while training."""
 
     def softmax(self, x: T, *, name: str) -> T:
-        """Probabilities of logits."""
+        """Computes probabilities of logits."""
 
     def head(self, x: T, *, filters: int, name: str) -> T:
-        """A 1x1x1 convolution to float32 logits."""
+        """Applies a 1x1x1 convolution that gives float32 logits."""
 
     def channels(self, x: T) -> int:
-        """Channels of what flows."""
+        """Channels of a feature map."""
 
 
 def assemble(
     config: ModelConfig, parts: Parts[T], hu: T, *, num_classes: int, supervised: bool
 ) -> list[T]:
-    """Puts a network together.
+    """Assembles a network.
 
     Args:
-        config: Of the network.
+        config: Configuration of the network.
         parts: Its parts.
         hu: Its input.
         num_classes: Classes, background included.
-        supervised: Whether it also gives the logits of coarser levels that have a loss.
+        supervised: True to give also the logits of coarser levels that have a loss.
 
     Returns:
         Logits of the full resolution; then those of the decoder's levels from the top down, and of
@@ -128,7 +128,7 @@ class _Network(Generic[T]):
         return self.parts.pool(x, stride=(shrink,) * 3, mean=True, name=f"{self.prefix}input")
 
     def joined_to_coarser(self, x: T, logits: T) -> T:
-        """The input and, as more channels, the prediction of the coarser network."""
+        """The input concatenated with the prediction of the coarser network."""
         probabilities = self.parts.softmax(logits, name=f"{self.prefix}coarse_probabilities")
         coarse = self.parts.linear_upsampling(
             probabilities, stride=(2, 2, 2), name=f"{self.prefix}coarse"
@@ -136,7 +136,7 @@ class _Network(Generic[T]):
         return self.parts.concatenate([x, coarse], name=f"{self.prefix}with_coarse")
 
     def decoded(self, x: T) -> dict[int, T]:
-        """What each level of the decoder gives."""
+        """The output of each level of the decoder."""
         levels = levels_of(self.config)
         skips = []
         for index, level in enumerate(levels):
@@ -178,7 +178,7 @@ class _Network(Generic[T]):
         return x
 
     def _residual_level(self, x: T, index: int, level: Level) -> T:
-        """As in nnU-Net's residual encoder: the first block of a level strides."""
+        """A level of nnU-Net's residual encoder, whose first block has the stride."""
         name = f"{self.prefix}encoder_{index}"
         if index == 0:
             x = self._convolution(x, level, use_bias=True, name=f"{self.prefix}stem")
@@ -188,7 +188,7 @@ class _Network(Generic[T]):
         return x
 
     def _residual_block(self, x: T, level: Level, *, stride: Shape, name: str) -> T:
-        """Two convolutions, and a shortcut past them that is as simple as their sizes allow."""
+        """Two convolutions, and the simplest shortcut past them that their sizes allow."""
         shortcut = x
         if stride != _ONE:
             shortcut = self.parts.pool(shortcut, stride=stride, mean=True, name=f"{name}_pool")
@@ -202,7 +202,7 @@ class _Network(Generic[T]):
         return self.parts.activation(x, name=f"{name}_act")
 
     def _join(self, x: T, skip: T, index: int, *, stride: Shape) -> T:
-        """Goes up a level and joins the skip connection."""
+        """Upsamples to the next level and joins the skip connection."""
         concat = self.config.skip == "concat"
         filters = self.parts.channels(x if concat else skip)
         x = self._up(x, filters, stride=stride, name=f"{self.prefix}up_{index}")

@@ -1,4 +1,4 @@
-"""A configuration proposed for a dataset and a memory budget, with its reasons; no TensorFlow."""
+"""Planning of a configuration for a dataset and a memory budget, with reasons; no TensorFlow."""
 
 from fcnseg.planning.candidates import Candidate, candidates
 from fcnseg.planning.commented_yaml import commented_yaml

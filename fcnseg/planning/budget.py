@@ -1,4 +1,4 @@
-"""What fits a memory budget: the first of some candidates, and how many patches a step."""
+"""The search for a candidate that fits a memory budget, and its batch size."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fcnseg.planning.candidates import Candidate
 
 GIB = 2**30
 MIN_BATCH = 2  # patches; nnU-Net
-MOST_OF_DATASET = 0.05  # of its voxels, in a batch; nnU-Net
+MOST_OF_DATASET = 0.05  # fraction of its voxels in a batch; nnU-Net
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Memory for training steps.
+    """Memory budget of training steps.
 
     Attributes:
-        memory_gib: For the tensors of a step.
+        memory_gib: Memory for the tensors of a step.
         num_classes: Classes, background included.
-        precision: Keras's policy of training.
+        precision: Keras's precision policy of training.
     """
 
     memory_gib: float
@@ -29,7 +29,7 @@ class Budget:
     precision: str
 
     def training_bytes(self, candidate: Candidate, batch_size: int) -> int:
-        """Memory of a training step, as `model_summary` estimates it."""
+        """Memory of a training step, estimated by `model_summary`."""
         return model_summary(
             candidate.model,
             num_classes=self.num_classes,
@@ -39,10 +39,10 @@ class Budget:
         ).training_bytes
 
     def first_that_fits(self, candidates: Iterable[Candidate]) -> Candidate:
-        """The first candidate that fits with the smallest batch.
+        """Finds the first candidate that fits with the smallest batch.
 
         Raises:
-            ConfigError: If none does; it says what the last one takes.
+            ConfigError: If none fits; the message has the memory of the last one.
         """
         for candidate in candidates:
             needed = self.training_bytes(candidate, MIN_BATCH)
@@ -57,14 +57,14 @@ class Budget:
         )
 
     def largest_batch(self, candidate: Candidate, *, dataset_voxels: int) -> int:
-        """The most patches a step that fit, and that are no more than a share of the dataset.
+        """Finds the largest batch that fits and is no more than a share of the dataset.
 
         Args:
-            candidate: It fits with the smallest batch.
-            dataset_voxels: Voxels to train on.
+            candidate: A candidate that fits with the smallest batch.
+            dataset_voxels: Voxels of the training cases.
         """
         one, two = (self.training_bytes(candidate, size) for size in (1, 2))
-        # Memory grows evenly with the batch. An endless budget fits any share.
+        # Memory is linear in the batch size. An infinite budget fits any share.
         share = int(MOST_OF_DATASET * dataset_voxels // candidate.voxels)
         fit = 1 + (self.memory_gib * GIB - one) // (two - one)
         return max(MIN_BATCH, int(min(fit, share)))

@@ -1,11 +1,10 @@
-"""Networks with their patches, from the largest that a dataset asks for down to the smallest.
+"""Networks with their patches, from the largest that suits a dataset down to the smallest.
 
-As nnU-Net's planner does (Isensee et al. 2021, arXiv 1904.08128), the patch begins as a cube in mm
-of 256^3 voxels, no longer than the median case, and is then shortened along the axis that covers
-most of the case, so it comes to the case's own shape. Three things are our own: there are six
-levels at most, where nnU-Net has no bound; where patches get small, channels are given up before
-more voxels; and nothing ever grows from one candidate to the next, so more memory never proposes
-less.
+As in nnU-Net's planner (Isensee et al. 2021, arXiv 1904.08128), the patch starts as a cube in mm of
+256^3 voxels, no longer than the median case, and is then shortened along the axis that covers most
+of the case, so it approaches the case's own shape. Three things are our own: there are six levels
+at most, where nnU-Net has no bound; for small patches, channels are reduced before further voxels;
+and no size ever grows from one candidate to the next, so more memory never proposes less.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from fcnseg.networks.anisotropy import Spacing
 from fcnseg.volumes.volume import Shape
 
 MAX_LEVELS = 6  # our own choice
-MAX_FILTERS = 320  # of a level; nnU-Net
+MAX_FILTERS = 320  # channels of a level; nnU-Net
 LARGEST_PATCH = 256**3  # voxels; nnU-Net
-LARGE_PATCH = 64**3  # voxels; from here on channels are given up first; our default patch
-SMALLEST_PATCH = 32**3  # voxels; less of an abdomen shows hardly any organ whole; our own choice
-FILTERS_STEP = 8  # channels given up at once, and the fewest at the top; our own choice
+LARGE_PATCH = 64**3  # voxels; from here on channels are reduced first; our default patch
+SMALLEST_PATCH = 32**3  # voxels; smaller ones show hardly any organ completely; our own choice
+FILTERS_STEP = 8  # channels removed at once, and the fewest at the top; our own choice
 _SHORTEST = 12  # voxels along an axis; room for two levels whatever the spacing (plan_strides)
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A network and its patch, which its strides divide.
+    """A network and its patch, whose size its strides divide.
 
     Attributes:
         model: The network.
@@ -42,16 +41,17 @@ class Candidate:
 
     @property
     def voxels(self) -> int:
-        """Of the patch."""
+        """Voxels of the patch."""
         return math.prod(self.patch_size)
 
 
 def candidates(model: ModelConfig, spacing: Spacing, shape: Shape) -> Iterator[Candidate]:
-    """Gives candidates, none with more channels, or a longer patch along an axis, than the last.
+    """Yields candidates, none with more channels, or a longer patch along an axis, than the last.
 
     Args:
-        model: Whose channels at the top are the most, and whose blocks, norm and the like are kept.
-        spacing: (z, y, x) of the records, mm.
+        model: Base network: its channels at the top are the maximum, its blocks, norm and the like
+            are kept.
+        spacing: Spacing (z, y, x) of the records, mm.
         shape: Voxels (z, y, x) of the median case.
     """
     filters = model.filters[0]
@@ -69,7 +69,7 @@ def candidates(model: ModelConfig, spacing: Spacing, shape: Shape) -> Iterator[C
 
 
 def _deep(model: ModelConfig, filters: int) -> ModelConfig:
-    """The network with as many levels as may be planned; its last number of blocks goes on."""
+    """The network with the maximum number of levels; its last number of blocks is repeated."""
     blocks = model.residual_blocks
     return dataclasses.replace(
         model,
@@ -84,7 +84,7 @@ def _deep(model: ModelConfig, filters: int) -> ModelConfig:
 
 
 def _largest(spacing: Spacing, shape: Shape) -> Shape:
-    """The first patch; rounded up to what its strides divide."""
+    """The first patch, rounded up to a multiple of its strides."""
     edge_mm = (LARGEST_PATCH * math.prod(spacing)) ** (1 / 3)
     cube = _shape(round(edge_mm / mm) for mm in spacing)
     size = _shape(max(_SHORTEST, min(pair)) for pair in zip(cube, shape, strict=True))
@@ -114,7 +114,7 @@ def _rounded_down(patch: Shape, spacing: Spacing) -> Shape:
 
 
 def _factors(patch: Shape, spacing: Spacing) -> Shape:
-    """By how much a network for the patch divides each axis."""
+    """Factors by which a network for the patch divides each axis."""
     strides = plan_strides(spacing, patch, max_levels=MAX_LEVELS).strides
     return _shape(math.prod(axis) for axis in zip(*strides, strict=True))
 

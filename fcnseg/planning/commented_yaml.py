@@ -1,4 +1,4 @@
-"""A configuration as YAML that says beside each value why it is so."""
+"""YAML configurations with the reason of each value as a comment."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NO_WRAP = 10**6  # characters: a value stays on its line
 
 
 def commented_yaml(config: Config, reasons: Mapping[str, str], *, notes: Sequence[str]) -> str:
-    """Text that `read_config` reads back as the configuration.
+    """Formats the configuration as text that `read_config` reads back.
 
     Args:
         config: The configuration.
-        reasons: One for each value that is to be written, by its dotted key, such as `model.norm`;
-            the others must have their defaults.
+        reasons: One for each value to write, by its dotted key, such as `model.norm`; the others
+            must have their defaults.
         notes: Paragraphs at the top.
     """
     lines = [line for note in notes for line in _comment(note)]

@@ -1,4 +1,4 @@
-"""What a plan needs to know of a dataset, from its manifest and fingerprint."""
+"""Facts of a dataset for planning, from its manifest and fingerprint."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fcnseg.volumes.volume import Shape
 
 @dataclasses.dataclass(frozen=True)
 class PlanningFacts:
-    """Of the cases to train on; the HU are of all cases, as the fingerprint has them.
+    """Facts of the training cases; the HU are of all cases, as in the fingerprint.
 
     Attributes:
-        spacing_mm: (z, y, x) of the records.
-        target_spacing_mm: (z, y, x) that the files ask for.
+        spacing_mm: Spacing (z, y, x) of the records.
+        target_spacing_mm: Spacing (z, y, x) that suits the files.
         shape: Voxels (z, y, x) of the median record.
-        cases: To train on.
-        voxels: To train on.
+        cases: Number of training cases.
+        voxels: Voxels of the training cases.
         hu_window: HU of the organs, all but 0.5 % at each end.
-        organ_voxels: Whose HU these are.
+        organ_voxels: Number of voxels behind `hu_window`.
     """
 
     spacing_mm: Spacing
@@ -36,7 +36,7 @@ class PlanningFacts:
 
     @classmethod
     def of(cls, info: DatasetInfo) -> PlanningFacts:
-        """Gathers them.
+        """Gathers the facts.
 
         Raises:
             DatasetError: If the dataset has no labels, no fingerprint, or nothing to train on.

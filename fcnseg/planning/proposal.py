@@ -1,4 +1,4 @@
-"""What to train on a dataset within a memory budget, and why."""
+"""Proposed configuration for a dataset within a memory budget, with reasons."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fcnseg.planning.facts import PlanningFacts
 from fcnseg.planning.reasons import notes_of, reasons_of
 from fcnseg.records import DatasetInfo
 
-_SHUFFLED_BYTES = 2 * 2**30  # of host memory; our own choice
+_SHUFFLED_BYTES = 2 * 2**30  # host memory of the shuffle buffer; our own choice
 _BYTES_PER_VOXEL = 3  # HU and label
-_BLOCKS = 3  # of the shuffle buffer, held at once (fcnseg.sampling.make_training_dataset)
+_BLOCKS = 3  # blocks of the shuffle buffer held at once (fcnseg.sampling.make_training_dataset)
 
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A configuration for a dataset.
+    """A proposed configuration for a dataset.
 
     Attributes:
         config: The configuration.
-        reasons: Why, of each value that is planned or no default, by dotted key.
-        notes: What is to be known beyond single values: spacing, memory, cover.
-        spacing_mm: (z, y, x) that the files ask for; that of the records may be another one.
-        training_bytes: Memory that a training step takes, estimated.
+        reasons: The reason of each value that is planned or not a default, by dotted key.
+        notes: Remarks beyond single values: spacing, memory, coverage.
+        spacing_mm: Spacing (z, y, x) that suits the files; that of the records may differ.
+        training_bytes: Estimated memory of a training step.
     """
 
     config: Config
@@ -39,13 +39,13 @@ class Proposal:
 
 
 def propose(info: DatasetInfo, base: Config, *, base_name: str, memory_gib: float) -> Proposal:
-    """Plans a configuration for the records as they are.
+    """Plans a configuration for the records in their present spacing.
 
     Args:
-        info: Of the dataset; the cases of its train split are planned for.
-        base: Whose settings are kept where data and memory do not decide.
-        base_name: What the reasons call it.
-        memory_gib: For the tensors of a training step on one device.
+        info: Manifest of the dataset; the plan is for the cases of its train split.
+        base: Base configuration; its settings are kept where data and memory do not decide.
+        base_name: Its name in the reasons.
+        memory_gib: Memory for the tensors of a training step on one device.
 
     Raises:
         DatasetError: If the dataset has no labels, no fingerprint, or nothing to train on.
@@ -69,7 +69,7 @@ def propose(info: DatasetInfo, base: Config, *, base_name: str, memory_gib: floa
 
 
 def _check_base(base: Config, name: str) -> None:
-    """Refuses what ties a network to one patch or depth."""
+    """Refuses settings that fix a network's patch size or depth."""
     fixed: dict[str, tuple[object, object]] = {
         "model.padding": (base.model.padding, "same"),
         "model.pyramid": (base.model.pyramid, 1),
@@ -83,7 +83,7 @@ def _check_base(base: Config, name: str) -> None:
 def _config(
     base: Config, candidate: Candidate, batch_size: int, window: tuple[float, float]
 ) -> Config:
-    """The base with what is planned in its place."""
+    """The base with the planned values."""
     z, y, x = candidate.patch_size
     most = _SHUFFLED_BYTES // (_BLOCKS * _BYTES_PER_VOXEL * candidate.voxels)
     patches = dataclasses.replace(

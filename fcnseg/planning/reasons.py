@@ -1,4 +1,4 @@
-"""What a plan says of itself: a reason for each value, and notes on the whole."""
+"""The reasons of a plan: one for each value, and general notes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fcnseg.planning.facts import PlanningFacts
 from fcnseg.planning.spacing import coarse_spacing, spacing_advice
 from fcnseg.volumes.volume import Shape
 
-_COVERS_ENOUGH = 0.25  # of the median case; where a patch has less, nnU-Net adds a coarse stage
+_COVERS_ENOUGH = 0.25  # share of the median case; if a patch has less, nnU-Net adds a coarse stage
 
 
 def reasons_of(
     config: Config, base: Config, facts: PlanningFacts, *, base_name: str
 ) -> dict[str, str]:
-    """Why, by dotted key, of each value that is planned, and of each other that is no default.
+    """Gives the reason, by dotted key, of each planned value and each other non-default one.
 
     Args:
         config: The plan.
-        base: What it was made from.
-        facts: Of the dataset.
-        base_name: What the reasons call the base.
+        base: The base configuration.
+        facts: Facts of the dataset.
+        base_name: Name of the base in the reasons.
     """
     defaults = config_to_mapping(Config())
     reasons = {
@@ -40,7 +40,7 @@ def reasons_of(
 def notes_of(
     config: Config, facts: PlanningFacts, *, memory_gib: float, training_bytes: int
 ) -> tuple[str, ...]:
-    """What is to be known beyond single values."""
+    """Gives remarks beyond single values."""
     cover = _cover(config.patches.size, facts.shape)
     notes = [
         f"Planned for {facts.cases} cases to train on; the median has {_size(facts.shape)} voxels"

@@ -1,10 +1,10 @@
-"""The spacing that the files of a dataset ask for, and how the records' compares with it.
+"""The spacing that suits the files of a dataset, compared with the records' own.
 
-The rule is nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner), written
-anew: the median of each axis; but where slices are much thicker than the other axes, the thinner
-ones among them decide, so that thin-sliced scans are not thrown away. One thing is our own: voxels
-are counted after a resampling to the medians, where nnU-Net counts those of the files, in which
-thin-sliced scans hide that the others have few slices.
+The rule is nnU-Net's (Isensee et al. 2021, arXiv 1904.08128, and its released planner),
+reimplemented: the median of each axis; but if slices are much thicker than the other axes, the
+thinner ones among them decide, so that the resolution of thin-sliced scans is not lost. One thing
+is our own: voxels are counted after a resampling to the medians, where nnU-Net counts those of the
+files, in which thin-sliced scans mask that the others have few slices.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fcnseg.networks.anisotropy import Spacing
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.volumes.volume import Shape
 
-_ANISOTROPIC = 3.0  # spacing over that of the other axes, and their voxels over its; nnU-Net's
+_ANISOTROPIC = 3.0  # ratio of its spacing to the other axes', and of their voxels to its; nnU-Net's
 _THIN = 10  # percentile of an anisotropic axis's spacings; nnU-Net
-_NEAR = 1.25  # records whose spacing differs by less along each axis fit; our own choice
+_NEAR = 1.25  # records whose spacing differs by less along each axis suffice; our own choice
 _AXES = ("z", "y", "x")
 
 
 def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
-    """The spacing (z, y, x) in mm to convert to, in three digits.
+    """Computes the spacing (z, y, x) in mm to convert to, rounded to three digits.
 
     Args:
-        cases: Those to train on, at least one.
+        cases: The training cases, at least one.
     """
     spacings = np.array([case.source_spacing_mm for case in cases])  # (cases, 3)
     lengths = spacings * np.array([case.source_shape for case in cases])  # mm
@@ -47,7 +47,7 @@ def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
 
 
 def median_shape(cases: Sequence[CaseFacts]) -> Shape:
-    """Voxels (z, y, x) of the records, the median of each axis, halves rounded up."""
+    """Computes the voxels (z, y, x) of the median record, axis by axis, halves rounded up."""
     z, y, x = (
         math.floor(statistics.median(axis) + 0.5)
         for axis in zip(*(case.shape for case in cases), strict=True)
@@ -56,7 +56,7 @@ def median_shape(cases: Sequence[CaseFacts]) -> Shape:
 
 
 def spacing_advice(records: Spacing, target: Spacing) -> str:
-    """Whether the spacing of the records, which the conversion fixed, fits; if not, what to do.
+    """Advises whether to convert again, if the spacing of the records does not suit the files.
 
     >>> spacing_advice((1.5, 1.5, 1.5), (1.0, 1.5, 1.5))
     'records are too coarse along z: convert anew with --spacing_mm 1 1.5 1.5, then plan again'
@@ -73,10 +73,10 @@ def spacing_advice(records: Spacing, target: Spacing) -> str:
 
 
 def coarse_spacing(spacing: Spacing, covered: float, *, wanted: float) -> Spacing:
-    """The spacing at which a patch of as many voxels covers the wanted share of a case.
+    """Finds the spacing at which a patch of as many voxels covers the wanted share of a case.
 
     Args:
-        spacing: (z, y, x) in mm at which it covers `covered`.
+        spacing: Spacing (z, y, x) in mm at which it covers `covered`.
         covered: Share of the voxels of a case.
         wanted: A larger share.
     """

@@ -1,4 +1,4 @@
-"""Training records: the one schema, its encoding, the files that hold it, and their manifest.
+"""Training records: the schema, its encoding, the files that contain them, and their manifest.
 
 Only `fcnseg.records.decoding` needs TensorFlow, and it is not imported here.
 """

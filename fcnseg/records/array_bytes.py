@@ -1,4 +1,4 @@
-"""The bytes of an array, never all at once."""
+"""The bytes of an array, produced in chunks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PIECE = 2**20  # bytes made at once: few enough for the processor's cache
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayBytes:
-    """The bytes of an array in C order, made a few slices at a time when they are iterated over.
+    """The bytes of an array in C order, made a few slices at a time during iteration.
 
     Attributes:
-        array: Of one axis or more, little-endian.
+        array: An array of one axis or more, little-endian.
     """
 
     array: npt.NDArray[Any]
@@ -26,11 +26,11 @@ class ArrayBytes:
         return self.array.nbytes
 
     def __iter__(self) -> Iterator[bytes]:
-        """Gives the bytes piece by piece."""
+        """Yields the bytes chunk by chunk."""
         slices = max(1, _PIECE * len(self.array) // max(1, self.array.nbytes))
         for start in range(0, len(self.array), slices):
             yield self.array[start : start + slices].tobytes()
 
 
 Chunk = bytes | ArrayBytes
-"""A part of a record, ready or to be made when it is written."""
+"""A part of a record: bytes, or an array whose bytes are made when it is written."""

@@ -1,4 +1,4 @@
-"""Damage to the files of a dataset: which file, what is wrong with it, and which cases are lost."""
+"""Damage to the files of a dataset: the file, the reason, and the cases lost."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WRONG_CHECKSUM = f"its checksum is not that in {INFO_FILE}"
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-    """What is wrong with a file.
+    """Damage to a file.
 
     Attributes:
         path: The file, on any file system.
         reason: One line for people.
-        cases: Ids of the cases that cannot be read; empty where they are not known.
+        cases: Ids of the cases that cannot be read; empty if unknown.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Damage:
 def check_files(
     directory: str | os.PathLike[str], info: DatasetInfo, splits: Sequence[str]
 ) -> None:
-    """Checks that the files of some splits are there, each of its size: the contents are not read.
+    """Checks that the files of some splits exist with the right size; the contents are not read.
 
     Args:
         directory: Folder of a finished dataset, on any file system.
@@ -50,7 +50,7 @@ def check_files(
         splits: Some of `SPLITS`.
 
     Raises:
-        DatasetError: If one is missing, or of another size than the manifest has.
+        DatasetError: If one is missing, or has another size than in the manifest.
     """
     listed = None if files.is_local(directory) else files.list_sizes(directory)  # one request
     for shard in (shard for split in splits for shard in info.splits[split].shards):
@@ -63,7 +63,7 @@ def check_files(
 
 
 def find_wrong_content(path: Path, shard: ShardInfo) -> str | None:
-    """Finds what differs between a local file and its entry in the manifest: size or checksum.
+    """Finds a difference between a local file and its entry in the manifest: size or checksum.
 
     Args:
         path: The file.
@@ -78,18 +78,18 @@ def find_wrong_content(path: Path, shard: ShardInfo) -> str | None:
 
 
 def find_damage(directory: str | os.PathLike[str], info: DatasetInfo) -> Iterator[Damage]:
-    """Reads all files of a dataset and yields what is wrong with them.
+    """Reads all files of a dataset and yields the damage found.
 
-    Memory holds one record, and this machine's disk one file of an object store.
+    Memory holds one record, and the local disk one file of an object store.
 
     Args:
         directory: Folder of a finished dataset, on any file system.
-        info: Its manifest, which has the checksum of each file.
+        info: Its manifest, with the checksum of each file.
 
     Yields:
-        An entry for each broken file. Cases that should be in it and are not, as in one that is cut
-        or of another dataset, are those of its split that no sound file has; where several files
-        of a split are so, they are named for each.
+        An entry for each broken file. Cases missing from it, as in one that is truncated or of
+        another dataset, are those of its split that no intact file has; if several files of a split
+        are in that state, they are named for each.
     """
     for split in info.splits.values():
         contents = [
@@ -105,14 +105,14 @@ def find_damage(directory: str | os.PathLike[str], info: DatasetInfo) -> Iterato
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What reading a whole file has shown.
+    """Result of reading a complete file.
 
     Attributes:
         path: The file.
-        problem: What is wrong with it; None if nothing is.
-        sound: Ids of the cases whose records are right.
-        broken: Ids of those that have a record which is not.
-        lacks_cases: Whether there are others that should be in it.
+        problem: Reason why it is damaged; None if it is intact.
+        sound: Ids of the cases whose records are intact.
+        broken: Ids of those with a damaged record.
+        lacks_cases: True if other cases are missing from it.
     """
 
     path: str
@@ -127,8 +127,8 @@ class _Content:
 
         Args:
             path: The file, on any file system.
-            shard: What the manifest says of it.
-            known: Ids of the cases of its split: a broken record may name any.
+            shard: Its entry in the manifest.
+            known: Ids of the cases of its split: a damaged record may name any.
         """
         if not files.exists(path):
             return cls(path, "it is missing")

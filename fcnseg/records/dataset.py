@@ -20,8 +20,8 @@ class Dataset:
     Attributes:
         folder: The folder, on any file system.
         info: The manifest.
-        digest: SHA-256 of the manifest, which holds the checksum of every file.
-        local: Gives the files on this machine.
+        digest: SHA-256 of the manifest, which contains the checksum of every file.
+        local: Access to the files as local paths.
     """
 
     folder: str
@@ -44,7 +44,7 @@ class Dataset:
 
     @property
     def organs(self) -> tuple[str, ...]:
-        """Names of the classes but the background; none where the cases have no labels."""
+        """Names of the classes but the background; none if the cases have no labels."""
         return self.info.class_names[1:] if self.info.labelled else ()
 
     @property
@@ -53,7 +53,7 @@ class Dataset:
         return math.prod(self.info.spacing_mm) / 1000
 
     def paths(self, splits: Sequence[str]) -> tuple[str, ...]:
-        """The files of some splits on this machine, each there and of its size.
+        """Local paths of the files of some splits, each checked to exist with the right size.
 
         Those of an object store are copied, unless an earlier call or run has done so.
 
@@ -61,12 +61,12 @@ class Dataset:
             splits: Some of `SPLITS`.
 
         Raises:
-            DatasetError: If one is missing, or of another size than the manifest has.
+            DatasetError: If one is missing, or has another size than in the manifest.
         """
         return tuple(str(path) for path in self.local.paths(splits))
 
     def list_cases(self, splits: Sequence[str]) -> dict[str, tuple[ListedCase, ...]]:
-        """The cases of each file of some splits, in their order; a file is read once.
+        """Lists the cases of each file of some splits, in order; a file is read once.
 
         Raises:
             DatasetError: If a file is missing or broken.
@@ -78,9 +78,9 @@ class Dataset:
         return {path: self._listed[path] for path in paths}
 
     def find_damage(self) -> Iterator[Damage]:
-        """Reads all files and yields what is wrong with them, as `records.damage.find_damage`.
+        """Reads all files and yields the damage found; see `records.damage.find_damage`.
 
-        Of an object store, the copies are read.
+        For an object store, the local copies are read.
         """
         if self.local.is_copy:
             self.local.paths(SPLITS)

@@ -1,4 +1,4 @@
-"""The manifest of a folder of records: what it holds, and that it is whole."""
+"""The manifest of a folder of records: its contents, and that it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShardInfo:
         name: File name, in the dataset's folder.
         cases: Cases in it.
         bytes: Size of the file.
-        crc32c: CRC-32C of the whole file, in hexadecimal.
+        crc32c: CRC-32C of the complete file, in hexadecimal.
     """
 
     name: str
@@ -48,7 +48,7 @@ class SplitInfo:
         case_ids: Their ids, sorted.
         shards: Their files, by name.
         class_histogram: Voxels of each class.
-        divided: Ids of the cases that take several records each, which `join_records` joins.
+        divided: Ids of the cases split across several records, which `join_records` joins.
     """
 
     cases: int
@@ -60,18 +60,18 @@ class SplitInfo:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """A folder of records.
+    """The manifest of a folder of records.
 
     Attributes:
-        spacing_mm: (z, y, x) of every record.
-        class_names: In order, background first.
-        label_map: The label map that made the classes, as `LabelMap.to_mapping` gives it.
-        seed: Of the splits.
+        spacing_mm: Spacing (z, y, x) of every record.
+        class_names: Class names in order, background first.
+        label_map: The label map of the conversion, as `LabelMap.to_mapping` gives it.
+        seed: Seed of the splits.
         splits: By name, each of `SPLITS`; one without cases has 0 cases.
-        labelled: Whether the cases have labels.
-        fingerprint: What the data are like.
-        schema_version: Of the records.
-        fcnseg_version: That made them.
+        labelled: True if the cases have labels.
+        fingerprint: Statistics of the data.
+        schema_version: Version of the record schema.
+        fcnseg_version: Version of fcnseg that made the records.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -99,7 +99,7 @@ class DatasetInfo:
 
         Args:
             text: The JSON object.
-            source: Named in the error.
+            source: Name of the origin in the error.
 
         Raises:
             DatasetError: If the text is not of this form, or the schema is another version.
@@ -117,7 +117,7 @@ class DatasetInfo:
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> tuple[bytes, DatasetInfo]:
-    """Reads the manifest of a finished dataset, as its text and as what that says.
+    """Reads the manifest of a finished dataset, both as text and parsed.
 
     Args:
         directory: The dataset's folder, on any file system.

@@ -1,4 +1,4 @@
-"""Bytes to tensors: the half of the schema that needs TensorFlow."""
+"""Decoding of bytes to tensors: the half of the schema that needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import tensorflow as tf
 
 from fcnseg.records.schema import ARRAYS, TEXT, VOLUMES
 
-_COUNT = 1  # place of `Part.count` in the feature `part`
+_COUNT = 1  # index of `Part.count` in the feature `part`
 
 
 def join_records(records: tf.data.Dataset) -> tf.data.Dataset:
-    """Brings the records of one case together, for datasets in which a case may take several.
+    """Joins the records of each case, for datasets in which a case may take several.
 
     Memory holds the serialised records of one case twice while they are joined.
 
     Args:
-        records: Scalar strings: the records of one file in their order.
+        records: Scalar strings: the records of one file in order.
 
     Returns:
         A dataset of strings (n,): the records of each case, in the order of the file.
@@ -26,7 +26,7 @@ def join_records(records: tf.data.Dataset) -> tf.data.Dataset:
         part = _contents(serialized, ["part"])["part"]
         return tf.io.decode_raw(part, tf.int64, little_endian=True)[_COUNT]
 
-    # A case's records follow one another, so those that say "of n" are whole when n have come.
+    # A case's records are consecutive, so those that say "of n" are complete after n records.
     return records.group_by_window(
         key_func=count,
         reduce_func=lambda count, of_case: of_case.batch(count),
@@ -37,15 +37,15 @@ def join_records(records: tf.data.Dataset) -> tf.data.Dataset:
 def decode_record(
     serialized: tf.Tensor, *, label_dtype: tf.DType | None = tf.uint8
 ) -> dict[str, tf.Tensor]:
-    """Reads a case inside a TensorFlow graph.
+    """Decodes a case inside a TensorFlow graph.
 
-    Each array is one copy of its bytes, so draw several patches of a decoded record.
+    Each array is one copy of its bytes, so draw several patches from a decoded record.
 
     Args:
-        serialized: A scalar string, as `encode_record` made it, or the strings (n,) of a case that
-            takes several, which cost another copy of its volumes.
-        label_dtype: `tf.uint16` where the dataset has more than 255 classes; None where its cases
-            have no label.
+        serialized: A scalar string from `encode_record`, or the strings (n,) of a case that takes
+            several, which cost another copy of its volumes.
+        label_dtype: `tf.uint16` if the dataset has more than 255 classes; None if its cases have no
+            label.
 
     Returns:
         A tensor for each attribute of `Record`, under its name, and `shape` (3,) int64.

@@ -1,7 +1,7 @@
-"""Records to bytes, without TensorFlow.
+"""Encoding of records to bytes, without TensorFlow.
 
-A `tensorflow.Example` is written here as it is on the wire, and the bytes of a volume are made a
-few slices at a time: protobuf would hold a record four times (measured: 1040 MB for one of 236 MB).
+A `tensorflow.Example` is written here in its wire format, and the bytes of a volume are made a few
+slices at a time: protobuf would hold a record four times (measured: 1040 MB for one of 236 MB).
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ def encode_record(record: Record) -> bytes:
 
 
 def encode_chunks(record: Record, part: Part | None = None) -> list[Chunk]:
-    """As `encode_record`, in chunks for `TFRecordWriter`: joining them would copy the volumes.
+    """Serialises a case in chunks for `TFRecordWriter`: joining them would copy the volumes.
 
     Args:
         record: The case.
-        part: Of several records that the case takes; by default it takes one.
+        part: The part of the case to write if it takes several records; by default the case takes
+            one.
     """
     part = part or Part(0, 1, 0, len(record.image))
     features: list[Chunk] = []
@@ -57,12 +58,12 @@ def _feature(record: Record, part: Part, name: str) -> Chunk:
 
 
 def _field(number: int, *chunks: Chunk) -> list[Chunk]:
-    """A length-delimited field (wire type 2): tag, length, content."""
+    """Encodes a length-delimited field (wire type 2): tag, length, content."""
     return [bytes([number << 3 | 2]) + _varint(sum(map(len, chunks))), *chunks]
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
+    """Encodes an integer in bytes of seven bits, the lowest first; the eighth bit means more."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""What the data of a dataset are like: the part of the manifest that is for people."""
+"""Statistics of the data of a dataset: the part of the manifest that is for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fcnseg.codes import Code, Finding
 
 @dataclasses.dataclass(frozen=True)
 class Quantiles:
-    """How a number is spread: it is at most `p05` in 5 % of the cases or voxels, and so on."""
+    """Quantiles of a number: at most `p05` in 5 % of the cases or voxels, and so on."""
 
     minimum: float
     p00_5: float
@@ -24,16 +24,16 @@ class Quantiles:
 
 @dataclasses.dataclass(frozen=True)
 class HuStatistics:
-    """HU of many voxels of the records, exact.
+    """Exact statistics of the HU of many voxels of the records.
 
     Attributes:
-        voxels: How many.
-        mean: In HU.
+        voxels: Number of voxels.
+        mean: Mean in HU.
         deviation: Standard deviation in HU.
-        quantiles: In HU.
+        quantiles: Quantiles in HU.
         bin_hu: Width of a bin of the histogram.
         first_hu: Lowest HU of the first bin.
-        histogram: Voxels of each bin, from the first that holds any to the last.
+        histogram: Voxels of each bin, from the first nonempty one to the last.
     """
 
     voxels: int
@@ -47,13 +47,13 @@ class HuStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class ClassStatistics:
-    """One class.
+    """Statistics of one class.
 
     Attributes:
-        name: Of the class.
-        cases: How many cases have a voxel of it.
-        voxels: Of it in all records.
-        volume_ml: In those cases that have it; None if none does.
+        name: Name of the class.
+        cases: Number of cases with a voxel of it.
+        voxels: Its voxels in all records.
+        volume_ml: Volume in the cases that have it; None if none does.
     """
 
     name: str
@@ -64,17 +64,17 @@ class ClassStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFacts:
-    """One case.
+    """Facts of one case.
 
     Attributes:
         case_id: Name of the case.
         split: One of `SPLITS`.
-        orientation: Of the file, where i, j and k grow to, as in `LPS`.
-        source_spacing_mm: (z, y, x) of the file, its axes turned to the canonical orientation.
-        source_shape: Voxels (z, y, x) of the file, turned likewise.
+        orientation: Orientation of the file, the directions of increasing i, j and k, as in `LPS`.
+        source_spacing_mm: Spacing (z, y, x) of the file, in canonical orientation.
+        source_shape: Voxels (z, y, x) of the file, in canonical orientation.
         shape: Voxels (z, y, x) of the record.
         class_voxels: Voxels of each class in the record.
-        warnings: What is odd about it.
+        warnings: Oddities of the case.
     """
 
     case_id: str
@@ -89,17 +89,18 @@ class CaseFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What the data are like.
+    """Statistics of a dataset.
 
     Attributes:
-        source_spacing_mm: Of the files, for z, y and x in canonical orientation.
-        source_shape: Voxels of the files, likewise.
-        hu: Of all voxels of the records.
-        foreground_hu: Of the voxels of organs; None if there are none.
-        classes: In order, background first.
-        orientations: How many files have each orientation.
-        warnings: How many cases have each warning, by code.
-        cases: By case id.
+        source_spacing_mm: Quantiles of the files' spacing along z, y and x in canonical
+            orientation.
+        source_shape: Quantiles of the files' voxels, likewise.
+        hu: HU statistics over all voxels of the records.
+        foreground_hu: HU statistics over the voxels of organs; None if there are none.
+        classes: Statistics of the classes in order, background first.
+        orientations: Number of files by orientation.
+        warnings: Number of cases by warning code.
+        cases: Facts of the cases by case id.
     """
 
     source_spacing_mm: tuple[Quantiles, Quantiles, Quantiles]

@@ -1,4 +1,4 @@
-"""Which cases a file of records holds, without reading their volumes."""
+"""Listing of the cases in a file of records, without reading their volumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnseg.records.tfrecord import iterate_frames
 
 @dataclasses.dataclass(frozen=True)
 class ListedCase:
-    """What a record says of its case.
+    """A case as described by its record.
 
     Attributes:
         case_id: Name of the case.
@@ -34,11 +34,11 @@ class ListedCase:
 def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
     """Lists the cases of a local file of records, in its order.
 
-    The file is mapped into memory, so only the pages that tell of the cases are read; what else is
-    in the file is not checked.
+    The file is mapped into memory, so only the pages with the names and counts are read; the
+    remaining content is not checked.
 
     Raises:
-        DatasetError: If the file is missing or empty, or its records do not follow one another.
+        DatasetError: If the file is missing or empty, or its chain of records is broken.
     """
     try:
         with open(path, "rb") as file:

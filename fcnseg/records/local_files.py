@@ -1,8 +1,8 @@
-"""The files of a dataset on this machine: themselves, or copies of what lies in an object store.
+"""The files of a dataset as local paths: the originals, or copies from an object store.
 
-TensorFlow's wheels open no s3://, and reading records at random wants files that can be mapped into
-memory. Copies are kept in a cache folder under the SHA-256 of the manifest, so that the next run
-finds them, and another dataset under the same URL does not.
+TensorFlow's wheels do not open s3://, and random access to records needs files that can be mapped
+into memory. Copies are kept in a cache folder under the SHA-256 of the manifest, so that the next
+run finds them, and another dataset under the same URL does not.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "FCNSEG_CACHE"
 """Environment variable that names the cache folder; by default it is in the user's cache."""
 
-_AT_ONCE = 4  # files that are copied at one time: of 128 MiB, a few fill a connection
-_ABANDONED_S = 86400  # age of what a copy that was killed has left
+_AT_ONCE = 4  # files copied at one time: of 128 MiB, a few fill a connection
+_ABANDONED_S = 86400  # age of the remains of a killed copy
 
 
 def cache_folder() -> Path:
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class LocalFiles:
-    """Files of a dataset on this machine, copied when they are asked for.
+    """Files of a dataset as local paths, copied on demand.
 
     Attributes:
         source: Folder of the dataset, on any file system.
@@ -72,18 +72,18 @@ class LocalFiles:
 
     @property
     def folder(self) -> Path:
-        """Where the files are on this machine: `source` itself if that is local."""
+        """Folder of the local files: `source` itself if that is local."""
         return cache_folder() / "records" / self.digest if self.is_copy else Path(self.source)
 
     def paths(self, splits: Sequence[str]) -> list[Path]:
-        """The files of some splits, each there and of its size.
+        """Local paths of the files of some splits, each checked to exist with the right size.
 
         Args:
             splits: Some of `SPLITS`.
 
         Raises:
-            DatasetError: If a file is missing, or not as the manifest has it.
-            InputError: If the cache folder cannot be made or written to.
+            DatasetError: If a file is missing, or differs from the manifest.
+            InputError: If the cache folder cannot be created or written to.
             OutputError: If the cache folder is full.
         """
         shards = [shard for split in splits for shard in self.info.splits[split].shards]
@@ -94,13 +94,13 @@ class LocalFiles:
         return [self.folder / shard.name for shard in shards]
 
     def path(self, shard: ShardInfo) -> Path:
-        """The path of one file of records; as `paths`, but a local one is not looked at."""
+        """Local path of one file of records; like `paths`, but a local file is not checked."""
         if self.is_copy:
             self._fetch([shard])
         return self.folder / shard.name
 
     def _fetch(self, shards: Sequence[ShardInfo]) -> None:
-        """Copies those of some files that are not here yet."""
+        """Copies those of some files that are not in the cache yet."""
         missing = [shard for shard in shards if files.size(self.folder / shard.name) != shard.bytes]
         if not missing:
             return

@@ -1,4 +1,4 @@
-"""Records to arrays without TensorFlow: the inverse of `encoding`."""
+"""Decoding of records to arrays without TensorFlow: the inverse of `encoding`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from fcnseg.records.tfrecord import scan_frames
 
 Features = dict[str, memoryview]
 
-# What reading other bytes as an example raises: too few or too many fields, names that are no text.
+# Errors from parsing other bytes as an example: too few or too many fields, names that are not
+# text.
 _NO_EXAMPLE = (IndexError, ValueError)
 
 
 def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """Yields the cases of a local file of records, one at a time and whole.
+    """Yields the cases of a local file of records completely, one at a time.
 
-    Memory holds one case, and while a case of several records is joined, twice that.
+    Memory holds one case, and twice that while a case of several records is joined.
 
     Args:
         path: A `.tfrecord` file of a dataset.
 
     Yields:
-        The cases; their arrays cannot be written to.
+        The cases; their arrays are read-only.
 
     Raises:
-        DatasetError: If the file is missing or damaged, or a case in it is not whole.
+        DatasetError: If the file is missing or damaged, or a case in it is incomplete.
     """
     records = _checked_records(path)
     for case_id, group in itertools.groupby(records, lambda features: bytes(features["case_id"])):
@@ -48,7 +49,7 @@ def read_cases(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def _checked_records(path: str | os.PathLike[str]) -> Iterator[Features]:
-    """The content of each record of a file; one that is broken is named with its case."""
+    """Yields the content of each record of a file; the error of a broken one names its case."""
     for frame in scan_frames(path):
         if frame.problem is not None:
             case_id = case_id_of(frame.data)
@@ -58,7 +59,7 @@ def _checked_records(path: str | os.PathLike[str]) -> Iterator[Features]:
 
 
 def _record(parts: list[Features]) -> Record:
-    """The case that some records make."""
+    """Builds the case from its records."""
     values: dict[str, Any] = {
         name: bytes(parts[0][name]).decode() if name in TEXT else array_of(parts[0], name)
         for name in parts[0]
@@ -75,16 +76,16 @@ def _record(parts: list[Features]) -> Record:
 
 
 def array_of(features: Features, name: str) -> npt.NDArray:
-    """The array that a feature holds, whose shape the schema tells."""
+    """Reads the array of a feature, with the shape from the schema."""
     stored = ARRAYS[name]
     return np.frombuffer(features[name], stored.dtype).reshape(stored.shape)
 
 
 def _slab(features: Features, name: str) -> npt.NDArray:
-    """The slices (z, y, x) of a volume that a record holds."""
+    """Reads the slices (z, y, x) of a volume in a record."""
     part = Part(*array_of(features, "part"))
     shape = (part.stop - part.start, *array_of(features, "shape")[1:])
-    # The label's type depends on the number of classes, so its length tells.
+    # The label's type depends on the number of classes and follows from its length.
     itemsize = len(features[name]) // int(np.prod(shape))
     return np.frombuffer(features[name], ARRAYS[name].dtype or f"<u{itemsize}").reshape(shape)
 
@@ -92,14 +93,14 @@ def _slab(features: Features, name: str) -> npt.NDArray:
 def features_of(
     example: bytes | memoryview, *, source: str | os.PathLike[str] = "a file"
 ) -> Features:
-    """The content of each feature of a serialised `tensorflow.Example` of ours.
+    """Reads the content of each feature of a serialised `tensorflow.Example` of fcnseg.
 
     Args:
         example: The bytes.
-        source: Named in the error.
+        source: Name of the origin in the error.
 
     Raises:
-        DatasetError: If it is something else.
+        DatasetError: If the bytes are something else.
     """
     try:
         features = dict(_features(example))
@@ -111,7 +112,7 @@ def features_of(
 
 
 def case_id_of(example: bytes | memoryview) -> str | None:
-    """The case of a record that may be cut or broken; None where its name cannot be read."""
+    """Reads the case id of a record that may be truncated or broken; None if it is unreadable."""
     with contextlib.suppress(*_NO_EXAMPLE):
         for name, content in _features(example):
             if name == "case_id":
@@ -131,7 +132,7 @@ def _only(message: memoryview) -> memoryview:
 
 
 def _contents(message: memoryview) -> Iterator[memoryview]:
-    """The contents of a message's fields, each length-delimited and numbered in order."""
+    """Reads the contents of a message's fields, each length-delimited and numbered in order."""
     at = 0
     while at < len(message):
         length, at = _varint(message, at + 1)  # after a tag of one byte
@@ -140,7 +141,7 @@ def _contents(message: memoryview) -> Iterator[memoryview]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where what follows it begins."""
+    """Decodes a number, and gives the index after it."""
     value = shift = 0
     while message[at] > 0x7F:
         value |= (message[at] & 0x7F) << shift

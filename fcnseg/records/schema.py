@@ -1,11 +1,12 @@
-"""What a record holds, and how each part of it is stored: the one schema.
+"""The record schema: the contents of a record, and the storage of each part.
 
 A record is a `tensorflow.Example`. Each attribute is one feature under its name in `Record`, and
 each feature is one string of bytes: text as UTF-8, an array as its little-endian values in C order.
 (Raw bytes are read as fast as tensor protos, and written 60 times faster than lists of floats.)
 
-A case too large for one record is written as several, one after the other in one file: each holds
-some of the slices of image and label, and everything else whole. The feature `part` tells which.
+A case too large for one record is written as several, consecutive in one file: each contains some
+of the slices of image and label, and everything else completely. The feature `part` identifies
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from fcnseg.errors import InputError
 SCHEMA_VERSION = 2
 
 MOST_COORDINATES = 1000
-"""Foreground voxels kept of each class: some hundred times the patches drawn of a case an epoch."""
+"""Foreground voxels stored of each class: some hundred times the patches drawn of a case an
+epoch."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,12 +38,12 @@ class Record:
             label, which then has no voxels of any class.
         affine: (4, 4) float64 from voxel index (i, j, k) = (x, y, z) to RAS mm.
         spacing: Millimetres (z, y, x).
-        source_shape: Voxels (z, y, x) of the file that the case came from.
+        source_shape: Voxels (z, y, x) of the source file.
         source_affine: Affine of that file.
         class_histogram: Voxels of each class (K,), int64.
         foreground_coordinates: Indices (n, 3) = (z, y, x) of some voxels of each class but the
             background, int32, ordered by class: class-balanced patches are drawn without a scan.
-        foreground_counts: How many of these rows each class has (K,), int64; 0 for the background.
+        foreground_counts: Number of these rows for each class (K,), int64; 0 for the background.
     """
 
     case_id: str
@@ -82,11 +84,11 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The slices of a case that one record holds.
+    """The slices of a case in one record.
 
     Attributes:
-        index: Place among the case's records.
-        count: How many records the case takes.
+        index: Index among the case's records.
+        count: Number of records of the case.
         start: First slice (z).
         stop: One beyond the last slice.
     """
@@ -103,12 +105,12 @@ class Part:
 
 
 def parts_of(depth: int, *, slice_bytes: int, max_bytes: int) -> list[Part]:
-    """Divides a case into records of about equal size.
+    """Splits a case into records of about equal size.
 
     Args:
         depth: Slices (z) of the case.
         slice_bytes: Bytes of one slice of image and label.
-        max_bytes: The most bytes of slices in a record; a slice is never divided.
+        max_bytes: Maximum bytes of slices in a record; a slice is never split.
 
     Returns:
         The parts in order; a single one for a case that fits.
@@ -121,11 +123,12 @@ def parts_of(depth: int, *, slice_bytes: int, max_bytes: int) -> list[Part]:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """How a feature's bytes make an array.
+    """Storage format of a feature: an array as bytes.
 
     Attributes:
         dtype: Little-endian type; None for the label, whose type depends on the number of classes.
-        shape: -1 where the length tells; None for the slices of `part` of the case's `shape`.
+        shape: Shape, -1 where the length decides; None for the slices of `part` of the case's
+            `shape`.
     """
 
     dtype: str | None
@@ -135,7 +138,7 @@ class Stored:
 TEXT = ("case_id", "patient_id")
 
 VOLUMES = ("image", "label")
-"""What is divided where a case takes several records."""
+"""Attributes that are split if a case takes several records."""
 
 ARRAYS: dict[str, Stored] = {
     "part": Stored("<i8", (4,)),

@@ -24,7 +24,7 @@ _MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
 
 
 class TFRecordWriter:
-    """Writes frames to an open file, and keeps the facts that a manifest needs.
+    """Writes frames to an open file, and collects the facts for the manifest.
 
     Attributes:
         records: Records written.
@@ -43,7 +43,7 @@ class TFRecordWriter:
         return f"{self._crc:08x}"
 
     def write(self, *chunks: Chunk) -> None:
-        """Adds one record, given whole or in chunks."""
+        """Writes one record, given complete or in chunks."""
         length = _LENGTH.pack(sum(map(len, chunks)))
         self._write(length)
         self._write(_masked(google_crc32c.value(length)))
@@ -63,11 +63,11 @@ class TFRecordWriter:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A record of a file as it is there.
+    """A record as found in a file.
 
     Attributes:
-        data: What it holds, as far as that can be read.
-        problem: What is wrong with it; None if its checksums are right.
+        data: Its content, as far as that can be read.
+        problem: Reason why it is damaged; None if its checksums are right.
     """
 
     data: bytes
@@ -89,7 +89,7 @@ def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:
 def scan_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
     """Yields the records of a local file one by one, broken ones too.
 
-    What follows a broken length cannot be found, so that record is the last.
+    The record after a broken length cannot be located, so that record is the last.
 
     Raises:
         DatasetError: If the file is missing.
@@ -108,14 +108,14 @@ def scan_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 
 
 def iterate_frames(content: memoryview, *, source: str | os.PathLike[str]) -> Iterator[memoryview]:
-    """Yields the records of a file that is mapped into memory; what they hold is not checked.
+    """Yields the records of a file that is mapped into memory; their contents are not checked.
 
     Args:
         content: The bytes of the file.
-        source: Named in the error.
+        source: Name of the origin in the error.
 
     Raises:
-        DatasetError: If the file is cut short, or a checksum of a length is wrong.
+        DatasetError: If the file is truncated, or a checksum of a length is wrong.
     """
     at = 0
     while at < len(content):
@@ -130,7 +130,7 @@ def iterate_frames(content: memoryview, *, source: str | os.PathLike[str]) -> It
 
 
 def _length_of(header: bytes) -> int | None:
-    """Bytes of the record that follows its header; None where its checksum is wrong."""
+    """Length in bytes of the record after its header; None if its checksum is wrong."""
     length_bytes, length_crc = header[: _LENGTH.size], header[_LENGTH.size :]
     if _masked(google_crc32c.value(length_bytes)) != length_crc:
         return None
@@ -139,6 +139,6 @@ def _length_of(header: bytes) -> int | None:
 
 
 def _masked(crc: int) -> bytes:
-    """A checksum as it is stored: masked, as it may be a checksum of data that holds one."""
+    """Masks a checksum as stored, since data may itself contain checksums."""
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return _CRC.pack((rotated + _MASK_DELTA) & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""A number that looks random, of a text: for draws that adding other texts does not change."""
+"""Deterministic hash of a string to [0, 1): for draws that do not depend on other strings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def unit_hash(text: str, *, seed: int) -> float:
-    """A number in [0, 1) that looks random and depends on nothing but the text and the seed."""
+    """Hashes a text and a seed to a number in [0, 1)."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact as a float

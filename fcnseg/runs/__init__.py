@@ -1,4 +1,4 @@
-"""Runs: the folder that a training leaves, its manifest, and the facts of a trained model."""
+"""Runs: the output folder of a training, its manifest, and the facts of a trained model."""
 
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.run import Run

@@ -1,4 +1,4 @@
-"""ZIP archives, which saved networks and checkpoints are: broken ones are named before use."""
+"""ZIP archives, the format of saved networks and checkpoints: broken ones are named before use."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
 
-# What `zipfile` raises for archives that are cut, zeroed or overwritten.
+# Errors of `zipfile` for archives that are truncated, zeroed or overwritten.
 _BROKEN = (EOFError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def check_archive(path: Path, *, what: str, remedy: str) -> None:
-    """Checks that an archive is whole, by the checksums of all that is in it.
+    """Checks that an archive is intact, by the checksums of its members.
 
     Args:
         path: The file.
-        what: What it is, for the error.
-        remedy: What the user can do, for the error.
+        what: Kind of file, for the error.
+        remedy: Advice to the user, for the error.
 
     Raises:
-        InputError: If it is missing, or is no archive whose checksums are right.
+        InputError: If it is missing, or is not an archive with correct checksums.
     """
     try:
         found = _finding(path)
@@ -34,7 +34,7 @@ def check_archive(path: Path, *, what: str, remedy: str) -> None:
 
 
 def _finding(path: Path) -> str | None:
-    """What is wrong with an archive; None if nothing is."""
+    """The damage of an archive; None if it is intact."""
     size = path.stat().st_size
     if size == 0:
         return "the file is empty"

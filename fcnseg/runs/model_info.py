@@ -1,4 +1,4 @@
-"""What a trained model must tell whoever uses it: it travels beside the weights and is served."""
+"""Facts of a trained model for its users: stored next to the weights, and served."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class ModelInfo:
     """The facts that turn a network into a segmentation of CT.
 
     Attributes:
-        class_names: In the order of the network's output, background first.
-        spacing_mm: (z, y, x) of the grid that the network works on.
+        class_names: Class names in the order of the network's output, background first.
+        spacing_mm: Spacing (z, y, x) of the grid that the network works on.
         hu_window: HU that the network maps to 0 and 1.
-        window: Voxels (z, y, x) that the network takes at once.
-        overlap: Voxels (z, y, x) that neighbouring windows share at least.
-        batch_size: Windows a call of the network.
-        max_voxels: A larger input is refused.
-        skip_air: Whether air around the body is background without being looked at; models that do
-            not say so, being older, look.
-        orientation: Where x, y and z grow to in the arrays that the model takes and gives.
+        window: Voxels (z, y, x) of the network's input window.
+        overlap: Voxels (z, y, x) by which neighbouring windows overlap at least.
+        batch_size: Windows per call of the network.
+        max_voxels: Voxels above which an input is refused.
+        skip_air: True if air around the body becomes background without being computed; older
+            models, without this entry, compute it.
+        orientation: Directions of increasing x, y and z in the arrays that the model takes and
+            gives.
         fcnseg_version: The version that trained it.
     """
 

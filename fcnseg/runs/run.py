@@ -14,11 +14,11 @@ from fcnseg.runs.run_folder import BEST_MODEL_FILE, RunManifest, read_run
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The folder of a finished training, and what it says of the run.
+    """The folder of a finished training, with its manifest and model info.
 
     Attributes:
         folder: The folder.
-        manifest: What ran, on what, and how it ended.
+        manifest: Settings, data and results of the run.
         info: Facts of the network that prediction needs.
     """
 
@@ -28,10 +28,10 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
-        """Reads what a run says of itself; the network is not loaded.
+        """Reads the manifest and model info of a run; the network is not loaded.
 
         Raises:
-            InputError: If the folder is missing, or holds no finished run.
+            InputError: If the folder is missing, or contains no finished run.
         """
         return cls(Path(folder), read_run(folder), ModelInfo.read(folder))
 

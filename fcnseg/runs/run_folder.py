@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and whether it is whole. No TensorFlow."""
+"""The folder of a run: its files, and that it is complete. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ BEST_MODEL_FILE = "best.keras"
 HISTORY_FILE = "history.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 CHECKPOINT_FILE = "checkpoint.npz"
-"""All that an unfinished run needs to go on."""
+"""Files that an unfinished run needs to resume."""
 MANIFEST_FILE = "run.json"
 """Written last: a folder without it is not a finished run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunManifest:
-    """What ran, on what, and how it ended.
+    """Settings, data and results of a run.
 
     Attributes:
         best_dice: Validation Dice, mean over organs, of `best.keras`.
-        best_epoch: After which it was reached, from 1.
+        best_epoch: Epoch after which it was reached, from 1.
         parameters: Trainable parameters of the network.
-        weights_sha256: Of the weights after the last step, `best.keras` or not: two runs that did
-            the same have the same.
-        versions: Of fcnseg, tensorflow, keras, numpy and python.
-        devices: One a replica.
+        weights_sha256: SHA-256 of the weights after the last step, `best.keras` or not: runs with
+            identical training have the same.
+        versions: Versions of fcnseg, tensorflow, keras, numpy and python.
+        devices: Devices, one per replica.
         data: Folder of the records.
-        data_fingerprint: SHA-256 of their manifest, which holds the checksum of every file.
+        data_fingerprint: SHA-256 of their manifest, which contains the checksum of every file.
         config: All settings; the seed is one of them.
-        started: UTC, ISO 8601.
-        seconds: Wall time of the whole run, without what lay between a stop and going on.
-        validation_seconds: The part of it that validation took.
-        init_from: Folder of the run whose weights were where this one started; None if they were
-            drawn.
+        started: Start time, UTC, ISO 8601.
+        seconds: Wall time of the complete run, without the time between a stop and its resumption.
+        validation_seconds: Wall time of validation within it.
+        init_from: Folder of the run whose weights initialised this one; None for random initial
+            weights.
         fold: Number of the fold, from 0, in a cross-validation.
-        folds: How many there are.
-        validation_cases: The ids of the cases that validated.
+        folds: Number of folds.
+        validation_cases: The ids of the validation cases.
         lost_organs: Organs whose validation Dice was about 0 at the end, while others were learnt.
-        status: That the run is whole.
+        status: Marks a complete run.
     """
 
     best_dice: float
@@ -71,7 +71,7 @@ class RunManifest:
     status: Literal["completed"] = "completed"
 
     def write(self, run_dir: Path) -> None:
-        """Writes the manifest, whole or not at all."""
+        """Writes the manifest atomically."""
         text = pydantic.TypeAdapter(RunManifest).dump_json(self, indent=2)
         write_whole(run_dir / MANIFEST_FILE, text.decode() + "\n")
 
@@ -79,23 +79,23 @@ class RunManifest:
 def make_run_folder(
     run_dir: str | os.PathLike[str], config: Config, *, resume: bool = False
 ) -> Path:
-    """Makes the folder of a new run, or takes that of one to go on with.
+    """Makes the folder of a new run, or opens that of a run to resume.
 
     Args:
         run_dir: The folder.
-        config: Of the run.
-        resume: Whether a run may be there already, finished or not.
+        config: Configuration of the run.
+        resume: True if the folder may contain a run already, finished or not.
 
     Raises:
-        InputError: If it cannot be made or written to, something is there already, or it is that of
-            a run of another configuration.
+        InputError: If it cannot be created or written to, it is not empty, or its run has another
+            configuration.
     """
     folder = make_folder(run_dir, argument="run_dir")
     if resume:
-        for unfinished in folder.rglob(".tmp-*"):  # of a process that was killed
+        for unfinished in folder.rglob(".tmp-*"):  # left by a killed process
             shutil.rmtree(unfinished)
     if resume and (folder / CONFIG_FILE).exists():
-        if not (folder / CONFIG_FILE).stat().st_size:  # no YAML is all defaults
+        if not (folder / CONFIG_FILE).stat().st_size:  # an empty YAML file is all defaults
             raise InputError(
                 f"{folder / CONFIG_FILE} is empty: write the run's settings to it again"
             )
@@ -111,15 +111,15 @@ def make_run_folder(
 
 
 def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:
-    """Sees to it that work goes on with what it began with.
+    """Checks that a resumed job has its original settings.
 
     Args:
-        then: What it began with, by name; mappings in it are compared name by name.
-        now: What it is to go on with.
-        what: What goes on, for the error.
+        then: Original settings by name; mappings in them are compared name by name.
+        now: Present settings.
+        what: Name of the job, for the error.
 
     Raises:
-        InputError: If they are not the same; it names what differs.
+        InputError: If they differ; the message names the difference.
     """
     then, now = _flat(then), _flat(now)
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
@@ -141,7 +141,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> RunManifest:
     """Reads the manifest of a finished run.
 
     Raises:
-        InputError: If the folder is missing, or holds no finished run.
+        InputError: If the folder is missing, or contains no finished run.
     """
     folder = Path(run_dir)
     if not folder.is_dir():

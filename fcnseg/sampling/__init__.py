@@ -1,4 +1,4 @@
-"""Records to training batches and to whole volumes, all inside tf.data."""
+"""Sampling of training batches and complete volumes from records, all inside tf.data."""
 
 from fcnseg.sampling.datasets import make_training_dataset, make_volume_dataset
 from fcnseg.sampling.folds import Fold

@@ -1,7 +1,7 @@
-"""The shuffle of patches: block by block, each in an order that its number and the seed decide.
+"""The shuffle of patches: block by block, each in an order given by its number and the seed.
 
-tf.data's own shuffle depends on all that went through it before, so a run that goes on at a step
-would have to read everything again. A block can be made anew from the reads that belong to it.
+tf.data's own shuffle depends on all elements before, so a run that resumes at a step would have to
+read everything again. A block can be recomputed from the reads that belong to it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ENDLESS = 2**62
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """How reads, patches and steps lie in blocks.
+    """The division of reads, patches and steps into blocks.
 
     Attributes:
-        samples_per_volume: Patches drawn of a case each time it is read.
-        batch_size: Patches of a step.
-        reads: Cases read for a block.
+        samples_per_volume: Patches drawn per read of a case.
+        batch_size: Patches per step.
+        reads: Reads per block.
     """
 
     samples_per_volume: int
@@ -34,35 +34,35 @@ class Blocks:
 
     @classmethod
     def of(cls, config: PatchConfig, *, batch_size: int) -> Blocks:
-        """The least block of whole reads and whole batches that holds the shuffle buffer."""
+        """The smallest block of whole reads and whole batches that contains the shuffle buffer."""
         whole = math.lcm(config.samples_per_volume, batch_size)
         patches = math.ceil(config.shuffle_buffer / whole) * whole
         return cls(config.samples_per_volume, batch_size, patches // config.samples_per_volume)
 
     @property
     def patches(self) -> int:
-        """Patches of a block."""
+        """Patches per block."""
         return self.reads * self.samples_per_volume
 
     @property
     def steps(self) -> int:
-        """Batches of a block."""
+        """Batches per block."""
         return self.patches // self.batch_size
 
     def first_read(self, step: int) -> int:
-        """Number of the read with which the block of a step begins."""
+        """Number of the first read of the block of a step."""
         return step // self.steps * self.reads
 
     def shuffled(self, reads: tf.data.Dataset, *, seed: int, step: int) -> tf.data.Dataset:
-        """Makes batches of what was drawn.
+        """Shuffles patches and makes batches of them.
 
         Args:
             reads: Nested tensors (samples_per_volume, ...), from those of `first_read(step)` on.
-            seed: With the number of the block it decides the order.
-            step: The first that is wanted.
+            seed: Seed of the order, together with the number of the block.
+            step: Number of the first batch wanted.
 
         Returns:
-            The same nest of tensors (batch_size, ...), without end.
+            The same nest of tensors (batch_size, ...), infinite.
         """
 
         def batches(block: tf.Tensor, patches: Any) -> tf.data.Dataset:
@@ -82,5 +82,5 @@ class Blocks:
 
         blocks = reads.batch(self.reads, drop_remainder=True)
         numbers = tf.data.Dataset.range(step // self.steps, _ENDLESS)
-        # While the batches of a block wait to be taken, the next one is made.
+        # While the batches of a block are being taken, the next block is prepared.
         return tf.data.Dataset.zip((numbers, blocks)).flat_map(batches).prefetch(self.steps)

@@ -1,4 +1,4 @@
-"""What TensorFlow says of a broken record, turned into the file and the case."""
+"""Translation of TensorFlow's errors on broken records into the file and the case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnseg.records import Dataset
 
 logger = logging.getLogger(__name__)
 
-# A wrong checksum; a file of another kind or schema; one that has gone; a disk that fails.
+# A wrong checksum; a file of another kind or schema; a deleted file; a failing disk.
 _OF_READING = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
@@ -24,7 +24,7 @@ _OF_READING = (
 
 @contextlib.contextmanager
 def naming_broken_files(dataset: Dataset) -> Iterator[None]:
-    """Looks for a broken file where reading a dataset fails: TensorFlow names none.
+    """Looks for a broken file when reading a dataset fails: TensorFlow's error names none.
 
     Args:
         dataset: The dataset that the block reads.
@@ -37,6 +37,6 @@ def naming_broken_files(dataset: Dataset) -> Iterator[None]:
     except _OF_READING as error:
         logger.info(f"reading {dataset.folder} failed: looking for a broken file")
         damage = next(dataset.find_damage(), None)
-        if damage is None:  # the data are as they were written
+        if damage is None:  # the data are intact
             raise
         raise DatasetError(str(damage)) from error

@@ -1,9 +1,9 @@
-"""In which order training reads the cases: drawn anew each epoch, and computed, not remembered.
+"""The order in which training reads the cases: drawn again each epoch, and computed, not stored.
 
 Several files are read at once, one case of each in turn. The files are dealt to so many lanes: file
 0, n, 2n ... of the shuffled and repeated list is read by the first of n lanes, and so on. A lane
-has no end, so read r is always one of lane r mod n, and where a lane is after so many reads follows
-from the number of cases in each file.
+has no end, so read r is always one of lane r mod n, and the position of a lane after so many reads
+follows from the number of cases in each file.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from fcnseg.sampling.shuffling import shuffled_range
 
 _SHARDS_AT_ONCE = 4
 _ENDLESS = 2**62
-_CHUNK = 256  # epochs looked through at once
+_CHUNK = 256  # epochs examined at once
 
 
 @dataclasses.dataclass(frozen=True)
 class CaseOrder:
-    """The endless sequence of cases that training reads.
+    """The infinite sequence of cases that training reads.
 
     Attributes:
         cases: Number of cases in each file.
-        seed: Of the order of the files, which is another in each epoch.
+        seed: Seed of the order of the files, which differs between epochs.
     """
 
     cases: tuple[int, ...]
@@ -35,7 +35,7 @@ class CaseOrder:
 
     @property
     def lanes(self) -> int:
-        """Files that are read at once."""
+        """Number of files read at once."""
         return min(len(self.cases), _SHARDS_AT_ONCE)
 
     def read(
@@ -44,9 +44,9 @@ class CaseOrder:
         """Reads cases without end.
 
         Args:
-            open_shard: Gives the cases of the file of a number, int64.
-            start: Number of the first read that is wanted; what comes before is not read, but for
-                the cases of up to four files that come before it there.
+            open_shard: Opens the cases of the file with a number, int64.
+            start: Number of the first read wanted; earlier ones are skipped unread, except for the
+                cases that precede it in up to four files.
 
         Returns:
             Pairs of the number of the read and the case.
@@ -72,7 +72,7 @@ class CaseOrder:
         return interleaved.enumerate(start)
 
     def _place_after(self, reads: int, *, lane: int) -> tuple[int, int]:
-        """Place in the list of the file that a lane is at after so many reads, and cases passed."""
+        """Position in the list of a lane's file after so many reads, and the cases read of it."""
         place, epoch = lane, 0
         while reads:
             orders = tf.data.Dataset.range(epoch, epoch + _CHUNK).map(self._shards_of)
@@ -87,9 +87,9 @@ class CaseOrder:
         return place, 0
 
     def _shard_at(self, place: tf.Tensor) -> tf.Tensor:
-        """Which file stands at a place of the endless list."""
+        """The file at a position of the infinite list."""
         return self._shards_of(place // len(self.cases))[place % len(self.cases)]
 
     def _shards_of(self, epoch: tf.Tensor) -> tf.Tensor:
-        """The files in their order in an epoch."""
+        """The files in the order of an epoch."""
         return shuffled_range(len(self.cases), seed=self.seed, number=epoch)

@@ -1,4 +1,4 @@
-"""Drawing where a patch lies: at a voxel of an organ, translated, or anywhere in the volume."""
+"""Random centres of patches: at a voxel of an organ, translated, or anywhere in the volume."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from fcnseg.volumes.volume import Shape, Triple
 
-# Sets the draw of the translation apart from the others.
+# Separates the random stream of the translation from the others.
 _TRANSLATION = 2
-# Voxels by which rounding can carry a voxel further than is computed: the centre of an even patch
-# lies half a voxel from a voxel, and a shortened translation is rounded to whole voxels.
+# Voxels by which rounding can carry a voxel beyond its computed position: the centre of an even
+# patch lies half a voxel from a voxel, and a shortened translation is rounded to whole voxels.
 _ROUNDING = 1.5
 
 
@@ -22,13 +22,13 @@ class CentreRule:
     Attributes:
         label_size: Voxels (z, y, x) of the label, which is the middle of the patch.
         foreground_fraction: Probability that a patch is drawn for an organ of the case, if it has
-            any: each organ alike, then one of its stored voxels. The label holds that voxel,
-            whatever is drawn afterwards. Every other patch has any voxel of the volume at its
-            centre, each alike, and is not translated.
-        translation: Voxels (z, y, x) that the centre lies from the organ's voxel at most, each
-            axis either way, each whole number alike. Those are left out that would move more of
-            the label out of the volume, or the voxel out of the label.
-        displacement: Voxels (z, y, x) by which deformation moves a voxel at most.
+            any: all organs equally likely, then all of its stored voxels. The label contains that
+            voxel, whatever is drawn afterwards. Every other patch is centred on a uniformly drawn
+            voxel of the volume, and is not translated.
+        translation: Largest distance (z, y, x) of the centre from the organ's voxel in voxels, in
+            either direction of each axis, all whole numbers equally likely. Those are excluded that
+            would move more of the label out of the volume, or the voxel out of the label.
+        displacement: Largest displacement (z, y, x) of a voxel by deformation, in voxels.
     """
 
     label_size: Shape
@@ -47,15 +47,15 @@ def draw_centre(
     """Draws the centre of a patch.
 
     Args:
-        record: As `decode_record` gives it.
+        record: Record from `decode_record`.
         seed: int64 (2,); the draw depends on nothing else.
         rule: The distribution.
-        matrix: float32 (3, 3), from offsets in the patch to offsets in the volume, where the patch
-            is rotated, scaled or flipped about its centre.
+        matrix: float32 (3, 3), from offsets in the patch to offsets in the volume, if the patch is
+            rotated, scaled or flipped about its centre.
 
     Returns:
-        The voxel int64 (3,) at index `size // 2` of the patch. Along an axis that is shorter than
-        the label it may lie outside the volume.
+        The voxel int64 (3,) at index `size // 2` of the patch. It may lie outside the volume along
+        an axis that is shorter than the label.
     """
     choice_seed, voxel_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     wants_organ = tf.random.stateless_uniform([], choice_seed) < rule.foreground_fraction
@@ -77,7 +77,7 @@ def draw_centre(
 
 
 def _organ_voxel(record: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
-    """A stored voxel int64 (3,) of an organ that the case has."""
+    """A stored voxel int64 (3,) of an organ of the case."""
     counts = record["foreground_counts"]
     organs = tf.where(counts > 0)[:, 0]
     organ_seed, row_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -90,7 +90,7 @@ def _organ_voxel(record: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
 def _translation(
     voxel: tf.Tensor, shape: tf.Tensor, rule: CentreRule, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Whole voxels int64 (3,) from an organ's voxel to the centre, each allowed one alike."""
+    """Whole voxels int64 (3,) from an organ's voxel to the centre, uniform over those allowed."""
     size, most = (tf.constant(each, tf.int64) for each in (rule.label_size, rule.translation))
     before, after = (
         size // 2,

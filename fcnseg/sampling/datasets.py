@@ -1,4 +1,4 @@
-"""The two ways to read records: batches of patches for training, whole volumes for validation."""
+"""The two ways to read records: batches of patches to train on, complete volumes to validate."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fcnseg.volumes.volume import Shape
 # Each holds a decoded case; two keep a core busy while the other one reads.
 _CASES_AT_ONCE = 2
 _BATCHES_AHEAD = 2
-# Sets the draws of the augmentation apart from those of the patch.
+# Separates the random stream of the augmentation from that of the patch.
 _AUGMENTATION = 1
 _NONE = AugmentationConfig()
 
-# What a patch is made of: tensors by name, one of them a dictionary.
+# The contents of a patch: tensors by name, one of them a dictionary.
 Patches = dict[str, Any]
 
 
@@ -48,35 +48,36 @@ def make_training_dataset(
 ) -> tf.data.Dataset:
     """Reads batches of random patches, without end; equal seeds give equal batches.
 
-    Each batch follows from the seed and its number, so a dataset that starts at a step gives what
-    another one gives after so many batches, and need not read what lies before.
+    Each batch is determined by the seed and its number, so a dataset that starts at a step gives
+    the same batches as another one after so many batches, and need not read the records before.
 
     Host memory holds, however large the dataset: three blocks of patches (a block is the shuffle
-    buffer, rounded up to whole reads and whole batches), four batches as float32, two decoded
-    cases with the patches drawn of them, and the bytes of two cases for each of four files, twice
-    those where cases take several records.
+    buffer, rounded up to whole reads and whole batches), four batches as float32, two decoded cases
+    with the patches drawn from them, and the bytes of two cases for each of four files, twice those
+    if cases take several records.
 
     Args:
-        dataset: A finished one.
-        config: Size of the patches, and how they are drawn.
-        seed: Of everything that is drawn.
-        augmentation: How patches are changed.
-        split: Whose cases are read.
-        fold: Deals the cases for training and for validation anew.
-        num_replicas: A batch is `config.batch_size` patches for each of them.
-        label_size: Voxels (z, y, x) of the label, where the network gives only the middle of its
-            input (`output_shape`); by default the whole patch.
-        start_step: Number of the first batch, where a run goes on.
-        with_case_ids: Whether to give the ids (batch,) of the cases as a third part.
+        dataset: A finished dataset.
+        config: Size and sampling of the patches.
+        seed: Seed of all random draws.
+        augmentation: Augmentation of the patches.
+        split: The split to read.
+        fold: Fold that reassigns the cases for training and for validation.
+        num_replicas: Number of replicas; a batch is `config.batch_size` patches for each.
+        label_size: Voxels (z, y, x) of the label, if the network predicts only the middle of its
+            input (`output_shape`); by default the complete patch.
+        start_step: Number of the first batch, for a resumed run.
+        with_case_ids: Add the ids (batch,) of the cases as a third element.
 
     Returns:
         A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x). With
-        `augmentation.run_on` "device", what `Augmentation.apply` takes instead: a pair of HU int16
-        and the drawn parameters, and the class indices, both of `Augmentation.source_size`.
+        `augmentation.run_on` "device", a dataset of the inputs of `Augmentation.apply` instead: a
+        pair of HU int16 and the drawn parameters, and the class indices, both of
+        `Augmentation.source_size`.
 
     Raises:
-        DatasetError: If the dataset is without labels or lacks a file, the split has no cases, or
-            there are fewer patients than folds.
+        DatasetError: If the dataset has no labels or lacks a file, the split has no cases, or there
+            are fewer patients than folds.
     """
     info = dataset.info
     if not info.labelled:
@@ -106,7 +107,7 @@ def _draw_patches(
     changes: Augmentation,
     seed: int,
 ) -> Patches:
-    """The patches (samples_per_volume, ...) of a case, for the read of that number."""
+    """The patches (samples_per_volume, ...) of a case, for the read with that number."""
     seeds = tf.random.experimental.stateless_split([seed, read], config.samples_per_volume)
     patches = [
         _draw_patch(record, patch_seed, config=config, changes=changes)
@@ -139,12 +140,12 @@ def _draw_patch(
         return patch | {"parameters": parameters}
     batch = tf.nest.map_structure(lambda part: part[tf.newaxis], (hu, label, parameters))
     hu, label = changes.apply_compiled(*batch)
-    # Records hold whole HU too; float32 would double the block. The device rounds as well.
+    # Records hold integer HU too; float32 would double the block. The device rounds as well.
     return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
 
 
 def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
-    """A batch as the training step takes it."""
+    """Converts a batch to the inputs of the training step."""
     hu, label = patches["hu"], patches["label"]
     ids = (patches["case_id"],) if with_case_ids else ()
     if "parameters" in patches:
@@ -155,15 +156,15 @@ def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
 def make_volume_dataset(
     dataset: Dataset, split: str, *, fold: Fold | None = None
 ) -> tf.data.Dataset:
-    """Reads whole records one after the other, always in the same order.
+    """Reads complete records one after the other, always in the same order.
 
     Args:
-        dataset: A finished one.
-        split: Whose cases are read.
-        fold: Deals the cases for training and for validation anew.
+        dataset: A finished dataset.
+        split: The split to read.
+        fold: Fold that reassigns the cases for training and for validation.
 
     Returns:
-        A dataset of what `decode_record` gives.
+        A dataset of records as `decode_record` gives them.
 
     Raises:
         DatasetError: If a file is missing, the split has no cases, or there are fewer patients than

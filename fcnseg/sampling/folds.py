@@ -1,4 +1,4 @@
-"""Folds of cross-validation: the cases of a dataset dealt anew to training and validation."""
+"""Folds of cross-validation: the cases of a dataset reassigned to training and validation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fcnseg.records.unit_hash import unit_hash
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One of several divisions of the cases; each case validates in just one of them.
+    """One of several divisions of the cases; each case is a validation case in exactly one of them.
 
     Attributes:
-        number: Which one, from 0.
-        count: How many there are.
+        number: Number of the fold, from 0.
+        count: Number of folds.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Fold:
 
     @classmethod
     def of(cls, fold: int | None, folds: int | None) -> Fold | None:
-        """The fold of these two flags; None where neither is given.
+        """Makes the fold of these two flags; None if neither is given.
 
         Raises:
             InputError: If only one is given, or one is out of range.
@@ -46,14 +46,14 @@ class Fold:
         return f"{self.number} of {self.count}"
 
     def validating(self, patients: Iterable[str], *, seed: int) -> set[str]:
-        """The patients whose cases validate.
+        """Gives the patients of the validation cases.
 
         The patients are ordered by a hash and dealt like cards, so the folds differ in size by one
-        patient at most, and are the same on every machine. Another patient changes them.
+        patient at most, and are the same on every machine. Adding a patient changes them.
 
         Args:
-            patients: The ids of all; one that occurs again counts once.
-            seed: Another seed makes other folds.
+            patients: The ids of all patients; duplicates count once.
+            seed: Another seed gives other folds.
 
         Raises:
             DatasetError: If there are fewer patients than folds.

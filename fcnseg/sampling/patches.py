@@ -13,10 +13,10 @@ _BACKGROUND = 0
 def cut_patch(
     record: dict[str, tf.Tensor], centre: tf.Tensor, *, size: Shape, label_size: Shape
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts a patch; where it hangs over the volume's border it holds air and background.
+    """Cuts a patch; outside the volume it is padded with air and background.
 
     Args:
-        record: As `decode_record` gives it.
+        record: Record from `decode_record`.
         centre: Voxel int64 (3,) at index `size // 2`.
         size: Voxels (z, y, x) of the image.
         label_size: Voxels (z, y, x) of the label, which is the middle of the patch.

@@ -1,4 +1,4 @@
-"""Which files training or validation reads, and which cases in them."""
+"""The files that training or validation reads, and the cases in them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _DEALT = ("train", "validation")  # the test split is in no fold
 
 @dataclasses.dataclass(frozen=True)
 class ShardSelection:
-    """A file, and what is read of it.
+    """A file, and its cases to read.
 
     Attributes:
         path: The file.
-        read: Whether each of its cases is read, in their order; None if all are.
-        cases: How many are.
+        read: For each of its cases in order, True if it is read; None if all are.
+        cases: Number of cases read.
     """
 
     path: str
@@ -37,10 +37,11 @@ def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list
     Args:
         dataset: The dataset.
         split: One of `fcnseg.records.SPLITS`.
-        fold: Deals the cases for training and for validation anew; None leaves them as converted.
+        fold: Fold that reassigns the cases for training and for validation; None leaves them as
+            converted.
 
     Raises:
-        DatasetError: If the split has no cases, a file is missing or not of its size, or there are
+        DatasetError: If the split has no cases, a file is missing or has another size, or there are
             fewer patients than folds.
     """
     if fold is None or split not in _DEALT:
@@ -58,14 +59,14 @@ def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list
 
 
 def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase, str]]]:
-    """Deals the cases for training and for validation anew, by patient and the dataset's seed.
+    """Reassigns the training and validation cases by patient, with the dataset's seed.
 
     Args:
         dataset: The dataset.
-        fold: Which of the divisions.
+        fold: The division to use.
 
     Returns:
-        The cases of each file in their order, each with its split.
+        The cases of each file in order, each with its split.
 
     Raises:
         DatasetError: If a file is missing or broken, or there are fewer patients than folds.
@@ -82,15 +83,15 @@ def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase,
 def shard_opener(
     shards: Sequence[ShardSelection], *, divided: bool
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Gives the function that opens the file of a number.
+    """Makes the function that opens the file with a number.
 
     Args:
         shards: The files.
-        divided: Whether a case may take several records.
+        divided: True if a case may take several records.
 
     Returns:
-        Of a number int64 (), the serialised cases that are read of that file: scalar strings, or
-        where a case may take several records, strings (n,).
+        A function of a number int64 () that gives the serialised cases to read of that file: scalar
+        strings, or strings (n,) if a case may take several records.
     """
     paths = tf.constant([shard.path for shard in shards])
     # (file, case); files have different numbers of cases.

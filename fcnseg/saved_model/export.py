@@ -1,7 +1,7 @@
-"""A trained run as a SavedModel that TensorFlow Serving serves: checked, then published at once.
+"""Export of a trained run as a SavedModel for TensorFlow Serving: checked, then published.
 
-The model is written to a hidden folder, loaded again in a fresh process by the server's runtime,
-compared there with what this process gives, and only then renamed to the next version number.
+The model is written to a hidden folder, loaded in a fresh process by the server's runtime, compared
+there with the results of this process, and only then renamed to the next version number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEGMENT_VOLUME = "segment_volume"
 MODEL_INFO = "model_info"
 # TensorFlow Serving refuses a request without inputs, so even `model_info` has one.
 UNUSED = tf.TensorSpec(None, tf.int32, name="unused")
-# Probabilities of the two runtimes may differ in the last bits: the graph is optimised otherwise.
+# Probabilities of the two runtimes may differ in the last bits: the graph is optimised differently.
 _TOLERANCE = 1e-5
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -50,8 +50,8 @@ def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str
 
     Raises:
         InputError: If the run is missing or unfinished, or the folder cannot be written to.
-        ModelError: If the server's runtime does not give what this process gives; nothing is
-            published then.
+        ModelError: If the results of the server's runtime differ from those of this process;
+            nothing is published then.
     """
     return export_segmenter(make_segmenter(*load_run(run_dir)), model_dir)
 
@@ -84,9 +84,9 @@ def write_saved_model(segmenter: Segmenter, directory: Path) -> None:
 
 
 def example_requests(segmenter: Segmenter) -> dict[str, Arrays]:
-    """A small request for each signature, always the same: HU from air to bone.
+    """Makes a small request for each signature, always the same: HU from air to bone.
 
-    The volume is of another spacing than the model's and needs several windows along z.
+    The volume has another spacing than the model and needs several windows along z.
     """
     info = segmenter.info
     draw = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def check_saved_model(segmenter: Segmenter, directory: Path) -> None:
     """Compares each signature, in a fresh process with the server's runtime, with the segmenter.
 
     Raises:
-        ModelError: If a signature fails there, or gives something else.
+        ModelError: If a signature fails there, or its results differ.
     """
     requests = example_requests(segmenter)
     replies = _replay_in_fresh_process(directory, requests)
@@ -122,7 +122,7 @@ def check_saved_model(segmenter: Segmenter, directory: Path) -> None:
 
 
 def _replay_in_fresh_process(directory: Path, requests: dict[str, Arrays]) -> Arrays:
-    """Replies, by `signature/output`, of a process that knows nothing but the SavedModel."""
+    """Gives replies, by `signature/output`, of a process that has only the SavedModel."""
     with tempfile.TemporaryDirectory() as folder:
         sent, got = Path(folder) / "requests.npz", Path(folder) / "replies.npz"
         arrays: dict[str, Any] = {
@@ -155,7 +155,7 @@ def _check_equal(expected: npt.NDArray[Any], reply: npt.NDArray[Any], what: str)
 
 
 def _publish(saved: Path, base: Path) -> Path:
-    """Renames a whole SavedModel to the next version; a server sees all of it or nothing."""
+    """Renames a complete SavedModel to the next version; a server sees all of it or nothing."""
     versions = [int(child.name) for child in base.iterdir() if child.name.isdecimal()]
     version = base / str(max(versions, default=0) + 1)
     with naming_output(version):

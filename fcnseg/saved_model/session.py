@@ -1,8 +1,8 @@
-"""A SavedModel run as TensorFlow Serving runs it.
+"""A session that runs a SavedModel as TensorFlow Serving does.
 
 The server drives the C++ session runtime by the tensor names of a signature. Python's eager loader
-is another runtime: it accepts models that the server refuses. So what must be known of the server
-is asked here: at export, in tests, and by the local server.
+is another runtime: it accepts models that the server refuses. Therefore the server's behaviour is
+tested here: at export, in tests, and by the local server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_SIGNATURE = "serving_default"
 _SERVE_TAG = "serve"
 # The server is built without XLA: a function with this attribute fails there at its first request.
 _MUST_COMPILE = "_XlaMustCompile"
-_MAX_AXES = 32  # an array of more, which numpy 2 has, ends a process that feeds it
+_MAX_AXES = 32  # feeding an array of higher rank, possible in numpy 2, ends the process
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -33,7 +33,7 @@ class StatusError(FcnsegError):
 
     Attributes:
         code: Name of the canonical code, as in `INVALID_ARGUMENT`.
-        message: What the server says.
+        message: Message of the server.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -50,10 +50,10 @@ class SavedModelSession:
         """Loads a SavedModel.
 
         Args:
-            directory: The folder that holds `saved_model.pb`.
+            directory: The folder that contains `saved_model.pb`.
 
         Raises:
-            ModelError: If it is no SavedModel, or needs XLA, which the server has not.
+            ModelError: If it is not a SavedModel, or needs XLA, which the server lacks.
         """
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
@@ -93,7 +93,7 @@ class SavedModelSession:
             Outputs by name.
 
         Raises:
-            StatusError: With the code and message that the server gives.
+            StatusError: With the server's code and message.
         """
         signature = self.signature(signature_name)
         _check_inputs(signature.inputs, inputs)
@@ -107,10 +107,10 @@ class SavedModelSession:
         return {name: _as_array(value) for name, value in zip(aliases, values, strict=True)}
 
     def signature(self, name: str) -> Any:
-        """The `SignatureDef` of a name.
+        """Gives the `SignatureDef` of a name.
 
         Raises:
-            StatusError: If there is none.
+            StatusError: If there is none with that name.
         """
         if name not in self.signatures:
             raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
@@ -119,7 +119,7 @@ class SavedModelSession:
     def _callable(
         self, signature_name: str, names: Sequence[str], aliases: Sequence[str]
     ) -> Callable[..., list[npt.NDArray[Any]]]:
-        """What runs a signature; unlike `Session.run` it lets any shape reach the graph."""
+        """Makes a callable for a signature; unlike `Session.run` it feeds arrays of any shape."""
         key = (signature_name, *aliases)
         signature = self.signatures[signature_name]
         with self._lock:
@@ -151,7 +151,7 @@ def replay(directory: str, requests: str, replies: str) -> None:
         for signature, given in inputs.items()
         for name, value in session.run(signature, given).items()
     }
-    # numpy stores bytes of one length, objects only by pickling
+    # numpy stores bytes of equal length, objects only by pickling
     np.savez(
         replies, **{k: v.astype(bytes) if v.dtype == object else v for k, v in outputs.items()}
     )

@@ -1,4 +1,4 @@
-"""File systems that are not this machine's, opened by fsspec: one client each for a process."""
+"""Remote file systems, opened by fsspec: one client each per process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 from fcnseg.errors import FcnsegError, InputError, OutputError, one_line, require_extra
 
 UNFINISHED = ".tmp-"
-"""Begins the names of the folders for what is being written, beside its place."""
+"""Prefix of the folders for unfinished output, next to its final place."""
 
-# Scheme -> module that fsspec needs for it, and the extra that brings the module.
+# Scheme -> module that fsspec needs for it, and the extra that installs the module.
 _EXTRAS = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
     "gs": ("gcsfs", "gcs"),
     "gcs": ("gcsfs", "gcs"),
 }
-# An upload to these is seen when it is complete, and not before. Others get a new name afterwards.
+# An upload to these is visible only when complete. Others need a rename afterwards.
 _COMPLETE_WHEN_SEEN = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"))
 
 _opening = threading.Lock()
@@ -32,12 +32,12 @@ _opening = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class RemotePath:
-    """A path as its file system takes it.
+    """A path in the form of its file system.
 
     Attributes:
-        url: As the user gives it.
+        url: The URL given by the user.
         file_system: An fsspec file system.
-        name: What the file system calls it.
+        name: Name within the file system.
     """
 
     url: str
@@ -61,7 +61,7 @@ class RemotePath:
             kind = fsspec.get_filesystem_class(scheme)
         except ValueError as error:
             raise InputError(f"no file system opens {scheme}://, got {url}") from error
-        except ImportError as error:  # of one without an extra of ours
+        except ImportError as error:  # a scheme without an extra of fcnseg
             raise InputError(f"cannot open {url}: {_said(error)}") from error
         try:
             # User and host of those that have one, as hdfs://.
@@ -73,16 +73,16 @@ class RemotePath:
         return cls(url, file_system, str(kind._strip_protocol(url)))
 
     def url_of(self, name: str) -> str:
-        """The URL of another name on the same file system."""
+        """Gives the URL of another name on the same file system."""
         root, own = self.url.rstrip("/"), self.name.rstrip("/")
-        if root.endswith(own):  # the scheme, and the host where there is one, as they were given
+        if root.endswith(own):  # the scheme, and the host if there is one, as given
             return root.removesuffix(own) + name
         return str(self.file_system.unstrip_protocol(name))
 
 
 @functools.cache
 def _open(scheme: str, options: tuple[tuple[str, Any], ...], _process: int) -> Any:
-    """A file system for all threads of a process; fsspec would make one for each thread.
+    """Opens a file system for all threads of a process; fsspec would make one per thread.
 
     A client does not survive a fork, so a process has its own. Listings are not kept: other
     processes write to the store at the same time.
@@ -95,7 +95,7 @@ def _open(scheme: str, options: tuple[tuple[str, Any], ...], _process: int) -> A
 
 
 def close_all() -> None:
-    """Forgets all clients, so that the next path is opened as the environment then says."""
+    """Drops all clients, so that the next path is opened with the environment of that time."""
     _open.cache_clear()
 
 
@@ -106,10 +106,10 @@ def scheme_of(url: str) -> str:
 
 @contextlib.contextmanager
 def naming_input(path: str, verb: str = "read") -> Iterator[None]:
-    """Turns what the client of a store says into one line that names the path.
+    """Turns errors of a store's client into one line that names the path.
 
     Raises:
-        InputError: If the block raises anything but an error of ours: each client has its own.
+        InputError: If the block raises anything but an error of fcnseg: each client has its own.
     """
     try:
         yield
@@ -120,12 +120,12 @@ def naming_input(path: str, verb: str = "read") -> Iterator[None]:
 
 
 def download(sources: Sequence[str], targets: Sequence[Path], *, named: str) -> None:
-    """Copies files of one file system to this machine, many at one time where it can.
+    """Copies files of one file system to this machine, concurrently if it can.
 
     Args:
         sources: Their URLs.
-        targets: The places of the copies, in folders that are there.
-        named: What the user calls them, for the error.
+        targets: Paths of the copies, in existing folders.
+        named: Name given by the user, for the error.
 
     Raises:
         InputError: If one cannot be read.
@@ -134,12 +134,12 @@ def download(sources: Sequence[str], targets: Sequence[Path], *, named: str) -> 
         return
     remote = [RemotePath.of(source) for source in sources]
     with naming_input(named):
-        # Two lists are taken as they are, while characters such as [ in one name are a pattern.
+        # Two lists are taken literally, while characters such as [ in one name are a pattern.
         remote[0].file_system.get([each.name for each in remote], [str(path) for path in targets])
 
 
 def upload(source: Path, url: str) -> None:
-    """Copies a file to its place, where it appears when it is complete.
+    """Uploads a file, which appears when it is complete.
 
     The files of a folder appear one by one, in any order.
 

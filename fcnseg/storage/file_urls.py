@@ -11,7 +11,7 @@ _SCHEME = "file://"
 
 
 def local_path(path: str) -> str:
-    """The path that a `file://` URL means; any other path as it is.
+    """Gives the path that a `file://` URL means; any other path unchanged.
 
     >>> local_path("file:///data/scan%201.nii.gz"), local_path("gs://bucket/scan.nii.gz")
     ('/data/scan 1.nii.gz', 'gs://bucket/scan.nii.gz')

@@ -1,7 +1,7 @@
-"""Files on any file system: found, listed, read, copied to this machine, and deleted.
+"""Operations on files of any file system: find, list, read, copy to this machine, and delete.
 
-Paths are local, or URLs of a file system that fsspec opens: s3://, gs://, hdfs://. What is written
-is in `fcnseg.storage.whole_file`.
+Paths are local, or URLs of a file system that fsspec opens: s3://, gs://, hdfs://. For writing see
+`fcnseg.storage.whole_file`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fcnseg.storage.file_urls import local_path
 
 PathLike = str | os.PathLike[str]
 
-_HEADS_AT_ONCE = 8  # beginnings of files that are read at one time
+_HEADS_AT_ONCE = 8  # beginnings of files read at one time
 _SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
 
 
@@ -31,12 +31,12 @@ def is_local(path: PathLike) -> bool:
 
 
 def absolute(path: str) -> str:
-    """The path as it holds in any working folder."""
+    """Makes a path independent of the working folder."""
     return str(Path(path).absolute()) if is_local(path) else path
 
 
 def parent(path: str) -> str:
-    """The folder that a file is in."""
+    """Gives the folder of a file."""
     if is_local(path):
         return str(Path(path).absolute().parent)
     scheme, _, rest = path.rstrip("/").partition("://")
@@ -44,12 +44,12 @@ def parent(path: str) -> str:
 
 
 def name_of(path: PathLike) -> str:
-    """The last part of a path."""
+    """Gives the last part of a path."""
     return os.path.basename(os.fspath(path).rstrip("/"))
 
 
 def resolve(path: str, folder: str) -> str:
-    """A path as it is if it is absolute or has a scheme, else inside the folder."""
+    """Keeps a path that is absolute or has a scheme; joins any other to a folder."""
     path = local_path(path)
     if not is_local(path) or Path(path).is_absolute():
         return path
@@ -57,7 +57,7 @@ def resolve(path: str, folder: str) -> str:
 
 
 def join(folder: PathLike, *names: str) -> str:
-    """A path inside a folder; an empty last name gives the folder with a slash at its end."""
+    """Joins a path and a folder; an empty last name gives the folder with a slash at its end."""
     folder = os.fspath(folder)
     return os.path.join(folder, *names) if is_local(folder) else _join_url(folder, names)
 
@@ -67,19 +67,19 @@ def _join_url(folder: str, names: Sequence[str]) -> str:
 
 
 def exists(path: PathLike) -> bool:
-    """Tells whether there is such a file.
+    """Tells whether a file exists.
 
     Raises:
-        InputError: If its file system cannot be asked, or there is none for the scheme.
+        InputError: If its file system cannot be queried, or there is none for the scheme.
     """
     return size(path) is not None
 
 
 def size(path: PathLike) -> int | None:
-    """Bytes of a file; None if there is no such file.
+    """Gives the bytes of a file; None if there is no such file.
 
     Raises:
-        InputError: As of `exists`.
+        InputError: See `exists`.
     """
     path = os.fspath(path)
     if is_local(path):
@@ -94,10 +94,10 @@ def size(path: PathLike) -> int | None:
 
 
 def is_folder(path: PathLike) -> bool:
-    """Tells whether there is such a folder, or in an object store anything below the name.
+    """Tells whether a folder exists, or in an object store anything below the name.
 
     Raises:
-        InputError: As of `exists`.
+        InputError: See `exists`.
     """
     path = os.fspath(path)
     if is_local(path):
@@ -106,7 +106,7 @@ def is_folder(path: PathLike) -> bool:
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """The content of a file.
+    """Reads a file completely.
 
     Raises:
         InputError: If it is missing or unreadable.
@@ -128,7 +128,7 @@ def read_bytes(path: PathLike) -> bytes:
 
 
 def read_start(path: PathLike, length: int) -> bytes:
-    """The first bytes of a file, which has more or fewer.
+    """Reads the first bytes of a file, which may be longer or shorter.
 
     Raises:
         InputError: If it is missing or unreadable.
@@ -143,12 +143,12 @@ def read_start(path: PathLike, length: int) -> bytes:
     remote = RemotePath.of(path)
     with naming_input(path):
         if not remote.file_system.size(remote.name):
-            return b""  # S3 has no range of nothing
+            return b""  # S3 has no empty range
         return bytes(remote.file_system.cat_file(remote.name, start=0, end=length))
 
 
 def read_text(path: PathLike) -> str:
-    """The content of a UTF-8 file.
+    """Reads a UTF-8 file.
 
     Raises:
         InputError: If it is missing, unreadable or not UTF-8.
@@ -160,19 +160,19 @@ def read_text(path: PathLike) -> str:
 
 
 def list_folder(folder: PathLike) -> list[str]:
-    """Paths of the files in a folder and in the folders in it; none if it does not exist.
+    """Lists the paths of files in a folder and its subfolders; none if it does not exist.
 
     Raises:
-        InputError: If it is a file, or its file system cannot be asked.
+        InputError: If it is a file, or its file system cannot be queried.
     """
     return sorted(list_sizes(folder))
 
 
 def list_sizes(folder: PathLike) -> dict[str, int]:
-    """Paths of the files in a folder and in the folders in it, each with its bytes.
+    """Lists the paths of files in a folder and its subfolders with their sizes in bytes.
 
     Raises:
-        InputError: As of `list_folder`.
+        InputError: See `list_folder`.
     """
     folder = os.fspath(folder)
     if is_local(folder):
@@ -184,7 +184,8 @@ def list_sizes(folder: PathLike) -> dict[str, int]:
             found = remote.file_system.find(remote.name, detail=True)
         except FileNotFoundError:
             return {}
-        # A name that ends with a slash is a folder that some program has made of an empty object.
+        # A name that ends with a slash is a folder that some program has created as an empty
+        # object.
         return {
             remote.url_of(name): int(entry["size"] or 0)
             for name, entry in found.items()
@@ -197,17 +198,17 @@ def _local_sizes(folder: Path) -> dict[str, int]:
         raise InputError(f"not a folder: {folder}")
     sizes = {}
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # it has gone, or got its name, meanwhile
+        with contextlib.suppress(FileNotFoundError):  # it was deleted or renamed meanwhile
             if path.is_file():
                 sizes[str(path)] = path.stat().st_size
     return sizes
 
 
 def children(folder: PathLike) -> dict[str, bool]:
-    """Names of what is in a folder, each with whether it is a folder itself.
+    """Lists the names in a folder, each with True if it is a folder itself.
 
     Raises:
-        InputError: If there is no such folder, or its file system cannot be asked.
+        InputError: If there is no such folder, or its file system cannot be queried.
     """
     folder = os.fspath(folder)
     if is_local(folder):
@@ -232,7 +233,7 @@ def children(folder: PathLike) -> dict[str, bool]:
 
 
 def delete(paths: Iterable[PathLike]) -> None:
-    """Deletes files, in this order.
+    """Deletes files, in the given order.
 
     Raises:
         InputError: If one in a store cannot be deleted.
@@ -247,7 +248,7 @@ def delete(paths: Iterable[PathLike]) -> None:
 
 
 def delete_folder(folder: PathLike) -> None:
-    """Deletes a folder and all in it, if it is there."""
+    """Deletes a folder and its contents, if it exists."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -255,7 +256,7 @@ def delete_folder(folder: PathLike) -> None:
 
 
 def list_unfinished(folder: PathLike) -> list[str]:
-    """Paths of the folders in a folder that `atomic_write` writes to, or was killed in."""
+    """Lists the temporary folders of `atomic_write` in a folder, in use or left by a kill."""
     folder = os.fspath(folder)
     if is_local(folder):
         return sorted(str(path) for path in Path(folder).glob(f"{UNFINISHED}*") if path.is_dir())
@@ -272,13 +273,14 @@ def local_copy(
     head: int | None = None,
     copied_whole: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Path]:
-    """The file or folder itself if it is local, else a copy that is deleted afterwards.
+    """Gives the file or folder itself if it is local, else a copy that is deleted afterwards.
 
     Args:
         path: The file or folder.
         beside: Paths of files in the same folder that are copied with it.
         head: Copy no more than this many bytes of a file.
-        copied_whole: Tells of the beginning of a file that all of it is copied nevertheless.
+        copied_whole: Tells from the beginning of a file whether it is copied completely
+            nevertheless.
 
     Yields:
         A local path with the same name.
@@ -302,7 +304,7 @@ def local_copy(
 
 
 def _sizes_of(path: str) -> dict[str, int]:
-    """A file, or all that is in a folder, each with its bytes.
+    """Lists a file, or all files in a folder, each with its size in bytes.
 
     Raises:
         InputError: If there is neither.
@@ -317,9 +319,9 @@ def _sizes_of(path: str) -> dict[str, int]:
 
 
 def _places(paths: Iterable[str], source: str, folder: Path) -> dict[str, Path]:
-    """The places in a local folder of a file or folder and what is in it; their folders are made.
+    """Local paths for a file, or a folder and its contents; their folders are created.
 
-    What is beside the source is beside it there too.
+    Files next to the source are next to it there too.
 
     Raises:
         InputError: If a name leads out of the folder.
@@ -328,7 +330,7 @@ def _places(paths: Iterable[str], source: str, folder: Path) -> dict[str, Path]:
     for path in paths:
         is_inside = path.startswith(join(source, ""))
         below = path.removeprefix(join(source, "")) if is_inside else name_of(path)
-        parts = [part for part in below.split("/") if part]  # a store takes a//b for a name
+        parts = [part for part in below.split("/") if part]  # a store accepts a//b as a name
         if ".." in parts:
             raise InputError(f"a name must not lead out of its folder, got {path}")
         places[path] = folder.joinpath(*[name_of(source)] * is_inside, *parts)

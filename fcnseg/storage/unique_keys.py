@@ -1,7 +1,7 @@
-"""YAML and JSON that people write: a key that is there twice is an error, as YAML's rules have it.
+"""YAML and JSON written by people: duplicate keys are an error, as in YAML's rules.
 
-PyYAML and `json` take the last of two equal keys without a word, so that a run would have other
-settings than its file seems to say.
+PyYAML and `json` silently take the last of two equal keys, so that a run would have other settings
+than its file seems to say.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fcnseg.errors import InputError, one_line
 
 
 class _RepeatedKeyError(ValueError):
-    """A key is in a mapping twice."""
+    """A mapping has a duplicate key."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that is there twice.
+    """PyYAML's safe loader, which also refuses duplicate keys.
 
-    It looks at mappings as they are written: what `<<` merges into one may be overridden there.
+    It checks mappings as written: keys that `<<` merges into one may be overridden there.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -50,11 +50,11 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         path: The file, in UTF-8.
 
     Returns:
-        What it holds; None if it is empty.
+        The parsed content; None if it is empty.
 
     Raises:
         OSError: If it cannot be opened.
-        InputError: If it is not YAML, or a key is there twice; the line is named.
+        InputError: If it is not YAML, or a key is duplicate; the message names the line.
     """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
@@ -69,7 +69,7 @@ def parse_json(text: str) -> Any:
         text: The content of a file.
 
     Raises:
-        InputError: If it is not JSON, or a key is there twice; the line is named.
+        InputError: If it is not JSON, or a key is duplicate; the message names the line.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
@@ -89,11 +89,11 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _with_line(text: str) -> str | None:
-    """The message with the line, which `json` does not give: JSON is YAML but for its tabs."""
+    """Adds the line, which `json` does not give: JSON is YAML except for its tabs."""
     try:
         yaml.compose(text.replace("\t", " "), _Loader)
     except _RepeatedKeyError as error:
         return str(error)
     except (yaml.YAMLError, RecursionError):
-        pass  # the key has been found, its line has not
+        pass  # the key is known, its line is not
     return None

@@ -1,9 +1,9 @@
-"""Files and folders that have their name only when they are complete.
+"""Atomic writes: files and folders that get their name only when they are complete.
 
-A local name that is there after a loss of power is that of a complete file too: what was written is
-flushed to the disk before the file gets its name, and its name after that. What goes to an object
-store is written to this machine's temporary folder, and uploaded when it is complete: a store shows
-an upload when all of it is there.
+A local name that exists after a loss of power is that of a complete file too: the contents are
+flushed to the disk before the file gets its name, and its name after that. Output for an object
+store is written to the local temporary folder, and uploaded when it is complete: a store shows an
+upload only when all of it has arrived.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from fcnseg.storage import files
 from fcnseg.storage.file_systems import UNFINISHED, upload
 from fcnseg.storage.files import PathLike
 
-# A file system that cannot flush a folder says so: FUSE, some network shares.
+# Errors of file systems that cannot flush a folder: FUSE, some network shares.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 
 
 @contextlib.contextmanager
 def atomic_write(path: PathLike) -> Iterator[Path]:
-    """Gives a local path to write to, whose file takes its place when the block ends.
+    """Gives a local path to write to, which is renamed to the final path when the block ends.
 
-    If the block fails, what was at the place before stays. Each attempt has a path of its own, so
-    attempts that run at the same time do not meet.
+    If the block fails, an earlier file stays. Each attempt has a path of its own, so concurrent
+    attempts do not collide.
 
     Args:
-        path: The file's place on any file system, or that of a folder that is not there yet; a
-            local one is in a folder that is there. In an object store the files of a folder appear
-            one by one.
+        path: Final path of the file on any file system, or of a folder that does not exist yet; a
+            local one is in an existing folder. In an object store the files of a folder appear one
+            by one.
 
     Yields:
-        A path of the same name, and so of the suffix that libraries go by. For a local place it is
-        in a hidden folder beside it: on one file system a rename is atomic.
+        A path of the same name, and so with the suffix that libraries rely on. For a local file it
+        is in a hidden folder next to it: within one file system a rename is atomic.
 
     Raises:
         OutputError: If it cannot be written, as on a full disk.
@@ -60,7 +60,7 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: PathLike, text: str) -> None:
-    """Writes a text file in UTF-8 with the line ends that the text has.
+    """Writes a text file atomically, in UTF-8 with the line ends of the text.
 
     Raises:
         OutputError: If it cannot be written, as on a full disk.
@@ -88,10 +88,10 @@ def flush(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flushes the names that a folder holds to the disk, where the file system can."""
+    """Flushes the names in a folder to the disk, if the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folder
+    except PermissionError:  # Windows cannot open a folder
         return
     try:
         os.fsync(descriptor)
@@ -104,7 +104,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming_output(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what the file system says of an output into one line that names it.
+    """Turns errors of the file system into one line that names the output.
 
     Raises:
         OutputError: If the block raises an `OSError`.
@@ -118,14 +118,14 @@ def naming_output(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def make_folder(folder: str | os.PathLike[str], *, argument: str) -> Path:
-    """Makes the folder of an output, and those above it, and tries whether it takes a file.
+    """Creates the folder of an output and its parents, and checks that it is writable.
 
     Args:
-        folder: May be there.
-        argument: What the user calls it, for the error.
+        folder: Folder that may exist already.
+        argument: Name given by the user, for the error.
 
     Raises:
-        InputError: If it cannot be made or written to.
+        InputError: If it cannot be created or written to.
     """
     path = Path(folder)
     try:
@@ -142,14 +142,14 @@ def make_folder(folder: str | os.PathLike[str], *, argument: str) -> Path:
 
 
 def check_output_folder(folder: PathLike, *, argument: str) -> None:
-    """Checks that the folder of an output on any file system takes files; a local one is made.
+    """Checks that the folder of an output on any file system is writable; a local one is created.
 
     Args:
-        folder: May be there.
-        argument: What the user calls it, for the error.
+        folder: Folder that may exist already.
+        argument: Name given by the user, for the error.
 
     Raises:
-        InputError: If it cannot be made or written to.
+        InputError: If it cannot be created or written to.
     """
     folder = os.fspath(folder)
     if files.is_local(folder):
@@ -166,14 +166,14 @@ def check_output_folder(folder: PathLike, *, argument: str) -> None:
 
 
 def check_output_file(path: PathLike, *, argument: str = "output") -> None:
-    """Checks, before there is anything to write, that a file can be written.
+    """Checks that a file can be written, before the work that makes its contents.
 
     Args:
-        path: The file, which may be there.
-        argument: What the user calls it, for the error.
+        path: The file, which may exist already.
+        argument: Name given by the user, for the error.
 
     Raises:
-        InputError: If it is a folder, or is in none that can be written to.
+        InputError: If it is a folder, or its folder is not writable.
     """
     if not files.is_local(path):
         check_output_folder(files.parent(os.fspath(path)), argument=argument)
@@ -195,16 +195,16 @@ def check_output_file(path: PathLike, *, argument: str = "output") -> None:
 def check_free(
     paths: Iterable[PathLike], *, overwrite: bool, folders: Iterable[PathLike] = ()
 ) -> None:
-    """Checks that no output is there already, unless it may be replaced.
+    """Checks that no output exists already, unless it may be replaced.
 
     Args:
         paths: Files that a command is going to write.
-        overwrite: Whether the user allows it.
-        folders: Folders that it is going to write.
+        overwrite: True if the user allows it.
+        folders: Folders that the command is going to write.
 
     Raises:
-        InputError: If one is there, or a folder is in the place of a file, which is never replaced;
-            it names the first.
+        InputError: If one exists, or a folder has the name of a file, which is never replaced; the
+            message names the first.
     """
     outputs = list(paths)
     for path in outputs:
@@ -225,10 +225,10 @@ def _is_there(path: PathLike) -> bool:
 
 @contextlib.contextmanager
 def folder_for_output(folder: Path) -> Iterator[None]:
-    """Makes a folder, which is removed again if the block fails with nothing in it.
+    """Creates a folder, which is removed again if the block fails and leaves it empty.
 
     Args:
-        folder: The folder; it may be there already.
+        folder: The folder; it may exist already.
     """
     is_new = not folder.exists()
     make_folder(folder, argument="output")

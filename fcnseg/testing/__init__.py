@@ -1,1 +1,1 @@
-"""What tests, examples and benchmarks are made of."""
+"""Test data for tests, examples and benchmarks."""

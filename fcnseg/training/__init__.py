@@ -1,4 +1,4 @@
-"""Training, and the folder that a run leaves."""
+"""Training, and the run folder it writes."""
 
 from fcnseg.runs.run_folder import RunManifest, read_run
 from fcnseg.training.dataset import check_dataset, check_each_organ

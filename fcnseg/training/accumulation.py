@@ -1,4 +1,4 @@
-"""Steps from several batches one after the other: the gradient of more than fits at once."""
+"""Gradient accumulation: steps from several micro-batches, for larger batches than fit at once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import tensorflow as tf
 
 
 def accumulate_in_step(model: keras.Model, count: int) -> None:
-    """Lets the training step of a compiled model take its batch in parts, one after the other.
+    """Makes the training step of a compiled model split its batch into micro-batches.
 
-    The gradient is the mean of those of the parts, so it is that of the whole batch where the loss
-    is a mean over samples; batch norm and sums over a batch are of a part. Keras's own
+    The gradient is the mean over micro-batches, so it is that of the complete batch if the loss is
+    a mean over samples; batch norm and sums over a batch are per micro-batch. Keras's own
     `gradient_accumulation_steps` fails under several replicas (keras #20582) and its state would
-    have to be saved in mid-step; here nothing is left when a step ends.
+    have to be saved in mid-step; here no state is left when a step ends.
 
     Args:
-        model: Compiled, with the state that `make_state` makes.
-        count: Parts of each replica's batch, which is divisible by it; with 1 nothing changes.
+        model: Compiled model, with the state that `make_state` makes.
+        count: Micro-batches of each replica's batch, which is divisible by it; 1 changes nothing.
     """
     if count == 1:
         return
@@ -29,7 +29,7 @@ def accumulate_in_step(model: keras.Model, count: int) -> None:
     def train_step(data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         totals: list[tf.Tensor] = []
         for hu, label in zip(*(tf.split(part, count) for part in data), strict=True):
-            # Without this order TensorFlow would hold what the gradients of all parts need.
+            # Without this order TensorFlow would hold the activations of all micro-batches.
             with tf.control_dependencies(totals):
                 hu, label = tf.identity(hu), tf.identity(label)
             gradients, loss, logits = _gradients(model, hu, label)
@@ -49,7 +49,7 @@ def accumulate_in_step(model: keras.Model, count: int) -> None:
 def _gradients(
     model: keras.Model, hu: tf.Tensor, label: tf.Tensor
 ) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
-    """Gradients of a part, its loss and logits; float16 has them scaled, as the optimizer asks."""
+    """Gradients of a micro-batch, its loss and logits; float16 has loss scaling."""
     with tf.GradientTape() as tape:
         logits = model(hu, training=True)
         loss = model.compute_loss(x=hu, y=label, y_pred=logits, training=True)

@@ -1,4 +1,4 @@
-"""A run that is ready to begin: network, data, validation and checkpoints put together."""
+"""Assembly of a run before it starts: network, data, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from fcnseg.training.tensorboard import TensorBoardEvents
 def make_loop(
     config: Config, origin: Origin, run_dir: Path, *, devices: Sequence[str] = ()
 ) -> TrainingLoop:
-    """Builds everything anew, and writes to the folder what the run is to be.
+    """Builds all parts of a run, and writes its description to the run folder.
 
     Args:
         config: All settings.
-        origin: What the run learns from; whose weights it starts with is looked at only where there
-            is no checkpoint.
-        run_dir: The run's folder, which is there.
-        devices: As `make_strategy` takes them.
+        origin: Dataset, fold and initial weights of the run; the weights are used only if there is
+            no checkpoint.
+        run_dir: The run's folder, which exists.
+        devices: Devices as `make_strategy` takes them.
 
     Raises:
-        InputError: If `origin.init_from` is no finished run of such a network, or there are no such
-            devices.
+        InputError: If `origin.init_from` is not a finished run of such a network, or there are no
+            such devices.
         ModelError: If the patches do not fit the network.
     """
     info = origin.dataset.info
@@ -80,7 +80,7 @@ def make_loop(
     )
     write_whole(run_dir / MODEL_INFO_FILE, model_info.to_json())
     write_config(config, run_dir / CONFIG_FILE)
-    dices = [column.removeprefix("val_") for column in validation.columns]  # of OrganDice
+    dices = [column.removeprefix("val_") for column in validation.columns]  # memory of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
         model=model,
@@ -104,17 +104,17 @@ def make_loop(
 
 
 def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = ()) -> keras.Model:
-    """The compiled network on its devices, with all the state that training changes.
+    """Builds the compiled network on its devices, with all the state that training changes.
 
     The global random generators of Python, numpy and Keras are set to the configuration's seed.
 
     Args:
-        config: All settings, which `check_settings` finds to fit the two others.
+        config: All settings, checked by `check_settings` for the dataset and devices.
         info: Manifest of the dataset.
-        devices: As `make_strategy` takes them; by default all.
+        devices: Devices as `make_strategy` takes them; by default all.
 
     Raises:
-        ConfigError: If the loss ignores something else than the dataset.
+        ConfigError: If the loss and the dataset ignore different classes.
         InputError: If there are no such devices.
         ModelError: If the patches do not fit the network.
     """
@@ -152,13 +152,13 @@ def _make_events(
 def patches_maker(
     config: Config, dataset: Dataset, *, replicas: int, fold: Fold | None = None
 ) -> Callable[..., tf.data.Dataset]:
-    """`make_training_dataset` of a run, which lacks only the step to start at.
+    """Makes `make_training_dataset` of a run, with only the start step left open.
 
     Args:
         config: All settings.
-        dataset: A finished one.
+        dataset: A finished dataset.
         replicas: Devices that share each batch.
-        fold: Deals the cases for training and for validation anew.
+        fold: Fold that reassigns the cases for training and for validation.
     """
     return functools.partial(
         make_training_dataset,
@@ -173,12 +173,12 @@ def patches_maker(
 
 
 def patches_per_step(config: Config, *, replicas: int) -> int:
-    """How many patches on all replicas together make a step of the optimizer."""
+    """Number of patches on all replicas together per step of the optimizer."""
     return config.patches.batch_size * config.training.accumulate_steps * replicas
 
 
 def make_model_info(config: Config, data: DatasetInfo) -> ModelInfo:
-    """The facts that travel with a network trained on a dataset."""
+    """Makes the model info that is stored with a network trained on a dataset."""
     return ModelInfo(
         class_names=data.class_names,
         spacing_mm=data.spacing_mm,

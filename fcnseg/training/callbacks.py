@@ -1,4 +1,4 @@
-"""What happens when an epoch ends: validation, keeping the best network, and a row of history."""
+"""Callbacks at the end of an epoch: validation, keeping the best network, and the history."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ OnCase = Callable[[dict[str, tf.Tensor], npt.NDArray[np.uint8]], None]
 
 
 class Validation(keras.callbacks.Callback):
-    """Segments whole volumes and adds `val_dice` and `val_dice_<organ>` to the epoch's logs.
+    """Segments complete volumes and adds `val_dice` and `val_dice_<organ>` to the epoch's logs.
 
     An organ's score is the mean of its Dice over the cases that have it, `val_dice` the mean over
-    organs; what no truth and no mask has is NaN. The last epoch always validates. Voxels whose
-    truth is the ignore label are background in truth and mask.
+    organs; an organ in no reference and no mask has NaN. The last epoch always validates. Voxels
+    whose reference is the ignore label are background in reference and mask.
 
     Attributes:
-        columns: What it adds to the logs: `val_dice`, then one an organ.
-        seconds: Time that validation has taken so far.
+        columns: Columns added to the logs: `val_dice`, then one per organ.
+        seconds: Time spent on validation so far.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Validation(keras.callbacks.Callback):
         """Makes the callback.
 
         Args:
-            segmenter: Of the network in training.
+            segmenter: Segmenter of the network in training.
             volumes: Records as `make_volume_dataset` gives them.
             every: Epochs from one validation to the next.
-            stop: Looked at after each case.
-            ignore_label: Class index of voxels that count nowhere; None if all count.
+            stop: Stop request, checked after each case.
+            ignore_label: Class index of voxels to ignore; None if all count.
             on_case: Called with each record and its mask (z, y, x).
         """
         super().__init__()
@@ -74,7 +74,7 @@ class Validation(keras.callbacks.Callback):
         self.seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Validates if it is time to, and completes the logs."""
+        """Validates if it is due, and completes the logs."""
         started = time.perf_counter()
         if self.is_due(epoch):
             scores = self.score()
@@ -83,14 +83,14 @@ class Validation(keras.callbacks.Callback):
         self.seconds += time.perf_counter() - started
 
     def is_due(self, epoch: int) -> bool:
-        """Whether it validates after an epoch."""
+        """Tells whether an epoch is validated."""
         return bool((epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"])
 
     def score(self) -> list[float]:
-        """The values of `columns` for the network as it is.
+        """Computes the values of `columns` for the present weights.
 
         Raises:
-            TrainingStoppedError: If the run has been told to stop.
+            TrainingStoppedError: If the run was asked to stop.
         """
         cases = []
         for record in self.volumes:
@@ -106,10 +106,10 @@ class Validation(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the network whenever `val_dice` is better than ever; the file is always a whole one.
+    """Saves the network whenever `val_dice` improves; the file is always a complete one.
 
-    The score is in the file, which is a ZIP archive, so that no crash parts the two: what a run
-    that goes on has to beat is what is there.
+    The score is in the file, which is a ZIP archive, so that no crash separates the two: a resumed
+    run has to exceed the score of the existing file.
 
     Attributes:
         best_dice: The best `val_dice` so far.
@@ -130,7 +130,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best_epoch = 0
 
     def resume(self) -> None:
-        """Takes the score of the network that is there, if one is.
+        """Takes the score of the network that exists, if any.
 
         Raises:
             InputError: If its file is broken.
@@ -145,7 +145,7 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves if this epoch is the best."""
         dice = (logs or {}).get("val_dice", math.nan)
-        if not dice > self.best_dice:  # nor if this epoch was not validated
+        if not dice > self.best_dice:  # also skips epochs that were not validated
             return
         with atomic_write(self.path) as unfinished:
             self.network.save(unfinished)
@@ -155,12 +155,12 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Writes each epoch's logs as a row of a CSV file; what an epoch does not have stays empty.
+    """Writes each epoch's logs as a row of a CSV file; missing values stay empty.
 
-    Keras's CSVLogger knows only the columns of the first epoch, which may have no validation.
+    Keras's CSVLogger has only the columns of the first epoch, which may have no validation.
 
     Attributes:
-        rows: The logs of each epoch so far; a run that goes on sets them.
+        rows: The logs of each epoch so far; a resumed run sets them.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -170,13 +170,13 @@ class HistoryFile(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes what there is; epochs that are about to be repeated go."""
+        """Writes the rows so far; those of epochs to be repeated are removed."""
         del logs
         self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the row."""
-        del epoch  # the number of rows says it
+        """Adds a row."""
+        del epoch  # given by the number of rows
         self.rows.append({name: float(value) for name, value in (logs or {}).items()})
         self._write()
 
@@ -189,7 +189,7 @@ class HistoryFile(keras.callbacks.Callback):
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Reads the values of each column that a `HistoryFile` wrote, without the epochs.
+    """Reads the values of each column of a `HistoryFile`, without the epochs.
 
     Raises:
         InputError: If the file is missing or broken.
@@ -206,6 +206,6 @@ def read_history(path: Path) -> dict[str, list[float]]:
 
 
 def columns_of(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    """The values by name of logs; a name that not all of them have has fewer values."""
+    """Collects the values of logs by name; a name missing from some logs has fewer values."""
     names = {name: None for row in rows for name in row if name != "epoch"}
     return {name: [row[name] for row in rows if name in row] for name in names}

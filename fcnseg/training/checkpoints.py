@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file.
+"""Checkpoints: one file with all that a run needs to resume as if it had never stopped.
 
-The file takes the place of the last one when it is whole. Of a mirrored variable each replica's
-value is kept: batch norm's moving means may differ between them, and sums of metrics always do.
+A checkpoint replaces the last one atomically. Of a mirrored variable each replica's value is kept:
+batch norm's moving means may differ between them, and sums of metrics always do.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _PROGRESS = "progress"
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come, beside its variables.
+    """Progress of a run, besides its variables.
 
-    Where the data are follows from `step`, since a batch follows from the seed and its number.
+    The position in the data follows from `step`, since a batch follows from the seed and its
+    number.
 
     Attributes:
-        started: UTC, ISO 8601.
-        step: Steps done.
-        epochs: The logs of each epoch that has ended.
-        seconds: Wall time so far, without the time that the run lay still.
-        validation_seconds: The part of it that validation took.
+        started: Start time, UTC, ISO 8601.
+        step: Number of finished steps.
+        epochs: The logs of each finished epoch.
+        seconds: Wall time so far, without the time that the run was stopped.
+        validation_seconds: Wall time of validation within it.
     """
 
     started: str
@@ -50,9 +51,9 @@ class Checkpoints:
 
     Attributes:
         path: The file.
-        variables: What training changes, always in the same order.
-        strategy: That the variables were made in.
-        identity: What must be the same when the run goes on, by name.
+        variables: All variables that training changes, always in the same order.
+        strategy: Strategy in whose scope the variables were created.
+        identity: Settings that must be the same when the run is resumed, by name.
     """
 
     path: Path
@@ -61,7 +62,7 @@ class Checkpoints:
     identity: dict[str, Any]
 
     def save(self, progress: RunProgress) -> None:
-        """Writes variables and progress, whole or not at all."""
+        """Saves variables and progress atomically."""
         content = json.dumps({"identity": self.identity, "run": dataclasses.asdict(progress)})
         arrays: dict[str, Any] = {_PROGRESS: np.array(content)}
         for index, variable in enumerate(self.variables):
@@ -71,13 +72,13 @@ class Checkpoints:
             np.savez(unfinished, **arrays)
 
     def restore(self) -> RunProgress | None:
-        """Sets the variables to what was saved.
+        """Restores the variables.
 
         Returns:
-            How far the run had come; None if there is no checkpoint yet.
+            The progress of the run; None if there is no checkpoint yet.
 
         Raises:
-            InputError: If the checkpoint is broken, or of a run that is not this one.
+            InputError: If the checkpoint is broken, or of another run.
         """
         if not self.path.exists():
             return None
@@ -100,7 +101,7 @@ class Checkpoints:
         return RunProgress(**{**progress, "epochs": tuple(progress["epochs"])})
 
     def remove(self) -> None:
-        """Removes the file, of which a finished run has no use."""
+        """Removes the file, which a finished run does not need."""
         self.path.unlink(missing_ok=True)
 
     def _assign(self, arrays: Any) -> None:

@@ -1,4 +1,4 @@
-"""A network with its optimizer, loss and metric, and all that changes in it while it trains."""
+"""A network with its optimizer, loss and metric, and all variables that training changes."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model
 
 
 def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
-    """Makes the variables that Keras would make when it sees the first batch.
+    """Creates the variables that Keras would create on the first batch.
 
     Args:
-        model: Compiled, in the current strategy's scope.
+        model: Compiled model, in the current strategy's scope.
         size: Voxels (z, y, x) of a patch.
         label_size: Voxels (z, y, x) of its label.
     """
@@ -54,11 +54,11 @@ def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
 def state_of(model: keras.Model) -> list[tf.Variable]:
     """All variables that training changes, always in the same order.
 
-    They are the weights, the states of dropout's random generators, the optimizer's with the number
-    of its steps, and the sums of the epoch's metrics.
+    These are the weights, the states of dropout's random generators, the optimizer's with its step
+    count, and the sums of the epoch's metrics.
 
     Args:
-        model: After `make_state`.
+        model: Model after `make_state`.
     """
     of_metrics = [variable for metric in model.metrics for variable in metric.variables]
     variables = [*model.variables, *model.optimizer.variables, *of_metrics]
@@ -66,5 +66,5 @@ def state_of(model: keras.Model) -> list[tf.Variable]:
 
 
 def tensorflow_variables(variables: Iterable[Any]) -> list[tf.Variable]:
-    """The variables that Keras 3 wraps; Keras 2's are TensorFlow's own."""
+    """Gives the variables that Keras 3 wraps; Keras 2's are TensorFlow's own."""
     return [each if callable(each.value) else each.value for each in variables]

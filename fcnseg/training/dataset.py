@@ -13,12 +13,12 @@ def check_dataset(dataset: Dataset, *, fold: Fold | None = None) -> None:
     """Checks that a dataset can be trained and validated on.
 
     Args:
-        dataset: A finished one.
-        fold: Deals the cases for training and for validation again.
+        dataset: A finished dataset.
+        fold: Fold that reassigns the cases for training and for validation.
 
     Raises:
-        DatasetError: If what is for training or for validation has no cases or no organ, or there
-            are fewer patients than folds.
+        DatasetError: If the training or validation cases are none or have no organ, or there are
+            fewer patients than folds.
     """
     if fold is None:
         _check_splits(dataset)
@@ -29,15 +29,15 @@ def check_dataset(dataset: Dataset, *, fold: Fold | None = None) -> None:
 def check_each_organ(
     dataset: Dataset, *, fold: Fold | None = None, ignore_label: int | None = None
 ) -> None:
-    """Checks that training sees each organ; those in few training cases are warned of.
+    """Checks that each organ is in training cases; warns of those in few of them.
 
     Args:
-        dataset: A finished one.
-        fold: Deals the cases for training and for validation again.
-        ignore_label: Class index of voxels that count nowhere, which need not be there.
+        dataset: A finished dataset.
+        fold: Fold that reassigns the cases for training and for validation.
+        ignore_label: Class index of voxels to ignore, which need not occur.
 
     Raises:
-        DatasetError: If an organ has no voxel in the cases that train.
+        DatasetError: If an organ has no voxel in the training cases.
     """
     organs = organs_to_learn(dataset, fold=fold)
     counted = [organ for k, organ in enumerate(organs, start=1) if k != ignore_label]
@@ -55,11 +55,11 @@ def _check_splits(dataset: Dataset) -> None:
 
 
 def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[TrainingOrgan, ...]:
-    """Counts the voxels and cases of each organ that training sees.
+    """Counts the voxels and cases of each organ in the training cases.
 
     Args:
-        dataset: A finished one.
-        fold: Deals the cases for training and for validation anew.
+        dataset: A finished dataset.
+        fold: Fold that reassigns the cases for training and for validation.
     """
     info = dataset.info
     if fold is not None:

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is often better than the weights themselves."""
+"""The exponential moving average (EMA) of the weights, which is often better than the weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import tensorflow as tf
 class WeightAverage:
     """The exponential moving average of weights over the steps of training.
 
-    In the first steps it forgets sooner, as TensorFlow's own does, so that it does not hold on to
-    the weights that were drawn.
+    In the first steps its decay is lower, as in TensorFlow's own, so that the initial weights are
+    forgotten soon.
 
     Attributes:
-        averages: Variables, one a weight; they belong to the state of a run.
+        averages: Variables, one per weight; they belong to the state of a run.
     """
 
     def __init__(
         self, weights: Sequence[tf.Variable], *, decay: float, strategy: tf.distribute.Strategy
     ) -> None:
-        """Begins with the weights as they are.
+        """Starts with the present weights.
 
         Args:
-            weights: Of the network, moving means of batch norm included; made in the strategy.
-            decay: Share of the average that stays at each step; 0 for no average.
+            weights: Weights of the network, moving means of batch norm included; created in the
+                strategy.
+            decay: EMA decay; 0 for no average.
             strategy: Its scope holds the averages too.
         """
         self._weights = weights if decay else []
@@ -38,18 +39,18 @@ class WeightAverage:
             ]
 
     def share(self, step: int) -> float:
-        """The share of the average that the weights after a step have, counted from 1."""
+        """The share of the weights in the average after a step, from 1: 1 minus the decay."""
         return 1 - min(self._decay, (1 + step) / (10 + step))
 
     def move(self, share: tf.Tensor) -> None:
-        """Takes in the weights as they are, by a share float32 ()."""
+        """Updates the average with the present weights, by a share float32 ()."""
         for weight, average in zip(self._weights, self.averages, strict=True):
             old = tf.convert_to_tensor(average)
             average.assign(old + share * (tf.convert_to_tensor(weight) - old))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The weights are the average inside the block, and themselves again after it."""
+        """Sets the weights to the average inside the block, and back after it."""
         copies = [self._strategy.experimental_local_results(weight) for weight in self._weights]
         before = [[copy.numpy() for copy in of_weight] for of_weight in copies]
         for weight, average in zip(self._weights, self.averages, strict=True):

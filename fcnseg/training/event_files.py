@@ -1,4 +1,4 @@
-"""TensorBoard's event files, by TensorFlow alone: tensorboard is needed only to look at them."""
+"""TensorBoard's event files, written by TensorFlow; tensorboard is needed only to view them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PNG_SIZE_AT = 16
 
 
 def write_scalars(values: Mapping[str, float], *, step: int) -> None:
-    """Writes numbers to the current writer; what is no number is left out."""
+    """Writes numbers to the current writer; NaN and infinity are left out."""
     metadata = _metadata("scalars", "DATA_CLASS_SCALAR")
     for name, value in values.items():
         if not math.isnan(value):
@@ -35,13 +35,13 @@ def write_pictures(pictures: Mapping[str, bytes], *, step: int) -> None:
 
 
 def trim_events(folder: Path, *, last_step: int) -> None:
-    """Takes out of all event files what comes after a step, and what a crash has cut.
+    """Removes from all event files the events after a step, and a truncated last event.
 
-    Viewers would show what a run that goes on writes again beside what it had written before.
+    Viewers would show events that a resumed run writes again next to the earlier ones.
 
     Args:
-        folder: Of the files; it need not be there.
-        last_step: The last that stays.
+        folder: Folder of the files; it need not exist.
+        last_step: The last step to keep.
     """
     for path in sorted(folder.glob("*.tfevents.*")):
         with atomic_write(path) as unfinished, unfinished.open("wb") as file:
@@ -52,11 +52,11 @@ def trim_events(folder: Path, *, last_step: int) -> None:
 
 
 def _whole_events(path: Path) -> Iterator[bytes]:
-    with contextlib.suppress(DatasetError):  # the last one may be cut
+    with contextlib.suppress(DatasetError):  # the last one may be truncated
         yield from read_tfrecord(path)
 
 
 def _metadata(plugin: str, data_class: str) -> tf.compat.v1.SummaryMetadata:
-    """What says how TensorBoard shows a tensor."""
+    """The metadata that says how TensorBoard shows a tensor."""
     made = tf.compat.v1.SummaryMetadata
     return made(plugin_data=made.PluginData(plugin_name=plugin), data_class=data_class)

@@ -1,4 +1,4 @@
-"""Several steps of training in one call of TensorFlow."""
+"""Several training steps in one call of TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ import tensorflow as tf
 from fcnseg.training.ema import WeightAverage
 
 Steps = Callable[[Iterator[Any], int, int], tuple[dict[str, Any], int]]
-"""Takes batches, the number of the first step, counted from 1, and how many steps to do. Gives the
-logs of the last that was done, and how many were: fewer where the loss was no finite number."""
+"""Takes batches, the number of the first step, counted from 1, and the number of steps. Gives the
+logs of the last step done, and the number done: fewer if the loss was not finite."""
 
 
 def make_steps(model: keras.Model, average: WeightAverage, *, most: int) -> Steps:
     """Makes the function that trains.
 
-    What Python does between two steps then comes once for several. Keras's own
-    `steps_per_execution` does not stop at a loss that is no number, and takes as many batches in
-    each call.
+    Python's work between two steps is then done once for several. Keras's own `steps_per_execution`
+    does not stop at a loss that is not finite, and takes as many batches in each call.
 
     Args:
-        model: Compiled, with its last `train_step`.
-        average: Takes in the weights after each step whose loss is a finite number.
-        most: Steps in a call.
+        model: Compiled model, with its last `train_step`.
+        average: EMA of the weights, updated after each step with a finite loss.
+        most: Maximum number of steps per call.
     """
     strategy = model.distribute_strategy
     of_replica: Callable[..., Any] = model.train_step
@@ -53,7 +52,7 @@ def make_steps(model: keras.Model, average: WeightAverage, *, most: int) -> Step
         return logs, done
 
     def run(batches: Iterator[Any], first: int, count: int) -> tuple[dict[str, Any], int]:
-        # Always as many shares, so that TensorFlow builds one graph.
+        # Always the same number of shares, so that TensorFlow builds one graph.
         shares = np.array([average.share(first + n) for n in range(most)], np.float32)
         logs, done = steps(batches, tf.constant(shares), tf.constant(count))
         return logs, int(done)

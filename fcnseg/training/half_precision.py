@@ -1,7 +1,7 @@
-"""Gradients in half precision, tried before a run trusts them.
+"""Tests of gradients in half precision, before a run relies on them.
 
-TensorFlow 2.21's oneDNN gives, now and then, a wrong gradient of kernels in bfloat16 where several
-samples are two slices deep, on CPUs with AVX512-BF16: it holds what was in the memory before.
+TensorFlow 2.21's oneDNN occasionally gives a wrong gradient of kernels in bfloat16 if several
+samples are two slices deep, on CPUs with AVX512-BF16: it contains earlier contents of the memory.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from fcnseg.errors import ConfigError
 from fcnseg.networks import model_summary
 
 Gradient = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""Takes inputs, a kernel and what comes back to the outputs; gives the kernel's gradient."""
+"""Takes inputs, a kernel and the gradient of the outputs; gives the kernel's gradient."""
 
 _CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 _WRONG_DEPTH = 2
 # bfloat16 has 8 bits, float16 has 11: the largest errors seen are 0.6 % of the largest gradient.
 _TOLERANCE = 0.05
-_TRIES = 3  # what is in the memory before is often 0
-_WIDTH = 8  # voxels (y, x) of what is tried, so that it takes no second
+_TRIES = 3  # earlier contents of the memory are often 0
+_WIDTH = 8  # voxels (y, x) of the test, so that it takes less than a second
 
 
 def check_half_precision(config: Config, device: str, *, num_classes: int) -> None:
     """Checks that the gradients of a network's convolutions are right on a device.
 
-    Nothing is done in float32. Else each depth and number of channels of the network is tried with
-    the batch of the configuration, against float32.
+    Nothing is tested in float32. Otherwise each depth and number of channels of the network is
+    tested with the batch of the configuration, against float32.
 
     Args:
         config: All settings.
-        device: As in `GPU:0`.
+        device: Name of the device, as in `GPU:0`.
         num_classes: Classes, background included.
 
     Raises:
-        ConfigError: If a gradient is wrong, or is known to be wrong now and then.
+        ConfigError: If a gradient is wrong, or is known to be wrong occasionally.
     """
     precision = config.training.precision
     if precision == "float32":
@@ -61,7 +61,7 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
     with tf.device(device):
         for depth, channels in shapes:
             error = gradient_error((batch_size, depth, _WIDTH, _WIDTH, channels), dtype)
-            if not error < _TOLERANCE:  # nor NaN
+            if not error < _TOLERANCE:  # also for NaN
                 raise ConfigError(
                     f"training.precision must be float32 on {device}: in {precision} the gradient"
                     f" of a convolution of {batch_size} samples, {depth} slices and {channels}"
@@ -72,12 +72,12 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
 def gradient_error(
     shape: Sequence[int], dtype: tf.DType, *, gradient: Gradient | None = None
 ) -> float:
-    """The largest error of a kernel's gradient, relative to the largest value in float32.
+    """Computes the largest error of a kernel's gradient, relative to the largest value in float32.
 
     Args:
         shape: (batch, z, y, x, channels) of inputs and outputs.
-        dtype: The precision that is tried.
-        gradient: Gives the gradient; by default that of `tf.nn.conv3d`.
+        dtype: The tested precision.
+        gradient: Function that gives the gradient; by default that of `tf.nn.conv3d`.
     """
     gradient = gradient or _gradient
     channels = shape[-1]
@@ -91,7 +91,7 @@ def gradient_error(
         found = gradient(*(tf.cast(each, dtype) for each in (inputs, kernel, outputs)))
         error = tf.reduce_max(tf.abs(tf.cast(found, tf.float32) - expected))
         errors.append(float(error / tf.reduce_max(tf.abs(expected))))
-    return float(np.max(errors))  # NaN where one is
+    return float(np.max(errors))  # NaN if one is
 
 
 def _gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -107,6 +107,6 @@ def _is_affected(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     try:
         flags = cpuinfo.read_text().split()
-    except OSError:  # no Linux: no such TensorFlow
+    except OSError:  # not Linux: no such TensorFlow
         return False
     return any(flag in flags for flag in _CPU_FLAGS)

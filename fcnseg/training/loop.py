@@ -1,6 +1,7 @@
-"""The steps and epochs of a run, from wherever it stands.
+"""The steps and epochs of a run, from its present state.
 
-Keras's `fit` begins with whole epochs only; a run that goes on begins where it was stopped.
+Keras's `fit` starts only with complete epochs; a resumed run starts at the step where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class LossError(FcnsegError, ArithmeticError):
-    """The loss is not a finite number: nothing can be learnt any more."""
+    """The loss is not a finite number: training cannot continue."""
 
 
 @dataclasses.dataclass
@@ -39,18 +40,18 @@ class TrainingLoop:
     """Trains a compiled model.
 
     Attributes:
-        model: Compiled, with the state that `make_state` makes.
-        make_patches: Gives the batches from a step on, as `make_training_dataset` does.
+        model: Compiled model, with the state that `make_state` makes.
+        make_patches: Makes the batches from a step on, as `make_training_dataset` does.
         settings: Epochs, steps and checkpoints.
-        checkpoints: Of the model's variables.
-        validation: Called first when an epoch ends,
-        lost: then this,
-        best: then this,
-        history: then this,
-        events: and then this, if there is one.
-        average: Of the weights; it is what is validated and kept.
-        stop: Looked at after each call that does steps; validation looks at it too.
-        progress: How far the run has come.
+        checkpoints: Checkpoints of the model's variables.
+        validation: Validation, the first callback at the end of an epoch.
+        lost: Warnings of lost organs, the second callback.
+        best: Saving of the best network, the third callback.
+        history: History file, the fourth callback.
+        events: TensorBoard events, the last callback; None for none.
+        average: EMA of the weights, which is validated and saved.
+        stop: Stop request, checked after each call that runs steps, and during validation.
+        progress: Progress of the run.
     """
 
     model: keras.Model
@@ -67,7 +68,7 @@ class TrainingLoop:
     progress: RunProgress
 
     def resume(self) -> None:
-        """Goes back to the checkpoint, if there is one."""
+        """Restores the checkpoint, if there is one."""
         restored = self.checkpoints.restore()
         if restored is None:
             return
@@ -84,7 +85,7 @@ class TrainingLoop:
         """Trains to the end.
 
         Raises:
-            TrainingStoppedError: If the run is told to stop; it has written a checkpoint.
+            TrainingStoppedError: If the run was asked to stop; it has written a checkpoint.
             LossError: If the loss is not a finite number.
         """
         strategy = self.model.distribute_strategy
@@ -124,7 +125,7 @@ class TrainingLoop:
     def _steps(
         self, number: int, batches: Iterator[Any], callbacks: keras.callbacks.CallbackList
     ) -> None:
-        """As many steps as one call may do, the first of that number in its epoch."""
+        """Runs the steps of one call, the first given by its number within the epoch."""
         started = time.perf_counter()
         callbacks.on_train_batch_begin(number)
         count = min(
@@ -145,7 +146,7 @@ class TrainingLoop:
         return make_steps(self.model, self.average, most=self.settings.steps_per_execution)
 
     def _check_loss(self, loss: float, *, step: int) -> None:
-        """Ends the run at the step at which the mean of the epoch is no longer a number."""
+        """Ends the run at the step at which the mean of the epoch is no longer finite."""
         if math.isfinite(loss):
             return
         patches = self.make_patches(start_step=step - 1, with_case_ids=True)
@@ -168,18 +169,18 @@ class TrainingLoop:
 
     def _callbacks(self) -> keras.callbacks.CallbackList:
         return keras.callbacks.CallbackList(
-            # What one adds to the logs is seen by the next, and by the progress bar last.
+            # Each sees what the ones before add to the logs, the progress bar last.
             [self.validation, self.lost, self.best, self.history, *filter(None, [self.events])],
             add_progbar=True,
             model=self.model,
             epochs=self.settings.epochs,
             steps=self.settings.steps_per_epoch,
-            verbose=1 if sys.stdout.isatty() else 2,  # the moving bar would fill a log file
+            verbose=1 if sys.stdout.isatty() else 2,  # a live bar would fill a log file
         )
 
 
 def floats_of(results: dict[str, Any]) -> dict[str, float]:
-    """Results of metrics as plain numbers; those of one that gives several stand on their own."""
+    """Converts results of metrics to plain numbers; a metric with several gives several."""
     logs: dict[str, float] = {}
     for name, value in results.items():
         logs |= floats_of(value) if isinstance(value, dict) else {name: float(value)}

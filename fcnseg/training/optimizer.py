@@ -1,4 +1,4 @@
-"""Optimizers and their schedules."""
+"""Optimizers and their learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
 def make_schedule(
     settings: TrainingConfig,
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The step size at each step: the warm-up, then the named schedule to the end of the run."""
+    """Makes the learning-rate schedule: warm-up, then the named schedule to the end of the run."""
     steps = settings.epochs * settings.steps_per_epoch - settings.warmup
     schedules = keras.optimizers.schedules
     rate = settings.learning_rate
@@ -46,8 +46,8 @@ def make_schedule(
         schedule = schedules.PolynomialDecay(rate, steps, 0.0, power=settings.poly_power)
     elif settings.schedule == "step":
         first = [round(part * steps) for part in settings.milestones]
-        # Keras takes the last step of each rate, not the first. In a short run parts may be no
-        # step at all, or the same one.
+        # Keras takes the last step of each rate, not the first. In a short run intervals may be
+        # empty, or milestones the same.
         last = sorted({step - 1 for step in first if step > 0})
         lowered = [sum(step <= begin for step in first) for begin in (0, *(n + 1 for n in last))]
         rates = [rate * settings.gamma**count for count in lowered]
@@ -57,11 +57,11 @@ def make_schedule(
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in a straight line to where another schedule begins, then follows it.
+    """Linear warm-up of the learning rate, followed by another schedule.
 
     Args:
-        schedule: What comes then; a number for a constant rate.
-        steps: How many steps it rises; the first has 1 / `steps` of the rate.
+        schedule: The schedule that follows; a number for a constant rate.
+        steps: Number of warm-up steps; the first has 1 / `steps` of the rate.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """The rate at a step."""
+        """Gives the rate at a step."""
         step = tf.cast(step, tf.float32)
         rising = self._then(tf.constant(0.0)) * (step + 1) / self.steps
         after = self._then(tf.maximum(step - self.steps, 0))
@@ -99,9 +99,9 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _clip(optimizer: keras.optimizers.Optimizer, norm: float) -> None:
-    """Lets an optimizer shorten gradients, of all weights and all replicas together, to a norm.
+    """Clips an optimizer's gradients, of all weights and all replicas together, to a global norm.
 
-    Keras would clip each replica's gradient before they are added.
+    Keras would clip each replica's gradient before they are summed.
     """
     apply = optimizer.apply
 

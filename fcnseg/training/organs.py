@@ -17,20 +17,20 @@ from fcnseg.evaluation import LOST_DICE
 logger = logging.getLogger(__name__)
 
 FEW_CASES = 3
-"""An organ in fewer training cases is warned of: fewer cannot show how patients differ."""
+"""Training cases below which an organ is warned of: fewer cannot show how patients differ."""
 
-_VALIDATIONS = 3  # in a row; batch norm's averages may spoil one alone
-_LEARNT = 0.3  # mean of the other organs, above which it is no matter of time alone
+_VALIDATIONS = 3  # validations in a row; batch norm's averages may spoil a single one
+_LEARNT = 0.3  # mean of the other organs, above which more training is not the answer
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOrgan:
-    """An organ in the cases that train.
+    """An organ in the training cases.
 
     Attributes:
         name: Class name.
-        cases: Cases that have a voxel of it; None where the manifest does not say.
-        voxels: In all of them.
+        cases: Cases that have a voxel of it; None if the manifest does not say.
+        voxels: Its voxels in all of them.
     """
 
     name: str
@@ -49,8 +49,8 @@ def count_organs(
     """Counts the cases and voxels of each organ.
 
     Args:
-        class_names: In order, background first.
-        class_voxels: Of each case that trains, the voxels of each class.
+        class_names: Class names in order, background first.
+        class_voxels: For each training case, the voxels of each class.
     """
     return tuple(
         TrainingOrgan(name, sum(n[k] > 0 for n in class_voxels), sum(n[k] for n in class_voxels))
@@ -63,11 +63,11 @@ def check_organs(organs: Sequence[TrainingOrgan], *, source: str) -> None:
     """Checks that each organ can be learnt, and warns of those in few cases.
 
     Args:
-        organs: Of the cases that train.
-        source: The training cases in words, for the error.
+        organs: Organs of the training cases.
+        source: Description of the training cases, for the error.
 
     Raises:
-        DatasetError: If an organ has no voxel; it names all such organs.
+        DatasetError: If an organ has no voxel; the message names all such organs.
     """
     missing = [organ.name for organ in organs if organ.voxels == 0]
     if missing:
@@ -83,13 +83,13 @@ def check_organs(organs: Sequence[TrainingOrgan], *, source: str) -> None:
 class LostOrgans(keras.callbacks.Callback):
     """Warns of organs whose validation Dice stays at about 0 while others are learnt.
 
-    An organ is lost where its Dice is below 0.05 in three validations in a row, the last included,
-    and the mean Dice of the other organs above 0.3 in the last. Each is warned of once, and again
-    if it was found in between. `lost_organs`, their number, is added to the logs of epochs that
-    validate.
+    An organ is lost if its Dice is below 0.05 in three validations in a row, the last included, and
+    the mean Dice of the other organs is above 0.3 in the last. Each is warned of once, and again if
+    it was found in between. `lost_organs`, their number, is added to the logs of epochs with
+    validation.
 
     Attributes:
-        names: Those that are lost now.
+        names: Organs that are lost at present.
         rows: Logs of the epochs so far, with `val_dice_<organ>`; a resumed run sets them.
     """
 
@@ -97,8 +97,8 @@ class LostOrgans(keras.callbacks.Callback):
         """Makes the callback.
 
         Args:
-            organs: Of the cases that train.
-            config: Of the run; what the warning suggests depends on it.
+            organs: Organs of the training cases.
+            config: Configuration of the run; the advice in the warning depends on it.
         """
         super().__init__()
         self.organs = organs
@@ -107,12 +107,12 @@ class LostOrgans(keras.callbacks.Callback):
         self.names: tuple[str, ...] = ()
 
     def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Takes the logs of the epochs that ended before, whose warnings were given then."""
+        """Takes the logs of the finished epochs, whose warnings were given then."""
         self.rows = [dict(row) for row in rows]
         self.names = self._lost()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Warns if the epoch validated and an organ is newly lost."""
+        """Warns if the epoch was validated and an organ is newly lost."""
         del epoch
         self.rows.append(dict(logs or {}))
         if logs is None or "val_dice" not in logs:
@@ -133,7 +133,7 @@ class LostOrgans(keras.callbacks.Callback):
         recent = [_dice(row, name) for row in validated[-_VALIDATIONS:]]
         others = [_dice(validated[-1], organ.name) for organ in self.organs if organ.name != name]
         others = [dice for dice in others if not math.isnan(dice)]
-        if not others or not all(dice < LOST_DICE for dice in recent):  # NaN: no case validates it
+        if not others or not all(dice < LOST_DICE for dice in recent):  # NaN: in no validation case
             return False
         return sum(others) / len(others) > _LEARNT
 
@@ -151,7 +151,7 @@ def _dice(row: Mapping[str, float], organ: str) -> float:
 
 
 def _advice(config: Config) -> str:
-    """Settings that keep small organs, of those that the run does not have yet."""
+    """Names settings that help small organs, without those that the run has already."""
     balanced = config.loss.name in ("dice_cross_entropy", "cross_entropy")
     advice = []
     if not balanced:

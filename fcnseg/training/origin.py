@@ -1,4 +1,4 @@
-"""What a run learns from, and how it is known again."""
+"""The data and initial weights of a run, and their identity."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fcnseg.sampling.shards import deal_cases
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a run learns from.
+    """The data and initial weights of a run.
 
     Attributes:
-        dataset: A finished one.
-        init_from: Folder of the run whose weights are where this one starts; None if they are
-            drawn.
-        fold: Which cases train and which validate; None leaves them as converted.
+        dataset: A finished dataset.
+        init_from: Folder of the run whose weights initialise this one; None for random initial
+            weights.
+        fold: Division into training and validation cases; None leaves them as converted.
     """
 
     dataset: Dataset
@@ -36,15 +36,15 @@ class Origin:
         init_from: str | os.PathLike[str] | None = None,
         fold: Fold | None = None,
     ) -> Origin:
-        """With a path made absolute where it is to be known again."""
+        """Makes an origin, with its path made absolute for later comparison."""
         return cls(dataset, None if init_from is None else Path(init_from).absolute(), fold)
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same when the run goes on, by name."""
+        """The settings that must be the same when the run is resumed, by name."""
         return _identity(self.dataset.digest, self.init_from, self.fold)
 
     def validation_cases(self) -> tuple[str, ...]:
-        """The ids of the cases that validate, sorted."""
+        """The ids of the validation cases, sorted."""
         if self.fold is None:
             return self.dataset.info.splits["validation"].case_ids
         dealt = deal_cases(self.dataset, self.fold).values()
@@ -53,7 +53,7 @@ class Origin:
 
 
 def identity_of(manifest: RunManifest) -> dict[str, Any]:
-    """The `Origin.identity` of a finished run."""
+    """Gives the `Origin.identity` of a finished run."""
     fold = Fold.of(manifest.fold, manifest.folds)
     return _identity(manifest.data_fingerprint, manifest.init_from, fold)
 

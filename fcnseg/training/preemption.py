@@ -1,4 +1,4 @@
-"""A run that is told to stop: it writes a checkpoint first."""
+"""Preemption: a run that is asked to stop writes a checkpoint first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TrainingStoppedError(FcnsegError):
 
     Attributes:
         received: The signal.
-        exit_status: What a shell reports of a process that the signal ended.
+        exit_status: Exit status that a shell reports for a process ended by the signal.
     """
 
     def __init__(self, received: signal.Signals) -> None:
@@ -27,7 +27,7 @@ class TrainingStoppedError(FcnsegError):
 
 
 class StopRequest:
-    """Notes a SIGTERM, which cluster managers send some seconds before they kill, and a Ctrl-C.
+    """Records a SIGTERM, which cluster managers send some seconds before they kill, and a Ctrl-C.
 
     A second Ctrl-C ends the process at once, without a checkpoint.
     """
@@ -37,7 +37,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the signals inside the block; only the main thread of a process can."""
+        """Records the signals inside the block; only possible in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,10 +51,10 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Ends the run if it has been told to stop.
+        """Raises an error if the run was asked to stop.
 
         Raises:
-            TrainingStoppedError: If it has.
+            TrainingStoppedError: If it was.
         """
         if self._received is not None:
             raise TrainingStoppedError(self._received)

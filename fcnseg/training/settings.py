@@ -1,4 +1,4 @@
-"""Settings that must fit the dataset and the devices: checked before anything is made."""
+"""Checks of settings against the dataset and the devices, before anything is built."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def check_settings(
     Args:
         config: All settings.
         info: Manifest of the dataset.
-        fold: Deals the cases for training and for validation anew.
-        devices: As `make_strategy` takes them.
+        fold: Fold that reassigns the cases for training and for validation.
+        devices: Devices as `make_strategy` takes them.
 
     Raises:
-        ConfigError: If the devices cannot compute as it asks, the loss ignores something else than
-            the dataset, or has other classes than it or none that counts.
+        ConfigError: If the devices cannot compute as configured, the loss and the dataset ignore
+            different classes, or the loss has other classes than the dataset or none with a weight.
         InputError: If there are no such devices.
     """
     _check_devices(config, device_names(devices))
@@ -51,7 +51,7 @@ def check_settings(
 
 
 def ignore_label(config: Config, info: DatasetInfo) -> int | None:
-    """The class index of voxels that count nowhere, as the label map or the loss tells.
+    """Gives the class index of voxels to ignore, from the label map or the loss.
 
     Raises:
         ConfigError: If the two differ.
@@ -66,7 +66,7 @@ def ignore_label(config: Config, info: DatasetInfo) -> int | None:
 
 
 def _classes_to_train_on(info: DatasetInfo, fold: Fold | None) -> list[int]:
-    """The indices of classes that cases have; with folds, those for validation train elsewhere."""
+    """The indices of classes in the cases; with folds, validation cases train in other folds."""
     splits = ("train",) if fold is None else ("train", "validation")
     histograms = [
         info.splits[split].class_histogram for split in splits if info.splits[split].cases

@@ -1,4 +1,4 @@
-"""The weights of another run to start from: fine-tuning."""
+"""Initial weights from another run: fine-tuning."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from fcnseg.runs.run import Run
 logger = logging.getLogger(__name__)
 
 _LEVELS = ("filters", "kernels", "strides", "residual_blocks")
-# What may differ: it changes how a network learns, not what its weights mean.
+# Settings that may differ: they change training, not the meaning of the weights.
 _FREE = ("dropout", "l2", "deep_supervision")
 
 
 def start_from(model: keras.Model, run_dir: str | os.PathLike[str], config: ModelConfig) -> None:
-    """Gives a network the weights of another run's best one, layer by layer.
+    """Initialises a network with the best weights of another run, layer by layer.
 
-    A layer whose weights have other shapes there, as the last has with another number of classes,
-    or that is not there, as those for coarser levels, keeps what was drawn; the log names it.
+    A layer with other weight shapes there, such as the last with another number of classes, or
+    missing there, such as those for coarser levels, keeps its random initial weights; the log names
+    it.
 
     Args:
-        model: As `build_fcn` makes it; its strategy may have several replicas.
+        model: Model from `build_fcn`; its strategy may have several replicas.
         run_dir: Folder of the other run, which is finished.
-        config: Of the model.
+        config: Configuration of the model.
 
     Raises:
-        InputError: If there is no finished run, or its network is another; what differs is named.
+        InputError: If there is no finished run, or its network differs; the message names the
+            difference.
     """
     run = Run.open(run_dir)
     _check_architecture(run.manifest.config.model, config, run_dir)
@@ -65,7 +67,7 @@ def _check_architecture(
 
 
 def _architecture(config: ModelConfig) -> dict[str, Any]:
-    """The settings that say what the weights are, defaults filled in."""
+    """The settings that determine the meaning of the weights, defaults filled in."""
     levels = levels_of(config)
     of_levels = {
         "filters": tuple(level.filters for level in levels),

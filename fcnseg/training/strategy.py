@@ -1,4 +1,4 @@
-"""On which devices a run trains."""
+"""The devices of a run, and their strategy."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from fcnseg.errors import InputError
 
 
 def make_strategy(devices: Sequence[str] = ()) -> tf.distribute.Strategy:
-    """A `MirroredStrategy`, also over a single device.
+    """Makes a `MirroredStrategy`, also for a single device.
 
     Args:
-        devices: How many of the GPUs, or of the CPU devices where there is no GPU, as in `("2",)`;
-            or their names, as in `("GPU:0", "GPU:2")`. By default all.
+        devices: Number of GPUs, or of CPU devices if there is no GPU, as in `("2",)`; or their
+            names, as in `("GPU:0", "GPU:2")`. By default all.
 
     Raises:
-        InputError: If there are not so many devices, or none of such a name.
+        InputError: If there are fewer devices, or none of such a name.
     """
     names = device_names(devices)
     paths = [f"/device:{name}" for name in names]
     if names[0].startswith("GPU"):
         return tf.distribute.MirroredStrategy(paths)
-    # Given explicitly: what TensorFlow would choose is the same, with a warning.
+    # Given explicitly: TensorFlow would choose the same, with a warning.
     return tf.distribute.MirroredStrategy(paths, tf.distribute.ReductionToOneDevice())
 
 
 def device_names(devices: Sequence[str] = ()) -> list[str]:
-    """The names of devices, such as `GPU:0`, all of one kind.
+    """Gives the names of devices, such as `GPU:0`, all of one kind.
 
     Args:
-        devices: As `make_strategy` takes them.
+        devices: Devices as `make_strategy` takes them.
 
     Raises:
-        InputError: If there are not so many devices, or none of such a name.
+        InputError: If there are fewer devices, or none of such a name.
     """
     gpus = _names("GPU")
     known = gpus or _names("CPU")

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard events of a run."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _MOST_PICTURES = 3  # cases; a picture takes about half a second
 
 
 class TensorBoardEvents(keras.callbacks.Callback):
-    """Writes an epoch's logs, the step size, the speed and pictures of the first validation cases.
+    """Writes an epoch's logs, learning rate, speed, and pictures of the first validation cases.
 
-    The axis is the step of the run. A run that goes on takes out what it is about to write again.
+    The axis is the step of the run. A resumed run removes the events that it is about to repeat.
 
     Attributes:
-        epochs: That have ended; a run that goes on sets it.
+        epochs: Number of finished epochs; a resumed run sets it.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], *, patches_per_step: int) -> None:
         """Makes the callback.
 
         Args:
-            folder: Of the event files.
-            class_names: In order, background first.
-            patches_per_step: On all replicas together.
+            folder: Folder of the event files.
+            class_names: Class names in order, background first.
+            patches_per_step: Patches per step, on all replicas together.
         """
         super().__init__()
         self.folder = folder
@@ -51,13 +51,13 @@ class TensorBoardEvents(keras.callbacks.Callback):
         self._pictures: dict[str, bytes] = {}
         self._has_matplotlib = importlib.util.find_spec("matplotlib") is not None
         self._calls: list[tuple[int, float]] = []  # steps, and the seconds they took
-        self._first_step, self._started = 0, 0.0  # of the call
+        self._first_step, self._started = 0, 0.0  # start of the call
 
     def see_case(self, record: dict[str, tf.Tensor], mask: npt.NDArray[np.uint8]) -> None:
-        """Draws a case that is being validated, if it is one of the first.
+        """Draws a validation case, if it is one of the first.
 
         Args:
-            record: As `decode_record` gives it.
+            record: Record from `decode_record`.
             mask: Class indices (z, y, x).
         """
         if self._has_matplotlib and len(self._pictures) < _MOST_PICTURES:
@@ -73,12 +73,12 @@ class TensorBoardEvents(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the time."""
+        """Records the start time."""
         del logs
         self._first_step, self._started = batch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the time; the loss has been waited for."""
+        """Records the end time; the loss is complete."""
         del logs
         steps = batch + 1 - self._first_step
         self._calls.append((steps, time.perf_counter() - self._started))

@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """How a run went.
+    """Result of a run.
 
     Attributes:
         run_dir: Its folder.
         best_dice: Validation Dice, mean over organs, of the network that was kept.
-        best_epoch: After which it was reached, from 1.
-        history: Values by name: of the loss and of training Dice after each epoch, of the others
-            after each validation.
+        best_epoch: Epoch after which it was reached, from 1.
+        history: Values by name: loss and training Dice after each epoch, others after each
+            validation.
     """
 
     run_dir: Path
@@ -77,28 +77,29 @@ def train(
 
     Args:
         config: All settings.
-        data: A finished dataset, or its folder; one in an object store is trained on through
+        data: A finished dataset, or its folder; a dataset in an object store is read through local
             copies of its files, see `fcnseg.records.local_files`.
-        run_dir: Folder that is made: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
+        run_dir: Folder to create: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
             `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then.
-        resume: Whether to go on with what is in `run_dir`, as if the run had not stopped. Where
-            nothing is there the run begins, and one that is finished is left as it is.
-        init_from: Folder of a finished run whose best weights are where this one starts; by default
-            they are drawn.
-        fold: Deals the cases for training and for validation anew, for cross-validation.
-        devices: On what to train: one number of devices, or their names, such as `GPU:0`; by
-            default on all GPUs, or on all CPU devices where there is no GPU.
+        resume: Resume the run in `run_dir`, as if it had not stopped. If there is none, a new run
+            begins, and a finished one is left unchanged.
+        init_from: Folder of a finished run whose best weights initialise this one; by default
+            initial weights are random.
+        fold: Fold that reassigns the cases for training and validation, for cross-validation.
+        devices: Number of devices, or their names, such as `GPU:0`; by default all GPUs, or all CPU
+            devices if there is no GPU.
 
     Returns:
-        How it went.
+        The result of the run.
 
     Raises:
         InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
-            unfinished, or has nothing to train or validate on, `init_from` is no finished run of
+            unfinished, or has nothing to train or validate on, `init_from` is not a finished run of
             such a network, or there are no such devices.
         ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
-        TrainingStoppedError: If the process gets a SIGTERM or a Ctrl-C; `resume` goes on.
+        TrainingStoppedError: If the process receives a SIGTERM or a Ctrl-C; `resume` continues the
+            run.
     """
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     check_dataset(dataset, fold=fold)
@@ -115,7 +116,7 @@ def train(
     loop.resume()
     with naming_broken_files(dataset):
         loop.run()
-    if not loop.best.best_epoch:  # it was deleted, as `--resume` advises where it is broken
+    if not loop.best.best_epoch:  # it was deleted, as `--resume` advises if it is broken
         raise InputError(
             f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
             " and --resume begins the run again"
@@ -131,7 +132,7 @@ def train(
 
 
 def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest:
-    """What is to be told of a run that has come to its end."""
+    """Makes the manifest of a finished run."""
     network = loop.best.network
     identity = origin.identity()
     return RunManifest(
@@ -156,10 +157,10 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
 
 
 def _finished(folder: Path, origin: Origin) -> TrainingResult:
-    """What a finished run says, if it is one that learnt from the same."""
+    """Gives the result of a finished run, if it has the same origin."""
     manifest = read_run(folder)
     check_same(identity_of(manifest), origin.identity(), what=f"the run in {folder}")
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed as it ended
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed at its end
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)

@@ -1,7 +1,7 @@
 """Volumes of CT and labels: files, geometry, orientation, resampling and label maps.
 
-Axis order is (z, y, x) everywhere; this package is the only place where it turns. It knows neither
-TensorFlow nor Beam.
+Axis order is (z, y, x) everywhere; this package is the only place that converts it. It needs
+neither TensorFlow nor Beam.
 """
 
 from fcnseg.volumes.digest import image_digest

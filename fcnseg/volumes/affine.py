@@ -1,4 +1,4 @@
-"""Affines: what makes one sound, and the way from DICOM's and ITK's axes to ours."""
+"""Affines: their validity, and their conversion from DICOM's and ITK's axes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Affine = npt.NDArray[np.float64]
 
 
 def affine_from_lps(origin: npt.ArrayLike, steps: npt.ArrayLike) -> Affine:
-    """The affine to RAS millimetres of a grid that is told in LPS, as DICOM and ITK do.
+    """Converts a grid given in LPS, as by DICOM and ITK, to an affine in RAS millimetres.
 
     Args:
         origin: (3,) position of the first voxel, in mm to left, posterior and superior.
@@ -24,14 +24,14 @@ def affine_from_lps(origin: npt.ArrayLike, steps: npt.ArrayLike) -> Affine:
 
 
 def check_affine(affine: Affine, *, what: str) -> Affine:
-    """Returns the affine if it gives each voxel a place of its own.
+    """Returns the affine after checking that it maps each voxel to a position of its own.
 
     Args:
         affine: (4, 4).
         what: The file, for the error.
 
     Raises:
-        GeometryError: If it is singular, or holds NaN or infinity.
+        GeometryError: If it is singular, or contains NaN or infinity.
     """
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise GeometryError(

@@ -1,4 +1,4 @@
-"""The content of a volume in one number, which tells whether a file was replaced."""
+"""Digest of a volume, which detects whether a file was replaced."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BLOCK = 2**20  # bytes in memory at one time
 
 
 def image_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of an image: of its file, or of all files of a folder, whatever their names.
+    """Computes the SHA-256 of an image: of its file, or of all files of a folder, in any order.
 
-    Of a header whose voxels lie in another file, it is that of the grid and the voxels.
+    If a header has its voxels in another file, it is the digest of the grid and the voxels.
 
     Args:
-        path: A volume in any format that `read_ct` takes; hidden files of a folder do not count.
+        path: A volume in any format that `read_ct` takes; hidden files of a folder are ignored.
 
     Raises:
         InputError: If it cannot be read.

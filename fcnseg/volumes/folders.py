@@ -1,4 +1,4 @@
-"""Folders of volumes: what is a volume, which case it is, and which label belongs to it."""
+"""Folders of volumes: recognised files, their case ids, and pairs of image and label."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fcnseg.volumes.formats.dicom.headers import read_headers
 from fcnseg.volumes.formats.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
-_DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is not counted
+_DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is ignored
 _NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
 
 _LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
 
 
 def case_id_of(path: str | os.PathLike[str]) -> str:
-    """The case id in a file name: without suffix, in any case, and without nnU-Net's `_0000`.
+    """Gives the case id in a file name: without suffix, in any case, and without nnU-Net's `_0000`.
 
     >>> case_id_of("imagesTr/liver_017_0000.nii.gz"), case_id_of("liver_017.NII.GZ")
     ('liver_017', 'liver_017')
@@ -31,12 +31,12 @@ def case_id_of(path: str | os.PathLike[str]) -> str:
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The volumes in a folder by case id, sorted: files of a known suffix, and folders of DICOM.
+    """Lists the volumes in a folder by case id, sorted: files of a known suffix, and DICOM folders.
 
-    What is hidden and what is neither are passed over.
+    Hidden files and all others are skipped.
 
     Raises:
-        InputError: If the folder is missing or holds no volume, or two files are one case.
+        InputError: If the folder is missing or contains no volume, or two files are one case.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -60,12 +60,12 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def list_images(path: str | os.PathLike[str]) -> dict[str, Path]:
-    """The volumes that a path means, by case id: itself, or those in the folder that it is.
+    """Lists the volumes at a path by case id: the path itself, or those in it if it is a folder.
 
     A folder with DICOM slices directly in it is one volume; in a folder of such folders, each is.
 
     Raises:
-        InputError: If there is nothing, or no volume, or two files are one case.
+        InputError: If the path does not exist, contains no volume, or two files are one case.
     """
     given = Path(path)
     if not given.exists():
@@ -85,7 +85,7 @@ def pair_by_name(
         (case id, image, label) for each case, sorted.
 
     Raises:
-        InputError: If an image has no label or a label no image; the first few are named.
+        InputError: If an image has no label or a label no image; the message names the first few.
     """
     by_image, by_label = list_volumes(images), list_volumes(labels)
     for what, alone in {
@@ -98,7 +98,7 @@ def pair_by_name(
 
 
 def is_volume_name(name: str) -> bool:
-    """Whether a file of this name is taken for a volume.
+    """Tells whether a file of this name is taken for a volume.
 
     >>> is_volume_name("liver_017.nii.gz"), is_volume_name("A.NII"), is_volume_name(".hidden.nii")
     (True, True, False)
@@ -108,9 +108,9 @@ def is_volume_name(name: str) -> bool:
 
 
 def _holds_slices(folder: Path) -> bool:
-    """Whether the files directly in a folder are the slices of one volume.
+    """Tells whether the files directly in a folder are the slices of one volume.
 
-    Where files of other formats are beside them, or the first has many frames, each is a volume.
+    If files of other formats lie next to them, or the first has many frames, each is a volume.
     """
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     if any(is_volume_name(file.name) and file.suffix.lower() != SUFFIX for file in files):

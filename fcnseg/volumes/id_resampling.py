@@ -12,23 +12,23 @@ from fcnseg.volumes import shares
 from fcnseg.volumes.shares import BINS
 from fcnseg.volumes.volume import Triple
 
-_SLAB = 16  # slices made at once
-# A new voxel of more old ones along an axis takes one in so many of them: all would not fit into
-# memory where a header has the wrong unit, and half an old voxel is 1 / 32 of a new one.
+_SLAB = 16  # slices computed at once
+# A new voxel with more old ones along an axis uses every n-th of them: all would not fit into
+# memory if a header has the wrong unit, and half an old voxel is 1 / 32 of a new one.
 _MOST_STEP = 16
-_WEIGHED_AT_ONCE = 2**17  # old voxels around new ones: what floats of them take stays in a cache
+_WEIGHED_AT_ONCE = 2**17  # old voxels around new ones: their floats stay in a cache
 
 Positions = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 class _Axis(NamedTuple):
-    """As `shares.Taps`, and the windows of old voxels that hold all taps of a new one.
+    """The taps of `shares.Taps`, and the windows of old voxels that contain all taps of a new one.
 
     Attributes:
-        taps: Of old voxels, intp (n_out, taps).
-        weight: float32 (n_out, taps).
-        start: Of the window, intp (n_out,).
-        length: Of all windows.
+        taps: Indices of old voxels, intp (n_out, taps).
+        weight: Weights, float32 (n_out, taps).
+        start: Starts of the windows, intp (n_out,).
+        length: Length of all windows.
     """
 
     taps: npt.NDArray[np.intp]
@@ -37,7 +37,7 @@ class _Axis(NamedTuple):
     length: int
 
     def part(self, rows: slice, first: int) -> _Axis:
-        """Some new voxels, in an array that begins with an old voxel."""
+        """Selects some new voxels, in an array that starts at an old voxel."""
         return _Axis(
             self.taps[rows] - first, self.weight[rows], self.start[rows] - first, self.length
         )
@@ -47,15 +47,15 @@ _Axes = tuple[_Axis, _Axis, _Axis]
 
 
 class _Borders(NamedTuple):
-    """What is known of new voxels among old ones of several classes, (count,) each.
+    """New voxels among old ones of several classes, (count,) each.
 
     Attributes:
-        pair: Lower and higher of the two classes with the largest shares, as `_pairs` puts them.
-        bins: Of the share of the higher.
+        pair: Lower and higher of the two classes with the largest shares, encoded by `_pairs`.
+        bins: Bins of the share of the higher.
         low_share: Share of the lower in both.
-        tie_break: As `shares.tie_breaks` gives it.
-        other_pair: Pairs that are made good, twice where third classes have shares.
-        other_wanted: What the lower class of these is to have more.
+        tie_break: Tie breaks of `shares.tie_breaks`.
+        other_pair: Pairs that are compensated, twice if third classes have shares.
+        other_wanted: Additional share of the lower class of these.
     """
 
     pair: npt.NDArray[np.int64]
@@ -67,11 +67,12 @@ class _Borders(NamedTuple):
 
 
 def resample_ids(array: npt.NDArray[Any], positions: Positions, steps: Triple) -> npt.NDArray[Any]:
-    """Brings class ids to another grid, as `fcnseg.volumes.shares` decides.
+    """Resamples class ids to another grid by the rule of `fcnseg.volumes.shares`.
 
     Args:
         array: Class ids (z, y, x), whole numbers from 0 to 2^24.
-        positions: Of the new voxels along (z, y, x), in voxels of the array and within it.
+        positions: Positions of the new voxels along (z, y, x), in voxels of the array and within
+            it.
         steps: New spacing over old spacing along (z, y, x).
 
     Returns:
@@ -98,7 +99,7 @@ def resample_ids(array: npt.NDArray[Any], positions: Positions, steps: Triple) -
 def _thinned(
     array: npt.NDArray[Any], positions: Positions, steps: Triple
 ) -> tuple[npt.NDArray[Any], Positions, Triple]:
-    """Leaves out old voxels, evenly about the centre, so that steps are `_MOST_STEP` at most."""
+    """Drops old voxels, evenly about the centre, so that steps are `_MOST_STEP` at most."""
     strides = [max(1, math.ceil(step / _MOST_STEP)) for step in steps]
     if max(strides) == 1:
         return array, positions, steps
@@ -129,10 +130,11 @@ def _axis(positions: npt.NDArray[np.float64], length: int, step: float) -> _Axis
 def _copy(
     array: npt.NDArray[Any], axes: _Axes, ids: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.intp], ...]:
-    """Copies an old voxel near each new one (z, y, x).
+    """Copies an old voxel close to each new one (z, y, x).
 
     Returns:
-        Indices (z, y, x) of the new voxels that have weights of several classes; of some more, too.
+        Indices (z, y, x) of the new voxels that have weights of several classes, and of some
+        others.
     """
     along_z, along_y, along_x = axes
     is_border = np.empty(ids.shape, np.bool_)
@@ -152,7 +154,7 @@ def _copy(
 def _same_ahead(
     is_same: npt.NDArray[np.bool_], ids: npt.NDArray[Any], length: int
 ) -> npt.NDArray[np.bool_]:
-    """Tells, along the first axis, from where so many voxels are of one class, and `is_same`."""
+    """Marks, along the first axis, the starts of `length` voxels of one class, all `is_same`."""
     if length == 1:
         return is_same
     steady = is_same[:-1] & is_same[1:] & (ids[:-1] == ids[1:])
@@ -166,7 +168,7 @@ def _same_ahead(
 def _weigh_all(
     array: npt.NDArray[Any], axes: _Axes, index: tuple[npt.NDArray[np.intp], ...], *, start: int
 ) -> list[_Borders]:
-    """Weighs the voxels at some indices (z, y, x) of a slab that begins at a slice."""
+    """Weighs the voxels at some indices (z, y, x) of a slab that starts at a slice."""
     count = max(1, _WEIGHED_AT_ONCE // math.prod(axis.taps.shape[1] for axis in axes))
     tie_break = shares.tie_breaks(index[0] + start, *index[1:], xp=np).astype(np.float32)
     batches = [slice(first, first + count) for first in range(0, len(tie_break), count)]
@@ -182,7 +184,7 @@ def _weigh(
     index: tuple[npt.NDArray[np.intp], ...],
     tie_break: npt.NDArray[np.float32],
 ) -> _Borders:
-    """The classes with the largest shares of the voxels at some indices (z, y, x)."""
+    """Finds the classes with the largest shares of the voxels at some indices (z, y, x)."""
     (in_z, by_z), (in_y, by_y), (in_x, by_x) = (
         (axis.taps[i].T, axis.weight[i].T) for axis, i in zip(axes, index, strict=True)
     )
@@ -214,12 +216,12 @@ def _pairs(contest: shares.Contest) -> npt.NDArray[np.int64]:
 def _leaders(
     ids: npt.NDArray[Any], weights: npt.NDArray[np.float32], tie_break: npt.NDArray[np.float32]
 ) -> shares.Leaders:
-    """The classes with the largest shares; of the few voxels with three or more, one by one.
+    """Finds the classes with the largest shares; the few voxels with three or more, one by one.
 
     Args:
-        ids: Of the old voxels around each new one (taps, count).
-        weights: Of these (taps, count).
-        tie_break: As `shares.tie_breaks` gives it (count,).
+        ids: Class ids of the old voxels around each new one (taps, count).
+        weights: Their weights (taps, count).
+        tie_break: Tie breaks of `shares.tie_breaks` (count,).
     """
     lowest, highest = ids.min(axis=0), ids.max(axis=0)
     is_lowest = ids == lowest
@@ -250,7 +252,7 @@ def _ranks(rows: npt.NDArray[np.float32]) -> shares.Leaders:
 
 
 def _decide(borders: _Borders) -> npt.NDArray[np.int64]:
-    """The class of each voxel at a border."""
+    """Decides the class of each voxel at a border."""
     pairs, pair = np.unique(borders.pair, return_inverse=True)
     counts = np.bincount(pair * BINS + borders.bins, minlength=len(pairs) * BINS)
     wanted = np.bincount(pair, borders.low_share, minlength=len(pairs))

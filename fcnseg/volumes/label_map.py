@@ -1,4 +1,4 @@
-"""Label maps: which ids of a label file, or which binary masks, make which class."""
+"""Label maps: the ids of a label file, or the binary masks, of each class."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
 _MOST_TOLD = 10  # ids in one message: a CT given as a label has thousands
-_MOST_CLASSES = 65535  # what uint16 counts, less one number that stands for no class
+_MOST_CLASSES = 65535  # range of uint16, less one number for voxels to ignore
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
-    """Classes in order, each with what makes it; the class index is the place in the order.
+    """Classes in order, each with its ids or masks; the class index is the position in the order.
 
     Attributes:
-        classes: What makes a class, by its name: ids, for labels that are one file, and names of
-            masks, for labels that are a folder of binary files. A class for which no mask is named
-            is made of the mask with its own name. The first class is the background.
-        unlisted: What an id that no class names becomes: `background`, or `reject`, an error.
-        ignored: Ids of voxels of which nobody knows what they are; they become `ignore_label` and
-            count nowhere.
+        classes: Sources of each class by its name: ids, for labels that are one file, and names of
+            masks, for labels that are a folder of binary files. A class without named masks uses
+            the mask with its own name. The first class is the background.
+        unlisted: Handling of ids that no class names: `background`, or `reject`, an error.
+        ignored: Ids of unannotated voxels; they become `ignore_label`, which loss and metrics
+            ignore.
     """
 
     classes: dict[str, tuple[int | str, ...]]
@@ -77,7 +77,7 @@ class LabelMap:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> LabelMap:
-        """Makes a label map of what `to_mapping` gives, or a YAML file holds.
+        """Builds a label map from the result of `to_mapping`, or the content of a YAML file.
 
         Raises:
             LabelError: If the mapping is not of this form, or breaks a rule.
@@ -93,7 +93,7 @@ class LabelMap:
 
     @classmethod
     def consecutive(cls, class_names: Sequence[str]) -> LabelMap:
-        """The map of masks that fcnseg writes: id n is class n."""
+        """Builds the map of masks that fcnseg writes: id n is class n."""
         return cls({name: (index,) for index, name in enumerate(class_names)})
 
     @property
@@ -103,7 +103,7 @@ class LabelMap:
 
     @property
     def masks(self) -> tuple[tuple[str, int], ...]:
-        """Names of binary masks, each with the index of the class it makes, in order.
+        """Names of binary masks, each with the index of its class, in order.
 
         >>> LabelMap({"background": (), "liver": (5,), "vein": ("cava", "portal")}).masks
         (('liver', 1), ('cava', 2), ('portal', 2))
@@ -116,7 +116,7 @@ class LabelMap:
         )
 
     def _ids(self) -> list[tuple[int, int]]:
-        """Ids, each with the index of the class it makes."""
+        """Ids, each with the index of its class."""
         return [
             (part, index)
             for index, parts in enumerate(self.classes.values())
@@ -136,19 +136,19 @@ class LabelMap:
 
     @property
     def dtype(self) -> np.dtype[np.uint8 | np.uint16]:
-        """Type of class indices: uint8, or uint16 where 255 numbers are too few."""
+        """Type of class indices: uint8, or uint16 if 255 values are too few."""
         numbers = self.num_classes + bool(self.ignored)
         return np.dtype(np.uint8 if numbers <= 255 else np.uint16)
 
     @property
     def ignore_label(self) -> int | None:
-        """What ignored ids become, the largest number of `dtype`; None if there are none."""
+        """Index of ignored ids, the largest number of `dtype`; None if there are none."""
         return int(np.iinfo(self.dtype).max) if self.ignored else None
 
     def apply(
         self, label: npt.NDArray[np.integer], *, case_id: str | None = None
     ) -> npt.NDArray[np.uint8 | np.uint16]:
-        """Turns the ids of a label file into class indices.
+        """Maps the ids of a label file to class indices.
 
         Args:
             label: Ids, any integer type and shape.
@@ -158,12 +158,12 @@ class LabelMap:
             Class indices of the same shape, of `dtype`.
 
         Raises:
-            LabelError: If an id is negative, or of no class while `unlisted` is `reject`; each
-                such id is named with its number of voxels. Its code is `label_negative` or
+            LabelError: If an id is negative, or of no class while `unlisted` is `reject`; the
+                message has each such id with its number of voxels. The code is `label_negative` or
                 `label_ids_unknown`.
         """
         rows, ids = table_rows(label)
-        unlisted = self.num_classes  # the first number that is no class
+        unlisted = self.num_classes  # the first number beyond the classes
         table = np.full(len(ids), 0 if self.unlisted == "background" else unlisted, self.dtype)
         by_id = dict(self._ids())
         if self.ignore_label is not None:
@@ -183,7 +183,7 @@ def _check_once(what: str, parts: list[Any]) -> None:
 
 
 def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> LabelError:
-    """The error that names ids with their numbers of voxels."""
+    """Makes the error that lists ids with their numbers of voxels."""
     ids, counts = np.unique(values, return_counts=True)
     found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
     code: Code = "label_negative" if ids[0] < 0 else "label_ids_unknown"

@@ -1,4 +1,4 @@
-"""Tables looked up for each voxel of a label, in the memory of a part of it."""
+"""Table look-up for each voxel of a label, with the memory of a part of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-_PART = 2**18  # voxels looked up at once: numpy makes indices of eight bytes of them
-_LONGEST = np.iinfo(np.uint16).max  # id up to which a table has a row for each
+_PART = 2**18  # voxels looked up at once: numpy makes indices of eight bytes each
+_LONGEST = np.iinfo(np.uint16).max  # largest id for which a table has a row per id
 
 _Entry = TypeVar("_Entry", bound=np.integer[Any])
 Integers = npt.NDArray[np.integer[Any]]
 
 
 def table_rows(label: Integers) -> tuple[Integers, Integers]:
-    """Rows of a small table, and the id of each row, such that `ids[rows]` is the label.
+    """Finds rows of a small table, and the id of each row, such that `ids[rows]` is the label.
 
     Args:
         label: Ids, any integer type and shape.
@@ -33,7 +33,7 @@ def table_rows(label: Integers) -> tuple[Integers, Integers]:
 
 
 def look_up(table: npt.NDArray[_Entry], rows: Integers) -> npt.NDArray[_Entry]:
-    """`table[rows]`, where no row is negative; the rows themselves where the table changes none.
+    """Computes `table[rows]`, if no row is negative; the rows themselves if the table changes none.
 
     Args:
         table: (n,).

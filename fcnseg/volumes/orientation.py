@@ -1,4 +1,4 @@
-"""Turns of volumes, exact: to one canonical orientation, RAS+, back, and to another grid's axes."""
+"""Exact reorientation of volumes: to canonical RAS+, back, and to another grid's axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RAS = np.array([[0, 1], [1, 1], [2, 1]], dtype=np.float64)  # nibabel's form: ax
 
 
 def to_canonical(volume: Volume) -> Volume:
-    """Turns a volume so that x grows to the right, y to anterior, z to superior (RAS+).
+    """Reorients a volume so that x grows to the right, y to anterior, z to superior (RAS+).
 
     Axes are permuted and flipped, never interpolated, so an oblique volume stays oblique.
 
@@ -23,13 +23,13 @@ def to_canonical(volume: Volume) -> Volume:
         volume: Any orientation.
 
     Returns:
-        The same voxels in the orientation nearest to RAS+; its array is a view where possible.
+        The same voxels in the orientation closest to RAS+; its array is a view if possible.
     """
     return _turned(volume, orientations.io_orientation(volume.affine))
 
 
 def from_canonical(array: npt.NDArray[Any], like: Volume) -> npt.NDArray[Any]:
-    """Turns an array on the grid of `to_canonical(like)` back to the grid of `like`.
+    """Reorients an array on the grid of `to_canonical(like)` to the grid of `like`.
 
     Args:
         array: Values (z, y, x) in canonical orientation.
@@ -43,25 +43,25 @@ def from_canonical(array: npt.NDArray[Any], like: Volume) -> npt.NDArray[Any]:
 
 
 def is_turned(part: Geometry | Volume, like: Geometry | Volume) -> bool:
-    """Whether axes are in another order or go another way than those of another grid."""
+    """Tells whether axes have another order or direction than those of another grid."""
     return not np.array_equal(_turn_to(part, like), RAS)
 
 
 def turn_like(volume: Volume, like: Geometry | Volume) -> Volume:
-    """Turns a volume so that its axes go as near as they can to those of another grid.
+    """Reorients a volume so that its axes are as close as possible to those of another grid.
 
     Args:
         volume: Any orientation.
-        like: The grid; its shape and origin may be others.
+        like: The grid; its shape and origin may differ.
 
     Returns:
-        The same voxels in the same places; the volume itself if it needs no turn.
+        The same voxels at the same positions; the volume itself if it needs no reorientation.
     """
     return _turned(volume, _turn_to(volume, like)) if is_turned(volume, like) else volume
 
 
 def turn_geometry_like(geometry: Geometry, like: Geometry | Volume) -> Geometry:
-    """The grid of a volume after `turn_like`."""
+    """Gives the grid of a volume after `turn_like`."""
     voxels = np.broadcast_to(np.uint8(0), geometry.shape)  # takes one byte
     return turn_like(Volume(voxels, geometry.affine), like).geometry
 
@@ -74,30 +74,30 @@ def check_same_voxels(
     names: tuple[str, str] = ("image", "label"),
     case_id: str | None = None,
 ) -> None:
-    """Checks that two volumes have the same voxels in the same places, in whatever order.
+    """Checks that two volumes have the same voxels at the same positions, in any order.
 
     Programs store the axes of one scan in different orders, as dcm2niix does with rows.
 
     Args:
         image: One grid.
         label: The other grid.
-        tolerance_mm: As of `check_same_grid`.
-        names: As of `check_same_grid`.
+        tolerance_mm: See `check_same_grid`.
+        names: See `check_same_grid`.
         case_id: Named in the error.
 
     Raises:
-        GeometryError: If there is no turn without interpolation from one to the other.
+        GeometryError: If no reorientation without interpolation maps one to the other.
     """
     try:
         turned = turn_geometry_like(label, image)
         check_same_grid(image, turned, tolerance_mm=tolerance_mm, names=names, case_id=case_id)
-    except GeometryError:  # of the grids as they are stored is said more of use
+    except GeometryError:  # an error about the grids as stored is more useful
         check_same_grid(image, label, tolerance_mm=tolerance_mm, names=names, case_id=case_id)
         raise
 
 
 def _turn_to(part: Geometry | Volume, like: Geometry | Volume) -> npt.NDArray[np.float64]:
-    """For each axis the nearest one of the other grid, and whether it goes the same way."""
+    """For each axis the closest one of the other grid, and its relative direction."""
     return orientations.io_orientation(np.linalg.inv(like.affine) @ part.affine)
 
 

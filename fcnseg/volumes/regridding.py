@@ -1,4 +1,4 @@
-"""A label on another grid, by where both lie in the patient."""
+"""Resampling of a label to another grid, by patient coordinates."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scipy import ndimage
 from fcnseg.volumes.id_resampling import resample_ids
 from fcnseg.volumes.volume import Geometry, Shape, Volume
 
-_ASIDE = 1e-6  # voxels by which a place is moved to take the lower or the upper of two
-_STRAIGHT = 0.01  # voxels by which axes may part from each other over the whole grid
+_ASIDE = 1e-6  # displacement in voxels that selects the lower or the upper of two
+_STRAIGHT = 0.01  # largest deviation in voxels of the axes over the complete grid
 
 
 def label_on_grid(label: Volume, grid: Geometry) -> Volume:
-    """Brings a label to any other grid by world coordinates.
+    """Resamples a label to any other grid by world coordinates.
 
-    Along the same axes, flipped or not, classes keep place and volume as in `resample_label`. On an
-    oblique grid each voxel takes the nearest of the label.
-    Where the label does not reach, the result is 0.
+    Along the same axes, flipped or not, classes keep position and volume as in `resample_label`. On
+    an oblique grid each voxel takes the nearest of the label. Beyond the extent of the label, the
+    result is 0.
 
     Args:
         label: Class indices (z, y, x).
-        grid: The grid wanted.
+        grid: The target grid.
 
     Returns:
         Indices of the same type on that grid.
@@ -50,10 +50,10 @@ def _nearest(
     *,
     shape: Shape,
 ) -> npt.NDArray:
-    """Ids at `turn @ index + offset` of each index (z, y, x), those of the nearest voxel.
+    """Takes ids at `turn @ index + offset` of each index (z, y, x), those of the nearest voxel.
 
-    Half way between two voxels, neighbours take the one and the other in turn, so that organs stay
-    in place. Memory holds two results.
+    Half way between two voxels, neighbours take one and the other in turn, so that organs stay in
+    place. Memory holds two results.
     """
     lower, upper = (
         ndimage.affine_transform(
@@ -62,7 +62,7 @@ def _nearest(
             offset + aside,
             output_shape=shape,
             order=0,
-            mode="grid-constant",  # a voxel reaches half a voxel beyond its centre
+            mode="grid-constant",  # a voxel extends half a voxel beyond its centre
             cval=0,
         )
         for aside in (-_ASIDE, _ASIDE)
@@ -79,7 +79,7 @@ def _along_axes(
     steps: npt.NDArray[np.float64],
     grid: Geometry,
 ) -> npt.NDArray:
-    """An array (z, y, x) on a grid that starts somewhere in it, and goes by steps in voxels."""
+    """Samples an array (z, y, x) on a grid that starts somewhere in it, with steps in voxels."""
     found = np.zeros(grid.shape, array.dtype)
     reached, positions = [], []
     for start, step, count, length in zip(starts, steps, grid.shape, array.shape, strict=True):

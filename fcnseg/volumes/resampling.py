@@ -1,12 +1,12 @@
-"""The one resampler: separable, linear, one small matrix an axis.
+"""The resampler: separable, linear, with one small matrix per axis.
 
-The two grids share their centre, and the new spacing is met exactly. When sampling down, the
-triangle of linear interpolation is widened to the new spacing, so that detail finer than the new
-grid is averaged rather than aliased. Labels lie on the same coordinates; which class a new voxel
-has is decided by `fcnseg.volumes.shares`.
+The two grids share their centre, and the new spacing is exact. In downsampling, the triangle of
+linear interpolation is widened to the new spacing, so that detail finer than the new grid is
+averaged rather than aliased. Labels are resampled at the same coordinates; the class of a new voxel
+is decided by `fcnseg.volumes.shares`.
 
 The matrices are written once for numpy and for TensorFlow: `xp` is either module, and only names
-that both have are used, so a served model resamples just as the conversion did.
+that both have are used, so a served model resamples exactly like the conversion.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from fcnseg.volumes.volume import Shape, Triple, Volume
 # Relative difference of spacing that moves the last of 1000 voxels by a tenth of a voxel; scanners'
 # headers differ by less.
 SAME_SPACING = 1e-4
-# Rounds to the nearest, but a half down: so a spacing that went through float32, as it does on its
-# way to a served model, gives the same number of voxels.
+# Rounds to the nearest, but a half down: so a spacing converted to float32, as on its way to a
+# served model, gives the same number of voxels.
 _ALMOST_HALF = 0.499
-_SLAB = 16  # slices made at once: bounds the float32 copy to a small part of the volume
+_SLAB = 16  # slices computed at once: limits the float32 copy to a small part of the volume
 
 
 def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
-    """Voxels (z, y, x) that cover the same extent at another spacing, at least one an axis."""
+    """Computes the shape (z, y, x) of the same extent at another spacing, at least one per axis."""
     depth, height, width = (
         int(axis_length(count, new / old, xp=np))
         for count, old, new in zip(shape, spacing, new_spacing, strict=True)
@@ -42,7 +42,7 @@ def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape
 
 
 def axis_length(n_in: Any, step: Any, *, xp: ModuleType) -> Any:
-    """Voxels of the new grid along one axis, or several: the same extent, at least one voxel.
+    """Computes the voxels of the new grid along axes: the same extent, at least one voxel.
 
     Args:
         n_in: Voxels of the old grid, float64.
@@ -53,7 +53,7 @@ def axis_length(n_in: Any, step: Any, *, xp: ModuleType) -> Any:
 
 
 def axis_positions(out_index: Any, n_in: Any, n_out: Any, step: Any, *, xp: ModuleType) -> Any:
-    """Where the voxels of the new grid lie on the old one, along one axis.
+    """Computes the positions of the new grid's voxels on the old one, along one axis.
 
     Args:
         out_index: 0 .. n_out - 1, float64.
@@ -70,10 +70,10 @@ def axis_positions(out_index: Any, n_in: Any, n_out: Any, step: Any, *, xp: Modu
 
 
 def linear_matrix(positions: Any, in_index: Any, step: Any, *, xp: ModuleType) -> Any:
-    """The weights that each voxel of the old grid has in each of the new one.
+    """Computes the weights of the old grid's voxels in each of the new one.
 
     Args:
-        positions: (n_out,) as `axis_positions` gives them.
+        positions: Positions (n_out,) from `axis_positions`.
         in_index: 0 .. n_in - 1, float64.
         step: New spacing over old spacing, float64.
         xp: numpy or tensorflow.
@@ -91,11 +91,11 @@ def resample_image(volume: Volume, spacing: Triple) -> Volume:
 
     Args:
         volume: HU (z, y, x), int16.
-        spacing: Millimetres (z, y, x) wanted.
+        spacing: Target spacing in mm (z, y, x).
 
     Returns:
         int16 HU on a grid with the same centre and exactly that spacing. A volume that has this
-        spacing already comes back as it is.
+        spacing already is returned unchanged.
 
     Raises:
         GeometryError: If the spacing is not three positive numbers.
@@ -104,11 +104,11 @@ def resample_image(volume: Volume, spacing: Triple) -> Volume:
 
 
 def resample_label(volume: Volume, spacing: Triple) -> Volume:
-    """Resamples class ids to another spacing; places and volumes of classes stay.
+    """Resamples class ids to another spacing; positions and volumes of classes are preserved.
 
     Args:
         volume: Class ids (z, y, x), whole numbers from 0 to 2^24.
-        spacing: Millimetres (z, y, x) wanted.
+        spacing: Target spacing in mm (z, y, x).
 
     Returns:
         Ids of the same type on the grid that `resample_image` gives.
@@ -122,7 +122,7 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
 def _resample(
     volume: Volume, spacing: Triple, *, by: Callable[[npt.NDArray[Any], Shape, Triple], Any]
 ) -> Volume:
-    """Takes voxels to another grid by a function of them, the grid's shape and its steps."""
+    """Resamples voxels by a function of them, the grid's shape and its steps."""
     steps = _steps(volume, spacing)
     if steps is None:
         return volume
@@ -159,7 +159,7 @@ def _largest_share(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.
 
 
 def _steps(volume: Volume, spacing: Triple) -> Triple | None:
-    """New over old spacing along (z, y, x), or None where the two are the same."""
+    """New over old spacing along (z, y, x), or None if the two are the same."""
     if len(spacing) != 3 or not all(np.isfinite(spacing)) or min(spacing) <= 0:
         raise GeometryError(f"spacing must be three positive numbers in mm, got {spacing}")
     z, y, x = (new / old for new, old in zip(spacing, volume.spacing, strict=True))
@@ -175,7 +175,7 @@ def _numpy_positions(n_in: int, n_out: int, step: float) -> npt.NDArray[np.float
 
 
 def _sparse_matrix(n_in: int, n_out: int, step: float) -> scipy.sparse.csr_array:
-    """The matrix of one axis, float32; sparse, as each new voxel is made of a few old ones.
+    """The matrix of one axis, float32; sparse, as each new voxel has weights of a few old ones.
 
     On 439 x 364 x 168 voxels this takes a tenth of the CPU time of dense products, on one thread,
     and its sums have one order, so that the bytes are the same on every machine.

@@ -2,12 +2,12 @@
 
 Each class has a share of a new voxel: the sum of the weights with which the resampler of HU would
 take that class's voxels. The class with the largest share is not always right. Half way between
-voxels two shares are equal, and to prefer one class moves or shrinks whatever has flat sides; and a
-convex body loses volume to what surrounds it, the more so the smaller it is. So of the voxels in
-which the same two classes have the largest shares, each class takes as many as its shares add up
-to, those with its largest shares first. What a third class has there is made good to it where it
-meets the two. Shares are counted in bins; the voxels of one bin are dealt
-to both classes by numbers that favour no class and no direction. See decision record 0018.
+voxels two shares are equal, and preferring one class moves or shrinks flat structures; and a convex
+body loses volume to its surroundings, the more so the smaller it is. Therefore, of the voxels in
+which the same two classes have the largest shares, each class takes as many as the sum of its
+shares, those with its largest shares first. The share of a third class there is compensated where
+it meets the two. Shares are counted in bins; the voxels of one bin are assigned to both classes by
+numbers that favour no class and no direction. See decision record 0018.
 
 The rule is written once for numpy and for TensorFlow: `xp` is either module, and only names that
 both have are used. Class ids are float32 here, since the two modules cast by different names.
@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 # spacing would put equal shares into either. Odd, so that a half is the middle of a bin.
 _OPEN_BINS = 67
 BINS = _OPEN_BINS + 2
-"""Bins of shares: one for none, one for all, and those between."""
-_CERTAIN = 1e-3  # 500 voxels off centre a spacing that is off by 1e-6 makes half of this of a share
+"""Number of bins of shares: one for none, one for all, and those between."""
+_CERTAIN = 1e-3  # twice a share's error 500 voxels off centre, by 1e-6 in spacing
 # Multiples of these are spread evenly over lines, planes and space: powers of the root of
 # 1 = x^3 + x^4 (Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018).
 _ALONG_Z, _ALONG_Y, _ALONG_X = 0.8191725133961645, 0.6710436067037893, 0.5497004779019703
@@ -31,11 +31,11 @@ _BY_CLASS = 0.6180339887498949  # the golden section
 
 
 class Taps(NamedTuple):
-    """The voxels of the old grid that have a weight in each of the new one, along one axis.
+    """The voxels of the old grid with a weight in each of the new one, along one axis.
 
     Attributes:
-        index: Of the old voxels, float64 (n_out, taps).
-        weight: Theirs, as in `linear_matrix`, float64 (n_out, taps).
+        index: Indices of the old voxels, float64 (n_out, taps).
+        weight: Their weights, as in `linear_matrix`, float64 (n_out, taps).
     """
 
     index: Any
@@ -46,9 +46,9 @@ class Rank(NamedTuple):
     """A class of each voxel, float32 (count,) each.
 
     Attributes:
-        class_id: Any, where the share is 0.
-        share: Of the class in the voxel, 0 to 1.
-        score: The share, and a small number that puts equal shares in an order.
+        class_id: The class id; any if the share is 0.
+        share: Share of the class in the voxel, 0 to 1.
+        score: The share plus a small number that orders equal shares.
     """
 
     class_id: Any
@@ -61,12 +61,12 @@ Leaders = tuple[Rank, Rank, Rank]
 
 
 class Contest(NamedTuple):
-    """Two classes of each voxel, and what the lower is to have of their voxels.
+    """Two classes of each voxel, and the lower one's additional claim to their voxels.
 
     Attributes:
         low: The lower class id of the two, float32 (count,).
         high: The higher, float32 (count,).
-        wanted: Voxels that the lower class is to have more for this voxel's sake, float32 (count,).
+        wanted: Additional voxels of the lower class due to this voxel, float32 (count,).
     """
 
     low: Any
@@ -75,10 +75,10 @@ class Contest(NamedTuple):
 
 
 class Parting(NamedTuple):
-    """Where the voxels of two classes part: the lower class takes those in the bins below.
+    """Threshold between the voxels of two classes: the lower class takes those in the bins below.
 
     Attributes:
-        bin: In which some voxels go to either class, float64 (pairs,).
+        bin: The bin that is split between the classes, float64 (pairs,).
         portion: Portion of that bin that the lower class takes, float64 (pairs,).
     """
 
@@ -87,7 +87,7 @@ class Parting(NamedTuple):
 
 
 def count_taps(step: Any, n_in: Any, *, xp: ModuleType) -> Any:
-    """The most voxels of the old grid that have a weight in one of the new, along one axis.
+    """Counts the old voxels, at most, that have a weight in one of the new, along one axis.
 
     Args:
         step: New spacing over old spacing, float64.
@@ -98,10 +98,10 @@ def count_taps(step: Any, n_in: Any, *, xp: ModuleType) -> Any:
 
 
 def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: ModuleType) -> Taps:
-    """The rows of `linear_matrix` without their zeros.
+    """Computes the rows of `linear_matrix` without their zeros.
 
     Args:
-        positions: (n_out,) as `axis_positions` gives them.
+        positions: Positions (n_out,) from `axis_positions`.
         tap_index: 0 .. `count_taps` - 1, float64.
         n_in: Voxels of the old grid, float64.
         step: New spacing over old spacing, float64.
@@ -116,7 +116,7 @@ def axis_taps(positions: Any, tap_index: Any, n_in: Any, step: Any, *, xp: Modul
 
 
 def tie_breaks(z: Any, y: Any, x: Any, *, xp: ModuleType) -> Any:
-    """Numbers in [0, 1) for indices of voxels, float64 (count,), spread evenly in all ways."""
+    """Computes evenly spread numbers in [0, 1), float64 (count,), for indices of voxels."""
     number = z * _ALONG_Z + y * _ALONG_Y + x * _ALONG_X
     return number - xp.floor(number)
 
@@ -124,13 +124,13 @@ def tie_breaks(z: Any, y: Any, x: Any, *, xp: ModuleType) -> Any:
 def with_class(
     leaders: Leaders, class_id: Any, share: Any, tie_break: Any, *, xp: ModuleType
 ) -> Leaders:
-    """The leaders when one more class of each voxel is looked at.
+    """Updates the leaders with one more class of each voxel.
 
     Args:
-        leaders: So far; ranks of zeros at first.
+        leaders: Leaders so far; ranks of zeros at first.
         class_id: Another class of each voxel, float32 (count,).
         share: Its share, float32 (count,); a class without a share changes nothing.
-        tie_break: As `tie_breaks` gives it, float32 (count,).
+        tie_break: Tie breaks from `tie_breaks`, float32 (count,).
         xp: numpy or tensorflow.
     """
     order = class_id * _BY_CLASS + tie_break
@@ -145,11 +145,11 @@ def with_class(
 
 
 def rivals(leaders: Leaders, *, xp: ModuleType) -> tuple[Contest, Contest, Contest]:
-    """The contests that follow from the largest shares of each voxel.
+    """Derives the contests from the largest shares of each voxel.
 
-    A voxel goes to one of the two classes of its first contest. What the third class has of it is
-    lost to these two, and is made good where it meets them: in other voxels, the second and third
-    contest.
+    A voxel goes to one of the two classes of its first contest. The share of the third class in it
+    is lost to these two, and is compensated where it meets them: in other voxels, the second and
+    third contest.
     """
     first, second, third = leaders
     both = first.share + second.share
@@ -170,18 +170,18 @@ def _contest(rank: Rank, other: Rank, wanted: Any, *, xp: ModuleType) -> Contest
 
 
 def bins_of(contest: Contest, *, xp: ModuleType) -> Any:
-    """The bins, 0 to `BINS` - 1, of the shares that the higher class has in a first contest."""
+    """Computes the bins, 0 to `BINS` - 1, of the higher class's shares in a first contest."""
     share = 1 - contest.wanted
     return xp.where(share > 0, 1 + xp.floor(share * _OPEN_BINS), 0.0)
 
 
 def part(counts: Any, wanted: Any, *, xp: ModuleType) -> Parting:
-    """Parts the voxels of two classes so that the lower class gets as many as wanted.
+    """Splits the voxels of two classes so that the lower class gets as many as wanted.
 
     Args:
         counts: Voxels in each bin, float64 (pairs, `BINS`).
-        wanted: Voxels for the lower class, float64 (pairs,). Those of which it has all, or nothing,
-            are not up for it.
+        wanted: Voxels for the lower class, float64 (pairs,). Voxels in which its share is all or
+            nothing are not split.
         xp: numpy or tensorflow.
     """
     least, most = counts[:, 0], xp.einsum("pb->p", counts[:, :-1])
@@ -198,12 +198,12 @@ def part(counts: Any, wanted: Any, *, xp: ModuleType) -> Parting:
 
 
 def goes_low(bins: Any, tie_break: Any, parting: Parting, *, xp: ModuleType) -> Any:
-    """Tells which voxels go to the lower of their two classes, bool (count,).
+    """Decides which voxels go to the lower of their two classes, bool (count,).
 
     Args:
-        bins: As `bins_of` gives them, (count,).
-        tie_break: As `tie_breaks` gives it, (count,).
-        parting: Of each voxel's two classes, (count,).
+        bins: Bins from `bins_of`, (count,).
+        tie_break: Tie breaks from `tie_breaks`, (count,).
+        parting: Threshold of each voxel's two classes, (count,).
         xp: numpy or tensorflow.
     """
     in_portion = xp.logical_and(bins == parting.bin, tie_break < parting.portion)

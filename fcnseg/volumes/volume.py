@@ -1,4 +1,4 @@
-"""One volume and its place in the patient."""
+"""A volume and its position in the patient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError
 
 AIR_HU = -1024
-"""HU of what lies outside a volume: the lowest value that CT scanners write for air."""
+"""HU of voxels outside a volume: the lowest value that CT scanners write for air."""
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
@@ -22,14 +22,15 @@ Shape = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
-    """The grid of a volume: how many voxels, and where they lie in the patient.
+    """The grid of a volume: the number of voxels, and their positions in the patient.
 
     Attributes:
         shape: Voxels (z, y, x).
         affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
             NIfTI defines it.
-        frame_of_reference: UID of the coordinates that DICOM tells; empty if none is known.
-        findings: What the header leaves open, such as the orientation, each with what was taken.
+        frame_of_reference: UID of the coordinate system in DICOM; empty if unknown.
+        findings: Missing information of the header, such as the orientation, each with the value
+            taken.
     """
 
     shape: Shape
@@ -45,7 +46,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """Where i, j and k grow to, as in `RAS`: right, anterior, superior."""
+        """Directions of increasing i, j and k, as in `RAS`: right, anterior, superior."""
         return "".join(nib.orientations.aff2axcodes(self.affine))
 
     def corners_mm(self) -> npt.NDArray[np.float64]:
@@ -61,11 +62,11 @@ class Volume:
 
     Attributes:
         array: Values (z, y, x).
-        affine: As in `Geometry`.
+        affine: See `Geometry`.
         header: Header of the NIfTI file that the volume came from, kept so that a mask can be
             written on exactly that file's grid.
-        findings: What its reader saw that is no error, such as a second series in the folder.
-        frame_of_reference: As in `Geometry`.
+        findings: Findings of its reader that are not errors, such as a second series in the folder.
+        frame_of_reference: See `Geometry`.
     """
 
     array: npt.NDArray[Any]
@@ -98,18 +99,18 @@ class Volume:
 
     @property
     def orientation(self) -> str:
-        """Where i, j and k grow to, as in `RAS`."""
+        """Directions of increasing i, j and k, as in `RAS`."""
         return self.geometry.orientation
 
     def with_array(self, array: npt.NDArray[Any]) -> Volume:
-        """Another array on the same grid."""
+        """Makes a volume of another array on the same grid."""
         if array.shape != self.array.shape:
             raise GeometryError(f"array must have shape {self.array.shape}, got {array.shape}")
         return dataclasses.replace(self, array=array)
 
 
 def of_case(case_id: str | None) -> str:
-    """The end of an error message that names the case."""
+    """Formats the end of an error message that names the case."""
     return "" if case_id is None else f" (case {case_id})"
 
 
@@ -130,7 +131,7 @@ def check_same_grid(
         image: One grid.
         label: The other grid.
         tolerance_mm: Largest distance of two corresponding corner voxels.
-        names: What the two are called in the error.
+        names: Names of the two in the error.
         case_id: Named in the error.
 
     Raises:
@@ -151,7 +152,7 @@ def check_same_grid(
 
 
 def _difference(image: Geometry | Volume, label: Geometry | Volume) -> str:
-    """Which of spacing, origin and direction differ, with both values."""
+    """The differences in spacing, origin and direction, with both values."""
     facts = {
         "spacing": [np.round(part.spacing, 4).tolist() for part in (image, label)],
         "origin": [np.round(part.affine[:3, 3], 3).tolist() for part in (image, label)],

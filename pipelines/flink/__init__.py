@@ -1,1 +1,1 @@
-"""Starts what a conversion on Apache Flink needs: `python -m pipelines.flink --help`."""
+"""Conversion on Apache Flink: `python -m pipelines.flink --help`."""

@@ -1,4 +1,4 @@
-"""Runs the conversion on Apache Flink: job server, cluster and Python workers by one command."""
+"""Runs the conversion on Apache Flink: job server, cluster and Python workers in one command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcnseg.errors import InputError
 from pipelines import convert_ct
 from pipelines.worker_pool import worker_pool
 
-# Where `mvn dependency:get` puts what it fetches.
+# The path to which `mvn dependency:get` downloads.
 _MAVEN = Path("~/.m2/repository/org/apache/beam").expanduser()
 
 
@@ -20,21 +20,21 @@ _MAVEN = Path("~/.m2/repository/org/apache/beam").expanduser()
 class Flink:
     """Runs `python -m pipelines.convert_ct` on Apache Flink.
 
-    Every other flag goes to that command. Beam's job server is started and, unless there is a
-    cluster already, one inside it; and a pool of Python workers on this machine.
+    Every other flag goes to that command. Beam's job server is started, with a cluster inside it
+    unless there is one already, and a pool of Python workers on this machine.
     """
 
     jar: Path | None = None
-    """Beam's job server for Flink; without it the one that Maven has fetched is taken, else Beam
-    fetches its own from Maven Central."""
+    """Beam's job server for Flink; by default the one downloaded by Maven, else Beam downloads its
+    own from Maven Central."""
     flink_version: str = "1.20"
-    """Of the job server, and of the cluster if it is another's."""
+    """Version of Flink of the job server, and of an external cluster."""
     master: str = "[local]"
     """host:port of a Flink cluster, whose task managers must reach the workers on this machine."""
     parallelism: int = 2
-    """How many shards are written at a time, each by a Python process."""
+    """Number of shards written at a time, each by a Python process."""
     log: Path | None = None
-    """File that takes what the Python workers say."""
+    """File for the output of the Python workers."""
 
     def run(self, convert_args: Sequence[str] = ()) -> None:
         """Runs the conversion and waits for it.
@@ -50,7 +50,7 @@ class Flink:
             convert_ct.main([*convert_args, *self.beam_args(workers)])
 
     def beam_args(self, workers: str) -> list[str]:
-        """The flags that tell Beam all of this.
+        """Makes the flags of this setup for Beam.
 
         Args:
             workers: Address of the pool of workers.
@@ -68,7 +68,7 @@ class Flink:
 
 
 def fetched_jar(flink_version: str, *, repository: Path = _MAVEN) -> Path | None:
-    """The job server that Maven has fetched, the newest if there are several."""
+    """Finds the job server downloaded by Maven, the newest if there are several."""
     folder = repository / f"beam-runners-flink-{flink_version}-job-server"
     jars = sorted(folder.glob("*/*.jar"), key=lambda jar: [*map(int, jar.parent.name.split("."))])
     return jars[-1] if jars else None

@@ -1,4 +1,4 @@
-"""Lists of cases from the ways in which scans and labels are kept: one module a layout."""
+"""Lists of cases from the layouts in which scans and labels are stored: one module per layout."""
 
 from fcnseg.conversion.case_lists.csv_file import read_cases_csv
 from fcnseg.conversion.case_lists.dataset_json import cases_of_dataset_json

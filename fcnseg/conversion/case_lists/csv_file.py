@@ -23,8 +23,7 @@ def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
     Args:
         path: The file; the paths in it are relative to its folder. Where no patient is named, each
             case is a patient of its own.
-        labelled: Whether cases have labels; if not, the column `label` need not be there, and is
-            not looked at.
+        labelled: True if cases have labels; if not, the column `label` is optional and ignored.
 
     Raises:
         InputError: If the file is missing or a row breaks a rule; the row is named.
@@ -67,7 +66,7 @@ def _case_of(row: Mapping[str, str | None], required: list[str], folder: str, pl
 
 
 def _values_of(row: Mapping[str, str | None], required: list[str], place: str) -> dict[str, str]:
-    """What a row says, by column; a column that it leaves empty is left out."""
+    """Values of a row by column; empty ones are left out."""
     values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
     empty = [name for name in required if not values[name]]
     if empty:

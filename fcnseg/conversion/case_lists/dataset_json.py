@@ -1,4 +1,4 @@
-"""Cases from a `dataset.json`: of the Medical Segmentation Decathlon, and of nnU-Net v1 and v2."""
+"""Cases from a `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net v1 or v2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)
 
-_IGNORE = "ignore"  # nnU-Net's name for voxels that nobody outlined
+_IGNORE = "ignore"  # nnU-Net's name for unannotated voxels
 
 
 class _Pair(pydantic.BaseModel):
@@ -30,7 +30,7 @@ class _Files(pydantic.BaseModel):
 
 
 class _DatasetJson(pydantic.BaseModel):
-    """What the three forms have; the channels are `modality` but in nnU-Net v2."""
+    """The fields of all three forms; the channels are `modality` except in nnU-Net v2."""
 
     channels: dict[str, str] = pydantic.Field(
         validation_alias=pydantic.AliasChoices("channel_names", "modality")
@@ -51,7 +51,7 @@ class _DatasetJson(pydantic.BaseModel):
         }
 
     def listed(self, *, labelled: bool) -> list[tuple[str, str, str | None]]:
-        """Case id, image and label of each case; those of `test` only where no label is wanted.
+        """Lists case id, image and label of each case; those of `test` only if no label is wanted.
 
         nnU-Net v2's `dataset` names its cases; elsewhere the file names do.
         """
@@ -67,13 +67,13 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
     """Lists the training cases of a dataset; each is a patient of its own.
 
     Args:
-        path: Of `dataset.json`; what it names lies in its folder.
+        path: Path of `dataset.json`; the paths in it are relative to its folder.
         label_map: Must agree with the names and ids in the file.
-        labelled: Whether labels are wanted; if not, the cases that have none are listed too.
+        labelled: True if labels are required; if not, the cases without label are listed too.
 
     Raises:
-        InputError: If the file is of another form, its images are not CT alone, or its labels and
-            the label map contradict each other.
+        InputError: If the file is of another form, its images are not CT alone, or its labels
+            contradict the label map.
     """
     text = files.read_text(path)
     try:
@@ -97,7 +97,7 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
 
 
 def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str) -> None:
-    """Whether the label map lists all ids, and means the same where it says the same."""
+    """Checks that the label map lists all ids, and agrees with the names of the file."""
     _check_ignored(set(label_map.ignored), named, path)
     ids_of_class = {
         name: {part for part in parts if isinstance(part, int)}
@@ -111,7 +111,7 @@ def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str
 
 
 def _check_ignored(ignored: set[int], named: dict[str, list[int]], path: str) -> None:
-    """Checks that what nobody outlined becomes neither background nor an organ."""
+    """Checks that unannotated voxels become neither background nor an organ."""
     ids = {number for name, ids in named.items() if name.casefold() == _IGNORE for number in ids}
     if not ids <= ignored:
         lacking = ", ".join(map(str, sorted(ids - ignored)))
@@ -165,6 +165,6 @@ def _resolve(path: str, folder: str) -> str:
 
 
 def _as_it_is_called(image: str, there: dict[str, list[str]]) -> str:
-    """The path of a listed image: nnU-Net v1 lists `liver_1.nii.gz` for `liver_1_0000.nii.gz`."""
+    """Finds a listed image: nnU-Net v1 lists `liver_1_0000.nii.gz` as `liver_1.nii.gz`."""
     found = there.get(case_id_of(image), [])
     return found[0] if len(found) == 1 else image

@@ -14,14 +14,14 @@ from fcnseg.volumes.folders import is_volume_name
 
 
 def cases_of_folders(images: str, labels: str | None) -> CaseList:
-    """Pairs what is in two folders by name; each case is a patient of its own.
+    """Pairs the contents of two folders by name; each case is a patient of its own.
 
     A file with the suffix of a volume is one, and so is a folder: of DICOM files among the images,
     of binary masks among the labels.
 
     Args:
         images: Folder of CT volumes; nnU-Net's suffix `_0000` is understood.
-        labels: Folder of labels with the same names; None where cases have no labels.
+        labels: Folder of labels with the same names; None if cases have no labels.
 
     Returns:
         The list; images without label and labels without image are rejects.
@@ -46,7 +46,7 @@ def cases_of_folders(images: str, labels: str | None) -> CaseList:
 
 
 def volumes_in(folder: str) -> dict[str, list[str]]:
-    """Paths of what may be a volume in a folder, by case id; hidden files are passed over.
+    """Paths of possible volumes in a folder, by case id; hidden files are skipped.
 
     Raises:
         InputError: If there is none.
@@ -64,7 +64,7 @@ def volumes_in(folder: str) -> dict[str, list[str]]:
 def _alone(
     here: dict[str, list[str]], there: dict[str, list[str]], folder: str, what: str
 ) -> Iterator[Reject]:
-    """Rejects for what has no partner in the other folder."""
+    """Rejects for files without partner in the other folder."""
     for case_id in here.keys() - there.keys():
         for path in here[case_id]:
             reason = f"no {what} in {folder} for {path}"

@@ -1,4 +1,4 @@
-"""Cases from the layout of TotalSegmentator's dataset: a folder a subject, a file a class."""
+"""Cases from the layout of TotalSegmentator's dataset: a folder per subject, a file per class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def cases_of_totalsegmentator(folder: str, *, labelled: bool = True) -> CaseList
     """Lists the subjects of a folder, each a patient.
 
     A subject is a folder with `ct.nii.gz` and `segmentations/NAME.nii.gz`, in letters of any case.
-    The splits of `meta.csv` hold where it is there.
+    The splits of `meta.csv` are used if it exists.
 
     Raises:
-        InputError: If there is no subject, or `meta.csv` is not as it should be.
+        InputError: If there is no subject, or `meta.csv` is malformed.
     """
     children = files.children(folder)
     splits = _splits(files.join(folder, META_FILE)) if META_FILE in children else {}
@@ -49,7 +49,7 @@ def cases_of_totalsegmentator(folder: str, *, labelled: bool = True) -> CaseList
 
 
 def _images(root: str, subjects: list[str]) -> dict[str, list[str]]:
-    """Paths of the images of each subject that has one; of two, both."""
+    """Paths of the images of each subject that has one; both if it has two."""
     if files.is_local(root):
         inside = [files.join(root, name, file) for name in subjects for file in _names(root, name)]
     else:
@@ -67,7 +67,7 @@ def _names(root: str, subject: str) -> list[str]:
 
 
 def _splits(path: str) -> dict[str, str | None]:
-    """The split of each subject, as `meta.csv` tells."""
+    """The split of each subject according to `meta.csv`."""
     rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""), delimiter=";")
     columns = rows.fieldnames or ()
     if "image_id" not in columns:

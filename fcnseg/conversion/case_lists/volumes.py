@@ -12,16 +12,16 @@ from fcnseg.volumes.folders import is_volume_name
 from fcnseg.volumes.formats.dicom.files import SUFFIX, begins_dicom, find_files
 from fcnseg.volumes.formats.dicom.headers import read_headers
 
-_START_BYTES = 132  # of a file, to tell whether it is DICOM
+_START_BYTES = 132  # bytes read of a file to detect DICOM
 
 
 def list_images(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The volumes that a path means, by case id: itself, or those in the folder that it is.
+    """Lists the volumes at a path by case id: the path itself, or those in it if it is a folder.
 
     A folder with DICOM slices directly in it is one volume; in a folder of such folders, each is.
 
     Raises:
-        InputError: If there is nothing, or no volume, or two files are one case.
+        InputError: If the path does not exist, contains no volume, or two files are one case.
     """
     path = os.fspath(path)
     if files.is_local(path):
@@ -35,12 +35,12 @@ def list_images(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """The volumes in a folder by case id: files of a known suffix, and folders of DICOM.
+    """Lists the volumes in a folder by case id: files of a known suffix, and folders of DICOM.
 
-    What is hidden and what is neither are passed over.
+    Hidden files and all others are skipped.
 
     Raises:
-        InputError: If the folder is missing or holds no volume, or two files are one case.
+        InputError: If the folder is missing or contains no volume, or two files are one case.
     """
     folder = os.fspath(folder)
     if files.is_local(folder):
@@ -61,7 +61,7 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, str]:
 def _holds_slices(folder: str) -> bool:
     """Tells whether the files directly in a folder are the slices of one volume.
 
-    Where files of other formats are beside them, or the first has many frames, each is a volume.
+    If files of other formats lie next to them, or the first has many frames, each is a volume.
     """
     names = [name for name, is_folder in files.children(folder).items() if not is_folder]
     if any(is_volume_name(name) and not name.lower().endswith(SUFFIX) for name in names):
@@ -74,11 +74,11 @@ def _holds_slices(folder: str) -> bool:
 
 
 def _first_dicom(folder: str, *, only: list[str] | None = None) -> str | None:
-    """The path of the first DICOM file in a folder and in the folders in it, hidden ones left out.
+    """Finds the first DICOM file in a folder and its subfolders, hidden ones left out.
 
     Args:
         folder: The folder.
-        only: Names of files directly in it, if no others count.
+        only: Names of the files directly in it to consider, if not all.
     """
     root = files.join(folder, "")
     paths = files.list_folder(folder) if only is None else [root + name for name in sorted(only)]

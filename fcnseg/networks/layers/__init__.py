@@ -1,4 +1,4 @@
-"""Keras layers of the networks; importing this package registers those that a saved network has."""
+"""Keras layers of the networks; importing this package registers those of saved networks."""
 
 from fcnseg.networks.layers.hu_window import HUWindow
 from fcnseg.networks.layers.normalization import BatchNormalization

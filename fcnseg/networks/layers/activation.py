@@ -1,4 +1,4 @@
-"""The activations that a network may have."""
+"""The activations of the networks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tensorflow as tf
 
 Activation = Literal["relu", "leaky_relu"]
 
-LEAK = 0.01  # of leaky ReLU; nnU-Net
+LEAK = 0.01  # negative slope of leaky ReLU; nnU-Net
 
 
 def activated(values: tf.Tensor, activation: Activation | None) -> tf.Tensor:
-    """Values of any shape, activated, or as they are."""
+    """Applies an activation, if any, to values of any shape."""
     if activation is None:
         return values
     return tf.nn.relu(values) if activation == "relu" else tf.nn.leaky_relu(values, LEAK)

@@ -10,16 +10,16 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class HUWindow(keras.layers.Layer):
-    """Maps HU linearly so that `low` becomes 0 and `high` becomes 1, and clips what lies beyond.
+    """Maps HU linearly so that `low` becomes 0 and `high` becomes 1, and clips values beyond.
 
-    It is the first layer of every network, so that records, patches and served volumes hold HU. Its
+    As the first layer of every network, it lets records, patches and served volumes hold HU. Its
     own precision should be float32 whatever the network's: half precision would round HU.
 
     Args:
         low: HU that becomes 0.
         high: HU that becomes 1.
-        only_first: Whether only the first channel is HU; the others pass as they are.
-        **kwargs: As of every Keras layer, `dtype` among them.
+        only_first: True if only the first channel is HU; the others pass unchanged.
+        **kwargs: Those of every Keras layer, `dtype` among them.
     """
 
     def __init__(self, low: float, high: float, *, only_first: bool = False, **kwargs: Any) -> None:
@@ -29,7 +29,7 @@ class HUWindow(keras.layers.Layer):
         self.only_first = only_first
 
     def call(self, hu: tf.Tensor) -> tf.Tensor:
-        """Windows HU of any shape, channels last where `only_first`."""
+        """Windows HU of any shape, channels last if `only_first`."""
         if self.only_first:
             return tf.concat([self._windowed(hu[..., :1]), hu[..., 1:]], axis=-1)
         return self._windowed(hu)

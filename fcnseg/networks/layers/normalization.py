@@ -12,16 +12,16 @@ from fcnseg.networks.layers.activation import Activation, activated
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch normalisation over the last axis, in less time, with the same weights.
+    """Keras's batch normalisation over the last axis, faster, with the same weights.
 
-    The kernel of TensorFlow that does it in one pass, and in half precision without a float32 copy,
-    takes images only; so a volume (batch, z, y, x, channels) is viewed as images (batch, z * y, x,
-    channels), and activated as such, which joins the two into one kernel (docs/models.md).
-    Statistics over several replicas are Keras's own business, as before.
+    TensorFlow's fused kernel, which needs one pass, and no float32 copy in half precision, takes
+    images only; so a volume (batch, z, y, x, channels) is viewed as images (batch, z * y, x,
+    channels), and activated in that form, which fuses both into one kernel (docs/models.md).
+    Statistics over several replicas are left to Keras.
 
     Args:
-        activation: What follows, if anything.
-        **kwargs: As of Keras's layer.
+        activation: The activation that follows, if any.
+        **kwargs: Those of Keras's layer.
     """
 
     def __init__(self, *, activation: Activation | None = None, **kwargs: Any) -> None:
@@ -42,7 +42,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def scale_and_shift(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """What it multiplies by and adds, each float32 (channels,), where nothing is trained."""
+        """Gives the factor and the shift of inference, each float32 (channels,)."""
         variance = tf.convert_to_tensor(self.moving_variance)
         scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
         mean, beta = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.beta)
@@ -53,12 +53,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return {**super().get_config(), "activation": self.activation}
 
     def _by_batch(self, images: tf.Tensor) -> tf.Tensor:
-        """Normalises by the batch's own moments, which also move the averages."""
+        """Normalises by the batch's own moments, which also update the moving averages."""
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images, mean=[], variance=[], is_training=True, **self._weights()
         )
         count = tf.cast(tf.size(images) / images.shape[-1], tf.float32)
-        # The kernel gives the unbiased estimate, where Keras averages the plain variance.
+        # The kernel gives the unbiased estimate, while Keras averages the biased variance.
         variance = variance * (count - 1) / count
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = tf.convert_to_tensor(average)
@@ -66,7 +66,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return normalized
 
     def _by_average(self, images: tf.Tensor) -> tf.Tensor:
-        """Normalises by the averages."""
+        """Normalises by the moving averages."""
         normalized, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
             mean=tf.convert_to_tensor(self.moving_mean),

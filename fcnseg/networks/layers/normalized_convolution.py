@@ -1,4 +1,4 @@
-"""Convolutions with the batch normalisation and the activation that follow them, as one layer."""
+"""Convolutions fused with the batch normalisation and the activation that follow them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose
 
 
 class _Normalized(keras.layers.Layer):
-    """What a convolution of Keras becomes where batch normalisation follows it.
+    """Base of Keras convolutions that include the batch normalisation that follows.
 
-    Weights are those of the two layers, one after the other. In training the convolution's output
-    is normalised and activated by fused kernels. Elsewhere normalisation is a factor and a shift of
-    each channel, so the kernel is multiplied by the one and the bias becomes the other, and
-    TensorFlow runs convolution, bias and ReLU as one (docs/models.md has what that is worth).
+    The weights are those of the two layers, one after the other. In training the convolution's
+    output is normalised and activated by fused kernels. In inference, normalisation is a factor and
+    a shift per channel, so the kernel is multiplied by the factor and the shift becomes the bias,
+    and TensorFlow runs convolution, bias and ReLU as one (docs/models.md has the speed-up).
 
     Args:
-        filters: Channels that leave.
-        kernel_size: As of the convolution.
-        momentum: Of the normalisation's averages.
-        synchronized: Whether all replicas are normalised together.
-        nonlinearity: The activation, if any.
-        **kwargs: As of the convolution.
+        filters: Number of output channels.
+        kernel_size: Kernel size of the convolution.
+        momentum: Momentum of the moving averages.
+        synchronized: True if all replicas are normalised together.
+        nonlinearity: The activation that follows, if any.
+        **kwargs: Those of the convolution.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class _Normalized(keras.layers.Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weights of both."""
+        """Creates the weights of both."""
         super().build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """From (batch, z, y, x, channels) to `filters` channels."""
+        """Maps (batch, z, y, x, channels) to `filters` channels."""
         if training and self.norm.trainable:
             return self.norm(super().call(inputs), training=True)
         scale, shift = self.norm.scale_and_shift()
         if self.use_bias:
             shift += scale * tf.cast(tf.convert_to_tensor(self.bias), scale.dtype)
-        with tf.control_dependencies([inputs]):  # not all kernels of a network at once
+        with tf.control_dependencies([inputs]):  # avoids scaling all kernels of a network at once
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), scale.dtype)
             kernel = tf.cast(self.scaled(kernel, scale), inputs.dtype)
         return self.convolved(inputs, kernel, tf.cast(shift, inputs.dtype))
@@ -83,11 +83,11 @@ class NormalizedConvolution(_Normalized, keras.layers.Conv3D):
     """A convolution, batch normalisation and, if any, an activation."""
 
     def scaled(self, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """The kernel (z, y, x, channels, filters) times a scale (filters,)."""
+        """Multiplies the kernel (z, y, x, channels, filters) by a scale (filters,)."""
         return kernel * scale
 
     def convolved(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """Convolution, bias and activation."""
+        """Applies convolution, bias and activation."""
         strides, padding = [1, *self.strides, 1], self.padding.upper()
         outputs = tf.nn.conv3d(inputs, kernel, strides, padding)
         return activated(tf.nn.bias_add(outputs, bias), self.nonlinearity)
@@ -98,14 +98,14 @@ class NormalizedConvolutionTranspose(_Normalized, BlockConvolutionTranspose):
     """A `BlockConvolutionTranspose`, batch normalisation and, if any, an activation."""
 
     def scaled(self, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """The kernel (z, y, x, filters, channels) times a scale (filters,)."""
+        """Multiplies the kernel (z, y, x, filters, channels) by a scale (filters,)."""
         return kernel * scale[:, tf.newaxis]
 
     def convolved(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """Transposed convolution, bias and activation.
+        """Applies transposed convolution, bias and activation.
 
-        By the general kernel: without gradients it takes no longer than blocks, and half the memory
-        (0014).
+        It uses the general kernel: without gradients that takes no longer than blocks, and half the
+        memory (0014).
         """
         voxels = tf.shape(inputs)[1:4] * self.strides
         size = tf.concat([tf.shape(inputs)[:1], voxels, [self.filters]], axis=0)

@@ -1,4 +1,4 @@
-"""The ways up in the decoder."""
+"""Upsampling layers of the decoder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fcnseg.volumes.volume import Shape
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
-    """A transposed convolution whose stride is its kernel's size, with the same weights as Keras's.
+    """A transposed convolution whose stride equals its kernel size, with Keras's weights.
 
     Each voxel then becomes a block of voxels and no two blocks overlap, so it is a product of
-    matrices, and blocks put in place ("depth to space"); on a CPU this is faster than the general
-    kernel, in half precision above all (docs/models.md).
+    matrices, and a rearrangement of blocks ("depth to space"); on a CPU this is faster than the
+    general kernel, in half precision above all (docs/models.md).
     """
 
     def __init__(self, filters: int, kernel_size: Any, **kwargs: Any) -> None:
@@ -28,7 +28,7 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
             )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """From (batch, z, y, x, channels) to stride times the voxels and `filters` channels."""
+        """Maps (batch, z, y, x, channels) to stride times the voxels and `filters` channels."""
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
         outputs = block_convolution_transpose(inputs, kernel)
         if self.use_bias:
@@ -36,12 +36,12 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
         return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """The sizes times the strides."""
+        """Multiplies the sizes by the strides."""
         return (*_times(input_shape, self.strides), self.filters)
 
 
 def block_convolution_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A transposed convolution whose stride is its kernel's size.
+    """Applies a transposed convolution whose stride equals its kernel size.
 
     Args:
         inputs: (batch, z, y, x, channels).
@@ -53,7 +53,7 @@ def block_convolution_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tens
     shape, (down, across, along, filters, channels) = tf.shape(inputs), kernel.shape
     taps = tf.reshape(kernel, [down * across * along * filters, channels])
     blocks = tf.matmul(tf.reshape(inputs, [-1, channels]), taps, transpose_b=True)
-    # A row of a block is whole already: its x and channels lie side by side.
+    # A row of a block is contiguous already: its x and channels are adjacent.
     blocks = tf.reshape(
         blocks, [shape[0], shape[1], shape[2], shape[3], down, across, along * filters]
     )
@@ -66,14 +66,14 @@ def block_convolution_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tens
 
 @keras.saving.register_keras_serializable(package="fcnseg")
 class LinearUpsampling(keras.layers.Layer):
-    """Linear interpolation to a whole multiple of the voxels, one axis after the other.
+    """Linear interpolation by whole factors, one axis after the other.
 
-    The centre of a voxel becomes the centre of its block; beyond the outermost centres the value
-    stays as it is there.
+    The centre of a voxel is mapped to the centre of its block; beyond the outermost centres the
+    value is constant.
 
     Args:
-        stride: Multiples (z, y, x).
-        **kwargs: As of every Keras layer.
+        stride: Factors (z, y, x).
+        **kwargs: Those of every Keras layer.
     """
 
     def __init__(self, stride: Shape, **kwargs: Any) -> None:
@@ -81,14 +81,14 @@ class LinearUpsampling(keras.layers.Layer):
         self.stride = tuple(stride)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """From (batch, z, y, x, channels) to stride times the voxels."""
+        """Maps (batch, z, y, x, channels) to stride times the voxels."""
         for axis, stride in enumerate(self.stride, start=1):
             if stride > 1:
                 inputs = _interpolated(inputs, axis, stride)
         return inputs
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """The sizes times the stride."""
+        """Multiplies the sizes by the stride."""
         return (*_times(input_shape, self.stride), input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class LinearUpsampling(keras.layers.Layer):
 
 
 def _interpolated(values: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
-    """Linear interpolation along one axis."""
+    """Interpolates linearly along one axis."""
     length = tf.shape(values)[axis]
     index = tf.range(length)
     before = tf.gather(values, tf.maximum(index - 1, 0), axis=axis)
@@ -117,7 +117,7 @@ def _interpolated(values: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
 
 
 def _times(shape: Sequence[int | None], stride: Sequence[int]) -> tuple[int | None, ...]:
-    """Batch and sizes of a shape, the sizes times the stride."""
+    """Batch and sizes of a shape, with the sizes multiplied by the stride."""
     batch, *sizes, _ = shape
     larger = (
         None if size is None else size * step for size, step in zip(sizes, stride, strict=True)

@@ -1,4 +1,4 @@
-"""Rotation, scaling and flips as one matrix from the patch to the volume that it is cut from."""
+"""Rotation, scaling and flips as one matrix from the patch to the source volume."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fcnseg.config import AugmentationConfig
 from fcnseg.sampling.augmentation.deformation import largest_displacement
 from fcnseg.volumes.volume import Shape, Triple
 
-# Angles looked at along each axis for the largest reach, the two ends among them.
+# Angles sampled along each axis to find the largest extent, both ends included.
 _ANGLES = 9
 
 
 def patch_matrix(
     degrees: tf.Tensor, scale: tf.Tensor, flip: tf.Tensor, *, spacing: Triple
 ) -> tf.Tensor:
-    """Where the voxels of a patch come from: a matrix on offsets from its centre, in voxels.
+    """Computes the matrix from patch to volume coordinates, on offsets from the centre in voxels.
 
-    The turn is one of the patient, in millimetres: about x first, then about y and z.
+    The rotation is one of the patient, in millimetres: about x first, then about y and z.
 
     Args:
         degrees: Angles (3,) about z, y and x.
-        scale: Factor () by which the patient grows in the patch.
-        flip: bool (3,), the axes of the patch that are turned round.
+        scale: Factor () by which the patient is scaled in the patch.
+        flip: bool (3,), the axes of the patch to flip.
         spacing: Millimetres (z, y, x) between voxels.
 
     Returns:
@@ -42,7 +42,7 @@ def patch_matrix(
 
 
 def source_size(config: AugmentationConfig, size: Shape, *, spacing: Triple) -> Shape:
-    """Voxels (z, y, x) about a patch's centre that no draw of the configuration reaches beyond.
+    """Voxels (z, y, x) about a patch's centre that contain the source of every possible draw.
 
     The size differs from the patch's by an even number, so that the two share their centre.
     """
@@ -57,14 +57,14 @@ def source_size(config: AugmentationConfig, size: Shape, *, spacing: Triple) -> 
         matrix = (about_z @ about_y @ about_x) * mm / mm[:, np.newaxis]
         reach = np.maximum(reach, np.abs(matrix) @ half)
     reach = reach / config.scale[0] + largest_displacement(config)
-    # float32 positions of a still patch must not cost a margin.
+    # Rounding of float32 positions of an unmoved patch must not add a margin.
     margin = np.maximum(0, np.ceil(reach - half - 1e-3)).astype(int)
     depth, height, width = (int(n + 2 * m) for n, m in zip(size, margin, strict=True))
     return depth, height, width
 
 
 def _rotation(angle: tf.Tensor, axis: int) -> tf.Tensor:
-    """The rotation (3, 3) of vectors (z, y, x) about an axis by an angle in radians."""
+    """Rotation (3, 3) of vectors (z, y, x) about an axis by an angle in radians."""
     first, second = (other for other in range(3) if other != axis)
     basis = np.eye(3, dtype=np.float32)
     along = np.outer(basis[axis], basis[axis])

@@ -1,4 +1,4 @@
-"""Applies what was drawn to patches."""
+"""Application of drawn augmentation parameters to patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fcnseg.volumes.volume import Shape, Triple
 
 
 class _Pieces(NamedTuple):
-    """What is compiled apart: one function for all patches, so that each is compiled once."""
+    """Separately compiled functions, shared by all patches, so that each is compiled once."""
 
     places: Callable[..., Any]
     resample: Callable[..., Any]
@@ -28,10 +28,10 @@ class _Pieces(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """One way of changing patches of one size.
+    """An augmentation of patches of one size.
 
     Attributes:
-        config: What is drawn, and how far it goes.
+        config: Ranges of the draws.
         size: Voxels (z, y, x) of a patch.
         label_size: Voxels (z, y, x) of its label, which is the middle of the patch.
         spacing: Millimetres (z, y, x) between voxels.
@@ -44,25 +44,25 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to apply; a mere shift is one of the place that is cut."""
+        """True if there is anything to apply; a mere translation only moves the patch's centre."""
         return self.config.warps or self.config.changes_hu
 
     @functools.cached_property
     def source_size(self) -> Shape:
         """Voxels (z, y, x) to cut from the volume about the patch's centre.
 
-        No draw reaches beyond them, so that a turned patch shows the patient up to its corners.
+        No draw reaches beyond them, so that a rotated patch shows the patient up to its corners.
         """
         return source_size(self.config, self.size, spacing=self.spacing)
 
     @functools.cached_property
     def largest_displacement(self) -> Triple:
-        """Voxels (z, y, x) that deformation moves no voxel further than."""
+        """Largest displacement (z, y, x) of a voxel by deformation, in voxels."""
         z, y, x = largest_displacement(self.config).tolist()
         return z, y, x
 
     def draw(self, seed: tf.Tensor) -> Parameters:
-        """Draws how one patch is changed; on the host, never in what XLA compiles.
+        """Draws the parameters of one patch; on the host, never in code that XLA compiles.
 
         Args:
             seed: int64 (2,); the draw depends on nothing else.
@@ -72,12 +72,12 @@ class Augmentation:
     def apply(
         self, hu: tf.Tensor, label: tf.Tensor, parameters: Parameters
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Changes a batch, voxels of image and label alike: HU linear, label nearest.
+        """Augments a batch, moving the voxels of image and label alike: HU linear, label nearest.
 
         Args:
             hu: HU (batch, *source_size) of any real type.
             label: Class indices (batch, *source_size).
-            parameters: As `draw` gives them, each with a batch axis.
+            parameters: Parameters from `draw`, each with a batch axis.
 
         Returns:
             HU float32 (batch, *size) and class indices (batch, *label_size).
@@ -91,9 +91,9 @@ class Augmentation:
     def apply_compiled(
         self, hu: tf.Tensor, label: tf.Tensor, parameters: Parameters
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `apply`, through XLA, in several pieces: much faster on a CPU.
+        """Augments a batch through XLA, in several pieces: much faster on a CPU than `apply`.
 
-        One patch at a time is best: its intermediate values stay in the cache.
+        One patch at a time is best: its intermediate values fit into the cache.
         """
         if self.config.warps:
             hu, label = self._compiled.resample(hu, label, self._compiled.places(parameters))
@@ -127,7 +127,7 @@ class Augmentation:
 
     @property
     def _middle(self) -> tuple[slice, ...]:
-        """Cuts the part (batch, *label_size) that has a label out of a patch (batch, *size)."""
+        """Cuts the labelled middle (batch, *label_size) out of a patch (batch, *size)."""
         starts = (n // 2 - m // 2 for n, m in zip(self.size, self.label_size, strict=True))
         parts = (slice(a, a + m) for a, m in zip(starts, self.label_size, strict=True))
         return (slice(None), *parts)

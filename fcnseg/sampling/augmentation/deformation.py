@@ -1,6 +1,6 @@
-"""The smooth bending of a patch: a cubic B-spline over a grid of control points.
+"""The smooth deformation of a patch: a cubic B-spline over a grid of control points.
 
-The field is separable: three small matrices of spline weights, one an axis, times what was drawn
+The field is separable: three small matrices of spline weights, one per axis, times the values drawn
 for the control points. These are the spline's coefficients, or the displacements of the control
 points themselves. The weights of a voxel sum to one. Those of coefficients are positive too, so no
 voxel moves further than the largest coefficient; the others are not, and the field is clipped.
@@ -21,22 +21,22 @@ from fcnseg.volumes.volume import Shape
 
 
 def control_points(length: int, control_spacing: float) -> int:
-    """Control points along an axis of so many voxels: each voxel lies among four of them."""
+    """Number of control points along an axis of voxels: each voxel lies among four of them."""
     return math.ceil((length - 1) / control_spacing) + 3
 
 
 def spline_weights(
     length: int, control_spacing: float, *, of: str = "coefficients"
 ) -> npt.NDArray[np.float32]:
-    """The weight (voxels, control points) of each control point at each voxel of an axis.
+    """Computes the weight (voxels, control points) of each control point at each voxel of an axis.
 
-    The grid of control points has its centre where the patch has it.
+    The grid of control points and the patch have the same centre.
 
     Args:
         length: Voxels of the axis.
         control_spacing: Voxels from one control point to the next.
-        of: Values that are drawn for the control points: "coefficients" of the spline, or
-            displacements of the "field" there.
+        of: Meaning of the drawn values: "coefficients" of the spline, or displacements of the
+            "field" at the control points.
     """
     count = control_points(length, control_spacing)
     voxels = (np.arange(length) - (length - 1) / 2) / control_spacing
@@ -54,13 +54,13 @@ def spline_weights(
 def displacements(
     control: tf.Tensor, size: Shape, config: AugmentationConfig
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """How far each voxel moves.
+    """Computes the displacement of each voxel.
 
     Args:
         control: Drawn displacements (batch, 3, *control points) in voxels, the second axis being
             those along z, y and x.
         size: Voxels (z, y, x) of the patch.
-        config: Gives the spacing of the control points, and what was drawn for them.
+        config: Spacing of the control points, and meaning of the drawn values.
 
     Returns:
         Voxels along z, y and x, each (batch, z, y, x).
@@ -70,26 +70,26 @@ def displacements(
         tf.constant(spline_weights(length, spacing, of=of))
         for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
     ]
-    # Plain matrix products, no axis moved: twice as fast as an einsum under XLA on a CPU.
+    # Plain matrix products without transposes: twice as fast as an einsum under XLA on a CPU.
     planes = tf.matmul(control, weights[2], transpose_b=True)  # (batch, 3, i, j, x)
     planes = tf.matmul(weights[1], planes)  # (batch, 3, i, y, x)
 
     def along(axis: int) -> tf.Tensor:
-        # A sum, which XLA does where it is needed; a product would go through memory.
+        # A sum, which XLA fuses into its consumer; a product would go through memory.
         terms = [
             planes[:, axis, tf.newaxis, i] * weights[0][:, i, tf.newaxis, tf.newaxis]
             for i in range(planes.shape[2])
         ]
         moved = functools.reduce(tf.add, terms)
         most = config.deformation_voxels[axis]
-        # Between its control points a spline reaches beyond the values that are drawn for them.
+        # Between its control points a spline exceeds the values drawn for them.
         return tf.clip_by_value(moved, -most, most) if of == "field" else moved
 
     return along(0), along(1), along(2)
 
 
 def control_shape(size: Shape, config: AugmentationConfig) -> tuple[int, int, int]:
-    """Control points (z, y, x) of a patch."""
+    """Number of control points (z, y, x) of a patch."""
     depth, height, width = (
         control_points(length, spacing)
         for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
@@ -98,5 +98,5 @@ def control_shape(size: Shape, config: AugmentationConfig) -> tuple[int, int, in
 
 
 def largest_displacement(config: AugmentationConfig) -> npt.NDArray[np.float64]:
-    """Voxels (3,) that no voxel moves further than, along z, y and x."""
+    """Largest displacement (3,) of a voxel along z, y and x, in voxels."""
     return np.array(config.deformation_voxels, dtype=np.float64)

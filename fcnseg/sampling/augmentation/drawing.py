@@ -1,4 +1,4 @@
-"""What is drawn for a patch: a few numbers, from which tensors are made later."""
+"""Random parameters of a patch's augmentation: a few numbers, from which tensors are made later."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fcnseg.sampling.augmentation.affine import patch_matrix
 from fcnseg.sampling.augmentation.deformation import control_shape
 from fcnseg.volumes.volume import Shape, Triple
 
-# How many uniform numbers each draw takes; a gate decides whether a patch gets a change of HU.
+# Uniform numbers per draw; a gate decides whether a change of HU is applied to a patch.
 _DRAWS = {"angles": 3, "scale": 1, "flip": 3, "hu": 5, "step": 3, "gates": 6}
 
 
 def draw_parameters(
     config: AugmentationConfig, seed: tf.Tensor, *, size: Shape, spacing: Triple
 ) -> dict[str, tf.Tensor]:
-    """Draws how one patch is changed.
+    """Draws the augmentation parameters of one patch.
 
     Args:
         config: Ranges of the draws.
@@ -27,7 +27,7 @@ def draw_parameters(
     Returns:
         `matrix` (3, 3) and `control` (3, *control points) for the resampling; `blur_voxels` and
         `step` (3,), `noise_hu`, `brightness_hu`, `contrast` and `gamma` () and `noise_seed` (2,)
-        for HU. What does not reach the patch has the value that changes nothing.
+        for HU. Changes not applied to the patch have their neutral value.
     """
     share_seed, control_seed, noise_seed = tf.unstack(
         tf.random.experimental.stateless_split(seed, 3)

@@ -1,4 +1,4 @@
-"""Changes of HU that keep every voxel in its place, as scanners and patients differ."""
+"""Changes of HU that leave every voxel in its place: variation of scanners and patients."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fcnseg.config import AugmentationConfig
 
 Parameters = dict[str, tf.Tensor]
 
-_AIR_HU, _LARGEST_HU = -1024.0, 32767.0  # what a record's int16 may hold of a CT
+_AIR_HU, _LARGEST_HU = -1024.0, 32767.0  # range of a CT in a record's int16
 
 
 def change_hu(hu: tf.Tensor, parameters: Parameters, config: AugmentationConfig) -> tf.Tensor:
-    """Resolution first, then HU scale, noise last.
+    """Changes HU: resolution first, then HU scale, noise last.
 
     Args:
         hu: float32 (batch, z, y, x).
-        parameters: As `draw_parameters` gives them, each with a batch axis.
-        config: Tells what can have been drawn, and the window of gamma.
+        parameters: Parameters from `draw_parameters`, each with a batch axis.
+        config: The changes that may have been drawn, and the window of gamma.
 
     Returns:
         HU float32 (batch, z, y, x), not below that of air.
@@ -40,12 +40,12 @@ def change_hu(hu: tf.Tensor, parameters: Parameters, config: AugmentationConfig)
 
 
 def _if_any(condition: tf.Tensor, change: Callable[[], tf.Tensor], hu: tf.Tensor) -> tf.Tensor:
-    """The changed HU if any sample asks for it: what none asks for costs nothing."""
+    """Applies a change if any sample needs it; an unused change costs nothing."""
     return tf.cond(tf.reduce_any(condition), change, lambda: hu)
 
 
 def _smooth(hu: tf.Tensor, blur: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Blurs, goes to longer voxels and back: a product of matrices, one an axis."""
+    """Blurs, and downsamples and upsamples: a product of matrices, one per axis."""
     _, *lengths = hu.shape
     along_z, along_y, along_x = (
         _coarse(step[:, axis], length) @ _gauss(blur[:, axis], length)
@@ -66,10 +66,10 @@ def _gauss(deviation: tf.Tensor, length: int) -> tf.Tensor:
 
 
 def _coarse(step: tf.Tensor, length: int) -> tf.Tensor:
-    """To voxels `step` times as long and back, both linear, as a matrix (batch, length, length).
+    """Linear down- and upsampling by a factor `step` as a matrix (batch, length, length).
 
-    The coarse axis starts on the first voxel and is `length` long in the matrix whatever the step;
-    what lies beyond the last voxel has no weight.
+    The coarse axis starts on the first voxel and has `length` entries in the matrix for any step;
+    voxels beyond the last one have no weight.
     """
     step = step[:, tf.newaxis, tf.newaxis]
     index = tf.range(length, dtype=tf.float32)
@@ -86,7 +86,7 @@ def _rows_to_one(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def _bend(hu: tf.Tensor, gamma: tf.Tensor, window: tuple[float, float]) -> tf.Tensor:
-    """Raises the place of HU within a window to a power; what lies outside stays."""
+    """Applies gamma to HU within a window; HU outside are unchanged."""
     low, high = window
     share = tf.clip_by_value((hu - low) / (high - low), 0, 1)
     return hu + (high - low) * (share ** _per_sample(gamma) - share)
@@ -95,7 +95,7 @@ def _bend(hu: tf.Tensor, gamma: tf.Tensor, window: tuple[float, float]) -> tf.Te
 def _normal(shape: tf.TensorShape, seeds: tf.Tensor) -> tf.Tensor:
     """Standard normal float32 (batch, z, y, x), each sample from its own seed (batch, 2).
 
-    Of what TensorFlow draws by a seed only the bits are the same under XLA, hence Box and Muller.
+    For TensorFlow's seeded draws only the bits are the same under XLA, hence Box and Muller.
     """
 
     def bits(seed: tf.Tensor) -> tf.Tensor:
@@ -104,12 +104,12 @@ def _normal(shape: tf.TensorShape, seeds: tf.Tensor) -> tf.Tensor:
         )
 
     drawn = tf.stack([bits(seed) for seed in tf.unstack(seeds, num=shape[0])])
-    # In (0, 1): 2^-32 as float32 is small enough, and no logarithm of 0.
+    # In (0, 1), which avoids the logarithm of 0: 2^-32 in float32 is small enough.
     share = tf.cast(drawn, tf.float32) * 2.0**-32 + 0.5 + 2.0**-26
     radius = tf.sqrt(-2 * tf.math.log(tf.clip_by_value(share[:, 0], 2.0**-26, 1.0)))
     return radius * tf.cos(2 * math.pi * share[:, 1])
 
 
 def _per_sample(values: tf.Tensor) -> tf.Tensor:
-    """Values (batch,) that broadcast over (batch, z, y, x)."""
+    """Reshapes values (batch,) to broadcast over (batch, z, y, x)."""
     return tf.reshape(values, [-1, 1, 1, 1])

@@ -1,9 +1,10 @@
-"""The one resampling of a patch: every move of its voxels composed, one gather of the source.
+"""The resampling of a patch: all moves of its voxels composed into one gather of the source.
 
-Two steps, `places_of` and then `linear` and `nearest`. In one piece, XLA would work the places out
-anew for each of the gathers, which takes twice as long on a CPU. Between them a place is a whole
-number of 65536ths of a voxel, which is as fine as float32 is: the voxel before it and its share of
-the next then always fit together, where two loops may round one float to the two sides of a voxel.
+Two steps, `places_of` and then `linear` and `nearest`. In one piece, XLA would recompute the
+coordinates for each of the gathers, which takes twice as long on a CPU. Between the steps a
+coordinate is an integer number of 65536ths of a voxel, which is as fine as float32 is: its integer
+part and its interpolation weight are then always consistent, where two loops may round one float to
+different voxels.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import tensorflow as tf
 
 from fcnseg.volumes.volume import Shape
 
-_BITS = 16  # of a voxel's parts
+_BITS = 16  # units per voxel
 
 
 class Places(NamedTuple):
-    """Where in their source the voxels of a patch come from.
+    """Sampling coordinates of the voxels of a patch in their source.
 
     Attributes:
         z: int32 (batch, z, y, x), 65536ths of a voxel from the source's first.
-        y: As z.
-        x: As z.
+        y: Like z.
+        x: Like z.
     """
 
     z: tf.Tensor
@@ -39,9 +40,9 @@ def places_of(
     size: Shape,
     source_size: Shape,
 ) -> Places:
-    """Where in its source each voxel of a patch comes from; both have one centre.
+    """Computes the sampling coordinates of each voxel of a patch; patch and source have one centre.
 
-    What would lie outside of the source is moved to its border.
+    Coordinates outside of the source are clamped to its border.
 
     Args:
         matrix: (batch, 3, 3) from offsets in the patch to offsets in the source, in voxels.
@@ -66,14 +67,14 @@ def places_of(
 
 
 def linear(source: tf.Tensor, places: Places) -> tf.Tensor:
-    """Values between the voxels of a source.
+    """Interpolates a source linearly.
 
     Args:
         source: (batch, z, y, x) of any real type.
-        places: In the source.
+        places: Sampling coordinates in the source.
 
     Returns:
-        float32 (batch, z, y, x) of the places' shape.
+        float32 (batch, z, y, x), of the coordinates' shape.
     """
     _, *size = source.shape
     _, height, width = size
@@ -93,7 +94,7 @@ def linear(source: tf.Tensor, places: Places) -> tf.Tensor:
         return tf.cast(tf.gather(flat, first + step), tf.float32)
 
     def edge(step: int) -> tf.Tensor:
-        """On the edge along x that starts so many voxels after the cell's first."""
+        """Interpolates on the edge along x that starts so many voxels after the cell's first."""
         near, far = voxel(step), voxel(step + 1)
         return near + share_x * (far - near)
 
@@ -106,14 +107,14 @@ def linear(source: tf.Tensor, places: Places) -> tf.Tensor:
 
 
 def nearest(source: tf.Tensor, places: Places) -> tf.Tensor:
-    """The nearest voxels of a source.
+    """Gives the nearest voxels of a source.
 
     Args:
         source: (batch, z, y, x).
-        places: In the source.
+        places: Sampling coordinates in the source.
 
     Returns:
-        Voxels (batch, z, y, x) of the places' shape, of the source's type.
+        Voxels (batch, z, y, x), of the coordinates' shape and the source's type.
     """
     half = 2 ** (_BITS - 1)
     voxels = [tf.bitwise.right_shift(place + half, _BITS) for place in places]
@@ -122,7 +123,7 @@ def nearest(source: tf.Tensor, places: Places) -> tf.Tensor:
 
 
 def _flat_index(voxels: Sequence[tf.Tensor], size: Sequence[int]) -> tf.Tensor:
-    """int32 indices of voxels along z, y and x in all samples' sources as one row."""
+    """int32 flat indices of voxels along z, y and x into the sources of all samples."""
     (z, y, x), (depth, height, width) = voxels, size
     sample = tf.reshape(tf.range(tf.shape(z)[0]), [-1, 1, 1, 1])
     return ((sample * depth + z) * height + y) * width + x

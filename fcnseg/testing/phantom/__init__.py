@@ -1,7 +1,7 @@
 """Phantoms: synthetic portal-venous CT of the upper abdomen with labels of the seven organs.
 
-Made for the demo, tests and benchmarks. A patient is drawn in millimetres (`anatomy`, out of
-`_shapes`), laid down (`pose`) and then rendered on any grid (`rendering`).
+It serves the demo, tests and benchmarks. A patient is drawn in millimetres (`anatomy`, built from
+`_shapes`), positioned (`pose`) and then rendered on any grid (`rendering`).
 """
 
 from fcnseg.testing.phantom.anatomy import ORGANS

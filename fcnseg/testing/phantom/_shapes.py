@@ -1,8 +1,8 @@
-"""Solid shapes in millimetres, each a function that says how far outside it a point lies.
+"""Solid shapes in millimetres, as functions of the signed distance of a point.
 
 A shape is negative inside, zero on its surface and positive outside, close to the true distance
-near the surface, which is where partial volumes and wall thicknesses are made of it. Points are
-arrays (3, ...) of x, y, z in the patient frame of `anatomy`.
+near the surface, from which partial volumes and wall thicknesses are computed. Points are arrays
+(3, ...) of x, y, z in the patient frame of `anatomy`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Path = Sequence[tuple[float, float, float]] | npt.NDArray[np.float64]
 Box = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # lowest and highest x, y, z
 
 EVERYWHERE: Box = (np.full(3, -np.inf), np.full(3, np.inf))
-_SEGMENTS = 14  # of a tube: the corners of a vessel's bends stay below a millimetre
+_SEGMENTS = 14  # samples of a tube: the corners of a vessel's bends stay below a millimetre
 
 
 class Solid(Protocol):
@@ -31,7 +31,7 @@ class Solid(Protocol):
 
     @property
     def box(self) -> Box:
-        """Holds the solid."""
+        """Bounding box of the solid."""
 
     def distance(self, points: Array) -> Array: ...
 
@@ -43,7 +43,7 @@ class Ellipsoid:
     Attributes:
         centre: x, y, z in mm.
         radii: Half axes in mm.
-        turn: Degrees about x, y and z, in this order.
+        turn: Rotation in degrees about x, y and z, in this order.
     """
 
     centre: Vector
@@ -52,7 +52,7 @@ class Ellipsoid:
 
     @property
     def box(self) -> Box:
-        """The ellipsoid's own; of a turned one, a cube that holds every turn."""
+        """The ellipsoid's own box; for a rotated one, a cube that contains every rotation."""
         reach = np.asarray(self.radii, dtype=float)
         if any(self.turn):
             reach = np.full(3, reach.max())
@@ -67,7 +67,8 @@ class Ellipsoid:
         reach = np.sqrt(np.einsum("c...,c...->...", local, local))
         local /= _column(self.radii)
         slope = np.sqrt(np.einsum("c...,c...->...", local, local))
-        # First-order distance, reach being 1 on the surface; at the centre it is the least radius.
+        # First-order distance, reach being 1 on the surface; at the centre it is the smallest
+        # radius.
         least = float(np.min(self.radii))
         return np.where(slope > 1e-9, reach * (reach - 1) / np.maximum(slope, 1e-9), -least)
 
@@ -86,7 +87,7 @@ class Tube:
 
     @property
     def box(self) -> Box:
-        """About the control points, with room for the curve between them."""
+        """The box of the control points, with a margin for the curve between them."""
         path, reach = np.asarray(self.path, dtype=float), np.reshape(self.radii, (-1, 1))
         return (path - reach).min(axis=0) - 2, (path + reach).max(axis=0) + 2
 
@@ -120,14 +121,14 @@ class HalfSpace:
 
 @dataclasses.dataclass(frozen=True)
 class Union:
-    """What lies in any of the parts; edges between them are rounded over `softness` mm."""
+    """The union of the parts; edges between them are rounded over `softness` mm."""
 
     parts: Sequence[Solid]
     softness: float = 1.0
 
     @property
     def box(self) -> Box:
-        """Holds the boxes of all parts."""
+        """The box around the boxes of all parts."""
         lows, highs = zip(*(part.box for part in self.parts), strict=True)
         return np.min(lows, axis=0) - self.softness, np.max(highs, axis=0) + self.softness
 
@@ -137,14 +138,14 @@ class Union:
 
 @dataclasses.dataclass(frozen=True)
 class Intersection:
-    """What lies in all of the parts; edges are rounded over `softness` mm."""
+    """The intersection of the parts; edges are rounded over `softness` mm."""
 
     parts: Sequence[Solid]
     softness: float = 1.0
 
     @property
     def box(self) -> Box:
-        """What the boxes of all parts share."""
+        """The intersection of the boxes of all parts."""
         lows, highs = zip(*(part.box for part in self.parts), strict=True)
         return np.max(lows, axis=0), np.min(highs, axis=0)
 
@@ -154,7 +155,7 @@ class Intersection:
 
 @dataclasses.dataclass(frozen=True)
 class Outside:
-    """All that a solid leaves out."""
+    """The complement of a solid."""
 
     solid: Solid
 
@@ -166,14 +167,14 @@ class Outside:
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """A solid with its surface moved outwards by `by` mm, or inwards where that is negative."""
+    """A solid with its surface moved outwards by `by` mm, or inwards if that is negative."""
 
     solid: Solid
     by: float
 
     @property
     def box(self) -> Box:
-        """As much wider as the solid is."""
+        """The solid's box with the same margin."""
         low, high = self.solid.box
         return low - max(self.by, 0), high + max(self.by, 0)
 
@@ -187,8 +188,8 @@ class Lobed:
 
     Attributes:
         solid: The smooth solid.
-        height: How far bumps rise and dents sink, mm.
-        period: From bump to bump, mm.
+        height: Height of bumps and depth of dents, mm.
+        period: Distance from bump to bump, mm.
     """
 
     solid: Solid
@@ -197,7 +198,7 @@ class Lobed:
 
     @property
     def box(self) -> Box:
-        """Room for the highest bump."""
+        """The solid's box with room for the highest bump."""
         return Grown(self.solid, self.height).box
 
     def distance(self, points: Array) -> Array:
@@ -207,14 +208,14 @@ class Lobed:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """A solid repeated along z without end, as the vertebrae are."""
+    """A solid repeated along z without end, as for the vertebrae."""
 
     solid: Solid
     period: float
 
     @property
     def box(self) -> Box:
-        """Without end along z."""
+        """A box without end along z."""
         low, high = self.solid.box
         return np.array([*low[:2], -np.inf]), np.array([*high[:2], np.inf])
 
@@ -230,7 +231,7 @@ class Ribs:
     Attributes:
         wall: The cylinder that the ribs lie in.
         period: Distance of neighbouring ribs, mm.
-        drop: How much lower a rib would lie at the front than at the back, mm.
+        drop: Height difference of a rib between back and front, mm.
         lowest: z of the lowest rib at the back, mm.
         radii: Half thickness across the wall and half height, mm.
     """
@@ -243,7 +244,7 @@ class Ribs:
 
     @property
     def box(self) -> Box:
-        """From the lowest rib's front upwards."""
+        """The box from the lowest rib's front upwards."""
         low, high = (edge.copy() for edge in Grown(self.wall, max(self.radii)).box)
         low[2] = self.lowest - self.drop
         return low, high
@@ -253,7 +254,7 @@ class Ribs:
         local = (points - _column(self.wall.centre)) / _column(self.wall.radii)
         # 0 at the spine, 1 at the breastbone.
         around = np.abs(np.arctan2(local[0], -local[1])) / np.float32(np.pi)
-        level = points[2] + self.drop * around - self.lowest  # of the rib where it leaves the spine
+        level = points[2] + self.drop * around - self.lowest  # of the rib at the spine
         rib = np.round(level / self.period)
         up = (level - rib * self.period) / height
         out = self.wall.distance(points) / across
@@ -274,7 +275,7 @@ def _fold(values: Array, period: float) -> Array:
 
 
 def _soft_minimum(distances: Iterable[Array], softness: float) -> Array:
-    """The least of some distances, rounded off by a parabola where two are within `softness`."""
+    """The minimum of some distances, rounded off by a parabola where two are within `softness`."""
     least, *others = distances
     for other in others:
         overlap = np.maximum(softness - np.abs(least - other), 0)

@@ -1,4 +1,4 @@
-"""The upper abdomen as solids: what every patient has, and what differs from one to the next.
+"""The upper abdomen as solids: the common anatomy, and its variation between patients.
 
 The patient frame is in mm, x to the patient's right, y to anterior, z to superior (RAS), with its
 origin in the middle of the first lumbar vertebra. Sizes are those of a mid-sized adult, rounded.
@@ -35,7 +35,7 @@ CLASS_NAMES = (BACKGROUND, *ORGANS)
 Size = int | tuple[int, ...]
 
 # Usual attenuation in the portal-venous phase (about 70 s after injection), mid-range of the values
-# that radiology reports quote. Organs that enhance come with the patient's own dose and timing.
+# in radiology reports. Organs that enhance vary with the patient's dose and timing.
 HU = {
     "aorta": 150.0,
     "cava": 140.0,
@@ -61,11 +61,11 @@ HU = {
     "lung": -840.0,
     "gas": -960.0,
 }
-# What the contrast medium reaches, and the HU that each loses in about the 20 s after the
-# portal-venous phase, or has more of as long before it.
+# Tissues that the contrast medium reaches, and the HU that each loses in about the 20 s after the
+# portal-venous phase, or gains in as long before it.
 _ENHANCING = {
     "aorta": 30.0,
-    "cava": 0.0,  # still filling as the others are washed out
+    "cava": 0.0,  # still filling while the others wash out
     "portal": 10.0,
     "liver": -2.0,
     "spleen": 12.0,
@@ -74,17 +74,17 @@ _ENHANCING = {
     "heart": 25.0,
     "heart muscle": 10.0,
 }
-_NO_GALLBLADDER = 1 / 8  # of varied patients: about one adult in eight has had it removed
+_NO_GALLBLADDER = 1 / 8  # in varied patients: about one adult in eight has had it removed
 
 
 @dataclasses.dataclass(frozen=True)
 class Tissue:
-    """A solid and what is seen inside it.
+    """A solid and its contents.
 
     Attributes:
-        solid: Where it lies.
+        solid: Shape and position of the tissue.
         layers: (depth below the surface in mm, HU) from the outside inwards.
-        label: Its id, 0 for what is not labelled, None to leave the id of what it lies in.
+        label: Its id, 0 if not labelled, None to keep the id of the tissue around it.
     """
 
     solid: Solid
@@ -94,15 +94,15 @@ class Tissue:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Patient:
-    """One patient: tissues in the order of painting, how they bend, and where the patient lies.
+    """One patient: tissues in painting order, their deformation, and the patient's position.
 
     Attributes:
-        tissues: Painted one after the other, each over the ones before.
-        waves: Wave vectors (n, 3) in radians per mm of the smooth bending of all tissues.
-        phases: (n,) in radians.
-        amplitudes: (n, 3) in mm.
-        pose: (3, 3) patient frame to scanner frame: rotation and scale.
-        shift: (3,) mm, added after `pose`.
+        tissues: Tissues, each painted over the ones before.
+        waves: Wave vectors (n, 3) in radians per mm of the smooth deformation of all tissues.
+        phases: Phases (n,) in radians.
+        amplitudes: Amplitudes (n, 3) in mm.
+        pose: Matrix (3, 3) from patient frame to scanner frame: rotation and scale.
+        shift: Translation (3,) in mm, added after `pose`.
         noise_hu: Standard deviation of the noise.
     """
 
@@ -119,15 +119,15 @@ class Variation:
     """Random draws about the typical anatomy, in one fixed order.
 
     Attributes:
-        variety: By which factor the draws spread more than usual.
-        has_gallbladder: False where it was removed, which needs a variety above 1.
+        variety: Factor of the usual range of the draws.
+        has_gallbladder: False if it was removed, which needs a variety above 1.
     """
 
     def __init__(self, rng: np.random.Generator, variety: float) -> None:
         self._rng = rng
         self.variety = variety
-        # Draws of varied patients alone are from a generator of their own, so that the usual
-        # patients stay what they are.
+        # Draws that only varied patients have are from a separate generator, so that the usual
+        # patients do not change.
         extra = rng.spawn(1)[0]
         phase = (variety - 1) * extra.uniform(-1, 1)
         self.has_gallbladder = extra.random() >= min(variety - 1, 1) * _NO_GALLBLADDER
@@ -142,19 +142,19 @@ class Variation:
     def between(
         self, low: float, high: float, *, least: float = -np.inf, most: float = np.inf
     ) -> float:
-        """A uniform draw, from the wider range of varied patients within what is possible."""
+        """Draws uniformly from a range, widened for varied patients within possible values."""
         return float(self._rng.uniform(*widened(low, high, self.variety, least=least, most=most)))
 
     def triple(self, low: float, high: float) -> npt.NDArray[np.float64]:
-        """Three such draws."""
+        """Draws three values from such ranges."""
         return np.array([self.between(low, high) for _ in range(3)])
 
     def anywhere(self, low: float, high: float) -> float:
-        """A uniform draw from the same range in all patients."""
+        """Draws uniformly from the same range for all patients."""
         return float(self._rng.uniform(low, high))
 
     def normal(self, spread: float, reach: float, size: Size) -> npt.NDArray[np.float64]:
-        """Normal draws about 0 of a standard deviation, cut at `reach`; both grow with variety."""
+        """Draws normally about 0, clipped at `reach`; spread and reach grow with variety."""
         reach *= self.variety
         return np.clip(self._rng.normal(0, spread * self.variety, size), -reach, reach)
 
@@ -165,13 +165,13 @@ class Variation:
         *inner: tuple[float, str],
         organ: str | None = BACKGROUND,
     ) -> Tissue:
-        """Fills a solid with the patient's HU of what `HU` names, as `Tissue` says."""
+        """Fills a solid with the patient's HU of the name in `HU`; see `Tissue`."""
         layers = [(0.0, outer), *inner]
         label = None if organ is None else CLASS_NAMES.index(organ)
         return Tissue(solid, tuple((depth, self._hu[name]) for depth, name in layers), label)
 
     def place(self, spread_mm: float, *parts: Ellipsoid | Tube) -> tuple[Solid, ...]:
-        """Moves and scales parts of one organ together, and bends tubes a little more."""
+        """Moves and scales parts of one organ together, and bends tubes slightly more."""
         shift = self.normal(spread_mm, 2 * spread_mm, 3)
         scale = float(
             np.clip(self._rng.normal(1, 0.05 * self.variety), *widened(0.9, 1.1, self.variety))
@@ -191,8 +191,8 @@ def draw_patient(rng: np.random.Generator, *, variety: float = 1.0) -> Patient:
     """Draws a patient; equal generators give equal patients.
 
     Args:
-        rng: What all is drawn from.
-        variety: How much patients differ, 1 as usual, at most 3.
+        rng: Generator of all draws.
+        variety: Variation between patients, 1 as usual, at most 3.
 
     Raises:
         InputError: If `variety` is out of range.
@@ -201,7 +201,7 @@ def draw_patient(rng: np.random.Generator, *, variety: float = 1.0) -> Patient:
     cavity = Ellipsoid(
         (0, 50, 0),
         (
-            vary.between(126, 140, least=116),  # narrower ones would cut the organs at the side
+            vary.between(126, 140, least=116),  # narrower ones would cut off the organs at the side
             vary.between(80, 90, least=76),
             np.inf,
         ),
@@ -218,8 +218,8 @@ def draw_patient(rng: np.random.Generator, *, variety: float = 1.0) -> Patient:
         *_pancreas_and_vessels(vary),
         *_skeleton(vary, cavity),
     )
-    bending = min(variety, 2.5)  # more would fold organs over themselves
-    wavelengths = rng.uniform(90, 220, 6)  # mm: bends organs as a whole, leaves their kind of shape
+    bending = min(variety, 2.5)  # larger ones would fold organs over themselves
+    wavelengths = rng.uniform(90, 220, 6)  # mm: bends organs as a whole, keeps their kind of shape
     directions = rng.normal(size=(6, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return Patient(
@@ -229,7 +229,7 @@ def draw_patient(rng: np.random.Generator, *, variety: float = 1.0) -> Patient:
         amplitudes=bending * np.clip(rng.normal(0, 1.6, (6, 3)), -3, 3),
         pose=_pose(vary),
         shift=vary.triple(-8, 8),
-        noise_hu=vary.between(11, 16, least=5),  # of 3-5 mm slices at clinical dose
+        noise_hu=vary.between(11, 16, least=5),  # noise of 3-5 mm slices at clinical dose
     )
 
 
@@ -394,7 +394,7 @@ def _pancreas_and_vessels(vary: Variation) -> tuple[Tissue, ...]:
 
 
 def _kidneys(vary: Variation) -> tuple[Tissue, ...]:
-    """Kidneys: not labelled, and as bright as what is."""
+    """Kidneys: not labelled, and as bright as labelled organs."""
     tissues = []
     for side, z in ((1, -34), (-1, -26)):
         outline, sinus = vary.place(

@@ -1,4 +1,4 @@
-"""A patient on a voxel grid: partial volumes, noise, and the label beside the image."""
+"""A patient rendered on a voxel grid: partial volumes, noise, and the label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELD_OF_VIEW_MM = (216, 300, 390)
 """Extent (z, y, x) that shows all organs of every patient."""
 _GRAIN_MM = 0.9  # standard deviation of the blur of a soft-tissue reconstruction kernel
 _AS_DRAWN = Pose()
-_SLAB = 16  # slices rendered at once: bounds memory to a small part of a large volume
+_SLAB = 16  # slices rendered at once: limits memory to a small part of a large volume
 
 
 def make_phantom(
@@ -41,13 +41,13 @@ def make_phantom(
     Args:
         seed: Same seed, same patient and noise.
         spacing: Millimetres (z, y, x) between slices, rows and columns.
-        shape: Slices, rows and columns, about the middle of the abdomen; by default so many that
-            the whole field of view is covered.
-        orientation: Where the axes (i, j, k) of the volume grow to, as in `LPS`.
-        oblique_degrees: How far the grid is turned against the scanner's axes, about each of them.
-        pose: How the patient lies against how the seed lays it.
-        variety: How much patients differ in anatomy, contrast phase, noise and position: 1 as
-            usual, at most 3. Above 1 some have no gallbladder, one in eight from 2 on.
+        shape: Slices, rows and columns, about the middle of the abdomen; by default enough to cover
+            the complete field of view.
+        orientation: Directions of increasing indices (i, j, k) of the volume, as in `LPS`.
+        oblique_degrees: Rotation of the grid against the scanner's axes, about each of them.
+        pose: Pose of the patient in addition to the pose given by the seed.
+        variety: Variation of patients in anatomy, contrast phase, noise and position: 1 as usual,
+            at most 3. Above 1 some have no gallbladder, one in eight from 2 on.
 
     Returns:
         HU (int16) and ids 0 to 7 in the order of `ORGANS` (uint8), on the same grid.
@@ -83,7 +83,7 @@ def _turned(array: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], axe
 def _render(
     patient: Patient, shape: Shape, affine: npt.NDArray[np.float64]
 ) -> tuple[Array, npt.NDArray[np.uint8]]:
-    """HU without noise, float32, and ids, both (z, y, x) in RAS."""
+    """Renders HU without noise, float32, and ids, both (z, y, x) in RAS."""
     hu = np.full(shape, AIR_HU, dtype=np.float32)
     label = np.zeros(shape, dtype=np.uint8)
     to_patient = np.linalg.inv(patient.pose) @ affine[:3, :3]
@@ -107,7 +107,7 @@ def _grid(shape: Shape, axes: npt.NDArray[np.float64], corner: npt.NDArray[np.fl
 
 
 def _bent(patient: Patient, points: Array) -> Array:
-    """The points moved by the patient's waves."""
+    """Moves points by the patient's waves."""
     bent = points.copy()
     for wave, phase, amplitude in zip(
         patient.waves, patient.phases, patient.amplitudes, strict=True
@@ -120,7 +120,7 @@ def _bent(patient: Patient, points: Array) -> Array:
 def _paint(
     tissue: Tissue, points: Array, hu: Array, label: npt.NDArray[np.uint8], *, blur_mm: float
 ) -> None:
-    """Blends a tissue into a slab; its surface is as wide as a voxel."""
+    """Blends a tissue into a slab; its surface has the width of a voxel."""
     part = _window(tissue, points, margin=blur_mm)
     if part is None:
         return
@@ -134,7 +134,7 @@ def _paint(
 
 
 def _window(tissue: Tissue, points: Array, *, margin: float) -> tuple[slice, ...] | None:
-    """The part of a slab that a tissue's box can reach, None where it cannot."""
+    """The part of a slab that a tissue's box can reach, None if it cannot."""
     low, high = (edge.reshape(3, 1, 1, 1) for edge in tissue.solid.box)
     near = ((points > low - margin) & (points < high + margin)).all(axis=0)
     found = ndimage.find_objects(near.view(np.int8))
@@ -142,7 +142,7 @@ def _window(tissue: Tissue, points: Array, *, margin: float) -> tuple[slice, ...
 
 
 def _noise(rng: np.random.Generator, shape: Shape, spacing: Triple, noise_hu: float) -> Array:
-    """Noise with the grain of CT: as coarse in mm on every grid, its strength given."""
+    """Noise with the grain of CT: equally coarse in mm on every grid, of a given strength."""
     white = rng.standard_normal(shape, dtype=np.float32)
     grain = ndimage.gaussian_filter(white, [_GRAIN_MM / step for step in spacing], mode="wrap")
     return grain * np.float32(noise_hu / grain.std())

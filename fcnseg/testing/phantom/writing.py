@@ -1,4 +1,4 @@
-"""A folder of phantoms, in the form in which scans and labels come to the conversion."""
+"""Writing of phantoms to a folder, in the layout that the conversion reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from fcnseg.volumes import LabelMap, write_volume
 IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
 LABEL_MAP = LabelMap.consecutive(CLASS_NAMES)
 
-# Taken in turn: what scanners and converters write most, then axes permuted and handedness turned.
+# Taken in turn: the most common ones of scanners and converters, then permuted axes and the other
+# handedness.
 ORIENTATIONS = ("LPS", "RAS", "LAS", "RAI", "LPI", "ASL", "RSP", "PIR")
 
 
@@ -35,12 +36,12 @@ class Acquisition:
 
 
 def draw_acquisition(seed: int, index: int, *, variety: float = 1.0) -> Acquisition:
-    """The grid of case `index`, which depends on nothing but the arguments.
+    """Draws the grid of case `index`, which depends on nothing but the arguments.
 
     Args:
-        seed: Of all cases.
-        index: Of the case, from 0.
-        variety: How much slice thickness and tilt differ, 1 as usual, at most 3.
+        seed: Seed of all cases.
+        index: Number of the case, from 0.
+        variety: Variation of slice thickness and tilt, 1 as usual, at most 3.
 
     Raises:
         InputError: If `variety` is out of range.
@@ -63,17 +64,17 @@ def write_phantoms(
     variety: float = 1.0,
     overwrite: bool = False,
 ) -> Iterator[str]:
-    """Writes images, labels, a list of the cases and the label map; the list comes last.
+    """Writes images, labels, a list of the cases and the label map; the list is written last.
 
     Args:
-        cases: How many; the first of them are the same whatever their number.
-        output: Folder that is made, with `images/`, `labels/`, `cases.csv` and `label_map.yaml`.
-        seed: Of all cases.
-        variety: How much patients and scans differ, 1 as usual, at most 3 (`make_phantom`).
-        overwrite: Replace phantoms that are there already.
+        cases: Number of cases; the first cases are the same for any number.
+        output: Folder to create, with `images/`, `labels/`, `cases.csv` and `label_map.yaml`.
+        seed: Seed of all cases.
+        variety: Variation of patients and scans, 1 as usual, at most 3 (`make_phantom`).
+        overwrite: Replace phantoms that exist already.
 
     Returns:
-        An iterator that writes, and gives the id of each case once its files are whole.
+        An iterator that writes, and gives the id of each case once its files are complete.
 
     Raises:
         InputError: If there is nothing to write, `variety` is out of range, or the folder is not
@@ -91,7 +92,7 @@ def write_phantoms(
 def _write(cases: int, root: Path, seed: int, variety: float) -> Iterator[str]:
     rows = []
     for index in range(cases):
-        case_id = f"phantom_{index:03d}"  # with four digits it would end as nnU-Net images do
+        case_id = f"phantom_{index:03d}"  # with four digits the name would end like nnU-Net images
         grid = dataclasses.asdict(draw_acquisition(seed, index, variety=variety))
         image, label = make_phantom([seed, index, 0], **grid, variety=variety)
         names = [f"{folder}/{case_id}.nii.gz" for folder in (IMAGES, LABELS)]

@@ -1,4 +1,4 @@
-"""MetaImage files, read by our own code: MetaIO trusts what a header says of names and sizes."""
+"""MetaImage files, read by our own code: MetaIO trusts the names and sizes in a header."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ _DTYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-_OF_LONG = ("MET_LONG", "MET_ULONG")  # of four bytes or eight, by the machine that wrote them
+_OF_LONG = ("MET_LONG", "MET_ULONG")  # types of four or eight bytes, by the machine that wrote them
 # Each entry by its names in MetaIO, of which the last is the usual one.
 _ORIGIN = ("Position", "Origin", "Offset")
 _DIRECTION = ("Rotation", "Orientation", "TransformMatrix")
 _SPACING = ("ElementSize", "ElementSpacing")
 _BIG_ENDIAN = ("ElementByteOrderMSB", "BinaryDataByteOrderMSB")
 _SLICES = re.compile(r"LIST( \d+)?|.*%.*( \d+){2,3}", re.IGNORECASE)  # one file for each slice
-_UNIT_TOLERANCE = 0.01  # of the length of a direction; cosines are written with three digits
+_UNIT_TOLERANCE = 0.01  # of the length of a direction; cosines have three digits
 
 _Header = Mapping[str, str]
 
 
 def read_geometry(path: str) -> Geometry:
-    """The grid, from the header alone."""
+    """Reads the grid, from the header alone."""
     return _describe(path).geometry
 
 
 def read_ct(path: str) -> Volume:
-    """HU (z, y, x) as int16."""
+    """Reads HU (z, y, x) as int16."""
     return _describe(path).read_ct()
 
 
 def read_label(path: str) -> Volume:
-    """Ids (z, y, x): of the file's own type or the smallest that holds them."""
+    """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
     return _describe(path).read_label()
 
 
@@ -72,7 +72,7 @@ def _describe(path: str) -> Described:
 
 
 def _read_header(path: str) -> tuple[dict[str, str], int]:
-    """The header's entries and its length in bytes."""
+    """Reads the header's entries and its length in bytes."""
     header: dict[str, str] = {}
     with open(path, "rb") as file:
         while "ElementDataFile" not in header and file.tell() < _MOST_HEADER:
@@ -81,7 +81,7 @@ def _read_header(path: str) -> tuple[dict[str, str], int]:
                 break
             key, is_entry, value = (part.strip() for part in os.fsdecode(line).partition("="))
             if not is_entry and key:
-                break  # what follows is no header
+                break  # the rest is not part of the header
             if key in header:
                 raise unreadable(path, f"its header has {key} twice")
             if key:
@@ -95,7 +95,7 @@ def _read_header(path: str) -> tuple[dict[str, str], int]:
 
 
 def _check_kind(header: _Header, path: str) -> None:
-    """Checks that the file is an image of numbers in binary, whose values are those stored."""
+    """Checks that the file is an image of binary numbers, whose values are stored unscaled."""
     if header.get("ObjectType", "Image") != "Image":
         raise unreadable(path, f"ObjectType must be Image, got {header['ObjectType']!r}")
     if not _flag(header, ("BinaryData",), path, default=True):
@@ -120,10 +120,10 @@ def _flag(header: _Header, keys: tuple[str, ...], path: str, *, default: bool) -
 
 
 def _entry(header: _Header, keys: tuple[str, ...], path: str) -> tuple[str, str] | None:
-    """The entry under any of its names.
+    """Gives the entry under any of its names.
 
     Raises:
-        InputError: If it stands there under two, with two values.
+        InputError: If it occurs under two, with two values.
     """
     found = [(key, header[key]) for key in keys if key in header]
     if len({value for _, value in found}) > 1:
@@ -132,7 +132,7 @@ def _entry(header: _Header, keys: tuple[str, ...], path: str) -> tuple[str, str]
 
 
 def _grid(header: _Header, dimensions: int, path: str) -> tuple[Affine, tuple[Finding, ...]]:
-    """The affine, and what the header leaves out of it."""
+    """The affine, and findings about what the header leaves out of it."""
     if dimensions < 3:
         raise GeometryError(f"a volume must have three dimensions, got {dimensions} in {path}")
     findings = text_header.spacing_in(header.get("DistanceUnits", ""))
@@ -161,7 +161,7 @@ def _grid(header: _Header, dimensions: int, path: str) -> tuple[Affine, tuple[Fi
 
 
 def _voxels(header: _Header, sizes: tuple[int, ...], length: int, path: str) -> FileVoxels:
-    """Where the voxels are: after the header, or in the file that it names."""
+    """Locates the voxels: after the header, or in the file that it names."""
     shape = text_header.volume_sizes(sizes)
     if shape is None:
         raise GeometryError(f"a volume must have three dimensions, got {sizes} in {path}")

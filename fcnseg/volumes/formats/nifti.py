@@ -1,4 +1,4 @@
-"""NIfTI files: read as they are, written on an exact grid, never half written."""
+"""NIfTI files: read without corrections, written on an exact grid and atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fcnseg.volumes.formats.rescale import to_int16, to_integral
 from fcnseg.volumes.volume import Geometry, Volume
 
 PAIR_SUFFIXES = (".hdr", ".img")
-# What nibabel, gzip and the operating system raise for a file that is not whole.
+# Errors of nibabel, gzip and the operating system for a file that is incomplete.
 _UNREADABLE: tuple[type[Exception], ...] = (
     *NOT_WHOLE,
     ValueError,
@@ -28,22 +28,22 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     nib.filebasedimages.ImageFileError,
 )
 
-_TEXTS_OF_FORMAT = ("magic", "regular")  # the fields of characters that say nothing of a patient
+_TEXTS_OF_FORMAT = ("magic", "regular")  # the text fields without patient data
 
 
-_CARET = 30  # code of an extension that holds Connectome Workbench's XML
+_CARET = 30  # code of an extension with Connectome Workbench's XML
 
 PathLike = str | os.PathLike[str]
 
 
 def read_geometry(path: str) -> Geometry:
-    """The grid, from the header alone."""
+    """Reads the grid, from the header alone."""
     image, header = _load(path)
     return header.grid(_shape(image, path))
 
 
 def read_ct(path: str) -> Volume:
-    """HU (z, y, x) as int16, with the header."""
+    """Reads HU (z, y, x) as int16, with the header."""
     image, header = _load(path)
     grid = header.grid(_shape(image, path))
     voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
@@ -54,7 +54,7 @@ def read_ct(path: str) -> Volume:
 
 
 def read_label(path: str) -> Volume:
-    """Ids (z, y, x), with the header: of the file's own type or the smallest that holds them."""
+    """Reads ids (z, y, x), with the header; in the file's type or the smallest that holds them."""
     image, header = _load(path)
     grid = header.grid(_shape(image, path))
     voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
@@ -66,12 +66,12 @@ def read_label(path: str) -> Volume:
 
 
 def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> None:
-    """Writes a volume with its affine as both sform and qform; the file appears when it is whole.
+    """Writes a volume atomically, with its affine as both sform and qform.
 
     Args:
         volume: The volume; its header is left out.
         path: A `.nii` or `.nii.gz` file.
-        label_table: As of `write_mask`.
+        label_table: See `write_mask`.
 
     Raises:
         InputError: If the path is not a NIfTI name.
@@ -84,15 +84,15 @@ def write_mask(
 ) -> None:
     """Writes a mask on exactly the grid of the volume it was made from.
 
-    The header is the source file's own, so affine, qform, sform and their codes are the same to
-    the bit; its texts and extensions, which may name the patient, are emptied. The file appears
-    under its name when it is whole.
+    The header is the source file's own, so affine, qform, sform and their codes are the same to the
+    bit; its texts and extensions, which may name the patient, are emptied. The file is written
+    atomically.
 
     Args:
         mask: Class ids (z, y, x), uint8 or uint16.
         path: A `.nii` or `.nii.gz` file.
         like: The volume that was segmented.
-        label_table: Names and colours of the ids, as XML of Connectome Workbench, kept in an
+        label_table: Names and colours of the ids, as XML of Connectome Workbench, stored in an
             extension of the header.
 
     Raises:
@@ -103,20 +103,20 @@ def write_mask(
 
 
 def write_parts(parts: npt.NDArray[np.int16], path: PathLike, *, whole: int, like: Volume) -> None:
-    """Writes numbers in whole parts, as `write_mask` writes masks.
+    """Writes fixed-point numbers (int16 with scl_slope), on the grid like `write_mask`.
 
-    NIfTI-1 knows no float16. int16 with a slope, which readers multiply by, is as small, and all
-    read it.
+    NIfTI-1 has no float16. int16 with a slope, by which readers multiply, is as small, and all of
+    them read it.
 
     Args:
-        parts: How many parts each voxel (z, y, x) has.
+        parts: Fixed-point value of each voxel (z, y, x).
         path: A `.nii` or `.nii.gz` file.
-        whole: How many parts make 1.
-        like: The volume that they belong to.
+        whole: Fixed-point value of 1.
+        like: The volume whose grid is used.
 
     Raises:
         InputError: If the path is not a NIfTI name.
-        GeometryError: If there are not as many voxels as in the volume.
+        GeometryError: If the number of voxels differs from the volume's.
     """
     image = _image_like(parts, like)
     image.header.set_slope_inter(1 / whole, 0)
@@ -128,7 +128,7 @@ def _image_of(volume: Volume, label_table: str) -> nib.Nifti1Image:
     image.set_sform(volume.affine, code="scanner")
     image.set_qform(volume.affine, code="scanner")
     if not np.allclose(image.get_qform(), volume.affine, atol=1e-3):
-        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can tell
+        image.set_qform(None, code="unknown")  # a sheared grid, which no rotation can represent
     image.header.set_xyzt_units("mm")
     _add_label_table(image.header, label_table)
     return image
@@ -137,24 +137,24 @@ def _image_of(volume: Volume, label_table: str) -> nib.Nifti1Image:
 def _image_like(
     array: npt.NDArray[np.integer], like: Volume, label_table: str = ""
 ) -> nib.Nifti1Image:
-    """Values (z, y, x) under the header of a volume, if it has one."""
+    """Makes an image of values (z, y, x) with the header of a volume, if it has one."""
     on_grid = like.with_array(array)
     if like.header is None:
         return _image_of(on_grid, label_table)
     header = like.header.copy()
     _clear_texts(header)
-    header.set_data_offset(0)  # where voxels begin follows from the extensions
+    header.set_data_offset(0)  # the offset of voxels follows from the extensions
     _add_label_table(header, label_table)
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     is_nifti2 = isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
-    return image_class(array.T, None, header)  # no affine: the header's stays as it is
+    return image_class(array.T, None, header)  # no affine: the header's is kept
 
 
 def _clear_texts(header: nib.Nifti1Header) -> None:
-    """Empties what converters and viewers put names, ids and dates of patients in."""
+    """Empties the fields in which converters and viewers put names, ids and dates of patients."""
     header.extensions.clear()
     fields: np.dtype[Any] = header.template_dtype
     for name in fields.names or ():
@@ -170,7 +170,7 @@ def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
 def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
     header = NiftiHeader.read(path)
     try:
-        with np.errstate(all="ignore"):  # its affine, of what may be NaN, is not ours
+        with np.errstate(all="ignore"):  # its affine, possibly NaN, is not the volume's
             image = header.image_class.from_file_map(file_map(path))
     except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
@@ -178,7 +178,7 @@ def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
 
 
 def _volume(array: npt.NDArray[Any], grid: Geometry, image: nib.Nifti1Pair) -> Volume:
-    """A volume whose header says the steps that were taken, also where the file's says none."""
+    """Makes a volume whose header has the steps used, also if the file's has none."""
     header = image.header
     if any(finding.code == "spacing_unknown" for finding in grid.findings):
         header["pixdim"][1:4] = grid.spacing[::-1]
@@ -195,12 +195,12 @@ def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
 
 
 def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels:
-    """Where the voxels are, in a file that can hold them."""
+    """The location of the voxels, in a file large enough for them."""
     proxy: Any = image.dataobj
     if proxy.dtype.kind not in "iuf":
         raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
     voxels = FileVoxels(proxy.file_like, int(proxy.offset), grid.shape, proxy.dtype)
-    with _reading_voxels(path):  # of a pair, the other file, which may not be there
+    with _reading_voxels(path):  # the other file of a pair, which may not exist
         voxels.check_size()
     return voxels
 
@@ -214,7 +214,7 @@ def _reading_voxels(path: str) -> Iterator[None]:
 
 
 def check_nifti_name(path: PathLike) -> None:
-    """Checks, before there is anything to write, that a path has the name of a NIfTI file.
+    """Checks that a path has the name of a NIfTI file, before there is anything to write.
 
     Raises:
         InputError: If not.

@@ -1,7 +1,7 @@
-"""Grid, scale and place of the voxels by a NIfTI header as it is in the file.
+"""Grid, scale and voxel offset of a NIfTI header exactly as stored.
 
-nibabel mends a header before it gives it: a size of 0 becomes 1 mm, a code of no meaning becomes 0.
-Here it is read without that, so that what the file leaves open is known.
+nibabel corrects a header before it returns it: a size of 0 becomes 1 mm, an undefined code becomes
+0. Here it is read uncorrected, so that missing information is detected.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE
 from fcnseg.volumes.volume import Geometry, Shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-"""How the names of files with header and voxels end."""
+"""File name suffixes of header and voxels."""
 
 _KINDS = (nib.Nifti1Header, nib.Nifti2Header)
-_GZIP = b"\x1f\x8b"  # how packed data begin
-# A quaternion's fourth part comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500 mm.
+_GZIP = b"\x1f\x8b"  # signature of compressed data
+# A quaternion's fourth component comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500
+# mm.
 _TOLERANCE_MM = 0.5
-_LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER; 1 is the first that means a space, 0 means none
-_LARGEST_OFFSET = 2**31  # bytes of header and extensions: what int32 counts, 2 GiB
+_LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER; 1 is the first that names a space, 0 means none
+_LARGEST_OFFSET = 2**31  # bytes of header and extensions: the range of int32, 2 GiB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """A header that nobody mended.
+    """An uncorrected header.
 
     Attributes:
         raw: The header as stored.
         path: The file, for errors.
-        is_single: Whether header and voxels are in one file.
+        is_single: True if header and voxels are in one file.
     """
 
     raw: nib.Nifti1Header
@@ -49,7 +50,8 @@ class NiftiHeader:
         """Reads the header of a file, or of a pair from its `.hdr`.
 
         Raises:
-            InputError: If it is missing, or leaves the place or the scale of the voxels open.
+            InputError: If it is missing, or leaves the position or the scale of the voxels
+                undefined.
         """
         is_single = path.lower().endswith(NIFTI_SUFFIXES)
         try:
@@ -78,18 +80,18 @@ class NiftiHeader:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Slope and intercept that make values of stored numbers; a slope of 0 means no scale."""
+        """Slope and intercept from stored numbers to values; a slope of 0 means no scale."""
         slope, inter = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
         return (1.0, 0.0) if slope == 0 else (slope, inter)
 
     def grid(self, shape: Shape) -> Geometry:
-        """The grid of an image, with what the header leaves open among its findings.
+        """Computes the grid of an image; missing information is among its findings.
 
         Args:
             shape: Voxels (z, y, x).
 
         Raises:
-            GeometryError: If the header means no grid, or two.
+            GeometryError: If the header defines no grid, or two.
         """
         sform, qform = (self._is_set(name) for name in ("sform_code", "qform_code"))
         findings = (*self._unknown_spacing(), *self._unknown_orientation())
@@ -109,7 +111,7 @@ class NiftiHeader:
         return Geometry(shape, affine, findings=findings)
 
     def _check_offset(self) -> None:
-        """Checks that voxels begin at a byte behind the header, where the standard has them.
+        """Checks that voxels start at a byte after the header, where the standard has them.
 
         Raises:
             InputError: If not.
@@ -141,7 +143,7 @@ class NiftiHeader:
         return 0 < int(self.raw[code]) <= _LAST_CODE
 
     def _steps(self) -> npt.NDArray[np.float64]:
-        """Millimetres (x, y, z) of a voxel by pixdim; 1 where it says none, as in the standard."""
+        """Millimetres (x, y, z) of a voxel by pixdim; 1 if missing, as in the standard."""
         sizes = np.abs(self.raw["pixdim"][1:4].astype(np.float64))
         return np.where(np.isfinite(sizes) & (sizes > 0), sizes, 1.0)
 
@@ -178,7 +180,7 @@ class NiftiHeader:
         return [Finding("orientation_unknown", f"{reason}; taken where accepted: {taken}")]
 
     def _check_qform(self) -> None:
-        """Checks qfac, which programs read in different ways where it is negative, but not -1."""
+        """Checks qfac, which programs read in different ways if it is negative, but not -1."""
         qfac = float(self.raw["pixdim"][0])
         if not (qfac >= 0 or qfac == -1):
             raise GeometryError(
@@ -187,9 +189,9 @@ class NiftiHeader:
             )
 
     def _check_forms_agree(self, shape: Shape, sform: npt.NDArray[np.float64]) -> None:
-        """Checks that both forms mean one grid: programs differ in which they take.
+        """Checks that both forms define one grid: programs differ in which they use.
 
-        Where pixdim says no steps, the qform has those of the sform, which are taken.
+        If pixdim is missing, the steps of the sform are used for the qform.
         """
         lengths = np.linalg.norm(sform[:3, :3], axis=0)
         qform = self._qform(lengths if self._unknown_spacing() else self._steps())
@@ -203,7 +205,7 @@ class NiftiHeader:
             )
 
     def _check_steps_agree(self, shape: Shape, sform: npt.NDArray[np.float64]) -> None:
-        """Checks sform against pixdim: programs differ in which of them they take the steps of."""
+        """Checks sform against pixdim: programs differ in which of them they use for the steps."""
         lengths = np.linalg.norm(sform[:3, :3], axis=0)
         apart = np.abs(lengths - self._steps()) * shape[::-1]
         if not apart.max() <= _TOLERANCE_MM:

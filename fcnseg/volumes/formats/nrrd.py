@@ -57,8 +57,8 @@ _DTYPES: dict[str, str] = {
     "float": "f4",
     "double": "f8",
 }
-# What the definition knows, some of them by two names. What it does not know is refused, as by
-# teem: it may be a misspelt place.
+# Fields of the definition, some of them under two names. Unknown ones are refused, as by teem: they
+# may be a misspelt field for the position.
 _FIELDS = {
     *("type", "dimension", "sizes", "endian", "encoding", "data file", "line skip", "byte skip"),
     *("space", "space dimension", "space directions", "space origin", "space units"),
@@ -71,14 +71,14 @@ _ALIASES = {name.replace(" ", ""): name for name in _FIELDS if name.split()[0] !
 }
 _PACKINGS: dict[str, Packing] = {"raw": "none", "gzip": "gzip", "gz": "gzip"}
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
-# Which way each space's axes grow, as signs of right, anterior and superior.
+# Directions of each space's axes, as signs of right, anterior and superior.
 _SPACES = {
     ("right-anterior-superior", "ras"): (1, 1, 1),
     ("left-anterior-superior", "las"): (-1, 1, 1),
     ("left-posterior-superior", "lps"): (-1, -1, 1),
 }
-_ENDS = {3: ("", ""), 4: ("-time", "t")}  # of a space's names, by its dimensions
-_OF_SPACE = {  # kinds of axes along which lie voxels, not what a voxel consists of
+_ENDS = {3: ("", ""), 4: ("-time", "t")}  # suffixes of a space's names, by its dimensions
+_OF_SPACE = {  # kinds of axes along which voxels lie, not the components of a voxel
     "domain",
     "space",
     "time",
@@ -91,13 +91,13 @@ _SLICES = re.compile(r"LIST( \d+)?|.*%.*( -?\d+){3,4}")  # one file for each sli
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-    """What is in a header.
+    """Contents of a header.
 
     Attributes:
         fields: The fields that NRRD defines, names in lower case.
-        keys: The keys that programs add.
+        keys: The keys added by programs.
         length: Bytes before the data.
-        is_ended: Whether there is the empty line that ends it.
+        is_ended: True if there is the empty line that ends it.
     """
 
     fields: Mapping[str, str]
@@ -108,7 +108,7 @@ class _Header:
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """One axis: how many samples it has, its step in space and what it is."""
+    """One axis: its number of samples, its step in space and its kind."""
 
     size: int
     step: tuple[float, ...] | None
@@ -117,17 +117,17 @@ class _Axis:
 
 
 def read_geometry(path: str) -> Geometry:
-    """The grid, from the header alone."""
+    """Reads the grid, from the header alone."""
     return _describe(path).geometry
 
 
 def read_ct(path: str) -> Volume:
-    """HU (z, y, x) as int16."""
+    """Reads HU (z, y, x) as int16."""
     return _describe(path).read_ct()
 
 
 def read_label(path: str) -> Volume:
-    """Ids (z, y, x): of the file's own type or the smallest that holds them."""
+    """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
     return _describe(path).read_label()
 
 
@@ -195,7 +195,7 @@ def _axes(fields: Mapping[str, str], path: str) -> list[_Axis]:
 
 
 def _vectors(text: str, key: str, path: str) -> list[tuple[float, ...] | None]:
-    """Vectors as in `(1,0,0) none (0,1,0)`."""
+    """Parses vectors as in `(1,0,0) none (0,1,0)`."""
     if _VECTOR.sub("", text).strip():
         raise unreadable(path, f"{key} must be vectors such as (1,0,0), got {text!r}")
     vectors: list[tuple[float, ...] | None] = []
@@ -207,7 +207,7 @@ def _vectors(text: str, key: str, path: str) -> list[tuple[float, ...] | None]:
 
 
 def _without_components(axes: list[_Axis], header: _Header, path: str) -> list[_Axis]:
-    """The axes along which voxels lie.
+    """Selects the axes along which voxels lie.
 
     Raises:
         LabelError: If segments lie in several layers.
@@ -235,7 +235,7 @@ def _without_components(axes: list[_Axis], header: _Header, path: str) -> list[_
 def _grid(
     axes: Sequence[_Axis], fields: Mapping[str, str], path: str
 ) -> tuple[Affine, tuple[Finding, ...]]:
-    """The affine of three axes, and what the header leaves out of it."""
+    """The affine of three axes, and findings about what the header leaves out of it."""
     findings = [*text_header.spacing_in(fields.get("space units", ""))]
     steps = [axis.step for axis in axes]
     dimensions = _dimensions(steps, path)
@@ -264,7 +264,7 @@ def _grid(
 
 
 def _signs(fields: Mapping[str, str], dimensions: int) -> tuple[int, int, int] | None:
-    """The signs of a space of so many dimensions, of which the fourth is time."""
+    """The signs of a space with so many dimensions, of which the fourth is time."""
     space = fields.get("space", "").lower()
     for names, signs in _SPACES.items():
         if space in [name + end for name, end in zip(names, _ENDS[dimensions], strict=True)]:
@@ -273,7 +273,7 @@ def _signs(fields: Mapping[str, str], dimensions: int) -> tuple[int, int, int] |
 
 
 def _dimensions(steps: Sequence[tuple[float, ...] | None], path: str) -> int:
-    """How many numbers are in a vector of the space: 3, or with time 4."""
+    """Number of components of a vector in the space: 3, or with time 4."""
     lengths = {3 if step is None else len(step) for step in steps}
     if lengths not in ({3}, {4}):
         raise GeometryError(f"a space must have three dimensions, got {lengths} in {path}")
@@ -281,7 +281,7 @@ def _dimensions(steps: Sequence[tuple[float, ...] | None], path: str) -> int:
 
 
 def _matrix(steps: Sequence[tuple[float, ...] | None], path: str) -> np.ndarray:
-    """The steps (3, 3) as columns; a fourth axis of space, which is time, is not theirs."""
+    """The steps (3, 3) as columns, without a fourth axis of space, which is time."""
     matrix = np.array(steps, dtype=float).T
     if matrix[3:].any():
         raise GeometryError(f"axes of space must not lie along time in {path}", code="bad_affine")
@@ -289,7 +289,7 @@ def _matrix(steps: Sequence[tuple[float, ...] | None], path: str) -> np.ndarray:
 
 
 def _origin(fields: Mapping[str, str], dimensions: int, path: str) -> tuple[float, ...]:
-    """Where the first voxel's centre lies; where nothing is said, at 0."""
+    """The position of the first voxel's centre; 0 if the header has none."""
     if "space origin" in fields:
         (vector, *more) = _vectors(fields["space origin"], "space origin", path) or [None]
         if vector is None or more or len(vector) != dimensions:
@@ -302,7 +302,7 @@ def _origin(fields: Mapping[str, str], dimensions: int, path: str) -> tuple[floa
 
 
 def _voxels(header: _Header, shape: tuple[int, int, int], path: str) -> FileVoxels:
-    """Where the voxels are: after the header, or in the file that it names."""
+    """Locates the voxels: after the header, or in the file that it names."""
     fields = header.fields
     encoding, dtype = fields["encoding"].lower(), _dtype(fields, path)
     if encoding not in _PACKINGS:

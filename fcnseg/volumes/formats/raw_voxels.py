@@ -1,4 +1,4 @@
-"""The voxels in a file, packed by gzip or not, read a few slices at a time to the last byte."""
+"""The voxels in a file, compressed by gzip or not, read a few slices at a time to the last byte."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ Packing = Literal["none", "gzip", "zlib"]
 
 _open_gzip: Any = gzip.open
 _PackingError = cast(type[Exception], zlib.error)
-with contextlib.suppress(ImportError):  # unpacks in 0.4 of the time
+with contextlib.suppress(ImportError):  # decompresses in 0.4 of the time
     from isal import igzip, isal_zlib
 
     _open_gzip, _PackingError = igzip.open, cast(type[Exception], isal_zlib.error)
 
 NOT_WHOLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _PackingError)
-"""What reading raises for a file that is not whole, a wrong checksum among it."""
+"""Errors of reading an incomplete file, a wrong checksum among them."""
 
-# Bytes asked of a file at once: on a scan of 439 x 364 x 168 voxels a MB takes two thirds of the
-# time that the whole takes, as what is unpacked is still in the processor's cache.
+# Bytes read from a file at once: on a scan of 439 x 364 x 168 voxels 1 MB takes two thirds of the
+# time of reading all at once, as the decompressed bytes are still in the processor's cache.
 _READ = 2**20
-_MOST_UNPACKED = 1032  # bytes that deflate makes of one at most
+_MOST_UNPACKED = 1032  # maximum compression ratio of deflate
 
 
 @dataclasses.dataclass(frozen=True)
 class FileVoxels:
-    """Where the voxels lie in a file.
+    """The location of voxels in a file.
 
-    Reading raises one of `NOT_WHOLE` where the file is not whole.
+    Reading raises one of `NOT_WHOLE` if the file is incomplete.
 
     Attributes:
         path: The file.
-        offset: Bytes before the first voxel, as unpacked.
+        offset: Bytes before the first voxel, after decompression.
         shape: Voxels (z, y, x); x is the fastest.
-        dtype: As stored, in either byte order.
-        start: Where in the file the data begin, packed or not.
-        packing: How the data are packed; by default by gzip if the name ends in `.gz`.
-        is_rest: Whether the file must end with the last voxel.
+        dtype: Stored type, in either byte order.
+        start: Offset of the data in the file, compressed or not.
+        packing: Compression of the data; by default gzip if the name ends in `.gz`.
+        is_rest: True if the file must end with the last voxel.
     """
 
     path: str
@@ -63,11 +63,11 @@ class FileVoxels:
 
     @property
     def num_bytes(self) -> int:
-        """How many bytes the voxels take, as unpacked."""
+        """Size of the voxels in bytes, after decompression."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> npt.NDArray[Any]:
-        """All voxels, in the byte order of this machine."""
+        """Reads all voxels, in the byte order of this machine."""
         with self._opened() as file:
             array = np.empty(self.shape, self.dtype)
             _fill(array, file)
@@ -77,7 +77,7 @@ class FileVoxels:
         return array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
 
     def slabs(self) -> Iterator[npt.NDArray[Any]]:
-        """Some slices (n, y, x) after the other; each is good until the next is asked for."""
+        """Yields slabs of slices (n, y, x); each is valid until the next one."""
         with self._opened() as file:
             depth, height, width = self.shape
             most = max(1, _READ // (height * width * self.dtype.itemsize))
@@ -89,10 +89,10 @@ class FileVoxels:
             self._finish(file)
 
     def check_size(self) -> None:
-        """Checks, before there is room for the voxels, that the file can hold them.
+        """Checks that the file can hold the voxels, before memory is allocated for them.
 
         Raises:
-            EOFError: If not.
+            EOFError: If it cannot.
         """
         present = Path(self.path).stat().st_size - self.start
         promised = self.offset + self.num_bytes
@@ -112,12 +112,12 @@ class FileVoxels:
         with open(self.path, "rb") as file:
             file.seek(self.start)
             with _unpacked(file, self._packing) as stream:
-                if self.offset:  # what zlib unpacks cannot be sought in
+                if self.offset:  # zlib streams have no seek
                     stream.seek(self.offset, os.SEEK_CUR)
                 yield stream
 
     def _finish(self, file: BinaryIO) -> None:
-        """Reads on to the end, where gzip keeps the checksum."""
+        """Reads to the end, where gzip stores the checksum."""
         while file.read(_READ):
             if self.is_rest:
                 raise EOFError(

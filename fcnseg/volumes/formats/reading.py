@@ -1,4 +1,4 @@
-"""Reading a volume of any format: the name of the file tells which."""
+"""Reading of volumes of any format, recognised by the file name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _READERS: dict[str, ModuleType] = {
     **dict.fromkeys(metaimage.SUFFIXES, metaimage),
     files.SUFFIX: series,
 }
-"""Which module reads files of each suffix; by functions of the same names."""
+"""Modules that read the files of each suffix, with functions of the same names."""
 
 SUFFIXES = tuple(_READERS)
-"""How the names of volumes end."""
+"""File name suffixes of volumes."""
 
 HEADERS_ALONE = (".mhd", ".nhdr", ".hdr", ".img")
 """Suffixes of files whose voxels lie in others, most often of the same name."""
@@ -42,12 +42,12 @@ def read_geometry(
     Args:
         path: A volume in any format that `read_ct` or `read_label` take.
         case_id: Named in errors.
-        series_uid: As of `read_ct`.
-        like: As of `read_label`.
+        series_uid: The series to read; see `read_ct`.
+        like: Grid of the image; see `read_label`.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format.
-        GeometryError: If it holds no single three-dimensional volume.
+        GeometryError: If it does not contain a single three-dimensional volume.
     """
     with _naming(case_id):
         name = os.fspath(path)
@@ -64,16 +64,16 @@ def read_ct(path: PathLike, *, case_id: str | None = None, series_uid: str | Non
         path: A NIfTI, NRRD or MetaImage file, a folder of DICOM slices, or a multi-frame DICOM
             file.
         case_id: Named in errors.
-        series_uid: Which DICOM series of a folder to read; by default that with the most slices.
+        series_uid: The DICOM series of a folder to read; by default that with the most slices.
 
     Returns:
-        HU (z, y, x) as int16: rescaled as the header says, rounded, and clipped to what int16
-        holds. `findings` tells which series was taken, if there were several.
+        HU (z, y, x) as int16: rescaled according to the header, rounded, and clipped to the range
+        of int16. `findings` says which series was taken, if there were several.
 
     Raises:
-        InputError: If the file is missing, unreadable or of no known format, or holds NaN or
+        InputError: If the file is missing, unreadable or of no known format, or contains NaN or
             infinite values.
-        GeometryError: If it holds no single three-dimensional volume.
+        GeometryError: If it does not contain a single three-dimensional volume.
     """
     with _naming(case_id):
         name = os.fspath(path)
@@ -95,13 +95,13 @@ def read_label(
             to it if it is a part of it; labels of other formats are complete.
 
     Returns:
-        Ids (z, y, x) in an integer type: the file's own, or where that is longer than two bytes or
-        no integer, the smallest that holds them. Of a DICOM segmentation
-        they are its segment numbers.
+        Ids (z, y, x) in an integer type: the file's own, or if that is longer than two bytes or not
+        an integer, the smallest that holds them. For a DICOM segmentation they are its segment
+        numbers.
 
     Raises:
         InputError: If the file is missing, unreadable or of no known format.
-        GeometryError: If it holds no single three-dimensional volume.
+        GeometryError: If it does not contain a single three-dimensional volume.
         LabelError: If a value is not integral or not of 32 bits, or segments overlap.
     """
     with _naming(case_id):
@@ -131,7 +131,7 @@ def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
 
 @contextlib.contextmanager
 def _naming(case_id: str | None) -> Iterator[None]:
-    """Lets each error of a reader name the case."""
+    """Adds the case to each error of a reader."""
     try:
         yield
     except InputError as error:

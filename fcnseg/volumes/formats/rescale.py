@@ -1,4 +1,4 @@
-"""From the numbers that a file stores to HU and to ids, whatever the format."""
+"""Conversion of stored numbers to HU and to ids, for all formats."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy.typing as npt
 from fcnseg.errors import InputError, LabelError
 from fcnseg.volumes.formats.raw_voxels import FileVoxels
 
-_SLAB = 16  # slices converted at once: bounds the float32 copy to a few MB
+_SLAB = 16  # slices converted at once: limits the float32 copy to a few MB
 
-# A label that was floats misses its integers by float32's rounding; one that nibabel stored as
-# int16 with a slope by half a step, n / 131070 for ids up to n: 0.0009 for the 117 classes of
-# TotalSegmentator. Resampling, and scales as of 0.996 for 1, are off by more.
+# A label that was stored as floats differs from integers by float32's rounding; one that nibabel
+# stored as int16 with a slope by half a step, n / 131070 for ids up to n: 0.0009 for the 117
+# classes of TotalSegmentator. Resampling, and scales such as 0.996 for 1, cause larger differences.
 _NOISE = 0.001
 
 Stored = npt.NDArray[Any] | FileVoxels
-"""Numbers (z, y, x) in memory, or in a file that is then read slab by slab and never held whole."""
+"""Numbers (z, y, x) in memory, or in a file that is read slab by slab, never completely."""
 
 
 def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.NDArray[np.int16]:
-    """HU of stored voxels: rescaled, rounded, and clipped to what int16 holds.
+    """Converts stored voxels to HU: rescaled, rounded, and clipped to the range of int16.
 
     Args:
         stored: Voxels (z, y, x) of any numeric type.
         slope: Value of one step of the stored number.
-        inter: Value of the stored zero.
+        inter: Intercept: value of the stored zero.
         what: The file, for errors.
 
     Raises:
@@ -45,21 +45,21 @@ def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.ND
 def to_integral(
     stored: Stored, slope: float, inter: float, *, what: str
 ) -> npt.NDArray[np.signedinteger]:
-    """Ids of stored voxels that are floats, have a scale, or are longer than ids need to be.
+    """Converts stored voxels that are floats, scaled, or of a needlessly long type to ids.
 
     Args:
         stored: Voxels (z, y, x) of any numeric type.
         slope: Value of one step of the stored number.
-        inter: Value of the stored zero.
+        inter: Intercept: value of the stored zero.
         what: The file, for errors.
 
     Returns:
-        The ids, without the noise of rounding, in the smallest of int8, int16 and int32 that holds
-        them all.
+        The ids, without rounding noise, in the smallest of int8, int16 and int32 that holds them
+        all.
 
     Raises:
         InputError: If a value is NaN or infinite.
-        LabelError: If a value is 0.001 or more from an integer, or not of 32 bits.
+        LabelError: If a value is 0.001 or more from an integer, or exceeds 32 bits.
     """
     _check_size(stored)
     ids: npt.NDArray[np.signedinteger] = np.empty(stored.shape, dtype=np.int8)
@@ -77,7 +77,7 @@ def to_integral(
 def _that_holds(
     ids: npt.NDArray[np.signedinteger], low: float, high: float, what: str
 ) -> npt.NDArray[np.signedinteger]:
-    """The array itself, or a copy of a wider type if it must be."""
+    """The array itself, or a copy of a wider type if needed."""
     for dtype in (ids.dtype, np.int16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return ids.astype(np.promote_types(ids.dtype, dtype), copy=False)
@@ -87,7 +87,7 @@ def _that_holds(
 def _values(
     stored: Stored, slope: float, inter: float, what: str
 ) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
-    """Slabs of values: float32, or float64 where float32 would not hold the stored integers."""
+    """Yields slabs of values: float32, or float64 if float32 cannot hold the stored integers."""
     exact: Any = np.float64 if stored.dtype.itemsize > 2 else np.float32
     start = 0
     for numbers in _slabs(stored):

@@ -1,4 +1,4 @@
-"""Volumes as the text headers of NRRD and MetaImage describe them."""
+"""Volumes as described by the text headers of NRRD and MetaImage."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from fcnseg.volumes.volume import Geometry, Volume
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|[+-]?nan")
-_MILLIMETRES = {"mm", "millimeter", "millimeters", "?", "???"}  # or nothing that is known
+_MILLIMETRES = {"mm", "millimeter", "millimeters", "?", "???"}  # or an unknown unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Described:
-    """A volume as its header describes it; no voxel is read yet.
+    """A volume as described by its header; no voxel is read yet.
 
     Attributes:
         path: The file with the header.
-        voxels: Where the voxels are.
-        affine: As in `Geometry`.
-        findings: What the header leaves out, and what is taken instead.
+        voxels: Location of the voxels.
+        affine: See `Geometry`.
+        findings: Missing information of the header, and the values taken instead.
     """
 
     path: str
@@ -45,14 +45,14 @@ class Described:
         return Geometry(self.voxels.shape, self.affine, findings=self.findings)
 
     def read_ct(self) -> Volume:
-        """HU (z, y, x) as int16."""
+        """Reads HU (z, y, x) as int16."""
         is_hu = self.voxels.dtype.newbyteorder("=") == np.int16
         with self._reading():
             hu = self.voxels.read() if is_hu else to_int16(self.voxels, 1, 0, what=self.path)
         return Volume(hu, self.affine, findings=self.findings)
 
     def read_label(self) -> Volume:
-        """Ids (z, y, x): of the file's own type or the smallest that holds them."""
+        """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
         dtype = self.voxels.dtype
         is_ids = dtype.kind in "iu" and dtype.itemsize <= 2
         with self._reading():
@@ -68,13 +68,13 @@ class Described:
 
 
 def unreadable(path: str, reason: str) -> InputError:
-    """The error for a header that breaks a rule of its format."""
-    printable = reason.encode("utf-8", "backslashreplace").decode()  # names may be of other bytes
+    """Makes the error for a header that breaks a rule of its format."""
+    printable = reason.encode("utf-8", "backslashreplace").decode()  # names may have any encoding
     return InputError(f"not a readable volume: {path}: {' '.join(printable.split())}")
 
 
 def integers(text: str, key: str, path: str) -> tuple[int, ...]:
-    """The whole numbers of a header's entry.
+    """Parses the integers of a header's entry.
 
     Raises:
         InputError: If there is none, or something else is among them.
@@ -86,7 +86,7 @@ def integers(text: str, key: str, path: str) -> tuple[int, ...]:
 
 
 def numbers(text: str, key: str, path: str, *, count: int) -> tuple[float, ...]:
-    """The numbers of a header's entry; NaN and infinity are among them where the entry has them.
+    """Parses the numbers of a header's entry, NaN and infinity included.
 
     Raises:
         InputError: If there are more or fewer, or something else is among them.
@@ -98,10 +98,10 @@ def numbers(text: str, key: str, path: str, *, count: int) -> tuple[float, ...]:
 
 
 def data_file(name: str, path: str) -> str:
-    """The path of the data that a header names.
+    """Resolves the path of the data file that a header names.
 
-    The name is taken as it is, whatever is in it, but leads nowhere else than into the folder of
-    the header: a file of a data set that somebody sends must not make others' files to its voxels.
+    The name is taken literally, whatever it contains, but must stay in the folder of the header: a
+    file received from others must not make any other file its voxels.
 
     Raises:
         InputError: If it leads out of that folder, or there is no such file.
@@ -117,12 +117,12 @@ def data_file(name: str, path: str) -> str:
 
 
 def start_of_data(file: str, skipped: int, num_bytes: int) -> int:
-    """Where raw data begin: after some bytes, or, if that is -1, so that they end the file."""
+    """Offset of raw data: after some bytes, or, if that is -1, so that they end the file."""
     return skipped if skipped >= 0 else max(0, Path(file).stat().st_size - num_bytes)
 
 
 def unknown_orientation(reason: str) -> Finding:
-    """The finding for a header that leaves out the directions of the axes."""
+    """The finding for a header without the directions of the axes."""
     return Finding(
         "orientation_unknown",
         f"{reason}; taken where accepted: the axes grow to left, posterior and superior",
@@ -130,19 +130,19 @@ def unknown_orientation(reason: str) -> Finding:
 
 
 def unknown_spacing(reason: str) -> Finding:
-    """The finding for a header that leaves out the spacing."""
+    """The finding for a header without the spacing."""
     return Finding("spacing_unknown", f"{reason}; taken where accepted: 1 mm")
 
 
 def spacing_in(units: str) -> list[Finding]:
-    """Finds that a header tells another unit than mm, by which nothing is multiplied."""
+    """Finds whether a header has another unit than mm, which is ignored."""
     if set(units.lower().replace('"', " ").split()) <= _MILLIMETRES:
         return []
     return [Finding("spacing_implausible", f"spacing must be in mm, got the unit {units!r}")]
 
 
 def volume_sizes(sizes: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Voxels (z, y, x) of sizes (x, y, z, 1, ...); None if they are no three dimensions."""
+    """Voxels (z, y, x) of sizes (x, y, z, 1, ...); None if they are not three-dimensional."""
     if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
         return None
     width, height, depth = sizes[:3]

@@ -1,4 +1,4 @@
-"""A stream of zlib's, read like a file, to its checksum and to the last byte of the file."""
+"""A zlib stream read like a file, with its checksum, to the last byte of the file."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import io
 import zlib
 from typing import Any, BinaryIO
 
-_EITHER = zlib.MAX_WBITS | 32  # zlib's wrapping or gzip's: MetaIO reads both
-_CHUNK = 2**18  # bytes of packed data read at a time
+_EITHER = zlib.MAX_WBITS | 32  # zlib's header or gzip's: MetaIO reads both
+_CHUNK = 2**18  # bytes of compressed data read at a time
 
 
 class Unpacked(io.RawIOBase):
-    """What a zlib stream unpacks to.
+    """The decompressed content of a zlib stream.
 
-    Reading raises `EOFError` where the stream ends early or is not the last of the file, and
-    `zlib.error` where it is broken. No more is unpacked than is asked for.
+    Reading raises `EOFError` if the stream ends early or is not the last of the file, and
+    `zlib.error` if it is broken. No more is decompressed than is requested.
 
     Args:
         packed: A file at the first byte of the stream.
@@ -26,11 +26,11 @@ class Unpacked(io.RawIOBase):
         self._unpacker = zlib.decompressobj(_EITHER)
 
     def readable(self) -> bool:
-        """Returns True, as `io.BufferedReader` asks for."""
+        """Returns True, as `io.BufferedReader` requires."""
         return True
 
     def readinto(self, room: Any, /) -> int:
-        """Fills some of a buffer; 0 at the end."""
+        """Fills part of a buffer; 0 at the end."""
         while not self._unpacker.eof:
             chunk = self._unpacker.unconsumed_tail or self._packed.read(_CHUNK)
             data = self._unpacker.decompress(chunk, len(room))

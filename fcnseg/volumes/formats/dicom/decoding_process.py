@@ -1,9 +1,9 @@
-"""A process that decodes frames of DICOM, so that a decoder which crashes ends nothing else.
+"""A process that decodes frames of DICOM, so that a crash of a decoder ends nothing else.
 
 It is started as `python -m fcnseg.volumes.formats.dicom.decoding_process`. On its standard input
 each frame is a line of JSON with its length, transfer syntax and the options of pydicom's decoders,
-then its bytes; on its standard output each answer is a line of JSON with the length of the pixels
-and what they are, or with an error, then the pixels.
+then its bytes; on its standard output each answer is a line of JSON with the length and description
+of the pixels, or with an error, then the pixels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MOST_MEMORY = 2**33  # bytes of address space: a frame is some MB, and librarie
 
 
 def main() -> None:
-    """Answers until standard input ends."""
+    """Answers requests until standard input ends."""
     _limit_memory()
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    os.dup2(2, 1)  # output of a library must not mix with the answers
     jpeg_lossless.register()
     while line := sys.stdin.buffer.readline():
         _answer(json.loads(line), sys.stdin.buffer, answers)
@@ -36,20 +36,20 @@ def _answer(request: dict[str, Any], frames: BinaryIO, answers: BinaryIO) -> Non
     try:
         pixels, properties = _decode(frame, request["syntax"], request["options"])
         answer = {"length": len(pixels), "properties": properties}
-    except Exception as error:  # decoders raise of many kinds for broken bytes
+    except Exception as error:  # decoders raise many types of errors for broken bytes
         answer = {"length": 0, "error": one_line(error)}
     answers.write(json.dumps(answer).encode() + b"\n" + pixels)
     answers.flush()
 
 
 def _decode(frame: bytes, syntax: str, options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """The little-endian pixels of a frame, and pydicom's description of them."""
+    """Decodes a frame to little-endian pixels, and gives pydicom's description of them."""
     decoder = require_extra("pydicom.pixels", "dicom").get_decoder(syntax)
     encapsulate = require_extra("pydicom.encaps", "dicom").encapsulate
     pixels, properties = decoder.as_buffer(
         encapsulate([frame]),
         index=0,
-        validate=False,  # the one who asks has
+        validate=False,  # checked by the requesting process
         decoding_plugin=jpeg_lossless.PLUGIN if syntax in jpeg_lossless.SYNTAXES else "",
         number_of_frames=1,
         **options,
@@ -58,7 +58,7 @@ def _decode(frame: bytes, syntax: str, options: dict[str, Any]) -> tuple[bytes, 
 
 
 def _limit_memory() -> None:
-    """Lets a frame that claims to be huge fail here, before the machine runs out of memory."""
+    """Limits memory, so that a frame of a huge claimed size fails here instead of exhausting it."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 

@@ -1,4 +1,4 @@
-"""The files of a DICOM folder: those that are read, those left out, and those that refuse it."""
+"""The files of a DICOM folder: those read, those left out, and those for which it is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fcnseg.errors import InputError, one_line
 
 SUFFIX = ".dcm"
 
-_MAGIC = slice(128, 132)  # where a DICOM file says DICM
+_MAGIC = slice(128, 132)  # offset of the signature DICM in a DICOM file
 _DIRECTORY = "DICOMDIR"  # an index of files, no image
-_START_BYTES = 1024  # of a file, to tell what it is
+_START_BYTES = 1024  # bytes read of a file to detect its kind
 _POINTERS = (b"version https://git-lfs.", b"/annex/objects/", b"../.git/annex/objects/")
-# Of slices: none, or digits, as at the end of a UID and in `IM.001`; Siemens has its own.
+# Suffixes of slices: none, or digits, as at the end of a UID and in `IM.001`; Siemens has its own.
 _SLICE_SUFFIXES = frozenset(("", SUFFIX, ".dicom", ".ima"))
 # The group of file meta information, and that of a data set without it, in either byte order.
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
@@ -25,11 +25,11 @@ _MOST_OF_FIRST = 256  # bytes of the first value: a length, a character set or a
 
 @dataclasses.dataclass(frozen=True)
 class DicomFiles:
-    """What a DICOM folder holds.
+    """The contents of a DICOM folder.
 
     Attributes:
         path: The folder, or the one file.
-        read: The files that are DICOM, by name.
+        read: The DICOM files, by name.
         left_out: Files that are neither DICOM nor text.
     """
 
@@ -39,7 +39,7 @@ class DicomFiles:
 
 
 class _Kind(enum.Enum):
-    """What a file is by its first bytes; the value is said of those that are refused."""
+    """The kind of a file by its first bytes; the value is its name in messages."""
 
     DICOM = "DICOM"
     IGNORED = "of no interest"
@@ -52,12 +52,12 @@ class _Kind(enum.Enum):
 
 
 def begins_dicom(start: bytes) -> bool:
-    """Whether a file that starts so says that it is DICOM."""
+    """Tells whether a file with this beginning is marked as DICOM."""
     return start[_MAGIC] == b"DICM"
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file says that it is DICOM.
+    """Tells whether a file is marked as DICOM.
 
     Raises:
         InputError: If it cannot be opened.
@@ -66,7 +66,7 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a file in a folder, or in a folder in it, is DICOM, or was a slice by its name."""
+    """Tells whether a file in a folder or its subfolders is DICOM, or was a slice by its name."""
     lost = (_Kind.LINK, _Kind.POINTER, _Kind.BARE)
     for file in _walk(folder):
         kind = _kind(file)
@@ -76,10 +76,10 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def find_files(path: str) -> DicomFiles:
-    """Finds the DICOM files in a folder and in the folders in it; a file is itself.
+    """Finds the DICOM files in a folder and its subfolders; a file gives itself.
 
-    Passed over are hidden files and folders, a DICOMDIR, and texts. Any other file that is not
-    DICOM may be a slice if it is called like one, and is left out if not.
+    Hidden files and folders, a DICOMDIR, and texts are skipped. Any other file that is not DICOM
+    may be a slice if it is named like one, and is left out if not.
 
     Raises:
         InputError: If a file that may be a slice cannot be read as one.
@@ -106,9 +106,9 @@ def find_files(path: str) -> DicomFiles:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """The files in a folder and in the folders in it, links to folders followed, hidden ones not.
+    """Walks the files in a folder and its subfolders, links to folders followed, hidden ones not.
 
-    A folder to which several links lead is walked once.
+    A folder with several links to it is walked once.
     """
     seen = set()
     for folder, inner, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
@@ -126,7 +126,7 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def _suffix(file: Path) -> str:
-    """The end of a name in lower case; none where it is of digits, as of a UID and `IM.001`."""
+    """The end of a name in lower case; empty if it is digits, as of a UID and `IM.001`."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdigit() else suffix
 
@@ -148,10 +148,10 @@ def _kind(file: Path) -> _Kind:
 
 
 def _begins_bare(start: bytes) -> bool:
-    """Whether a file that starts so begins with a DICOM element."""
+    """Tells whether a file with this beginning starts with a DICOM element."""
     if start[:2] not in _FIRST_GROUPS or len(start) < 8:
         return False
-    representation = start[4:6]  # of explicit syntaxes; implicit ones have the length here
+    representation = start[4:6]  # in explicit syntaxes; implicit ones have the length here
     is_explicit = representation.isalpha() and representation.isupper()
     return is_explicit or int.from_bytes(start[4:8], "little") <= _MOST_OF_FIRST
 

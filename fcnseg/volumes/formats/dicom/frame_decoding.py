@@ -1,4 +1,4 @@
-"""Compressed frames of DICOM, decoded in a process of their own.
+"""Compressed frames of DICOM, decoded in a separate process.
 
 The decoders of JPEG, JPEG-LS, JPEG 2000 and JPEG lossless are C libraries, which broken bytes may
 crash. RLE is decoded by pydicom in Python and needs no such care.
@@ -35,9 +35,9 @@ SYNTAXES = (
 )
 
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(SYNTAXES, ())
-"""What pydicom asks a plugin for."""
+"""Attributes that pydicom requires of a plugin."""
 
-# What a decoder is given, and what it may find to be otherwise, as pydicom names both.
+# Options of a decoder, and properties it may find to differ, as pydicom names both.
 _GIVEN = (
     "rows",
     "columns",
@@ -51,19 +51,19 @@ _GIVEN = (
 )
 _FOUND = ("bits_allocated", "photometric_interpretation", "planar_configuration")
 
-_PATIENCE = 1.0  # seconds for a process to end whose standard input has ended
+_PATIENCE = 1.0  # seconds for a process to end after its standard input has ended
 
 _own = threading.local()
 _registering = threading.Lock()
 
 
 def is_available(uid: str) -> bool:
-    """Whether frames of a transfer syntax can be decoded; pydicom asks."""
+    """Tells whether frames of a transfer syntax can be decoded; part of pydicom's interface."""
     return uid in SYNTAXES
 
 
 def register() -> None:
-    """Makes this the only one of pydicom's decoders for all that C libraries decode."""
+    """Makes this pydicom's only decoder for all formats that C libraries decode."""
     get_decoder = require_extra("pydicom.pixels", "dicom").get_decoder
     with _registering:
         for syntax in SYNTAXES:
@@ -75,11 +75,12 @@ def register() -> None:
 
 
 def decode_frame(frame: bytes, runner: Any) -> bytearray:
-    """The little-endian pixels of a frame.
+    """Decodes a frame to little-endian pixels.
 
     Args:
         frame: The stream of one frame.
-        runner: pydicom's description of the pixels; what the stream has otherwise is set in it.
+        runner: pydicom's description of the pixels; properties that differ in the stream are set in
+            it.
 
     Raises:
         RuntimeError: If the stream is broken, or its decoder crashes.
@@ -94,22 +95,22 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
 
 
 class _Process:
-    """The process that decodes, which starts with the first frame and after each crash."""
+    """The decoding process, which starts with the first frame and after each crash."""
 
     def __init__(self) -> None:
         self.parent = os.getpid()
         self.running: subprocess.Popen[bytes] | None = None
-        # For frames that a decoder reads from a file: what a crash leaves there is removed.
+        # For frames that a decoder reads from a file: the remains of a crash are removed.
         self.folder = tempfile.mkdtemp(prefix="fcnseg-")
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def ask(
         self, frame: bytes, syntax: str, options: dict[str, Any]
     ) -> tuple[bytes, dict[str, Any]]:
-        """The pixels of a frame and their properties.
+        """Requests the pixels of a frame and their properties.
 
         Raises:
-            RuntimeError: If the process says that it cannot decode them, or ends.
+            RuntimeError: If the process reports that it cannot decode them, or ends.
         """
         running = self.running = self.running or self._start()
         requests, answers = cast(BinaryIO, running.stdin), cast(BinaryIO, running.stdout)
@@ -144,7 +145,7 @@ class _Process:
 
 
 def _process() -> _Process:
-    """The process of this thread: two that shared one would get each other's frames."""
+    """The process of this thread: two threads that shared one would get each other's frames."""
     process: _Process | None = getattr(_own, "process", None)
     if process is None or process.parent != os.getpid():
         process = _own.process = _Process()

@@ -1,4 +1,4 @@
-"""Headers of DICOM files, and the slices that they tell of."""
+"""Headers of DICOM files, and the slices that they describe."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CT_CLASSES = (
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR by another name
 _LOCALIZER = "LOCALIZER"
 _MOST_RESCALE = 2**15  # HU that int16 holds; those of scanners are a few thousand
-# Of RLE, broken bytes end the whole process in pylibjpeg's decoder.
+# For RLE, broken bytes end the complete process in pylibjpeg's decoder.
 _DECODERS = {"1.2.840.10008.1.2.5": "pydicom"}
 
-# Where a multi-frame object keeps what a single slice has at its top, and by which name.
+# Where a multi-frame object keeps the top-level elements of a single slice, and by which name.
 _GROUP_OF = {
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
     "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
@@ -48,18 +48,18 @@ _GROUP_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a DICOM file tells before its pixels.
+    """Header of a DICOM file, without its pixels.
 
     Attributes:
         file: The file.
         kind: Its SOPClassUID.
-        modality: Such as `CT`.
+        modality: Modality such as `CT`.
         series_uid: Its SeriesInstanceUID.
         description: Its SeriesDescription.
-        is_image: Whether pixels follow.
-        slices: Of a CT image, those that are no localizers.
-        localizers: How many were left out.
-        problem: Why a CT image has no slices.
+        is_image: True if pixels follow.
+        slices: Slices of a CT image, without localizers.
+        localizers: Number of localizers left out.
+        problem: Reason why a CT image has no slices.
     """
 
     file: Path
@@ -74,15 +74,15 @@ class Header:
 
     @property
     def is_ct(self) -> bool:
-        """Whether it is an image of a CT scanner."""
+        """True if it is an image of a CT scanner."""
         return self.is_image and self.modality == "CT"
 
 
 def read_headers(files: DicomFiles) -> list[Header]:
-    """The headers of DICOM files.
+    """Reads the headers of DICOM files.
 
     Raises:
-        InputError: If a file is not whole, or there is none.
+        InputError: If a file is incomplete, or there is none.
     """
     headers = [_read_header(file) for file in files.read]
     if not headers:
@@ -91,12 +91,12 @@ def read_headers(files: DicomFiles) -> list[Header]:
 
 
 def check_length(dataset: Any) -> None:
-    """Checks that pixels are no more than the header tells; less than a row is padding.
+    """Checks that pixels are no more than the header says; less than a row is padding.
 
-    That they are no less is what pydicom checks.
+    Missing pixels are detected by pydicom.
 
     Raises:
-        ValueError: If they are more.
+        ValueError: If there are more.
     """
     if dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
         return
@@ -110,7 +110,7 @@ def check_length(dataset: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves out pydicom's warnings of values that break a rule and do no harm."""
+    """Suppresses pydicom's warnings of values that break a rule and do no harm."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -118,12 +118,12 @@ def quiet() -> Iterator[None]:
 
 def _read_header(file: Path) -> Header:
     pydicom = require_extra("pydicom", "dicom")
-    with quiet():  # values are parsed when they are asked for, so until the end
+    with quiet():  # values are parsed on access, so until the end
         try:
             return _header(pydicom.dcmread(file, stop_before_pixels=True), file)
         except InputError:
             raise
-        except Exception as error:  # pydicom raises of many kinds for broken bytes
+        except Exception as error:  # pydicom raises many types of errors for broken bytes
             raise InputError(f"not a readable DICOM file: {file}: {one_line(error)}") from error
 
 
@@ -153,11 +153,11 @@ def _header(dataset: Any, file: Path) -> Header:
 
 
 def _frames(dataset: Any, file: Path) -> Sequence[int | None]:
-    """The numbers of the frames, from 0; None alone in an object that counts none."""
+    """The numbers of the frames, from 0; only None in an object that counts none."""
     if "NumberOfFrames" not in dataset:
         return [None]
     count = int(dataset.NumberOfFrames)
-    # Without groups nothing tells where a frame lies but the object, so there can be one alone.
+    # Without groups, only the object itself locates a frame, so there can be one alone.
     told = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
     if count < 1 or count != told:
         raise InputError(
@@ -168,7 +168,7 @@ def _frames(dataset: Any, file: Path) -> Sequence[int | None]:
 
 
 def _value(dataset: Any, frame: int | None, keyword: str) -> Any:
-    """A value of one frame: its own, else what all frames share, else the object's."""
+    """Gives a value of one frame: its own, else the one shared by all frames, else the object's."""
     group, inner = _GROUP_OF.get(keyword, ("", keyword))
     if frame is not None and group:
         own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
@@ -232,7 +232,7 @@ def _numbers(value: Any, count: int, keyword: str, file: Path) -> tuple[float, .
 
 
 def _rescale(dataset: Any, frame: int | None, keyword: str, file: Path) -> float | None:
-    """The slope or intercept; None where none is told."""
+    """The slope or intercept; None if there is none."""
     value = _value(dataset, frame, keyword)
     if value is None:
         return None
@@ -248,7 +248,7 @@ def _rescale(dataset: Any, frame: int | None, keyword: str, file: Path) -> float
 
 
 def _scan(dataset: Any, frame: int | None) -> Mapping[str, str]:
-    """Which scan of which patient a slice is of, as far as that is told."""
+    """The scan and patient of a slice, as far as the header names them."""
     values = {keyword: _value(dataset, frame, keyword) for keyword in SCAN}
     return {keyword: str(value) for keyword, value in values.items() if value not in (None, "")}
 

@@ -1,8 +1,8 @@
-"""Frames of JPEG lossless, for pydicom, by the decoder inside SimpleITK.
+"""Frames of JPEG lossless, decoded for pydicom by the decoder inside SimpleITK.
 
-pydicom itself decodes none. The plugins that it knows are a package under the GPL, and python-gdcm,
-which loads an old zlib over that of every library after it: Python's own `gzip` may then abort the
-process.
+pydicom itself decodes none. The plugins that it supports are a package under the GPL, and
+python-gdcm, which loads an old zlib over that of every library after it: Python's own `gzip` may
+then abort the process.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ SYNTAXES = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 PLUGIN = "simpleitk"
 
 DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("SimpleITK",))
-"""What pydicom asks a plugin for."""
+"""Attributes that pydicom requires of a plugin."""
 
 _END = b"\xff\xd9"  # the marker at the end of an image
 _SOP_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture: the plainest kind of image
 
 
 def is_available(uid: str) -> bool:
-    """Whether frames of a transfer syntax can be decoded; pydicom asks."""
+    """Tells whether frames of a transfer syntax can be decoded; part of pydicom's interface."""
     return uid in SYNTAXES
 
 
 def register() -> None:
-    """Makes pydicom's decoders know this one."""
+    """Registers this decoder with pydicom."""
     decoders = require_extra("pydicom.pixels.decoders", "dicom")
     for decoder in (decoders.JPEGLosslessDecoder, decoders.JPEGLosslessSV1Decoder):
         if PLUGIN not in decoder.available_plugins:
@@ -39,7 +39,7 @@ def register() -> None:
 
 
 def decode_frame(frame: bytes, runner: Any) -> bytearray:
-    """The little-endian pixels of a frame.
+    """Decodes a frame to little-endian pixels.
 
     Args:
         frame: The JPEG stream.
@@ -50,7 +50,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
     """
     sitk = require_extra("SimpleITK", "dicom")
     if not frame.rstrip(b"\0").endswith(_END):
-        raise RuntimeError("a JPEG stream ends early")  # of which the decoder makes up the rest
+        raise RuntimeError("a JPEG stream ends early")  # the decoder would fill in the missing rest
     with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
         file = str(Path(folder) / "frame.dcm")
         _write_alone(frame, runner, file)
@@ -63,7 +63,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
 
 
 def _write_alone(frame: bytes, runner: Any, file: str) -> None:
-    """Writes a frame as a DICOM file of its own, which has no rescale."""
+    """Writes a frame as a DICOM file of its own, without rescale."""
     pydicom = require_extra("pydicom", "dicom")
     encapsulate = require_extra("pydicom.encaps", "dicom").encapsulate
     alone = pydicom.Dataset()

@@ -1,4 +1,4 @@
-"""Slices of one series that are of several scans, or do not tell their HU alike."""
+"""Detection of several scans, or of inconsistent HU scaling, among the slices of one series."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fcnseg.volumes.formats.dicom.stack import Slice
 
 # The standard demands one of each in a series.
 _ONE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
-# May change from one part of a long scan to the next, and with each turn of the tube; but slices of
-# one that lie between those of another are of a second scan.
+# May change from one part of a long scan to the next, and with each turn of the tube; but slices
+# with one value that lie between those with another are of a second scan.
 _IN_BLOCKS = (
     "AcquisitionNumber",
     "AcquisitionUID",
@@ -23,18 +23,18 @@ _IN_BLOCKS = (
     "TemporalPositionIndex",
 )
 SCAN = (*_ONE, *_IN_BLOCKS)
-"""Keywords of what tells scans apart."""
+"""Keywords of the elements that distinguish scans."""
 
 
 def check_rescale(slices: Sequence[Slice], *, what: str) -> None:
-    """Checks that all slices tell how their stored numbers make HU, or none does.
+    """Checks that all slices have a slope and an intercept, or none has.
 
     Args:
-        slices: Those of a series, in any order.
+        slices: Slices of a series, in any order.
         what: The series, for the error.
 
     Raises:
-        InputError: If some tell a slope or an intercept and others do not; those are named.
+        InputError: If some have a slope or an intercept and others do not; the message names those.
     """
     for keyword, lacking in (
         ("RescaleSlope", [one for one in slices if one.slope is None]),
@@ -52,11 +52,11 @@ def find_scans(slices: Sequence[Slice], *, what: str) -> Iterator[Finding]:
     """Finds whether slices of a series are of several scans.
 
     Args:
-        slices: From the first to the last along their normal.
+        slices: Slices from the first to the last along their normal.
         what: The series.
 
     Yields:
-        The first thing that tells them apart, if anything does.
+        The first element that distinguishes them, if any.
     """
     for keyword in SCAN:
         telling = [one for one in slices if keyword in one.scan]
@@ -73,7 +73,7 @@ def find_scans(slices: Sequence[Slice], *, what: str) -> Iterator[Finding]:
 
 
 def _first_change(slices: Sequence[Slice], keyword: str) -> list[Slice]:
-    """The first neighbours that differ, if any do."""
+    """The first neighbours that differ, if any."""
     pairs = itertools.pairwise(slices)
     return next(
         ([one, other] for one, other in pairs if one.scan[keyword] != other.scan[keyword]), []
@@ -82,7 +82,7 @@ def _first_change(slices: Sequence[Slice], keyword: str) -> list[Slice]:
 
 def _first_return(slices: Sequence[Slice], keyword: str) -> list[Slice]:
     """The first three slices of which the middle one differs and the outer ones do not."""
-    last: dict[str, int] = {}  # place of the last slice with each value
+    last: dict[str, int] = {}  # index of the last slice with each value
     for place, one in enumerate(slices):
         value = one.scan[keyword]
         before = last.get(value, place)

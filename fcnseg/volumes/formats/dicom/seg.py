@@ -25,18 +25,18 @@ Place = tuple[int, int, int]  # index (z, y, x)
 
 
 def segmentations(headers: Iterable[Header]) -> list[Header]:
-    """The headers of segmentation objects among others."""
+    """Selects the headers of segmentation objects."""
     return [header for header in headers if header.kind in _CLASSES]
 
 
 def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
-    """The grid that encloses all frames, or that of the image of which it is a part."""
+    """Reads the grid that encloses all frames, or that of the image of which it is a part."""
     segmentation = _open(path)
     with quiet():
         try:
             found = segmentation.get_volume_geometry()
             depth, height, width = map(int, found.spatial_shape if found else (0, 0, 0))
-        except Exception as error:  # highdicom raises of many kinds
+        except Exception as error:  # highdicom raises many types of errors
             raise _refusal(error, path) from error
     if found is None:
         raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
@@ -45,12 +45,12 @@ def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
 
 
 def read_label(path: str, *, like: Geometry | None = None) -> Volume:
-    """Ids (z, y, x): the segment numbers, and 0 where no segment is."""
+    """Reads ids (z, y, x): the segment numbers, and 0 outside of all segments."""
     segmentation = _open(path)
     with quiet():
         try:
             found = segmentation.get_volume(combine_segments=True)
-        except Exception as error:  # highdicom raises of many kinds
+        except Exception as error:  # highdicom raises many types of errors
             raise _refusal(error, path) from error
     affine, upwards = _affine(found, path)
     ids = found.array if upwards else found.array[::-1]
@@ -63,7 +63,7 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
 
 
 def _find_other_frame(segmentation: Any, like: Geometry | None, path: str) -> tuple[Finding, ...]:
-    """Finds whether a segmentation tells other coordinates than the image does."""
+    """Finds whether a segmentation has another frame of reference than the image."""
     own = str(segmentation.get("FrameOfReferenceUID") or "")
     image = "" if like is None else like.frame_of_reference
     if not own or not image or own == image:
@@ -73,9 +73,9 @@ def _find_other_frame(segmentation: Any, like: Geometry | None, path: str) -> tu
 
 
 def _open(path: str) -> Any:
-    """The one segmentation object in a file or folder.
+    """Opens the one segmentation object in a file or folder.
 
-    It is read at once: of broken ones highdicom's lazy reader writes a traceback by itself.
+    It is read completely: for broken ones highdicom's lazy reader writes a traceback by itself.
     """
     headers = read_headers(find_files(path))
     found = segmentations(headers)
@@ -93,13 +93,13 @@ def _open(path: str) -> Any:
             segmentation = segread(found[0].file)
             check_length(segmentation)
             _check_segments(segmentation)
-        except Exception as error:  # highdicom raises of many kinds for broken objects
+        except Exception as error:  # highdicom raises many types of errors for broken objects
             raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
     return segmentation
 
 
 def _check_segments(segmentation: Any) -> None:
-    """Checks that frames are of segments that are described: highdicom leaves out all others."""
+    """Checks that the segments of all frames are described: highdicom drops all others."""
     described = {int(segment.SegmentNumber) for segment in segmentation.SegmentSequence}
     for frame in segmentation.PerFrameFunctionalGroupsSequence:
         for item in frame.get("SegmentIdentificationSequence") or ():  # a labelmap has none
@@ -123,7 +123,7 @@ def _refusal(error: Exception, path: str) -> InputError:
 
 
 def _affine(found: Any, path: str) -> tuple[Affine, bool]:
-    """The affine of slices that go along their normal, and whether they do so in the object."""
+    """The affine of slices stacked along their normal, and True if the object stacks them so."""
     slice_step, row_step, column_step = found.affine[:3, :3].T
     origin = found.affine[:3, 3]
     upwards = bool(np.cross(column_step, row_step) @ slice_step > 0)
@@ -135,9 +135,9 @@ def _affine(found: Any, path: str) -> tuple[Affine, bool]:
 
 
 def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place | None]:
-    """The grid of the whole as the part tells it, and where the part, turned, begins in it.
+    """The complete grid as the part defines it, and the offset of the part, reoriented, in it.
 
-    A grid that is no part of the whole stays as it is and begins nowhere.
+    A grid that is not part of the complete one is unchanged and has no offset.
     """
     if whole is None:
         return part, None

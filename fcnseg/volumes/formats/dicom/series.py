@@ -27,7 +27,7 @@ from fcnseg.volumes.formats.dicom.stack import Slice, stack
 from fcnseg.volumes.formats.rescale import to_int16
 from fcnseg.volumes.volume import AIR_HU, Geometry, Volume
 
-# What 12 bits hold, with air at -1024: a padding value in it is the value of some tissue too.
+# The range of 12 bits, with air at -1024: a padding value in it is also the value of some tissue.
 _TISSUE_HU = (AIR_HU, 3071)
 
 
@@ -39,8 +39,8 @@ class Series:
         uid: Its SeriesInstanceUID.
         description: Its SeriesDescription.
         slices: Its slices in any order, localizers left out.
-        localizers: How many localizers were left out.
-        problem: Why an image of it is no slice, if one is none.
+        localizers: Number of localizers left out.
+        problem: Reason why an image of it is not a slice, if one is not.
     """
 
     uid: str
@@ -54,7 +54,7 @@ class Series:
 
 
 def list_series(path: str) -> list[Series]:
-    """The CT series in a folder or file, the one with the most slices first.
+    """Lists the CT series in a folder or file, the one with the most slices first.
 
     Raises:
         InputError: If there is no CT, or a file is unreadable.
@@ -65,9 +65,9 @@ def list_series(path: str) -> list[Series]:
 def read_geometry(
     path: str, *, series_uid: str | None = None, like: Geometry | None = None
 ) -> Geometry:
-    """The grid of a CT series, or of a segmentation where there is no CT, from headers alone.
+    """Reads the grid of a CT series, or of a segmentation if there is no CT, from headers alone.
 
-    With the grid of an image, it is that of a label, which only a segmentation can be.
+    Given the grid of an image, it reads that of a label, which only a segmentation can be.
     """
     if like is not None:
         return seg.read_geometry(path, like=like)
@@ -79,7 +79,7 @@ def read_geometry(
 
 
 def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
-    """HU (z, y, x) as int16, slices from the first to the last along their normal."""
+    """Reads HU (z, y, x) as int16, slices from the first to the last along their normal."""
     files = find_files(path)
     series, findings = _choose(_list_series(read_headers(files), path), path, series_uid)
     if files.left_out:
@@ -105,7 +105,7 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
 
 
 def _stack(series: Series, path: str) -> tuple[list[Slice], Geometry]:
-    """The slices of a series in order, and their grid, if all tell their HU alike."""
+    """The slices of a series in order, and their grid, after checks of their HU scaling."""
     what = f"{series} of {path}"
     slices, geometry = stack(series.slices, what=what)
     check_rescale(slices, what=what)
@@ -131,7 +131,7 @@ def _list_series(headers: Sequence[Header], path: str) -> list[Series]:
 
 
 def _is_stranger(header: Header, *, in_ct: bool) -> bool:
-    """Whether what is no CT image may be a slice: by its class, or by the CT series it is in."""
+    """Tells whether a file that is not CT may be a slice: by its class, or by its CT series."""
     has_pixels = header.is_image and not seg.segmentations([header])
     is_like_ct = header.kind in CT_CLASSES or (in_ct and (has_pixels or header.modality == "CT"))
     return is_like_ct and not header.is_ct
@@ -160,7 +160,7 @@ def _series(uid: str, images: Sequence[Header]) -> Series:
 def _choose(
     found: Sequence[Series], path: str, series_uid: str | None
 ) -> tuple[Series, tuple[Finding, ...]]:
-    """The series asked for, else the largest, and what to say about the choice."""
+    """Selects the series asked for, else the largest, and gives the finding about the choice."""
     chosen = next((one for one in found if series_uid in (None, one.uid)), None)
     if chosen is None:
         raise InputError(
@@ -201,7 +201,7 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
             dataset = pydicom.dcmread(file)
             check_length(dataset)
             yield from iter_pixels(dataset, indices=indices, decoding_plugin=slices[0].decoder)
-        except Exception as error:  # decoders raise of many kinds for broken bytes
+        except Exception as error:  # decoders raise many types of errors for broken bytes
             raise InputError(f"not a whole volume: {file}: {one_line(error)}") from error
 
 
@@ -218,12 +218,12 @@ def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
 
 
 def _may_be_tissue(padding: tuple[int, int], one: Slice) -> bool:
-    """Whether tissue may have a padding value: headers err, and a hole in an organ is worse."""
+    """Tells whether tissue may have a padding value: headers err, a hole in an organ is worse."""
     slope, inter = _rescale(one)
     low, high = sorted(value * slope + inter for value in padding)
     return low < _TISSUE_HU[1] and high > _TISSUE_HU[0]
 
 
 def _rescale(one: Slice) -> tuple[float, float]:
-    """Slope and intercept; stored numbers are HU where no slice tells."""
+    """Slope and intercept; stored numbers are HU if no slice has them."""
     return (1.0 if one.slope is None else one.slope, 0.0 if one.inter is None else one.inter)

@@ -1,4 +1,4 @@
-"""DICOM slices to one grid: by their positions in the patient, and only if none is out of place."""
+"""Stacking of DICOM slices to one grid, by their patient positions, if none is out of place."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from fcnseg.volumes.volume import Geometry, Triple
 
 # Cosines are written with at least three digits.
 _COSINE_TOLERANCE = 2e-3
-# Scanners write positions to 0.1 mm, so that steps of 0.625 mm read 0.6 and 0.7.
+# Scanners write positions to 0.1 mm, so that steps of 0.625 mm become 0.6 and 0.7.
 _STEP_TOLERANCE_MM = 0.11
-_STEP_TOLERANCE = 0.1  # of a step, if that is more
-# Less than a pixel over the whole stack: what rounded cosines and positions make.
+_STEP_TOLERANCE = 0.1  # of a step, if that is larger
+# Less than a pixel over the complete stack: the effect of rounded cosines and positions.
 _DRIFT_TOLERANCE_MM = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """One slice of a series: where it lies, and how its stored numbers make HU.
+    """One slice of a series: its position, and its HU scaling.
 
     Attributes:
         file: The file that it is in.
-        frame: Its number in the file, from 0; None in a file of one.
+        frame: Its number in the file, from 0; None in a single-frame file.
         size: Rows and columns.
         pixel_spacing: Millimetres from row to row, and from column to column.
-        orientation: Cosines, in LPS, of the way along a row and of the way down a column.
-        position: (3,) of the first pixel's centre, in mm, in LPS.
-        slope: HU of one step of the stored number; None if it is not told.
-        inter: HU of the stored zero; None if it is not told.
-        padding: Least and greatest stored number that mean no tissue, or None.
-        decoder: Which of pydicom's decoders is to be taken; empty for any.
-        scan: By keyword, what is told of the scan that it is of.
+        orientation: Cosines, in LPS, of the direction along a row and of the direction down a
+            column.
+        position: Position (3,) of the first pixel's centre, in mm, in LPS.
+        slope: HU of one step of the stored number; None if missing.
+        inter: Intercept: HU of the stored zero; None if missing.
+        padding: Smallest and largest stored number that mean no tissue, or None.
+        decoder: The pydicom decoder to use; empty for any.
+        scan: Facts of its scan, by keyword.
     """
 
     file: Path
@@ -71,19 +72,19 @@ class Slice:
 def stack(slices: Sequence[Slice], *, what: str) -> tuple[list[Slice], Geometry]:
     """Puts slices in order and finds their grid.
 
-    The step from slice to slice is that of their positions, whatever thickness a header tells.
+    The step from slice to slice is that of their positions, whatever the thickness in the header.
 
     Args:
         slices: All slices of a series, in any order.
         what: The series, for errors.
 
     Returns:
-        The slices from the first to the last along their normal, and the grid that they make.
+        The slices from the first to the last along their normal, and their grid.
 
     Raises:
-        GeometryError: If the slices are no stack: they differ in size, spacing or direction, one
-            is missing or there twice, the steps are uneven or the gantry was tilted. The files are
-            named.
+        GeometryError: If the slices are not a stack: they differ in size, spacing or direction, one
+            is missing or duplicate, the steps are uneven or the gantry was tilted. The message
+            names the files.
     """
     _check_alike(slices, what)
     in_order = sorted(slices, key=lambda one: one.height_mm)
@@ -124,7 +125,7 @@ def _check_steps(slices: Sequence[Slice], what: str) -> None:
     """Checks the distances between neighbours; most of them are right, so one is typical."""
     heights = np.array([one.height_mm for one in slices])
     steps = np.diff(heights)
-    # The lower median: of two steps, where one slice is missing, the shorter is the right one.
+    # The lower median: of two steps, if one slice is missing, the shorter is the right one.
     typical = float(np.sort(steps)[(len(steps) - 1) // 2])
     worst = int(np.abs(steps - typical).argmax())
     code: Code
@@ -147,7 +148,7 @@ def _check_steps(slices: Sequence[Slice], what: str) -> None:
 
 
 def _is_multiple(step: float, typical: float) -> bool:
-    """Whether whole slices fit into a gap."""
+    """Tells whether a gap is a multiple of the step."""
     times = step / typical
     return round(times) > 1 and abs(times - round(times)) <= _STEP_TOLERANCE
 
