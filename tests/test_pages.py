@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "fcnseg/figures/templates"
 PARTS = {"page.html", "macros.html"}  # what pages are made of
 
-HOSTILE = "<b>&<i>\"'x"
+HOSTILE = "<b>&<i>\"'x$\\frac$"
 PNG = b"\x89PNG"
 
 
@@ -61,7 +61,7 @@ def preview_page(folder):
     command = parse(PreviewCommand, [str(records), "--output", str(folder / "page.html")])
     patch = (np.zeros((2, 3, 4, 1)), np.zeros((2, 3, 4), np.uint8), HOSTILE.encode())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PreviewCommand, "_pairs", lambda command: [(patch, patch)])
+        patched.setattr(PreviewCommand, "_pairs", lambda *_: [(patch, patch)])
         command.run()
     return (folder / "page.html").read_text()
 

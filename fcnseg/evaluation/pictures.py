@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fcnseg.evaluation.cases import CaseVolumes
 from fcnseg.evaluation.scores import OrganScores
+from fcnseg.figures.formats import png_of
 from fcnseg.figures.overlay import draw_overlay
 from fcnseg.storage.whole_file import atomic_write
 
@@ -45,4 +46,4 @@ def draw_case(
 def write_picture(case: CaseVolumes, path: Path, scores: Mapping[str, OrganScores]) -> None:
     """Draws a case into a PNG file."""
     with atomic_write(path) as unfinished:
-        draw_case(case, scores).savefig(unfinished, format="png", facecolor="white")
+        unfinished.write_bytes(png_of(draw_case(case, scores)))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def png_of(figure: Figure, *, dpi: float | None = None) -> bytes:
     """Renders a figure as a PNG file on white, by default at the resolution it was made for."""
     stream = io.BytesIO()
+    _show_dollars(figure)
     figure.savefig(stream, format="png", facecolor="white", dpi=dpi or "figure")
     return stream.getvalue()
 
@@ -29,6 +30,7 @@ def svg_of(figure: Figure) -> Markup:
         MissingExtraError: If matplotlib or jinja2 is not installed.
     """
     stream = io.StringIO()
+    _show_dollars(figure)
     # Text stays text, and ids come from the content: the page is searchable and repeatable.
     looks = {"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}
     with require_extra("matplotlib", "evaluation").rc_context(looks):
@@ -36,3 +38,10 @@ def svg_of(figure: Figure) -> Markup:
     text = stream.getvalue()
     svg: Markup = require_extra("markupsafe", "evaluation").Markup(text[text.index("<svg") :])
     return svg
+
+
+def _show_dollars(figure: Figure) -> None:
+    """Keeps matplotlib from reading dollar signs in names of organs and cases as formulas."""
+    for text in figure.findobj(require_extra("matplotlib.text", "evaluation").Text):
+        if "$" in text.get_text():
+            text.set_parse_math(False)
