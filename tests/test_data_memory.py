@@ -28,6 +28,7 @@ _MIB = 2**20
 MEASURE = """
 import json, resource, sys
 from fcnseg.config import PatchConfig
+from fcnseg.records import Dataset
 from fcnseg.sampling import make_training_dataset
 
 def peak():

@@ -170,7 +170,7 @@ def test_what_belongs_to_a_header_is_copied_with_it(client):
 # Steps of a few voxels, each of which draws random numbers and moves all state there is.
 TRAINING = """
 model: {filters: [2, 4], dropout: 0.3}
-patches: {size: [8, 12, 12], batch_size: 2, per_read: 2, shuffle_buffer: 4}
+patches: {size: [8, 12, 12], batch_size: 2, samples_per_volume: 2, shuffle_buffer: 4}
 training: {epochs: 2, steps_per_epoch: 4, validate_every: 1, checkpoint_every: 3}
 inference: {overlap: [2, 4, 4], batch_size: 2}
 """
