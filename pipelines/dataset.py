@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 from collections.abc import Iterator, Sequence, Set
 
@@ -15,45 +14,37 @@ from fcnseg.errors import DatasetError, InputError, told
 from fcnseg.records import (
     REJECTS_FILE,
     SPLITS,
-    DatasetInfo,
+    Dataset,
     Record,
     read_cases,
 )
 from fcnseg.records.damage import check_files
 from fcnseg.records.fingerprint import Fingerprint
-from fcnseg.records.local_files import LocalFiles
 from fcnseg.storage import files
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A finished dataset.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectedDataset(Dataset):
+    """A finished dataset with what people look at.
 
     Attributes:
-        folder: Folder of the records, on any file system.
-        local: Access to its files as local paths.
-        info: The manifest.
         fingerprint: Statistics of the data.
         rejects: Cases that were not converted.
     """
 
-    folder: str
-    local: LocalFiles
-    info: DatasetInfo
     fingerprint: Fingerprint
     rejects: tuple[Reject, ...]
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> Dataset:
+    def open(cls, folder: str | os.PathLike[str]) -> InspectedDataset:
         """Reads everything but the records.
 
         Raises:
             DatasetError: If the folder is not a finished dataset, has no statistics, or lacks a
                 file.
         """
-        folder = os.fspath(folder)
-        local = LocalFiles.of(folder)
-        info = local.info
+        dataset = Dataset.open(folder)
+        folder, info = dataset.folder, dataset.info
         if info.fingerprint is None:
             raise DatasetError(f"{folder} has no fingerprint: convert the cases again")
         check_files(folder, info, SPLITS)
@@ -64,22 +55,18 @@ class Dataset:
             raise DatasetError(
                 f"not a list of rejects: {files.join(folder, REJECTS_FILE)}: {error}"
             ) from error
-        return cls(folder, local, info, info.fingerprint, rejects)
+        return cls(
+            folder=folder,
+            info=info,
+            digest=dataset.digest,
+            fingerprint=info.fingerprint,
+            rejects=rejects,
+        )
 
     @property
     def name(self) -> str:
         """The last part of the folder's path."""
         return files.name_of(files.absolute(self.folder))
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        """Names of the classes but the background; none if the cases have no labels."""
-        return self.info.class_names[1:] if self.info.labelled else ()
-
-    @property
-    def ml_per_voxel(self) -> float:
-        """Volume of a voxel of the records."""
-        return math.prod(self.info.spacing_mm) / 1000
 
     def read_spread(self, count: int) -> Iterator[Record]:
         """Yields some cases from evenly spaced places in all files; all if there are fewer."""

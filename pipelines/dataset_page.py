@@ -11,14 +11,14 @@ from fcnseg.figures.page import render
 from fcnseg.figures.slices import add_legend, draw_slices, middle_of
 from fcnseg.records import Record
 from fcnseg.volumes import Volume
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 from pipelines.dataset_plots import hu_plot, spacing_plot, volume_plot
 from pipelines.dataset_tables import WORDY, case_table, tables_of
 
 _LINE = {"linewidths": 1.3}
 
 
-def dataset_html(dataset: Dataset, cases: Iterable[Record]) -> str:
+def dataset_html(dataset: InspectedDataset, cases: Iterable[Record]) -> str:
     """Renders the complete page.
 
     Args:
@@ -69,7 +69,7 @@ def draw_record(record: Record, class_names: Sequence[str]) -> bytes:
     return png_of(figure)
 
 
-def _facts(dataset: Dataset) -> list[tuple[str, str]]:
+def _facts(dataset: InspectedDataset) -> list[tuple[str, str]]:
     fingerprint = dataset.fingerprint
     orientations = ", ".join(f"{name} {n}" for name, n in fingerprint.orientations.items())
     spacing = " x ".join(f"{step:g}" for step in dataset.info.spacing_mm)
@@ -82,9 +82,9 @@ def _facts(dataset: Dataset) -> list[tuple[str, str]]:
     ]
 
 
-def _volumes(case: Record, dataset: Dataset) -> str:
+def _volumes(case: Record, dataset: InspectedDataset) -> str:
     """The volumes of a case's organs."""
-    volumes = case.class_histogram[1:] * dataset.ml_per_voxel
+    volumes = case.class_histogram[1:] * dataset.voxel_ml
     return ", ".join(
         f"{organ} {ml:,.0f} ml" for organ, ml in zip(dataset.organs, volumes, strict=False) if ml
     )

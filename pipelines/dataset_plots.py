@@ -12,7 +12,7 @@ from fcnseg.errors import require_extra
 from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -51,12 +51,12 @@ def spacing_plot(fingerprint: Fingerprint) -> Markup:
     return svg_of(figure)
 
 
-def volume_plot(dataset: Dataset) -> Markup:
+def volume_plot(dataset: InspectedDataset) -> Markup:
     """Plots the volume of each organ in the cases that have it."""
     figure, panels = _panels(len(dataset.organs), height=2.0)
     for index, (axes, organ) in enumerate(zip(panels, dataset.organs, strict=True), start=1):
         voxels = [case.class_voxels[index] for case in dataset.fingerprint.cases]
-        volumes = [count * dataset.ml_per_voxel for count in voxels if count]
+        volumes = [count * dataset.voxel_ml for count in voxels if count]
         _histogram(axes, volumes, organ_colour(index))
         axes.set_xlabel(f"{organ} (ml)")
     return svg_of(figure)

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from fcnseg.codes import MEANINGS
 from fcnseg.conversion.rejects import Reject
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics, Quantiles
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 
 WORDY = ("meaning", "first case")
 """Headings of columns of text."""
@@ -38,7 +38,7 @@ class Table:
         return table
 
 
-def tables_of(dataset: Dataset) -> list[Table]:
+def tables_of(dataset: InspectedDataset) -> list[Table]:
     """Makes all tables but that of the cases; rejects and warnings only if there are any."""
     fingerprint = dataset.fingerprint
     tables = [splits_table(dataset), grid_table(fingerprint), hu_table(fingerprint)]
@@ -51,7 +51,7 @@ def tables_of(dataset: Dataset) -> list[Table]:
     return tables
 
 
-def splits_table(dataset: Dataset) -> Table:
+def splits_table(dataset: InspectedDataset) -> Table:
     """Makes a table with a row per split."""
     rows = []
     for name, split in dataset.info.splits.items():
@@ -119,7 +119,7 @@ def warning_table(fingerprint: Fingerprint) -> Table:
     return Table("Warnings", ("code", "cases", "meaning", "first case"), tuple(rows))
 
 
-def case_table(dataset: Dataset) -> Table:
+def case_table(dataset: InspectedDataset) -> Table:
     """Makes a table with a row per case."""
     organs = dataset.organs
     header = (
@@ -138,7 +138,7 @@ def case_table(dataset: Dataset) -> Table:
             " x ".join(f"{step:.2f}" for step in case.source_spacing_mm),
             " x ".join(map(str, case.source_shape)),
             *(
-                f"{voxels * dataset.ml_per_voxel:,.1f}"
+                f"{voxels * dataset.voxel_ml:,.1f}"
                 for voxels in case.class_voxels[1 : len(organs) + 1]
             ),
             ", ".join(finding.code for finding in case.warnings),

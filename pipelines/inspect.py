@@ -18,7 +18,7 @@ from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html
 from pipelines.dataset_tables import tables_of
 
@@ -63,7 +63,7 @@ class Inspect:
         output = self.output or files.join(self.directory, "inspect.html")
         check_free([output], overwrite=self.overwrite)
         check_page_extras()
-        dataset = Dataset.read(self.directory)
+        dataset = InspectedDataset.open(self.directory)
         check_output_file(output)
         cases = self.drawn(dataset)
         console = Console()
@@ -72,7 +72,7 @@ class Inspect:
         write_whole(output, dataset_html(dataset, cases))
         logger.info(f"page with pictures: {output}")
 
-    def drawn(self, dataset: Dataset) -> Iterator[Record]:
+    def drawn(self, dataset: InspectedDataset) -> Iterator[Record]:
         """Selects the cases to draw."""
         known = {case.case_id for case in dataset.fingerprint.cases}
         if len(self.cases) == 1 and self.cases[0].isdecimal() and self.cases[0] not in known:

@@ -14,7 +14,7 @@ from fcnseg.figures.slices import VIEWS, draw_slices
 from fcnseg.records import read_cases
 from fcnseg.volumes import Volume
 from pipelines.convert_ct import ConvertCt
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html, draw_record
 from pipelines.inspect import Inspect
 
@@ -84,7 +84,7 @@ def test_the_command_runs_without_tensorflow_and_tells_all(records, tmp_path):
 
 
 def test_numbers_are_those_of_the_records(records):
-    dataset = Dataset.read(records)
+    dataset = InspectedDataset.open(records)
     cases = list(dataset.read_spread(100))
     liver = [int((case.label == 1).sum()) for case in cases]
     page = Page(dataset_html(dataset, []))
@@ -97,7 +97,7 @@ def test_numbers_are_those_of_the_records(records):
 
 @pytest.mark.parametrize(("count", "read"), [(1, 1), (3, 3), (5, 5), (100, 5)])
 def test_cases_come_from_all_over_the_dataset(records, count, read):
-    dataset = Dataset.read(records)
+    dataset = InspectedDataset.open(records)
     ids = [case.case_id for case in dataset.read_spread(count)]
     assert len(ids) == len(set(ids)) == read
     if count == 3:
@@ -106,7 +106,7 @@ def test_cases_come_from_all_over_the_dataset(records, count, read):
 
 def test_cases_in_several_records_are_whole(source, tmp_path):
     fine = {"spacing_mm": (0.3, 0.3, 0.3), "max_record_mib": 1}
-    dataset = Dataset.read(convert(source, tmp_path / "divided", **fine))
+    dataset = InspectedDataset.open(convert(source, tmp_path / "divided", **fine))
     assert any(split.divided for split in dataset.info.splits.values())
     shapes = {case.case_id: case.shape for case in dataset.fingerprint.cases}
     read = list(dataset.read_spread(100))
@@ -146,7 +146,7 @@ def test_what_is_missing_is_asked_for_by_its_extra(records, tmp_path, monkeypatc
 
 def test_a_dataset_without_labels_is_drawn_without_organs(source, tmp_path):
     folder = convert(source, tmp_path / "unlabelled", images_only=True, labels=None)
-    dataset = Dataset.read(folder)
+    dataset = InspectedDataset.open(folder)
     page = Page(dataset_html(dataset, dataset.read_spread(2)))
     assert len(page.pictures) == 2
     assert "liver (ml)" not in page.words

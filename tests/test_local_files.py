@@ -13,7 +13,7 @@ import pytest
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Dataset, read_dataset_info
 from fcnseg.records.damage import check_files, find_damage
-from fcnseg.records.local_files import LocalFiles, cache_folder
+from fcnseg.records.local_files import cache_folder
 
 URL = "memory://hospital/records"
 
@@ -41,7 +41,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_local_dataset_is_itself(dataset):
     assert local_dataset(dataset) == dataset
-    assert LocalFiles.of(dataset).folder == dataset
+    assert Dataset.open(dataset).local.folder == dataset
 
 
 def test_manifest_is_read_where_it_lies(dataset, remote):
@@ -113,14 +113,14 @@ def test_missing_file_is_named(remote):
 
 
 def test_files_are_copied_when_they_are_asked_for(remote):
-    local = LocalFiles.of(URL)
+    local = Dataset.open(URL).local
     shard = local.info.splits["validation"].shards[0]
     assert local.path(shard).read_bytes() == remote[f"{URL}/{shard.name}"]
     assert [path.name for path in local.folder.iterdir()] == [shard.name]
 
 
 def test_what_a_killed_copy_left_is_deleted_after_a_day(remote):
-    folder = LocalFiles.of(URL).folder
+    folder = Dataset.open(URL).local.folder
     folder.mkdir(parents=True)
     for name, age_s in ((".tmp-old", 90000), (".tmp-at-work", 0)):
         (folder / name).mkdir()
@@ -155,4 +155,4 @@ def test_copy_that_broke_here_is_found(remote):
 
 def test_facts_of_a_dataset_are_frozen(remote):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        LocalFiles.of(URL).source = "another"
+        Dataset.open(URL).local.source = "another"

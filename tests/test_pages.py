@@ -24,7 +24,7 @@ from fcnseg.errors import MissingExtraError
 from fcnseg.evaluation import Evaluation, OrganScores, compare, report_html
 from fcnseg.records import INFO_FILE
 from pipelines.convert_ct import ConvertCt
-from pipelines.dataset import Dataset
+from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html
 from pipelines.inspect import Inspect
 
@@ -79,7 +79,7 @@ def dataset_page(folder):
         validation_fraction=0.0,
         test_fraction=0.0,
     ).run()
-    dataset = Dataset.read(records)
+    dataset = InspectedDataset.open(records)
     facts = tuple(dataclasses.replace(case, case_id=HOSTILE) for case in dataset.fingerprint.cases)
     dataset = dataclasses.replace(
         dataset,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
 
 from fcnseg.records.damage import Damage, find_damage
-from fcnseg.records.dataset_info import SPLITS, DatasetInfo
+from fcnseg.records.dataset_info import SPLITS, DatasetInfo, read_manifest
 from fcnseg.records.listing import ListedCase, list_cases
 from fcnseg.records.local_files import LocalFiles
 
@@ -21,13 +22,11 @@ class Dataset:
         folder: The folder, on any file system.
         info: The manifest.
         digest: SHA-256 of the manifest, which contains the checksum of every file.
-        local: Access to the files as local paths.
     """
 
     folder: str
     info: DatasetInfo
     digest: str
-    local: LocalFiles
     _listed: dict[str, tuple[ListedCase, ...]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -39,8 +38,13 @@ class Dataset:
         Raises:
             DatasetError: If the folder is missing, unfinished, or of another schema.
         """
-        local = LocalFiles.of(folder)
-        return cls(local.source, local.info, local.digest, local)
+        manifest, info = read_manifest(folder)
+        return cls(os.fspath(folder), info, hashlib.sha256(manifest).hexdigest())
+
+    @property
+    def local(self) -> LocalFiles:
+        """Access to the files as local paths."""
+        return LocalFiles(self.folder, self.info, self.digest)
 
     @property
     def organs(self) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ run finds them, and another dataset under the same URL does not.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from fcnseg.errors import DatasetError
 from fcnseg.records.damage import Damage, check_files, find_wrong_content
-from fcnseg.records.dataset_info import DatasetInfo, ShardInfo, read_manifest
+from fcnseg.records.dataset_info import DatasetInfo, ShardInfo
 from fcnseg.storage import files
 from fcnseg.storage.file_systems import download
 from fcnseg.storage.whole_file import atomic_write, make_folder
@@ -54,16 +53,6 @@ class LocalFiles:
     source: str
     info: DatasetInfo
     digest: str
-
-    @classmethod
-    def of(cls, directory: str | os.PathLike[str]) -> LocalFiles:
-        """Reads the manifest of a dataset.
-
-        Raises:
-            DatasetError: If the dataset is missing or unfinished.
-        """
-        manifest, info = read_manifest(directory)
-        return cls(os.fspath(directory), info, hashlib.sha256(manifest).hexdigest())
 
     @property
     def is_copy(self) -> bool:
