@@ -287,7 +287,7 @@ def dice_of_organs(evaluation: Evaluation) -> list[Row]:
     """Dice of each organ, mean over cases, and the mean over organs."""
     values = [(organ, scores.dice) for organ, scores in evaluation.classes.items()]
     rows = [*values, ("mean", evaluation.mean_dice)]
-    return [(organ, METRICS["dice"].told(dice)) for organ, dice in rows]
+    return [(organ, METRICS["dice"].format(dice)) for organ, dice in rows]
 
 
 def terminal_table(

@@ -180,7 +180,7 @@ def test_store_that_fails_is_named(objects, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_store_that_shows_half_an_upload_gets_the_name_afterwards(tmp_path, monkeypatch, fails):
-    """As hdfs:// and sftp:// do; fsspec's own file:// stands in for them."""
+    """fsspec's own file:// stands in for stores such as hdfs:// and sftp://."""
     place = f"file://{tmp_path}/deep/a"
     (tmp_path / "here").write_text("whole")
     system = RemotePath.of(place).file_system

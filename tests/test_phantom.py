@@ -227,7 +227,7 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 
 
 def plain(value):
-    """What JSON can hold, of numbers that are the same to the sixth decimal everywhere."""
+    """Plain values for JSON, with numbers that are the same to the sixth decimal everywhere."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

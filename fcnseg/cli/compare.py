@@ -58,7 +58,7 @@ def difference_table(comparison: Comparison) -> Table:
         row = [organ]
         for name in COMPARED:
             p_value = comparison.p_holm(name).get(organ)
-            row.append(METRICS[name].told(comparison.of(name)[organ].mean, signed=True))
+            row.append(METRICS[name].format(comparison.of(name)[organ].mean, signed=True))
             row.append("-" if p_value is None else f"{p_value:.3f}")
         table.add_row(*row)
     return table

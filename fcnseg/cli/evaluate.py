@@ -259,13 +259,13 @@ def score_table(evaluation: Evaluation) -> Table:
     for organ in evaluation.organs:
         summaries = [Summary.of(evaluation.values(organ, m.field), m) for m in metrics]
         told = [
-            m.told(s.mean) if s.sd is None else f"{m.told(s.mean)} ± {m.told(s.sd)}"
+            m.format(s.mean) if s.sd is None else f"{m.format(s.mean)} ± {m.format(s.sd)}"
             for m, s in zip(metrics, summaries, strict=True)
         ]
         dice = summaries[0]
         table.add_row(organ, str(dice.count), *told, dice.worst[0] if dice.worst else "-")
     table.add_section()
     means = OrganScores.mean(evaluation.classes.values())
-    values = [metric.told(getattr(means, metric.field)) for metric in metrics]
+    values = [metric.format(getattr(means, metric.field)) for metric in metrics]
     table.add_row("mean", str(len(evaluation.cases)), *values)
     return table

@@ -237,9 +237,9 @@ def _rows(comparison: Comparison, name: str) -> list[dict[str, str]]:
         {
             "organ": organ,
             "cases": str(len(each.by_case)),
-            "first": metric.told(each.first),
-            "second": metric.told(each.second),
-            "difference": metric.told(each.mean, signed=True),
+            "first": metric.format(each.first),
+            "second": metric.format(each.second),
+            "difference": metric.format(each.mean, signed=True),
             "better": str(each.better),
             "worse": str(each.worse),
             "p_value": _told_p(each.p_value),
@@ -270,5 +270,5 @@ def _cells_by_case(comparison: Comparison) -> dict[str, list[Shaded]]:
 
 
 def _difference_cell(value: float | None) -> Shaded:
-    told = METRICS["dice"].told(value, signed=True)
+    told = METRICS["dice"].format(value, signed=True)
     return Shaded(told, -4 * (value or 0.0))  # a difference of 0.2 has four fifths of the colour

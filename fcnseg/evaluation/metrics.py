@@ -36,7 +36,7 @@ class Metric:
         """The badness of a value: larger is worse."""
         return {"high": -value, "low": value, "zero": abs(value), "nowhere": 0.0}[self.best]
 
-    def told(self, value: float | None, *, signed: bool = False) -> str:
+    def format(self, value: float | None, *, signed: bool = False) -> str:
         """Formats a value for tables; a dash if there is none."""
         if value is None:
             return "-"

@@ -33,10 +33,10 @@ class _Score:
         summary = Summary.of(values, metric)
         return cls(
             summary.count,
-            signed_mean=metric.told(summary.mean, signed=True),
+            signed_mean=metric.format(summary.mean, signed=True),
             worst=summary.worst,
             **{
-                name: metric.told(getattr(summary, name))
+                name: metric.format(getattr(summary, name))
                 for name in ("mean", "sd", "median", "min", "max")
             },
         )
@@ -84,7 +84,7 @@ class _Case:
             _dice_cell(_mean_dice(organs)),
             tuple(_dice_cell(scores.dice) for scores in organs.values()),
             {
-                organ: tuple(m.told(getattr(scores, m.field)) for m in METRICS.values())
+                organ: tuple(m.format(getattr(scores, m.field)) for m in METRICS.values())
                 for organ, scores in organs.items()
             },
             picture,
@@ -143,17 +143,17 @@ def _facts(evaluation: Evaluation, *, worst: _Case) -> list[tuple[str, str]]:
     means = evaluation.classes.values()
     facts = [
         ("cases", str(len(evaluation.cases))),
-        ("mean Dice", METRICS["dice"].told(evaluation.mean_dice)),
+        ("mean Dice", METRICS["dice"].format(evaluation.mean_dice)),
     ]
     for name in ("surface_dice", "hausdorff_distance_95_mm"):
         mean = mean_or_none(getattr(scores, name) for scores in means)
-        facts.append((f"mean {METRICS[name].heading}", METRICS[name].told(mean)))
+        facts.append((f"mean {METRICS[name].heading}", METRICS[name].format(mean)))
     return [*facts, (f"mean Dice of the worst case, {worst.case_id}", worst.mean_dice.text)]
 
 
 def _dice_cell(dice: float | None) -> Shaded:
     """A table cell of a Dice; lower is darker."""
-    return Shaded(METRICS["dice"].told(dice), 0.0 if dice is None else 0.9 * (1 - dice))
+    return Shaded(METRICS["dice"].format(dice), 0.0 if dice is None else 0.9 * (1 - dice))
 
 
 def _tolerances(evaluation: Evaluation) -> str:
