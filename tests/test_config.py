@@ -190,3 +190,6 @@ def test_old_flags_are_taken_with_a_warning():
         command = parse(ExampleCommand, argv)
     assert command.config.training.ema_decay == 0.5
     assert command.config.patches.samples_per_volume == 3
+    argv = "--name a --config demo --loss.no_background".split()
+    with pytest.warns(FutureWarning, match=r"loss\.background is loss\.include_background now"):
+        assert not parse(ExampleCommand, argv).config.loss.include_background

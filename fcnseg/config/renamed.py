@@ -48,17 +48,18 @@ def with_new_names(section: str, values: dict[str, Any]) -> dict[str, Any]:
 def with_new_flags(argv: Sequence[str]) -> list[str]:
     """Renames old flags in the arguments of a command; warns of each."""
     old = {
-        f"--{section}.{name}": (section, name, key)
+        f"--{section}.{no}{name}": (section, name, f"{no}{key}")
         for section, names in RENAMED.items()
         for name, key in names.items()
-        if key not in ("batch_dice", "include_background")  # switches now: they take no value
+        if key not in _VALUES  # their flags take no value now
+        for no in ("", "no_")
     }
     found = []
     for word in argv:
         flag, equals, value = word.partition("=")
         if flag in old:
             section, name, key = old[flag]
-            _warn(section, name, key)
+            _warn(section, name, key.removeprefix("no_"))
             word = f"--{section}.{key}{equals}{value}"
         found.append(word)
     return found
