@@ -9,16 +9,18 @@ all (`learning_task.py`), so that recipes are compared and not network widths. T
     nnunet       nnU-Net's trainer as it is (`learning_nnunet.py`)
     nnunet_adam  its variant for Adam; only where it is asked for
 
-First at equal patches: each trains for the same number of steps by its own schedule. Then at equal
-time: each peer trains again, by its schedule, for as many steps as it does in fcnseg's training
-time; that includes the steps and waiting for their data, and fcnseg's also building its graph. Each
-runs in processes of its own, one after the other, so the machine should do nothing else.
+First the time of a step is measured: a short and a longer run of each contender in turns, on all
+cores, with nothing else on the machine. Then comes the training, at equal patches: each for the
+same number of steps by its own schedule; and at equal time: each peer again, by its schedule, for
+as many steps as it does in fcnseg's training time. That time includes the steps and waiting for
+their data, and fcnseg's also building its graph. `--jobs` trainings are concurrent, each on cores
+of its own, and other work does not matter to them.
 
 Prints one JSON line per run and a summary. A run that exists in the output folder is not repeated,
 so parts can be run one by one.
 
     python benchmarks/bench_learning.py --peer_python path/to/venv/bin/python \
-        --seeds 5 --output build/learning
+        --seeds 5 --jobs 2 --output build/learning
 
 where that Python has MONAI and nnU-Net (`pip install monai nnunetv2 torch`).
 """
@@ -33,15 +35,15 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import learning_fcnseg
 from bench_seeds import call
 from learning_phantoms import Wanted, make_data
-from learning_task import BATCH, LABELS, TRAINED_FILE, Task, whole_steps
-from processes import has_module
+from learning_task import BATCH, EPOCHS, LABELS, TRAINED_FILE, Task, whole_steps
+from processes import has_module, side_by_side
 
 from fcnseg.evaluation import Evaluation
 
@@ -50,6 +52,8 @@ SCRIPTS = {name: f"learning_{module.removesuffix('v2')}.py" for name, module in 
 CONTENDERS = ("fcnseg", *MODULES)
 DEFAULTS: dict[str, dict[str, Any]] = {"fcnseg": {"set": []}, "monai": {"learning_rate": 1e-3}}
 Row = dict[str, Any]
+_TIMED_EPOCHS = (1, 4)
+_ROUNDS = 2
 
 
 def run_peer(task: Task, python: str) -> None:
@@ -77,38 +81,60 @@ def run_peer(task: Task, python: str) -> None:
         sys.exit(f"{task.contender} ended with status {done.returncode}: {log.read_text()[-2000:]}")
 
 
-def run_once(task: Task, train_and_predict: Callable[[Task], None], *, budget: str) -> Row:
-    """Trains, predicts and evaluates unless that is done; gives the scores and the time."""
-    result = task.output / "result.json"
-    if result.exists():
-        return json.loads(result.read_text())
-    task.output.mkdir(parents=True, exist_ok=True)
-    if not (task.output / TRAINED_FILE).exists():
+class Pace(NamedTuple):
+    """Time of a contender's training on all cores.
+
+    Attributes:
+        start_s: Time of its first step beyond that of the others.
+        step_s: Time of a step.
+    """
+
+    start_s: float
+    step_s: float
+
+    def seconds(self, steps: int) -> float:
+        """Computes the time of a training."""
+        return round(self.start_s + steps * self.step_s, 1)
+
+    def steps(self, seconds: float) -> int:
+        """Computes how many steps a training has time for."""
+        return whole_steps((seconds - self.start_s) / self.step_s)
+
+
+def train_once(task: Task, train_and_predict: Callable[[Task], None]) -> Row:
+    """Trains and predicts unless that is done; gives the facts of the training."""
+    trained = task.output / TRAINED_FILE
+    if not trained.exists():
+        task.output.mkdir(parents=True, exist_ok=True)
         train_and_predict(task)
-    trained = json.loads((task.output / TRAINED_FILE).read_text())
+    return json.loads(trained.read_text())
+
+
+def run_once(
+    task: Task, train_and_predict: Callable[[Task], None], *, budget: str, pace: Pace
+) -> Row:
+    """Trains, predicts and evaluates unless that is done; gives the scores and the time."""
+    facts = train_once(task, train_and_predict)
     scores = {step: evaluate(task, step) for step in task.checkpoints}
-    row = {
+    return {
         "contender": task.contender,
         "budget": budget,
         "seed": task.seed,
         "options": task.options,
         "steps": task.steps,
         "patches": task.steps * BATCH,
-        **trained,
-        "step_s": round(trained["training_s"] / task.steps, 4),
+        "parameters": facts["parameters"],
+        "training_s": pace.seconds(task.steps),
         **scores[task.steps],
-        # Steps take the same time, so the time of a checkpoint is in proportion to its steps.
         "curve": [
             {
                 "patches": step * BATCH,
-                "training_s": round(trained["training_s"] * step / task.steps, 1),
+                "training_s": pace.seconds(step),
                 "mean_dice": scores[step]["mean_dice"],
             }
             for step in task.checkpoints
         ],
     }
-    result.write_text(json.dumps(row))
-    return row
 
 
 def evaluate(task: Task, step: int) -> Row:
@@ -221,38 +247,74 @@ class Benchmark:
             **dict.fromkeys(MODULES, peer),
         }
 
-    def row(self, contender: str, seed: int, *, budget: str, steps: int) -> Row:
-        """Runs one contender with one seed, if needed."""
-        options = self.options.get(contender, {})
-        name = contender
-        if options != DEFAULTS.get(contender, {}):  # runs with other options get other folders
-            name += f"_{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:6]}"
+    def pace(self, contender: str) -> Pace:
+        """Measures the time of a contender's steps, if needed; medians of the rounds."""
+        seconds = []
+        for epochs in _TIMED_EPOCHS:
+            rounds = [self.timed(contender, epochs, number) for number in range(_ROUNDS)]
+            seconds.append(statistics.median(rounds))
+        first, last = _TIMED_EPOCHS
+        per_epoch = (seconds[1] - seconds[0]) / (last - first)
+        return Pace(seconds[0] - first * per_epoch, per_epoch * EPOCHS / self.steps)
+
+    def timed(self, contender: str, epochs: int, number: int) -> float:
+        """Trains for a few epochs, if needed; gives the seconds."""
         task = Task(
             contender=contender,
             data=self.data,
-            shared=self.output / "shared" / contender.split("_")[0],
-            output=self.output / f"{name}_{budget}_{steps}_{seed}",
+            shared=self.shared(contender),
+            output=self.output / f"{self.name(contender)}_timed_{epochs}_{number}",
+            seed=number,
+            steps=epochs * self.steps // EPOCHS,
+            epochs=epochs,
+            segments="none",
+            options=self.options.get(contender, {}),
+        )
+        return train_once(task, self.run[contender])["seconds"]
+
+    def trained(self, contender: str, seed: int, *, budget: str, steps: int, pace: Pace) -> Row:
+        """Trains one contender with one seed, if needed; gives its scores."""
+        on_the_way = budget == "patches" and contender in self.curves
+        task = Task(
+            contender=contender,
+            data=self.data,
+            shared=self.shared(contender),
+            output=self.output / f"{self.name(contender)}_{budget}_{steps}_{seed}",
             seed=seed,
             steps=steps,
-            curve=budget == "patches" and contender in self.curves,
-            options=options,
+            segments="checkpoints" if on_the_way else "last",
+            options=self.options.get(contender, {}),
         )
-        row = run_once(task, self.run[contender], budget=budget)
-        print(json.dumps(row), flush=True)
-        return row
+        return run_once(task, self.run[contender], budget=budget, pace=pace)
 
-    def rows_of(self, seed: int, contenders: Sequence[str], *, equal_time: bool) -> list[Row]:
-        """Gives all runs of one seed."""
-        rows = {
-            name: self.row(name, seed, budget="patches", steps=self.steps) for name in contenders
-        }
-        again = []
-        if equal_time and "fcnseg" in rows:
-            for name in contenders:
-                if name != "fcnseg":
-                    steps = whole_steps(rows["fcnseg"]["training_s"] / rows[name]["step_s"])
-                    again.append(self.row(name, seed, budget="time", steps=steps))
-        return [*rows.values(), *again]
+    def shared(self, contender: str) -> Path:
+        """The folder for what a contender prepares once."""
+        return self.output / "shared" / contender.split("_")[0]
+
+    def name(self, contender: str) -> str:
+        """The start of the names of a contender's folders; another one with other options."""
+        options = self.options.get(contender, {})
+        if options == DEFAULTS.get(contender, {}):
+            return contender
+        return f"{contender}_{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:6]}"
+
+    def runs(
+        self, seeds: int, contenders: Sequence[str], *, equal_time: bool
+    ) -> Iterator[Callable[[], Row]]:
+        """Lists all trainings, after the time of steps was measured."""
+        for number in range(_ROUNDS):  # in turns
+            for contender in contenders:
+                for epochs in _TIMED_EPOCHS:
+                    self.timed(contender, epochs, number)
+        paces = {name: self.pace(name) for name in contenders}
+        print(json.dumps({name: pace._asdict() for name, pace in paces.items()}), flush=True)
+        for seed in range(seeds):
+            for name, pace in paces.items():
+                train = functools.partial(self.trained, name, seed, pace=pace)
+                yield functools.partial(train, budget="patches", steps=self.steps)
+                if equal_time and name != "fcnseg" and "fcnseg" in paces:
+                    limit = paces["fcnseg"].seconds(self.steps)
+                    yield functools.partial(train, budget="time", steps=pace.steps(limit))
 
 
 def parse() -> argparse.Namespace:
@@ -262,7 +324,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for everything")
     parser.add_argument("--peer_python", default=sys.executable, help="has monai and nnunetv2")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to this one less")
-    parser.add_argument("--steps", type=int, default=750, help="of 3 patches; best divided by 15")
+    parser.add_argument("--steps", type=int, default=750, help=f"of {BATCH} patches")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument(
         "--contenders", nargs="+", default=CONTENDERS[:3], choices=CONTENDERS, help="who runs"
     )
@@ -293,6 +356,8 @@ def parse() -> argparse.Namespace:
                 f"{name} needs {module}, which {arguments.peer_python} does not have:"
                 " give --peer_python, or leave it out of --contenders"
             )
+    if arguments.steps % EPOCHS:
+        parser.error(f"--steps {arguments.steps}: a multiple of {EPOCHS} is needed")
     arguments.output = arguments.output.resolve()
     return arguments
 
@@ -302,10 +367,13 @@ def main() -> None:
     cases = (arguments.train_cases, arguments.validation_cases, arguments.test_cases)
     wanted = Wanted(arguments.variety, *cases)
     benchmark = Benchmark(arguments, make_data(arguments.output, wanted))
+    runs = benchmark.runs(
+        arguments.seeds, arguments.contenders, equal_time=not arguments.no_equal_time
+    )
     rows = []
-    for seed in range(arguments.seeds):
-        equal_time = not arguments.no_equal_time
-        rows += benchmark.rows_of(seed, arguments.contenders, equal_time=equal_time)
+    for row in side_by_side(list(runs), arguments.jobs):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     print(json.dumps(summary_of(rows)))
 
 

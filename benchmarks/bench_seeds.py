@@ -16,17 +16,18 @@ in the output folder is not repeated.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
-import queue
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from processes import side_by_side
 
 CASES = 14  # as in examples/demo.py
 MEAN_DICE, ORGAN_DICE = 0.80, 0.60
@@ -87,16 +88,8 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     )
     seconds = time.perf_counter() - started
     call(
-        *(
-            "fcnseg",
-            "predict",
-            "--run_dir",
-            folder / "run",
-            "--output",
-            folder / "masks",
-            "--resume",
-        ),
-        *("--images", arguments.output / "unseen"),
+        *("fcnseg", "predict", "--run_dir", folder / "run", "--output", folder / "masks"),
+        *("--images", arguments.output / "unseen", "--resume"),
         environment=environment,
     )
     call(
@@ -115,11 +108,6 @@ def run_once(arguments: argparse.Namespace, scans: Path, *, seed: int, isa: str)
     }
     result.write_text(json.dumps(row))
     return row
-
-
-def take_cores(shares: queue.Queue[set[int]]) -> None:
-    """Binds this thread, and the processes it starts, to a share of the cores."""
-    os.sched_setaffinity(0, shares.get())
 
 
 def summary_of(rows: Sequence[dict[str, Any]], config: str) -> dict[str, Any]:
@@ -147,20 +135,15 @@ def main() -> None:
     arguments = parser.parse_args()
     scans, records = make_records(arguments.output)
     unseen_scans(scans, records, arguments.output)
-    cores = sorted(os.sched_getaffinity(0))
-    shares: queue.Queue[set[int]] = queue.Queue()
-    for job in range(arguments.jobs):
-        shares.put(set(cores[job :: arguments.jobs]))
+    runs = [
+        functools.partial(run_once, arguments, scans, seed=seed, isa=isa)
+        for isa in arguments.isa
+        for seed in range(arguments.seeds)
+    ]
     rows = []
-    with ThreadPoolExecutor(arguments.jobs, initializer=take_cores, initargs=(shares,)) as pool:
-        runs = [
-            pool.submit(run_once, arguments, scans, seed=seed, isa=isa)
-            for isa in arguments.isa
-            for seed in range(arguments.seeds)
-        ]
-        for run in runs:
-            rows.append(run.result())
-            print(json.dumps(rows[-1]), flush=True)
+    for row in side_by_side(runs, arguments.jobs):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     summary = summary_of(rows, arguments.config)
     print(json.dumps(summary))
     sys.exit(summary["within_bounds"] < summary["runs"])

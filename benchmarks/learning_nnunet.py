@@ -42,6 +42,7 @@ class TimedTrainer(nnUNetTrainer):
 
     seconds = 0.0
     keep_after: frozenset[int] = frozenset()  # epochs
+    kept: dict[int, dict[str, Any]] = {}  # noqa: RUF012 - replaced, never changed
 
     def on_train_epoch_start(self) -> None:
         """Starts the clock, before the first batch is waited for."""
@@ -58,7 +59,7 @@ class TimedTrainer(nnUNetTrainer):
         super().on_epoch_end()
         if self.current_epoch in self.keep_after:
             weights = {name: value.clone() for name, value in self.network.state_dict().items()}
-            self.kept = {**getattr(self, "kept", {}), self.current_epoch: weights}
+            self.kept = {**self.kept, self.current_epoch: weights}
 
 
 class TimedAdamTrainer(TimedTrainer, nnUNetTrainerVanillaAdam1en3):

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ORGANS = ("artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas")
 SPACING_MM = 4.0
@@ -19,7 +19,7 @@ BATCH = 3  # patches per step
 FILTERS = (8, 16, 32, 64)  # channels of each level
 IMAGES, LABELS, UNSEEN, SPLITS_FILE = "images", "labels", "unseen", "splits.json"
 TRAINED_FILE = "trained.json"
-_MOST_EPOCHS = 15  # epochs of the preset demo, of 50 steps each
+EPOCHS = 15  # of the preset demo
 _CHECKPOINTS = 3
 
 
@@ -34,8 +34,10 @@ class Task:
         shared: Folder for data that the contender prepares once for all of its runs.
         output: Folder of the run: `trained.json` and the folders of masks that it names.
         seed: Seed of the run.
-        steps: Number of steps, of `BATCH` patches each.
-        curve: True to segment unseen images with the weights of intermediate checkpoints too.
+        steps: Number of steps, of `BATCH` patches each; a multiple of the epochs.
+        epochs: Number of epochs.
+        segments: Whose weights segment the unseen images: those of no step, of the last step, or
+            of each checkpoint.
         options: Options of the contender.
     """
 
@@ -45,13 +47,9 @@ class Task:
     output: Path
     seed: int
     steps: int
-    curve: bool = True
+    epochs: int = EPOCHS
+    segments: Literal["none", "last", "checkpoints"] = "last"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def epochs(self) -> int:
-        """The number of epochs: divides the steps, and is not above that of the preset."""
-        return max(count for count in range(1, _MOST_EPOCHS + 1) if self.steps % count == 0)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,11 +63,14 @@ class Task:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """The steps after which weights are used for segmentation, the last of them at the end."""
-        if not self.curve:
-            return (self.steps,)
-        epochs = {*range(self.validate_every, self.epochs, self.validate_every), self.epochs}
-        return tuple(epoch * self.steps_per_epoch for epoch in sorted(epochs))
+        """The steps whose weights segment the unseen images."""
+        between = range(self.validate_every, self.epochs, self.validate_every)
+        epochs = {
+            "none": (),
+            "last": (self.epochs,),
+            "checkpoints": (*between, self.epochs),
+        }[self.segments]
+        return tuple(epoch * self.steps_per_epoch for epoch in epochs)
 
     def cases(self, split: str) -> list[str]:
         """The ids of a split's cases."""
@@ -97,10 +98,10 @@ class Task:
                 the workers that make patches, validation and prediction.
             parameters: Number of trainable parameters of the network.
         """
-        facts = {"training_s": round(seconds, 2), "parameters": parameters}
+        facts = {"seconds": round(seconds, 2), "parameters": parameters}
         (self.output / TRAINED_FILE).write_text(json.dumps(facts))
 
 
 def whole_steps(steps: float) -> int:
-    """Rounds down steps to as many epochs as a run of the preset has."""
-    return max(1, int(steps) // _MOST_EPOCHS) * _MOST_EPOCHS
+    """Rounds steps down to a multiple of the epochs."""
+    return max(1, int(steps) // EPOCHS) * EPOCHS

@@ -1,9 +1,16 @@
-"""Packages and memory of a contender's process."""
+"""Packages, memory and cores of the processes of contenders."""
 
 from __future__ import annotations
 
+import os
+import queue
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def has_module(python: str, module: str) -> bool:
@@ -19,3 +26,20 @@ def memory_mib(field: str) -> float:
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) / 1024
+
+
+def side_by_side(calls: Sequence[Callable[[], T]], jobs: int) -> Iterator[T]:
+    """Runs calls concurrently, each on cores of its own; yields their results in order.
+
+    A call's thread is bound to its share of the cores, and so are the processes that it starts.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    shares: queue.Queue[set[int]] = queue.Queue()
+    for job in range(jobs):
+        shares.put(set(cores[job::jobs]))
+    with ThreadPoolExecutor(
+        jobs, initializer=lambda: os.sched_setaffinity(0, shares.get())
+    ) as pool:
+        running = [pool.submit(call) for call in calls]
+        for call in running:
+            yield call.result()
