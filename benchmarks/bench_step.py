@@ -47,18 +47,20 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
 
     import tensorflow as tf  # isort: skip
 
-    from fcnseg.training.compiled import build_compiled
+    from fcnseg.sampling import Batch
+    from fcnseg.training.compiled import build_compiled, make_state
+    from fcnseg.training.step import TrainingStep
 
     policy: Any = "float32" if precision == "float32" else f"mixed_{precision}"
     config = Config(model=ModelConfig(filters=FILTERS), training=TrainingConfig(precision=policy))
     model = build_compiled(config, class_names=[str(index) for index in range(CLASSES)])
+    make_state(model, size=(size,) * 3, label_size=(size,) * 3)
     hu, label = map(tf.constant, make_batch(size, batch))
-    data = iter(tf.data.Dataset.from_tensors((hu, label)).repeat())
-    model.make_train_function()
-    train = model.train_function
+    train = tf.function(TrainingStep(model).on_replica)
+    patches = Batch(hu, label, {})
     network = tf.function(lambda hu: model(hu, training=False))
     return {
-        "train": lambda: float(train(data)["loss"]),
+        "train": lambda: float(train(patches)["loss"]),
         "infer": lambda: float(network(hu)[0, 0, 0, 0, 0]),
         "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
     }

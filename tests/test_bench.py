@@ -7,9 +7,11 @@ import json
 import pytest
 from small_records import write_small_dataset
 
-from fcnseg.cli.bench import BenchCommand, StepTimes
+from fcnseg.cli.bench import BenchCommand, StepTimes, measure
 from fcnseg.cli.command import run_command
-from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, write_config
+from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, override, write_config
+from fcnseg.training import step as step_module
+from fcnseg.training.step import make_steps
 
 CONFIG = Config(
     model=ModelConfig(filters=(4, 8)),
@@ -38,6 +40,26 @@ def test_three_times_and_a_hint(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "data only" in shown
     assert f"bottleneck: {result['bottleneck']}" in shown
+
+
+def test_the_steps_are_those_of_training(tmp_path, monkeypatch):
+    """By training's own function, with the averages and as many steps per call."""
+    changes = {"training.steps_per_execution": 3, "training.ema_decay": 0.9}
+    calls = []
+
+    def recorded(step, average):
+        assert average.averages
+        train = make_steps(step, average)
+
+        def record(batches, first, count):
+            calls.append(count)
+            return train(batches, first, count)
+
+        return record
+
+    monkeypatch.setattr(step_module, "make_steps", recorded)
+    measure(override(CONFIG, changes), write_small_dataset(tmp_path / "records"), steps=4)
+    assert calls[:4] == [3, 1, 3, 1]  # 4 steps to warm up, 4 that are measured
 
 
 def test_no_steps_are_refused(tmp_path, capsys):

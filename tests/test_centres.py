@@ -209,7 +209,8 @@ def test_each_patch_for_an_organ_shows_it(tmp_path, preset, run_on):
     batches = make_training_dataset(
         Dataset.open(folder), settings, seed=0, augmentation=augmentation
     )
-    for image, label in itertools.islice(batches, 10):
-        if isinstance(image, tuple):
-            _, label = changes.apply(image[0], label, image[1])
+    for batch in itertools.islice(batches, 10):
+        label = batch.label
+        if batch.parameters:
+            _, label = changes.apply(batch.hu, label, batch.parameters)
         assert tf.reduce_any(label == 1, axis=(1, 2, 3)).numpy().all()

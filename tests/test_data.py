@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +20,7 @@ from fcnseg.sampling import make_training_dataset, make_volume_dataset
 from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.sampling.centres import CentreRule, draw_centre
 from fcnseg.sampling.patches import cut_patch
-from fcnseg.training.augmented_step import augment_in_step
+from fcnseg.training.step import TrainingStep
 from fcnseg.volumes import AIR_HU, LabelMap
 
 CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, samples_per_volume=3, shuffle_buffer=6)
@@ -58,7 +58,7 @@ def draw(
 
 
 def test_batches_have_the_promised_form(dataset):
-    for hu, label in batches(dataset, num_replicas=2):
+    for hu, label, _ in batches(dataset, num_replicas=2):
         assert hu.shape == (4, 8, 10, 12, 1)
         assert hu.dtype == np.float32
         assert label.shape == (4, 8, 10, 12)
@@ -67,10 +67,12 @@ def test_batches_have_the_promised_form(dataset):
 
 def test_seed_decides_everything(dataset):
     first, again, other = batches(dataset), batches(dataset), batches(dataset, seed=1)
-    for (hu, label), (hu_again, label_again) in zip(first, again, strict=True):
+    for (hu, label, _), (hu_again, label_again, _) in zip(first, again, strict=True):
         np.testing.assert_array_equal(hu, hu_again)
         np.testing.assert_array_equal(label, label_again)
-    assert all((hu != hu_other).any() for (hu, _), (hu_other, _) in zip(first, other, strict=True))
+    assert all(
+        (hu != hu_other).any() for (hu, *_), (hu_other, *_) in zip(first, other, strict=True)
+    )
     assert (first[0][0] != first[-1][0]).any()
 
 
@@ -101,13 +103,12 @@ def test_host_and_device_make_the_same_patches(dataset):
     augmentation = Augmentation(
         dataclasses.replace(MOVED, run_on="device"), CONFIG.size, CONFIG.size, (2.0, 2.0, 2.0)
     )
-    step = types.SimpleNamespace(train_step=lambda data: data)
-    augment_in_step(step, augmentation)
+    step = TrainingStep(keras.Model(), augmentation)
     on_host = batches(dataset, 3, augmentation=MOVED)
     in_front = batches(dataset, 3, augmentation=augmentation.config)
-    for (hu, label), ((source, parameters), source_label) in zip(on_host, in_front, strict=True):
-        assert source.shape[1:] == source_label.shape[1:] == augmentation.source_size
-        in_step, classes = step.train_step(((source, parameters), source_label))
+    for (hu, label, _), batch in zip(on_host, in_front, strict=True):
+        assert batch.hu.shape[1:] == batch.label.shape[1:] == augmentation.source_size
+        in_step, classes = step.augmented(batch)
         assert (in_step.dtype, in_step.shape) == (tf.float32, hu.shape)
         np.testing.assert_array_equal(in_step, np.round(in_step))
         difference = np.abs(hu - in_step)
@@ -117,8 +118,8 @@ def test_host_and_device_make_the_same_patches(dataset):
 
 
 def test_augmentation_changes_patches_and_keeps_their_form(dataset):
-    (plain, _), *_ = batches(dataset, 1)
-    (hu, label), *_ = batches(dataset, 1, augmentation=MOVED, label_size=(4, 6, 8))
+    (plain, *_), *_ = batches(dataset, 1)
+    (hu, label, _), *_ = batches(dataset, 1, augmentation=MOVED, label_size=(4, 6, 8))
     assert (hu.dtype, hu.shape) == (np.float32, plain.shape)
     assert (label.dtype, label.shape) == (np.uint8, (2, 4, 6, 8))
     assert np.abs(hu - plain).mean() > 10
@@ -154,7 +155,7 @@ def test_batches_tell_their_cases_on_request(dataset):
         record["case_id"].numpy(): set(record["image"].numpy().ravel())
         for record in make_volume_dataset(Dataset.open(dataset), "train")
     }
-    for hu, _, case_ids in batches(dataset, 5, with_case_ids=True):
+    for (hu, *_), case_ids in batches(dataset, 5, with_case_ids=True):
         for patch, case_id in zip(hu, case_ids, strict=True):
             assert set(patch.astype(int).ravel()) - {AIR_HU} <= volumes[case_id]
 
@@ -220,8 +221,8 @@ def test_label_of_a_network_without_padding_is_the_middle(size):
 
 
 def test_training_dataset_crops_labels(dataset):
-    (_, whole), *_ = batches(dataset)
-    (_, middle), *_ = batches(dataset, label_size=(4, 6, 8))
+    (_, whole, _), *_ = batches(dataset)
+    (_, middle, _), *_ = batches(dataset, label_size=(4, 6, 8))
     np.testing.assert_array_equal(middle, whole[:, 2:-2, 2:-2, 2:-2])
 
 
@@ -232,7 +233,7 @@ def test_every_case_is_read(dataset):
         volumes[record["case_id"].numpy().decode()] = set(record["image"].numpy().ravel())
     seen = set()
     dataset_of_patches = make_training_dataset(Dataset.open(dataset), CONFIG, seed=0)
-    for hu, _ in itertools.islice(dataset_of_patches.unbatch(), 30):
+    for hu, *_ in itertools.islice(dataset_of_patches.unbatch(), 30):
         values = set(hu.numpy().astype(int).ravel()) - {AIR_HU}
         seen |= {case for case, hus in volumes.items() if values <= hus}
     assert seen == set(volumes) == {"case_0", "case_1", "case_2"}
@@ -300,6 +301,6 @@ def test_many_classes_are_read_as_uint16(tmp_path):
     label_map = LabelMap.consecutive(["background", *(f"organ {index}" for index in range(300))])
     changes = {"class_names": label_map.class_names, "label_map": label_map.to_mapping()}
     (folder / INFO_FILE).write_text(json.dumps(json.loads(info) | changes))
-    (_, label), *_ = batches(folder, 1)
+    (_, label, _), *_ = batches(folder, 1)
     assert label.dtype == np.uint16
     assert set(label.ravel()) >= {299, 300}

@@ -18,13 +18,11 @@ from small_records import write_small_dataset
 import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
 from fcnseg.config import read_config
 from fcnseg.config.renamed import RENAMED
-from fcnseg.networks.build import full_resolution
 from fcnseg.records import read_dataset_info
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.training.assembly import build_model
+from fcnseg.training.assembly import build_model, make_average
 from fcnseg.training.checkpoints import Checkpoints
-from fcnseg.training.compiled import state_of, tensorflow_variables
-from fcnseg.training.ema import WeightAverage
+from fcnseg.training.compiled import state_of
 
 EARLIER = Path(__file__).parent / "earlier_run"
 
@@ -52,10 +50,7 @@ def test_an_earlier_checkpoint_is_restored(tmp_path):
     assert config.loss.batch_dice
     info = read_dataset_info(write_small_dataset(tmp_path / "data"))
     model = build_model(config, info)
-    weights = tensorflow_variables(full_resolution(model).weights)
-    average = WeightAverage(
-        weights, decay=config.training.ema_decay, strategy=model.distribute_strategy
-    )
+    average = make_average(config, model)
     with np.load(EARLIER / "checkpoint.npz", allow_pickle=False) as arrays:
         identity = json.loads(arrays["progress"].item())["identity"]
         saved = [arrays[name] for name in arrays.files if name != "progress"]

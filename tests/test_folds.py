@@ -62,7 +62,7 @@ def training(records, fold, *, steps=20, start=0):
         with_case_ids=True,
         start_step=start,
     )
-    return [[case.decode() for case in ids.numpy()] for *_, ids in batches.take(steps)]
+    return [[case.decode() for case in ids.numpy()] for _, ids in batches.take(steps)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])

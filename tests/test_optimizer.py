@@ -16,10 +16,12 @@ from fcnseg.config import TrainingConfig, config_from_mapping, override
 from fcnseg.errors import ConfigError
 from fcnseg.inference import load_run
 from fcnseg.records import Dataset
-from fcnseg.sampling import make_training_dataset
+from fcnseg.sampling import Batch, make_training_dataset
 from fcnseg.training import LossError, read_run, train
+from fcnseg.training.compiled import make_state
 from fcnseg.training.ema import WeightAverage
 from fcnseg.training.optimizer import build_optimizer, make_schedule
+from fcnseg.training.step import TrainingStep, clip_together
 from fcnseg.training.training import weights_digest
 
 
@@ -102,26 +104,52 @@ def test_first_step_of_each_optimizer(name):
     assert np.asarray(weight) == pytest.approx([expected], rel=1e-5)
 
 
-@pytest.mark.parametrize(("norm", "moved"), [(1.0, (0.6, 0.8)), (20.0, (3.0, 4.0))])
-def test_gradients_are_clipped_together(norm, moved):
-    weights = [keras.Variable([0.0]), keras.Variable([0.0])]
-    sgd = settings(optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=norm)
-    build_optimizer(sgd).apply([tf.constant([3.0]), tf.constant([4.0])], weights)
-    assert [-float(np.asarray(weight)[0]) for weight in weights] == pytest.approx(moved)
+@pytest.mark.parametrize(("norm", "expected"), [(1.0, (0.6, 0.8)), (20.0, (3.0, 4.0))])
+def test_gradients_are_clipped_together(norm, expected):
+    clipped = clip_together([tf.constant([3.0]), tf.constant([4.0])], norm)
+    assert np.concatenate(clipped) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_step_moves_weights_by_the_clipped_gradient(precision, micro_batches):
+    """Plain SGD moves them by the gradient, whose norm the limit is; float16 scales the loss."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0}
+    model = keras.Sequential(
+        [keras.Input((8, 8, 8, 1)), keras.layers.Conv3D(2, 1, dtype=precision)]
+    )
+    model.compile(
+        optimizer=build_optimizer(settings(**plain, precision=precision)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    make_state(model, size=(8, 8, 8), label_size=(8, 8, 8))
+    before = [np.array(weight) for weight in model.trainable_weights]
+    rng = np.random.default_rng(0)
+    hu = tf.constant(rng.normal(0, 1, (2, 8, 8, 8, 1)).astype(np.float32))
+    label = tf.constant(rng.integers(0, 2, (2, 8, 8, 8)).astype(np.uint8))
+    TrainingStep(model, micro_batches=micro_batches, clip_norm=1e-3).on_replica(
+        Batch(hu, label, {})
+    )
+    after = [np.array(weight) for weight in model.trainable_weights]
+    moved = [a - b for a, b in zip(after, before, strict=True)]
+    norm = np.sqrt(sum(np.sum(each.astype(np.float64) ** 2) for each in moved))
+    assert norm == pytest.approx(1e-3, rel=0.02)
 
 
 def test_average_follows_the_weights_and_can_stand_in_for_them():
+    """The decay is 2/11, 3/12, and then 0.3, which is less than 4/13."""
     weight = tf.Variable([0.0])
-    average = WeightAverage([weight], decay=0.5, strategy=tf.distribute.get_strategy())
-    expected = 0.0
-    for step, value in enumerate((1.0, 2.0, -3.0, 5.0), start=1):
+    average = WeightAverage([weight], decay=0.3, strategy=tf.distribute.get_strategy())
+    seen = []
+    for step, value in enumerate((11.0, 5.0, -4.0, 10.0), start=1):
         weight.assign([value])
-        average.move(tf.constant(average.share(step)))
-        decay = min(0.5, (1 + step) / (10 + step))  # 2/11, 1/4, 4/13, 5/14
-        expected = decay * expected + (1 - decay) * value
+        average.update(tf.constant(step))
+        (held,) = average.averages
+        seen.append(held.numpy().item())
+    assert seen == pytest.approx([9.0, 6.0, -1.0, 6.7])
     with average.applied():
-        assert weight.numpy() == pytest.approx([expected])
-    assert weight.numpy().tolist() == [5.0]
+        assert weight.numpy() == pytest.approx([6.7])
+    assert weight.numpy().tolist() == [10.0]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
@@ -145,9 +173,9 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path, s
     patches = make_training_dataset(
         Dataset.open(dataset), ALL_STATE.patches, seed=0, with_case_ids=True
     )
-    batch = list(patches.take(int(number)))[-1]
+    _, case_ids = list(patches.take(int(number)))[-1]
     told = str(e.value).partition("patches of ")[2]
-    assert told == ", ".join(case_id.decode() for case_id in batch[-1].numpy())
+    assert told == ", ".join(case_id.decode() for case_id in case_ids.numpy())
 
 
 def test_run_ends_when_nothing_gets_better(dataset, tmp_path):

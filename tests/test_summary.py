@@ -118,18 +118,20 @@ import ctypes, sys
 ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes back at once
 import fcnseg, numpy as np, tensorflow as tf
 from fcnseg.config import PRESETS
+from fcnseg.sampling import Batch
 from fcnseg.training.compiled import build_compiled, make_state
+from fcnseg.training.step import TrainingStep
 
 name, batch, *size = sys.argv[1], *map(int, sys.argv[2:])
 config = PRESETS[name]
 model = build_compiled(config, class_names=["background", *map(str, range(7))])
 make_state(model, size=(16, 16, 16), label_size=(16, 16, 16))
-step = tf.function(model.train_step)
+step = tf.function(TrainingStep(model).on_replica)
 
 def peak_after_steps(batch, size):
     hu, label = np.zeros((batch, *size, 1), np.float32), np.zeros((batch, *size), np.uint8)
     for _ in range(3):
-        step((tf.constant(hu), tf.constant(label)))["loss"].numpy()
+        step(Batch(tf.constant(hu), tf.constant(label), {}))["loss"].numpy()
     lines = open("/proc/self/status").read().split("VmHWM:")
     return 1024 * int(lines[1].split()[0])
 

@@ -19,8 +19,8 @@ from fcnseg.runs.run_folder import CHECKPOINT_FILE
 from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
-from fcnseg.training.execution import make_steps
 from fcnseg.training.preemption import StopRequest
+from fcnseg.training.step import TrainingStep, make_steps
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,14 @@ def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, 
     config = override(ALL_STATE, {"training.steps_per_execution": most})
     lengths, graphs = [], []
 
-    def counting(model, average, *, most):
-        train_step = model.train_step
-        model.train_step = lambda data: graphs.append(1) or train_step(data)
-        do_steps = make_steps(model, average, most=most)
+    class Counted(TrainingStep):
+        def on_replica(self, batch):
+            graphs.append(1)
+            return super().on_replica(batch)
+
+    def counting(step, average):
+        counted = Counted(step.model, step.augmentation, step.micro_batches, step.clip_norm)
+        do_steps = make_steps(counted, average)
 
         def do_and_count(*args):
             logs, done = do_steps(*args)

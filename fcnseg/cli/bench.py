@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
-import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +20,7 @@ from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
 if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+    from fcnseg.training.step import Steps
 
 # If the other part takes less than this share of a step, it is not the bottleneck.
 _CLEAR = 0.9
@@ -106,15 +103,25 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
 
     from fcnseg.sampling.blocks import Blocks
     from fcnseg.sampling.broken import naming_broken_files
-    from fcnseg.training.assembly import build_model, patches_maker, patches_per_step
+    from fcnseg.training.assembly import (
+        build_model,
+        make_average,
+        make_step,
+        patches_maker,
+        patches_per_step,
+    )
     from fcnseg.training.dataset import check_dataset
     from fcnseg.training.settings import check_settings
+    from fcnseg.training.step import make_steps
 
     dataset = Dataset.open(data)
     check_dataset(dataset)
     info = dataset.info
     check_settings(config, info)
     model = build_model(config, info)
+    most = config.training.steps_per_execution
+    train = make_steps(make_step(config, model, info), make_average(config, model))
+    distributed = model.distribute_strategy.experimental_distribute_dataset
     replicas = model.distribute_strategy.num_replicas_in_sync
     patches = patches_maker(config, dataset, replicas=replicas)()
     # Patches come in blocks: measure complete blocks, or the measurement would be of patches that
@@ -123,40 +130,44 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     block = Blocks.of(config.patches, batch_size=batch_size).steps
     whole_blocks = -(-steps // block) * block
     with naming_broken_files(dataset):
-        data_ms = _milliseconds(_batches(patches), skip=block, count=whole_blocks)
+        data_ms = _data_ms(iter(patches), skip=block, count=whole_blocks)
         one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
-        model_ms = _training(model, one, skip=steps, count=steps)
-        joint_ms = _training(model, patches, skip=2 * block, count=whole_blocks)
+        model_ms = _training_ms(train, iter(distributed(one)), skip=steps, count=steps, most=most)
+        joint_ms = _training_ms(
+            train, iter(distributed(patches)), skip=2 * block, count=whole_blocks, most=most
+        )
     return StepTimes(data_ms, model_ms, joint_ms)
 
 
-def _batches(patches: tf.data.Dataset) -> Iterator[float]:
-    """Times at which each batch is ready."""
-    for _ in patches:
-        yield time.perf_counter()
+def _data_ms(batches: Iterator[Any], *, skip: int, count: int) -> float:
+    """Mean time of a batch; the mean, since blocks make some intervals much longer."""
+
+    def take(number: int) -> None:
+        for _ in range(number):
+            next(batches)
+
+    return _mean_ms(take, skip=skip, count=count)
 
 
-def _training(model: keras.Model, patches: tf.data.Dataset, *, skip: int, count: int) -> float:
-    import keras
+def _training_ms(
+    train: Steps, batches: Iterator[Any], *, skip: int, count: int, most: int
+) -> float:
+    """Mean time of a training step, `most` of them per call."""
 
-    ends: list[float] = []
+    def take(number: int) -> None:
+        done = 0
+        while done < number:
+            _, steps = train(batches, done + 1, min(most, number - done))
+            done += steps
 
-    class Clock(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            del batch
-            float((logs or {})["loss"])  # waits for the step
-            ends.append(time.perf_counter())
-
-    model.fit(
-        patches, steps_per_epoch=skip + count + 1, shuffle=False, callbacks=[Clock()], verbose=0
-    )
-    return _milliseconds(iter(ends), skip=skip, count=count)
+    return _mean_ms(take, skip=skip, count=count)
 
 
-def _milliseconds(moments: Iterator[float], *, skip: int, count: int) -> float:
-    """Mean time between two batches; the mean, since blocks make some intervals much longer."""
-    taken = [next(moments) for _ in range(skip + count + 1)][skip:]
-    return 1000 * statistics.mean(b - a for a, b in itertools.pairwise(taken))
+def _mean_ms(take: Callable[[int], None], *, skip: int, count: int) -> float:
+    take(skip)
+    started = time.perf_counter()
+    take(count)
+    return 1000 * (time.perf_counter() - started) / count
 
 
 def _table(times: StepTimes, config: Config) -> Table:

@@ -65,7 +65,7 @@ class PreviewCommand:
         logger.info(f"{len(patches)} patches are in {self.output}")
 
     def _pairs(self, dataset: Dataset) -> list[tuple[Any, Any]]:
-        """Each patch (HU, label, case id) before and after augmentation."""
+        """Each patch with its case id before and after augmentation."""
         from fcnseg.sampling import make_training_dataset
         from fcnseg.sampling.broken import naming_broken_files
 
@@ -105,10 +105,10 @@ def _changed(augmentation: AugmentationConfig) -> str:
 def _drawn_patch(pair: tuple[Any, Any], info: DatasetInfo) -> dict[str, object]:
     """A patch as cut from the volume, and as the network sees it."""
     pictures = {
-        title: _png(hu[..., 0], label, info, title)
-        for (hu, label, _), title in zip(pair, ("before", "after"), strict=True)
+        title: _png(batch.hu[..., 0], batch.label, info, title)
+        for (batch, _), title in zip(pair, ("before", "after"), strict=True)
     }
-    return {"case_id": pair[0][2].decode(), **pictures}
+    return {"case_id": pair[0][1].decode(), **pictures}
 
 
 def _png(hu: np.ndarray, label: np.ndarray, info: DatasetInfo, title: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,6 +13,7 @@ from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.records.decoding import decode_record
 from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.sampling.augmentation.intensity import Parameters
 from fcnseg.sampling.blocks import Blocks
 from fcnseg.sampling.case_order import CaseOrder
 from fcnseg.sampling.centres import CentreRule, draw_centre
@@ -31,6 +32,22 @@ _NONE = AugmentationConfig()
 
 # The contents of a patch: tensors by name, one of them a dictionary.
 Patches = dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """A batch of patches.
+
+    Attributes:
+        hu: HU float32 (batch, z, y, x, 1).
+        label: Class indices (batch, z, y, x).
+        parameters: The drawn parameters of an augmentation that is still to be applied, with
+            `Augmentation.apply`: then `hu` is int16 (batch, z, y, x), and both it and `label` have
+            the `Augmentation.source_size`. Empty if there is none.
+    """
+
+    hu: tf.Tensor
+    label: tf.Tensor
+    parameters: Parameters
 
 
 def make_training_dataset(
@@ -67,13 +84,10 @@ def make_training_dataset(
         label_size: Voxels (z, y, x) of the label, if the network predicts only the middle of its
             input (`output_shape`); by default the complete patch.
         start_step: Number of the first batch, for a resumed run.
-        with_case_ids: Add the ids (batch,) of the cases as a third element.
+        with_case_ids: Give pairs of a batch and the ids (batch,) of its cases.
 
     Returns:
-        A dataset of HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x). With
-        `augmentation.run_on` "device", a dataset of the inputs of `Augmentation.apply` instead: a
-        pair of HU int16 and the drawn parameters, and the class indices, both of
-        `Augmentation.source_size`.
+        A dataset of `Batch`; only with `augmentation.run_on` "device" it has parameters.
 
     Raises:
         DatasetError: If the dataset has no labels or lacks a file, the split has no cases, or there
@@ -144,13 +158,12 @@ def _draw_patch(
     return patch | {"hu": tf.cast(tf.round(hu[0]), tf.int16), "label": label[0]}
 
 
-def _finished(patches: Patches, *, with_case_ids: bool) -> tuple[Any, ...]:
-    """Converts a batch to the inputs of the training step."""
-    hu, label = patches["hu"], patches["label"]
-    ids = (patches["case_id"],) if with_case_ids else ()
-    if "parameters" in patches:
-        return (hu, patches["parameters"]), label, *ids
-    return tf.cast(hu[..., tf.newaxis], tf.float32), label, *ids
+def _finished(patches: Patches, *, with_case_ids: bool) -> Batch | tuple[Batch, tf.Tensor]:
+    hu, parameters = patches["hu"], patches.get("parameters", {})
+    if not parameters:
+        hu = tf.cast(hu[..., tf.newaxis], tf.float32)
+    batch = Batch(hu, patches["label"], parameters)
+    return (batch, patches["case_id"]) if with_case_ids else batch
 
 
 def make_volume_dataset(

@@ -26,8 +26,6 @@ from fcnseg.runs.run_folder import (
 from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
 from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.storage.whole_file import write_whole
-from fcnseg.training.accumulation import accumulate_in_step
-from fcnseg.training.augmented_step import augment_in_step
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
@@ -39,6 +37,7 @@ from fcnseg.training.origin import Origin
 from fcnseg.training.preemption import StopRequest
 from fcnseg.training.settings import ignore_label
 from fcnseg.training.starting_weights import start_from
+from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
 
@@ -67,7 +66,7 @@ def make_loop(
     stop = StopRequest()
     replicas = model.distribute_strategy.num_replicas_in_sync
     network = full_resolution(model)
-    average = _make_average(config, network, model.distribute_strategy)
+    average = make_average(config, model)
     events = _make_events(config, info, run_dir, replicas=replicas)
     model_info = make_model_info(config, info)
     validation = Validation(
@@ -83,7 +82,7 @@ def make_loop(
     dices = [column.removeprefix("val_") for column in validation.columns]  # memory of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
-        model=model,
+        step=make_step(config, model, info),
         make_patches=patches_maker(config, origin.dataset, replicas=replicas, fold=origin.fold),
         settings=config.training,
         checkpoints=Checkpoints(
@@ -125,16 +124,27 @@ def build_model(config: Config, info: DatasetInfo, *, devices: Sequence[str] = (
     with strategy.scope():
         model = build_compiled(ignoring, class_names=info.class_names)
         make_state(model, size=size, label_size=label_size)
-    accumulate_in_step(model, config.training.accumulate_steps)
-    augment_in_step(model, Augmentation(config.augmentation, size, label_size, info.spacing_mm))
     return model
 
 
-def _make_average(
-    config: Config, network: keras.Model, strategy: tf.distribute.Strategy
-) -> WeightAverage:
-    weights = tensorflow_variables(network.weights)
-    return WeightAverage(weights, decay=config.training.ema_decay, strategy=strategy)
+def make_step(config: Config, model: keras.Model, info: DatasetInfo) -> TrainingStep:
+    """Makes the training step of a model that `build_model` built."""
+    size, label_size = config.patches.size, output_shape(config.model, config.patches.size)
+    return TrainingStep(
+        model,
+        Augmentation(config.augmentation, size, label_size, info.spacing_mm),
+        micro_batches=config.training.accumulate_steps,
+        clip_norm=config.training.clip_norm,
+    )
+
+
+def make_average(config: Config, model: keras.Model) -> WeightAverage:
+    """Makes the EMA of the weights of a model that `build_model` built."""
+    return WeightAverage(
+        tensorflow_variables(full_resolution(model).weights),
+        decay=config.training.ema_decay,
+        strategy=model.distribute_strategy,
+    )
 
 
 def _make_events(

@@ -11,8 +11,7 @@ import tensorflow as tf
 class WeightAverage:
     """The exponential moving average of weights over the steps of training.
 
-    In the first steps its decay is lower, as in TensorFlow's own, so that the initial weights are
-    forgotten soon.
+    In the first steps TensorFlow's decay is lower, so that the initial weights are forgotten soon.
 
     Attributes:
         averages: Variables, one per weight; they belong to the state of a run.
@@ -29,24 +28,20 @@ class WeightAverage:
             decay: EMA decay; 0 for no average.
             strategy: Its scope holds the averages too.
         """
-        self._weights = weights if decay else []
-        self._decay = decay
+        self._weights = list(weights) if decay else []
         self._strategy = strategy
         with strategy.scope():
-            self.averages = [
-                tf.Variable(tf.convert_to_tensor(weight), trainable=False)
-                for weight in self._weights
-            ]
+            self._updates = tf.Variable(0, trainable=False)
+            self._ema = tf.train.ExponentialMovingAverage(decay, num_updates=self._updates)
+            self._ema.apply(self._weights)
+        self.averages: list[tf.Variable] = [self._ema.average(each) for each in self._weights]
 
-    def share(self, step: int) -> float:
-        """The share of the weights in the average after a step, from 1: 1 minus the decay."""
-        return 1 - min(self._decay, (1 + step) / (10 + step))
-
-    def move(self, share: tf.Tensor) -> None:
-        """Updates the average with the present weights, by a share float32 ()."""
-        for weight, average in zip(self._weights, self.averages, strict=True):
-            old = tf.convert_to_tensor(average)
-            average.assign(old + share * (tf.convert_to_tensor(weight) - old))
+    def update(self, step: tf.Tensor) -> None:
+        """Updates the averages with the weights after a step int32 (), counted from 1."""
+        if self._weights:
+            self._updates.assign(step)
+            with self._strategy.scope():
+                self._ema.apply(self._weights)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -23,9 +23,9 @@ from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.ema import WeightAverage
-from fcnseg.training.execution import Steps, make_steps
 from fcnseg.training.organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
+from fcnseg.training.step import Steps, TrainingStep, make_steps
 from fcnseg.training.tensorboard import TensorBoardEvents
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class TrainingLoop:
     """Trains a compiled model.
 
     Attributes:
-        model: Compiled model, with the state that `make_state` makes.
+        step: The training step, with the model.
         make_patches: Makes the batches from a step on, as `make_training_dataset` does.
         settings: Epochs, steps and checkpoints.
         checkpoints: Checkpoints of the model's variables.
@@ -54,7 +54,7 @@ class TrainingLoop:
         progress: Progress of the run.
     """
 
-    model: keras.Model
+    step: TrainingStep
     make_patches: Callable[..., tf.data.Dataset]
     settings: TrainingConfig
     checkpoints: Checkpoints
@@ -66,6 +66,11 @@ class TrainingLoop:
     average: WeightAverage
     stop: StopRequest
     progress: RunProgress
+
+    @property
+    def model(self) -> keras.Model:
+        """The compiled model."""
+        return self.step.model
 
     def resume(self) -> None:
         """Restores the checkpoint, if there is one."""
@@ -143,15 +148,15 @@ class TrainingLoop:
 
     @functools.cached_property
     def _do_steps(self) -> Steps:
-        return make_steps(self.model, self.average, most=self.settings.steps_per_execution)
+        return make_steps(self.step, self.average)
 
     def _check_loss(self, loss: float, *, step: int) -> None:
         """Ends the run at the step at which the mean of the epoch is no longer finite."""
         if math.isfinite(loss):
             return
         patches = self.make_patches(start_step=step - 1, with_case_ids=True)
-        batch = patches.take(1).get_single_element()
-        cases = [case_id.decode() for case_id in batch[-1].numpy()]
+        _, case_ids = patches.take(1).get_single_element()
+        cases = [case_id.decode() for case_id in case_ids.numpy()]
         raise LossError(f"the loss is {loss} at step {step}, of patches of {', '.join(cases)}")
 
     def _has_lost_patience(self) -> bool:

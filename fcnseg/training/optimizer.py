@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,15 +18,13 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 
 
 def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Builds the optimizer that a configuration names, with its schedule and its clipping."""
+    """Builds the optimizer that a configuration names, with its schedule."""
     options: dict[str, Any] = {}
     if settings.optimizer == "adamw":
         options = {"weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
         options = {"momentum": settings.momentum, "nesterov": True}
     optimizer = _OPTIMIZERS[settings.optimizer](make_schedule(settings), **options)
-    if settings.clip_norm:
-        _clip(optimizer, settings.clip_norm)
     if settings.precision == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer
@@ -96,21 +94,3 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     def _then(self, step: tf.Tensor) -> tf.Tensor:
         rate = self.schedule(step) if callable(self.schedule) else self.schedule
         return tf.convert_to_tensor(rate, tf.float32)
-
-
-def _clip(optimizer: keras.optimizers.Optimizer, norm: float) -> None:
-    """Clips an optimizer's gradients, of all weights and all replicas together, to a global norm.
-
-    Keras would clip each replica's gradient before they are summed.
-    """
-    apply = optimizer.apply
-
-    def apply_clipped(grads: Sequence[tf.Tensor], trainable_variables: Any = None) -> None:
-        whole = list(grads)
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            whole = replica.all_reduce(tf.distribute.ReduceOp.SUM, whole)
-        factor = norm / tf.maximum(tf.linalg.global_norm(whole), norm)
-        apply([grad * tf.cast(factor, grad.dtype) for grad in grads], trainable_variables)
-
-    optimizer.apply = apply_clipped

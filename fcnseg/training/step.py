@@ -1,0 +1,149 @@
+"""The training step: from a batch of patches to changed weights, in the order of the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fcnseg.sampling import Batch
+from fcnseg.sampling.augmentation import Augmentation
+from fcnseg.training.ema import WeightAverage
+
+Logs = dict[str, Any]
+"""Results of metrics by name."""
+
+Steps = Callable[[Iterator[Any], int, int], tuple[Logs, int]]
+"""Takes batches, the number of the first step, counted from 1, and the number of steps. Gives the
+logs of the last step done, and the number done: fewer if the loss was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStep:
+    """A training step of each replica, for its share of a batch.
+
+    Keras's own accumulates gradients over several steps, which fails under several replicas (keras
+    #20582) and leaves a state to save in mid-step, and it clips the gradient of each replica before
+    they are summed.
+
+    Attributes:
+        model: Compiled model, from HU to logits, with the state that `make_state` makes.
+        augmentation: Augmentation of batches that come with its parameters.
+        micro_batches: Number of micro-batches of a replica's batch, which is divisible by it. The
+            gradient is their mean, so it is that of the complete batch if the loss is a mean over
+            samples; batch norm and sums over a batch are per micro-batch.
+        clip_norm: Largest global norm of the gradients of all weights and all replicas together; 0
+            for no limit.
+    """
+
+    model: keras.Model
+    augmentation: Augmentation | None = None
+    micro_batches: int = 1
+    clip_norm: float = 0.0
+
+    # Its loop is Python's; AutoGraph cannot convert annotated names and warns of each.
+    @tf.autograph.experimental.do_not_convert
+    def on_replica(self, batch: Batch) -> Logs:
+        """Changes the weights by the gradients of a replica's batch; gives the epoch's metrics."""
+        model = self.model
+        totals: list[tf.Tensor] = []
+        logs: Logs = {}
+        parts = (tf.split(part, self.micro_batches) for part in self.augmented(batch))
+        for hu, label in zip(*parts, strict=True):
+            # Without this order TensorFlow would hold the activations of all micro-batches.
+            with tf.control_dependencies(totals):
+                hu, label = tf.identity(hu), tf.identity(label)
+            gradients, loss, logits = self._gradients(hu, label)
+            replicas = model.distribute_strategy.num_replicas_in_sync  # Keras divides by them
+            self._mean_loss.update_state(loss * replicas, sample_weight=tf.shape(hu)[0])
+            logs = model.compute_metrics(hu, label, logits)
+            if totals:
+                gradients = [a + b for a, b in zip(totals, gradients, strict=True)]
+            totals = gradients
+        means = [total / self.micro_batches for total in totals]
+        if self.clip_norm:
+            # The loss, and so the gradient, is scaled in float16.
+            means = clip_together(means, model.optimizer.scale_loss(self.clip_norm))
+        model.optimizer.apply_gradients(zip(means, model.trainable_weights, strict=True))
+        return logs
+
+    def augmented(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Applies the augmentation that the dataset drew for this step, if any.
+
+        Returns:
+            HU float32 (batch, z, y, x, 1) and class indices (batch, z, y, x).
+        """
+        if not batch.parameters:
+            return batch.hu, batch.label
+        assert self.augmentation is not None
+        hu, label = self.augmentation.apply(batch.hu, batch.label, batch.parameters)
+        return tf.round(hu)[..., tf.newaxis], label  # like patches augmented on the host
+
+    def _gradients(self, hu: tf.Tensor, label: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
+        """Gradients of a micro-batch, its loss and logits."""
+        model = self.model
+        with tf.GradientTape() as tape:
+            logits = model(hu, training=True)
+            loss = model.compute_loss(x=hu, y=label, y_pred=logits, training=True)
+            scaled = model.optimizer.scale_loss(loss)
+        return tape.gradient(scaled, model.trainable_weights), loss, logits
+
+    @functools.cached_property
+    def _mean_loss(self) -> keras.metrics.Mean:
+        (mean_loss,) = (metric for metric in self.model.metrics if metric.name == "loss")
+        return mean_loss
+
+
+def clip_together(gradients: Sequence[tf.Tensor], norm: float | tf.Tensor) -> list[tf.Tensor]:
+    """Scales a replica's gradients so that the sum over replicas has at most a global norm."""
+    total = list(gradients)
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        total = replica.all_reduce(tf.distribute.ReduceOp.SUM, total)
+    clipped, _ = tf.clip_by_global_norm(gradients, norm, use_norm=tf.linalg.global_norm(total))
+    return clipped
+
+
+def make_steps(step: TrainingStep, average: WeightAverage) -> Steps:
+    """Makes the function that trains: several steps on all replicas, and the EMA after each.
+
+    Python's work between two steps is then done once for several. Keras's own `steps_per_execution`
+    does not stop at a loss that is not finite, and takes as many batches in each call.
+
+    Args:
+        step: The step of each replica.
+        average: EMA of the weights, updated after each step with a finite loss.
+    """
+    strategy = step.model.distribute_strategy
+    on_replica: Callable[[Batch], Logs] = step.on_replica
+    if step.model.jit_compile:
+        on_replica = tf.function(on_replica, jit_compile=True, reduce_retracing=True)
+
+    def mean(value: Any) -> tf.Tensor:
+        return tf.reduce_mean(tf.stack(strategy.experimental_local_results(value)), axis=0)
+
+    def one(batches: Iterator[Any]) -> Logs:
+        return tf.nest.map_structure(mean, strategy.run(on_replica, args=(next(batches),)))
+
+    @tf.function
+    def several(
+        batches: Iterator[Any], first: tf.Tensor, count: tf.Tensor
+    ) -> tuple[Logs, tf.Tensor]:
+        logs, done = one(batches), tf.constant(1)
+        while done < count and tf.math.is_finite(logs["loss"]):
+            average.update(first + done - 1)
+            logs = one(batches)
+            done += 1
+        if tf.math.is_finite(logs["loss"]):
+            average.update(first + done - 1)
+        return logs, done
+
+    def run(batches: Iterator[Any], first: int, count: int) -> tuple[Logs, int]:
+        logs, done = several(batches, tf.constant(first), tf.constant(count))
+        return logs, int(done)
+
+    return run
