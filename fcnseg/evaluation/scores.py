@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from fcnseg.evaluation.surfaces import Voxels, surface_scores
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes import Triple
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
 Box = tuple[slice, ...]

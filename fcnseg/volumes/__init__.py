@@ -19,13 +19,17 @@ from fcnseg.volumes.orientation import (
 )
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
 from fcnseg.volumes.volume import AIR_HU, Geometry, Volume, check_same_grid
+from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 __all__ = [
     "AIR_HU",
     "Geometry",
     "LabelMap",
     "Series",
+    "Shape",
+    "Triple",
     "Volume",
+    "Zyx",
     "case_id_of",
     "check_nifti_name",
     "check_same_grid",

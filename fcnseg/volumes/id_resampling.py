@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.volumes import shares
 from fcnseg.volumes.shares import BINS
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes.zyx import Triple
 
 _SLAB = 16  # slices computed at once
 # A new voxel with more old ones along an axis uses every n-th of them: all would not fit into

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from fcnseg.volumes.id_resampling import resample_ids
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.zyx import Shape
 
 _ASIDE = 1e-6  # displacement in voxels that selects the lower or the upper of two
 _STRAIGHT = 0.01  # largest deviation in voxels of the axes over the complete grid

@@ -21,7 +21,8 @@ import scipy.sparse
 
 from fcnseg.errors import GeometryError
 from fcnseg.volumes.id_resampling import resample_ids
-from fcnseg.volumes.volume import Shape, Triple, Volume
+from fcnseg.volumes.volume import Volume
+from fcnseg.volumes.zyx import Shape, Triple
 
 # Relative difference of spacing that moves the last of 1000 voxels by a tenth of a voxel; scanners'
 # headers differ by less.

@@ -12,12 +12,10 @@ import numpy.typing as npt
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError
+from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 AIR_HU = -1024
 """HU of voxels outside a volume: the lowest value that CT scanners write for air."""
-
-Triple = tuple[float, float, float]
-Shape = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,8 +39,7 @@ class Geometry:
     @property
     def spacing(self) -> Triple:
         """Millimetres (z, y, x) between neighbouring voxels."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(y), float(x)
+        return Zyx(np.linalg.norm(self.affine[:3, :3], axis=0)[::-1].tolist())
 
     @property
     def orientation(self) -> str:
@@ -89,8 +86,7 @@ class Volume:
     @property
     def shape(self) -> Shape:
         """Voxels (z, y, x)."""
-        depth, height, width = self.array.shape
-        return depth, height, width
+        return Zyx(self.array.shape)
 
     @property
     def spacing(self) -> Triple:

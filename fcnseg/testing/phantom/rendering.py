@@ -13,9 +13,8 @@ from scipy.spatial.transform import Rotation
 from fcnseg.testing.phantom._shapes import Array
 from fcnseg.testing.phantom.anatomy import Patient, Tissue, draw_patient
 from fcnseg.testing.phantom.pose import CENTRE_MM, Pose
-from fcnseg.volumes import AIR_HU, Volume, resampled_shape
+from fcnseg.volumes import AIR_HU, Shape, Triple, Volume, resampled_shape
 from fcnseg.volumes.orientation import RAS
-from fcnseg.volumes.volume import Shape, Triple
 
 FIELD_OF_VIEW_MM = (216, 300, 390)
 """Extent (z, y, x) that shows all organs of every patient."""

@@ -17,7 +17,8 @@ from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.affine import check_affine
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE
-from fcnseg.volumes.volume import Geometry, Shape
+from fcnseg.volumes.volume import Geometry
+from fcnseg.volumes.zyx import Shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """File name suffixes of header and voxels."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.volumes.formats.zlib_stream import Unpacked
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes.zyx import Shape
 
 Packing = Literal["none", "gzip", "zlib"]
 

@@ -15,7 +15,8 @@ from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.zyx import Shape
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

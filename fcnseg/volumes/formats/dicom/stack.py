@@ -13,7 +13,8 @@ import numpy.typing as npt
 from fcnseg.codes import Code
 from fcnseg.errors import GeometryError
 from fcnseg.volumes.affine import affine_from_lps, check_affine
-from fcnseg.volumes.volume import Geometry, Triple
+from fcnseg.volumes.volume import Geometry
+from fcnseg.volumes.zyx import Triple
 
 # Cosines are written with at least three digits.
 _COSINE_TOLERANCE = 2e-3
