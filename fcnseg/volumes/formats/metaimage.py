@@ -12,11 +12,11 @@ import numpy as np
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError
-from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.formats import text_header
 from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
 from fcnseg.volumes.formats.text_header import Described, numbers, unreadable
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import Affine, Geometry, check_affine, make_affine
+from fcnseg.volumes.volume import Volume
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -150,7 +150,7 @@ def _grid(header: _Header, dimensions: int, path: str) -> tuple[Affine, tuple[Fi
         directions = np.reshape(values, (dimensions, dimensions)).T  # axis after axis in the file
     else:
         findings.append(text_header.unknown_orientation("TransformMatrix must be in the header"))
-    affine = check_affine(affine_from_lps(origin[:3], directions[:3, :3] * spacing[:3]), what=path)
+    affine = check_affine(make_affine(origin[:3], directions[:3, :3] * spacing[:3]), what=path)
     lengths = np.linalg.norm(directions[:, :3], axis=0)
     if not np.allclose(lengths, 1, rtol=0, atol=_UNIT_TOLERANCE):
         raise GeometryError(

@@ -17,7 +17,8 @@ from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes.formats.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
 from fcnseg.volumes.formats.rescale import to_int16, to_integral
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import Volume
 
 PAIR_SUFFIXES = (".hdr", ".img")
 # Errors of nibabel, gzip and the operating system for a file that is incomplete.

@@ -13,11 +13,11 @@ import numpy as np
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, LabelError
-from fcnseg.volumes.affine import Affine, check_affine
 from fcnseg.volumes.formats import text_header
 from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
 from fcnseg.volumes.formats.text_header import Described, integers, numbers, unreadable
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import LPS, Affine, Geometry, check_affine, make_affine
+from fcnseg.volumes.volume import Volume
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -256,11 +256,9 @@ def _grid(
             findings.append(text_header.unknown_spacing("spacings must be in the header"))
             spacings = np.ones(3)
         matrix = np.diag(spacings)
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = _origin(fields, dimensions, path)
-    to_ras = np.diag([*(signs or (-1, -1, 1)), 1])
-    return check_affine(to_ras @ affine, what=path), tuple(findings)
+    origin = _origin(fields, dimensions, path)
+    affine = make_affine(origin, matrix, signs=signs or LPS)
+    return check_affine(affine, what=path), tuple(findings)
 
 
 def _signs(fields: Mapping[str, str], dimensions: int) -> tuple[int, int, int] | None:

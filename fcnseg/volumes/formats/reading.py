@@ -11,7 +11,8 @@ from types import ModuleType
 from fcnseg.errors import InputError
 from fcnseg.volumes.formats import metaimage, nifti, nrrd
 from fcnseg.volumes.formats.dicom import files, seg, series
-from fcnseg.volumes.volume import Geometry, Volume, of_case
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import Volume, of_case
 
 PathLike = str | os.PathLike[str]
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from fcnseg.codes import Finding
 from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.affine import Affine
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
 from fcnseg.volumes.formats.rescale import to_int16, to_integral
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import Affine, Geometry
+from fcnseg.volumes.volume import Volume
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|[+-]?nan")
