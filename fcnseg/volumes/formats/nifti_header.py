@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE
+from fcnseg.volumes.formats.rescale import UNSCALED, Scale
 from fcnseg.volumes.geometry import Geometry, check_affine
 from fcnseg.volumes.zyx import Shape
 
@@ -79,10 +80,10 @@ class NiftiHeader:
         return single if self.is_single else pair
 
     @property
-    def scale(self) -> tuple[float, float]:
+    def scale(self) -> Scale:
         """Slope and intercept from stored numbers to values; a slope of 0 means no scale."""
         slope, inter = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
-        return (1.0, 0.0) if slope == 0 else (slope, inter)
+        return UNSCALED if slope == 0 else (slope, inter)
 
     def grid(self, shape: Shape) -> Geometry:
         """Computes the grid of an image; missing information is among its findings.
