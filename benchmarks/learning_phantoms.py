@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from bench_seeds import call
 from learning_task import IMAGES, LABELS, ORGANS, SPACING_MM, SPLITS_FILE, UNSEEN
@@ -23,7 +24,7 @@ from fcnseg.conversion.case_lists import read_cases_csv
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.testing.phantom import LABEL_MAP, write_phantoms
 from fcnseg.testing.phantom import ORGANS as PHANTOM_ORGANS
-from fcnseg.volumes import Volume, write_volume
+from fcnseg.volumes import Geometry, Volume, write_volume
 
 _SEED = 20  # far from the demo's
 _WANTED_FILE = "data.json"
@@ -94,8 +95,8 @@ def _write_volumes(scans: Path, data: Path) -> None:
     for case in read_cases_csv(str(scans / "cases.csv")).cases:
         record = preprocessing.convert(case).record
         # Along the scanner's axes, tilted or not: not every reader accepts a tilt in float32.
-        affine = np.diag([*spacing, 1.0])
-        affine[:3, 3] = record.affine[:3, 3]
+        origin_mm = Geometry(record.image.shape, record.affine).origin_mm
+        affine = nib.affines.from_matvec(np.diag(spacing), origin_mm)
         assert record.label is not None
         for name, array in ((IMAGES, record.image), (LABELS, record.label)):
             write_volume(Volume(array, affine), data / name / f"{case.case_id}.nii.gz")

@@ -21,6 +21,7 @@ from fcnseg.records import (
 from fcnseg.records.damage import check_files
 from fcnseg.records.fingerprint import Fingerprint
 from fcnseg.storage import files
+from fcnseg.volumes import voxel_ml
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,11 @@ class InspectedDataset(Dataset):
             fingerprint=info.fingerprint,
             rejects=rejects,
         )
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel of the records."""
+        return voxel_ml(self.info.spacing_mm)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from fcnseg.figures.formats import png_of
 from fcnseg.figures.page import render
 from fcnseg.figures.slices import add_legend, draw_slices, middle_of
 from fcnseg.records import Record
-from fcnseg.volumes import Volume
+from fcnseg.volumes import Volume, Zyx
 from pipelines.dataset import InspectedDataset
 from pipelines.dataset_plots import hu_plot, spacing_plot, volume_plot
 from pipelines.dataset_tables import WORDY, case_table, tables_of
@@ -72,7 +72,7 @@ def draw_record(record: Record, class_names: Sequence[str]) -> bytes:
 def _facts(dataset: InspectedDataset) -> list[tuple[str, str]]:
     fingerprint = dataset.fingerprint
     orientations = ", ".join(f"{name} {n}" for name, n in fingerprint.orientations.items())
-    spacing = " x ".join(f"{step:g}" for step in dataset.info.spacing_mm)
+    spacing = f"{Zyx(dataset.info.spacing_mm):g}"
     return [
         ("cases", str(len(fingerprint.cases))),
         ("rejected", str(len(dataset.rejects))),

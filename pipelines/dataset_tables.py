@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from fcnseg.codes import MEANINGS
 from fcnseg.conversion.rejects import Reject
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics, Quantiles
+from fcnseg.volumes import Zyx
 from pipelines.dataset import InspectedDataset
 
 WORDY = ("meaning", "first case")
@@ -135,8 +136,8 @@ def case_table(dataset: InspectedDataset) -> Table:
             case.case_id,
             case.split,
             case.orientation,
-            " x ".join(f"{step:.2f}" for step in case.source_spacing_mm),
-            " x ".join(map(str, case.source_shape)),
+            f"{Zyx(case.source_spacing_mm):.2f}",
+            f"{Zyx(case.source_shape):d}",
             *(
                 f"{voxels * dataset.voxel_ml:,.1f}"
                 for voxels in case.class_voxels[1 : len(organs) + 1]

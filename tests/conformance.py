@@ -27,7 +27,7 @@ from fcnseg.networks.layers.normalized_convolution import (
     NormalizedConvolutionTranspose,
 )
 from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 CLASSES = ("background", "liver", "spleen")
 IGNORED = 255

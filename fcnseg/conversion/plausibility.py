@@ -108,7 +108,7 @@ def _find_in_extent(geometry: Geometry) -> Iterator[Finding]:
 
 
 def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
-    directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    directions = geometry.directions
     skew = _degrees(np.abs(directions.T @ directions - np.eye(3)).max(), np.arcsin)
     if skew > _SKEW_DEGREES:
         yield Finding(
@@ -120,8 +120,7 @@ def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
     tilt = _degrees(np.abs(directions[axes, range(3)]).min(), np.arccos)
     if tilt > _OBLIQUE_DEGREES:
         yield Finding("oblique", f"the grid lies {tilt:.3g} degrees askew in the patient")
-    z, y, x = geometry.spacing
-    steps = np.array([x, y, z])[np.argsort(axes)]  # to the right, anterior, superior
+    steps = np.array(geometry.spacing[::-1])[np.argsort(axes)]  # to the right, anterior, superior
     if steps[2] * 1.5 < steps.max():
         yield Finding(
             "not_axial",

@@ -20,7 +20,7 @@ from fcnseg.records.fingerprint import (
     HuStatistics,
     Quantiles,
 )
-from fcnseg.volumes import Geometry
+from fcnseg.volumes import Geometry, Zyx, voxel_ml
 
 Counts = npt.NDArray[np.int64]
 
@@ -92,16 +92,14 @@ def case_facts(record: Record, split: str, warnings: Iterable[Finding] = ()) -> 
     """Facts of a case that enter the fingerprint."""
     source = Geometry(record.source_shape, record.source_affine)
     axes = orientations.io_orientation(record.source_affine)[:, 0].astype(int)
-    # axes[n] is the canonical axis (x, y, z) of the file's axis n (i, j, k).
-    z, y, x = (int(np.flatnonzero(axes == axis)[0]) for axis in (2, 1, 0))
-    spacing = [round(step, 5) for step in source.spacing[::-1]]  # (i, j, k)
-    shape = source.shape[::-1]
+    # axes[n] is the canonical axis (x, y, z) of the file's axis n (i, j, k): the one at 2 - n.
+    order = (2 - np.argsort(axes)[::-1]).tolist()
     return CaseFacts(
         case_id=record.case_id,
         split=split,
         orientation=source.orientation,
-        source_spacing_mm=(spacing[z], spacing[y], spacing[x]),
-        source_shape=(shape[z], shape[y], shape[x]),
+        source_spacing_mm=Zyx(round(source.spacing[axis], 5) for axis in order),
+        source_shape=Zyx(source.shape[axis] for axis in order),
         shape=record.image.shape,
         class_voxels=tuple(record.class_histogram.tolist()),
         warnings=tuple(sorted(warnings)),
@@ -125,7 +123,7 @@ def fingerprint_of(
     """
     cases = sorted(cases, key=lambda case: case.case_id)
     voxels = np.array([case.class_voxels for case in cases])  # (cases, K)
-    ml_per_voxel = math.prod(spacing_mm) / 1000
+    ml_per_voxel = voxel_ml(spacing_mm)
     codes = Counter(code for case in cases for code in {item.code for item in case.warnings})
     return Fingerprint(
         source_spacing_mm=_of_axes([case.source_spacing_mm for case in cases]),
@@ -143,8 +141,7 @@ def fingerprint_of(
 
 
 def _of_axes(rows: Sequence[Sequence[float]]) -> tuple[Quantiles, Quantiles, Quantiles]:
-    z, y, x = (_quantiles(column) for column in zip(*rows, strict=True))
-    return z, y, x
+    return Zyx(map(_quantiles, zip(*rows, strict=True)))
 
 
 def _class_statistics(name: str, voxels: Counts, ml_per_voxel: float) -> ClassStatistics:

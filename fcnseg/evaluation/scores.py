@@ -10,14 +10,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from fcnseg.evaluation.surfaces import Voxels, surface_scores
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes import Triple, voxel_ml
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
 Box = tuple[slice, ...]
 
 DEFAULT_TOLERANCE_MM = 2.0
 """The strictest tolerance that FLARE 2022 gives an abdominal organ: vessels, adrenal glands."""
-_MM3_PER_ML = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +174,12 @@ def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores
     )
     if spacing is None:
         return scores
-    voxel_ml = float(np.prod(spacing)) / _MM3_PER_ML
+    ml_per_voxel = voxel_ml(spacing)
     return dataclasses.replace(
         scores,
         surface_dice=0.0,  # for an organ in only one of the two; otherwise replaced
-        truth_ml=in_truth * voxel_ml,
-        mask_ml=in_mask * voxel_ml,
-        volume_difference_ml=(in_mask - in_truth) * voxel_ml,
+        truth_ml=in_truth * ml_per_voxel,
+        mask_ml=in_mask * ml_per_voxel,
+        volume_difference_ml=(in_mask - in_truth) * ml_per_voxel,
         relative_volume_difference=(in_mask - in_truth) / in_truth if in_truth else None,
     )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from fcnseg.errors import require_extra
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes import Triple
 
 Voxels = npt.NDArray[np.bool_]
 _ALL_INSIDE = 0xFF  # the code of a corner whose eight voxels are in the organ

@@ -153,7 +153,7 @@ class CasePredictor:
             volume, warnings = self.gate.read(str(image), case_id=case.case_id)
         for warning in warnings:
             logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
-        voxel_mm3 = abs(float(np.linalg.det(volume.affine[:3, :3])))
+        voxel_mm3 = volume.geometry.voxel_mm3
         names = self.segmenter.info.class_names
         if case.with_probabilities:
             mask, parts = predict_probabilities(self.segmenter, volume, coarse=self.coarse)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import write_whole
+from fcnseg.volumes.geometry import MM3_PER_ML
 
 
 def organ_volumes_ml(
@@ -27,7 +28,7 @@ def organ_volumes_ml(
     # Slice by slice: bincount makes 8 bytes of each voxel.
     counts = sum(np.bincount(part.ravel(), minlength=len(class_names)) for part in mask)
     organs = zip(class_names[1:], np.asarray(counts)[1:], strict=True)
-    return {name: round(int(count) * voxel_mm3 / 1000, 3) for name, count in organs}
+    return {name: round(int(count) * voxel_mm3 / MM3_PER_ML, 3) for name, count in organs}
 
 
 def gather_organ_volumes(path: str, cases: Iterable[str], class_names: Sequence[str]) -> None:

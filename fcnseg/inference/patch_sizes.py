@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 # A request of this many windows takes about the memory of a complete scan's sliding window:
 # networks of 32 channels take some 3 GB at 64 x 64 x 64.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fcnseg.inference import borders
+from fcnseg.volumes import Triple
 from fcnseg.volumes.resampling import SAME_SPACING, axis_length, axis_positions, linear_matrix
-from fcnseg.volumes.volume import Triple
 
 _SLAB = 16  # slices computed at once: limits the float32 copy to a small part of the volume
 _SLAB_VOXELS = 2**20  # slices of class ids at once: an index of them all, at worst, takes 24 MiB

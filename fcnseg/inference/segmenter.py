@@ -23,8 +23,7 @@ from fcnseg.inference.resampling import (
 from fcnseg.inference.sliding_window import CERTAIN, SlidingWindow
 from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.volumes import AIR_HU
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import AIR_HU, Shape, Zyx
 
 _MAX_CLASSES = 256  # class ids are served as uint8
 
@@ -81,8 +80,7 @@ def _check_fits(model: keras.Model, info: ModelInfo) -> None:
 
 def _tile(model: keras.Model, info: ModelInfo) -> Shape:
     """Voxels (z, y, x) of a network's output for a window."""
-    _, depth, height, width, _ = model.compute_output_shape((1, *info.window, 1))
-    return depth, height, width
+    return Zyx(model.compute_output_shape((1, *info.window, 1))[1:-1])
 
 
 class Segmenter(tf.Module):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 
 @dataclasses.dataclass(frozen=True)

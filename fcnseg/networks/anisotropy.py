@@ -15,9 +15,7 @@ from collections.abc import Iterator
 
 from fcnseg.config import ModelConfig
 from fcnseg.errors import ConfigError
-from fcnseg.volumes.volume import Shape
-
-Spacing = tuple[float, float, float]  # (z, y, x), mm
+from fcnseg.volumes import Shape, Triple, Zyx
 
 _SMALLEST = 4  # voxels left along an axis at the lowest level; nnU-Net
 _NEAR = 2.0  # spacings that differ by less than this factor count as equal; nnU-Net
@@ -36,7 +34,7 @@ class LevelPlan:
     kernels: tuple[Shape, ...]
 
 
-def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) -> LevelPlan:
+def plan_strides(spacing: Triple, patch_size: Shape, *, max_levels: int = 6) -> LevelPlan:
     """Plans strides and kernels.
 
     Args:
@@ -66,7 +64,7 @@ def plan_strides(spacing: Spacing, patch_size: Shape, *, max_levels: int = 6) ->
     return LevelPlan(tuple(strides), (*kernels, (3, 3, 3)))
 
 
-def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> ModelConfig:
+def plan_model(model: ModelConfig, spacing: Triple, patch_size: Shape) -> ModelConfig:
     """Plans strides and kernels of a network for a spacing, with no more levels than fit the patch.
 
     Args:
@@ -89,7 +87,7 @@ def plan_model(model: ModelConfig, spacing: Spacing, patch_size: Shape) -> Model
     )
 
 
-def _steps(spacing: Spacing, size: Shape) -> Iterator[tuple[Shape, Shape]]:
+def _steps(spacing: Triple, size: Shape) -> Iterator[tuple[Shape, Shape]]:
     """The stride below, and kernel of, each level but the lowest, from the top down."""
     spacings, sizes, kernel = list(spacing), list(size), [1, 1, 1]
     while axes := _axes_to_halve(spacings, sizes):
@@ -99,7 +97,7 @@ def _steps(spacing: Spacing, size: Shape) -> Iterator[tuple[Shape, Shape]]:
             for each, mm in zip(kernel, spacings, strict=True)
         ]
         stride = [2 if axis in axes else 1 for axis in range(3)]
-        yield _shape(stride), _shape(kernel)
+        yield Zyx(stride), Zyx(kernel)
         spacings = [mm * step for mm, step in zip(spacings, stride, strict=True)]
         sizes = [math.ceil(length / step) for length, step in zip(sizes, stride, strict=True)]
 
@@ -113,8 +111,3 @@ def _axes_to_halve(spacings: list[float], sizes: list[int]) -> list[int]:
     near = [axis for axis in roomy if spacings[axis] < _NEAR * finest]
     is_worth_it = len(near) > 1 or sizes[near[0]] >= 3 * _SMALLEST
     return near if is_worth_it else []
-
-
-def _shape(values: list[int]) -> Shape:
-    z, y, x = values
-    return z, y, x

@@ -9,7 +9,7 @@ from fcnseg.losses.deep_supervision import DeeplySupervised
 from fcnseg.networks import output_shape
 from fcnseg.networks.keras_builder import KerasParts
 from fcnseg.networks.topology import LOGITS, assemble
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 
 def build_fcn(

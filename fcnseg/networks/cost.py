@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from fcnseg.config import ModelConfig
 from fcnseg.networks.shapes import output_shape
 from fcnseg.networks.topology import assemble
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Zyx
 
 # Training memory besides the activations: each weight, its gradient, Adam's two moments.
 _COPIES_OF_WEIGHTS = 4
@@ -54,7 +53,7 @@ class LayerCost:
     def row(self) -> tuple[str, str, str, str, str]:
         """The layer as a row of the printed table."""
         counts = (f"{self.channels}", f"{self.parameters:,}", _si(self.macs))
-        return (self.name, _size(self.size), *counts)
+        return (self.name, f"{Zyx(self.size):d}", *counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +95,11 @@ class ModelSummary:
     def _sums(self) -> list[str]:
         memory = f"{self.training_bytes / 2**30:.2f} GiB"
         return [
-            f"input            {_size(self.patch_size)} voxels (z, y, x)",
-            f"logits           {_size(self.output_size)} voxels",
+            f"input            {Zyx(self.patch_size):d} voxels (z, y, x)",
+            f"logits           {Zyx(self.output_size):d} voxels",
             f"parameters       {self.parameters:,}",
             f"multiply-adds    {_si(self.macs)} a patch",
-            f"receptive field  {_size(self.receptive_field)} voxels",
+            f"receptive field  {Zyx(self.receptive_field):d} voxels",
             f"training memory  about {memory} with {self.batch_size} patches a step",
         ]
 
@@ -177,13 +176,13 @@ class _Flow:
         field = (f + (k - 1) * s for f, k, s in zip(self.field, kernel, self.step, strict=True))
         size = (-(-n // s) for n, s in zip(self.size, stride, strict=True))
         return dataclasses.replace(
-            self, size=_shape(size), field=_shape(field), step=_product(self.step, stride)
+            self, size=Zyx(size), field=Zyx(field), step=_product(self.step, stride)
         )
 
     def enlarged(self, stride: Shape) -> _Flow:
         """The feature map after upsampling by whole factors."""
         step = (s // k for s, k in zip(self.step, stride, strict=True))
-        return dataclasses.replace(self, size=_product(self.size, stride), step=_shape(step))
+        return dataclasses.replace(self, size=_product(self.size, stride), step=Zyx(step))
 
 
 class _Counter:
@@ -228,7 +227,7 @@ class _Counter:
         out = dataclasses.replace(x.seen_by(kernel, stride), channels=filters)
         if self.config.padding == "valid":
             out = dataclasses.replace(
-                out, size=_shape(n - k + 1 for n, k in zip(x.size, kernel, strict=True))
+                out, size=Zyx(n - k + 1 for n, k in zip(x.size, kernel, strict=True))
             )
         weights = math.prod(kernel) * x.channels * filters
         macs = math.prod(out.size) * weights
@@ -278,13 +277,13 @@ class _Counter:
         """Counts two neighbours per new voxel, with fixed weights."""
         del name
         field = (f + (s if k > 1 else 0) for f, s, k in zip(x.field, x.step, stride, strict=True))
-        return dataclasses.replace(x.enlarged(stride), field=_shape(field))
+        return dataclasses.replace(x.enlarged(stride), field=Zyx(field))
 
     def crop(self, x: _Flow, *, crop: Shape, name: str) -> _Flow:
         """Counts a copy."""
         del name
         size = (n - 2 * c for n, c in zip(x.size, crop, strict=True))
-        return dataclasses.replace(x, size=_shape(size))
+        return dataclasses.replace(x, size=Zyx(size))
 
     def add(self, tensors: Sequence[_Flow], *, name: str) -> _Flow:
         """Counts a sum; the backward pass keeps nothing."""
@@ -340,20 +339,11 @@ class _Counter:
 def _joined(tensors: Sequence[_Flow], channels: int) -> _Flow:
     first = tensors[-1]
     field = (max(sizes) for sizes in zip(*(each.field for each in tensors), strict=True))
-    return dataclasses.replace(first, channels=channels, field=_shape(field))
+    return dataclasses.replace(first, channels=channels, field=Zyx(field))
 
 
 def _product(first: Shape, second: Shape) -> Shape:
-    return _shape(a * b for a, b in zip(first, second, strict=True))
-
-
-def _shape(values: Any) -> Shape:
-    z, y, x = values
-    return z, y, x
-
-
-def _size(shape: Shape) -> str:
-    return " x ".join(map(str, shape))
+    return Zyx(a * b for a, b in zip(first, second, strict=True))
 
 
 def _si(number: int) -> str:

@@ -17,7 +17,7 @@ from fcnseg.networks.layers.normalized_convolution import (
     NormalizedConvolutionTranspose,
 )
 from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 # A symbolic tensor (batch, z, y, x, channels): Keras 2 and 3 have different classes for it.
 Tensor = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fcnseg.config import ModelConfig
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 PLAIN_CONVOLUTIONS = 2  # convolutions of an encoder level without residual blocks
 

@@ -7,11 +7,12 @@ the length is divided by the level's stride, which must divide it.
 from __future__ import annotations
 
 import itertools
+import operator
 
 from fcnseg.config import ModelConfig
 from fcnseg.errors import ModelError
 from fcnseg.networks.levels import PLAIN_CONVOLUTIONS, Level, levels_of
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Zyx
 
 _AXES = ("z", "y", "x")
 
@@ -23,10 +24,7 @@ def output_shape(config: ModelConfig, input_shape: Shape) -> Shape:
         ModelError: If the input does not fit the network; the message names the nearest sizes that
             do.
     """
-    depth, height, width = (
-        _output_length(config, length, axis=axis) for axis, length in enumerate(input_shape)
-    )
-    return depth, height, width
+    return Zyx(_output_length(config, length, axis=axis) for axis, length in enumerate(input_shape))
 
 
 def skip_crop(config: ModelConfig, level: int) -> Shape:
@@ -44,8 +42,7 @@ def skip_crop(config: ModelConfig, level: int) -> Shape:
             loss = _encoder_loss(config, each, axis)
             loss += 0 if is_lowest else _decoder_loss(config, each, axis)
             crop[axis] = each.stride[axis] * (crop[axis] + loss // 2)
-    depth, height, width = crop
-    return depth, height, width
+    return Zyx(crop)
 
 
 def _encoder_loss(config: ModelConfig, level: Level, axis: int) -> int:
@@ -106,8 +103,6 @@ def supervision_strides(config: ModelConfig) -> tuple[Shape, ...]:
     """
     strides: list[Shape] = [(1, 1, 1)]
     for level in levels_of(config)[1 : config.deep_supervision + 1]:
-        z, y, x = strides[-1]
-        down_z, down_y, down_x = level.stride
-        strides.append((z * down_z, y * down_y, x * down_x))
+        strides.append(Zyx(map(operator.mul, strides[-1], level.stride)))
     coarser = reversed(pyramid_shrink(config)[:-1])
     return (*strides, *((shrink, shrink, shrink) for shrink in coarser))

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from fcnseg.config import ModelConfig
 from fcnseg.networks.levels import PLAIN_CONVOLUTIONS, Level, levels_of
 from fcnseg.networks.shapes import pyramid_shrink, skip_crop
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 T = TypeVar("T")  # a feature map: tensor or sizes
 

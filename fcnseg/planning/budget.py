@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fcnseg.errors import ConfigError
 from fcnseg.networks import model_summary
 from fcnseg.planning.candidates import Candidate
+from fcnseg.volumes import Zyx
 
 GIB = 2**30
 MIN_BATCH = 2  # patches; nnU-Net
@@ -49,11 +50,10 @@ class Budget:
             if needed <= self.memory_gib * GIB:
                 return candidate
         enough = -(-needed * 1000 // GIB) / 1000  # rounded up, so that it is enough
-        size = " x ".join(map(str, candidate.patch_size))
         raise ConfigError(
             f"memory_gib must be at least {enough:g}, which the smallest network takes"
-            f" ({candidate.model.filters[0]} channels at the top, {MIN_BATCH} patches of {size}"
-            f" voxels), got {self.memory_gib:g}"
+            f" ({candidate.model.filters[0]} channels at the top, {MIN_BATCH} patches of"
+            f" {Zyx(candidate.patch_size):d} voxels), got {self.memory_gib:g}"
         )
 
     def largest_batch(self, candidate: Candidate, *, dataset_voxels: int) -> int:

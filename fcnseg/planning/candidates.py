@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 from fcnseg.config import ModelConfig
 from fcnseg.networks import plan_model, plan_strides
-from fcnseg.networks.anisotropy import Spacing
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Triple, Zyx
 
 MAX_LEVELS = 6  # our own choice
 MAX_FILTERS = 320  # channels of a level; nnU-Net
@@ -45,7 +44,7 @@ class Candidate:
         return math.prod(self.patch_size)
 
 
-def candidates(model: ModelConfig, spacing: Spacing, shape: Shape) -> Iterator[Candidate]:
+def candidates(model: ModelConfig, spacing: Triple, shape: Shape) -> Iterator[Candidate]:
     """Yields candidates, none with more channels, or a longer patch along an axis, than the last.
 
     Args:
@@ -83,23 +82,23 @@ def _deep(model: ModelConfig, filters: int) -> ModelConfig:
     )
 
 
-def _largest(spacing: Spacing, shape: Shape) -> Shape:
+def _largest(spacing: Triple, shape: Shape) -> Shape:
     """The first patch, rounded up to a multiple of its strides."""
     edge_mm = (LARGEST_PATCH * math.prod(spacing)) ** (1 / 3)
-    cube = _shape(round(edge_mm / mm) for mm in spacing)
-    size = _shape(max(_SHORTEST, min(pair)) for pair in zip(cube, shape, strict=True))
+    cube = Zyx(round(edge_mm / mm) for mm in spacing)
+    size = Zyx(max(_SHORTEST, min(pair)) for pair in zip(cube, shape, strict=True))
     factors = _factors(size, spacing)
-    return _shape(-(-length // by) * by for length, by in zip(size, factors, strict=True))
+    return Zyx(-(-length // by) * by for length, by in zip(size, factors, strict=True))
 
 
-def _shortened(patch: Shape, spacing: Spacing, shape: Shape) -> Shape | None:
+def _shortened(patch: Shape, spacing: Triple, shape: Shape) -> Shape | None:
     """The next patch; None if no axis can be shorter."""
     factors = _factors(patch, spacing)
     axes = [axis for axis in range(3) if patch[axis] - factors[axis] >= _SHORTEST]
     if not axes:
         return None
     longest = max(axes, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))
-    shorter = _shape(
+    shorter: Shape = Zyx(
         length - by * (axis == longest)
         for axis, (length, by) in enumerate(zip(patch, factors, strict=True))
     )
@@ -108,17 +107,12 @@ def _shortened(patch: Shape, spacing: Spacing, shape: Shape) -> Shape | None:
     return shorter
 
 
-def _rounded_down(patch: Shape, spacing: Spacing) -> Shape:
+def _rounded_down(patch: Shape, spacing: Triple) -> Shape:
     factors = _factors(patch, spacing)
-    return _shape(length - length % by for length, by in zip(patch, factors, strict=True))
+    return Zyx(length - length % by for length, by in zip(patch, factors, strict=True))
 
 
-def _factors(patch: Shape, spacing: Spacing) -> Shape:
+def _factors(patch: Shape, spacing: Triple) -> Shape:
     """Factors by which a network for the patch divides each axis."""
     strides = plan_strides(spacing, patch, max_levels=MAX_LEVELS).strides
-    return _shape(math.prod(axis) for axis in zip(*strides, strict=True))
-
-
-def _shape(values: Iterator[int]) -> Shape:
-    z, y, x = values
-    return z, y, x
+    return Zyx(math.prod(axis) for axis in zip(*strides, strict=True))

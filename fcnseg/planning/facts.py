@@ -6,10 +6,9 @@ import dataclasses
 import math
 
 from fcnseg.errors import DatasetError
-from fcnseg.networks.anisotropy import Spacing
 from fcnseg.planning.spacing import median_shape, target_spacing
 from fcnseg.records import DatasetInfo
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Triple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +25,8 @@ class PlanningFacts:
         organ_voxels: Number of voxels behind `hu_window`.
     """
 
-    spacing_mm: Spacing
-    target_spacing_mm: Spacing
+    spacing_mm: Triple
+    target_spacing_mm: Triple
     shape: Shape
     cases: int
     voxels: int

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from fcnseg.config import Config
 from fcnseg.errors import ConfigError
-from fcnseg.networks.anisotropy import Spacing
 from fcnseg.planning.budget import Budget
 from fcnseg.planning.candidates import Candidate, candidates
 from fcnseg.planning.facts import PlanningFacts
 from fcnseg.planning.reasons import notes_of, reasons_of
 from fcnseg.records import DatasetInfo
+from fcnseg.volumes import Triple
 
 _SHUFFLED_BYTES = 2 * 2**30  # host memory of the shuffle buffer; our own choice
 _BYTES_PER_VOXEL = 3  # HU and label
@@ -34,7 +34,7 @@ class Proposal:
     config: Config
     reasons: Mapping[str, str]
     notes: tuple[str, ...]
-    spacing_mm: Spacing
+    spacing_mm: Triple
     training_bytes: int
 
 

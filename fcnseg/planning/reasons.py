@@ -10,7 +10,7 @@ from fcnseg.planning.budget import GIB, MIN_BATCH, MOST_OF_DATASET
 from fcnseg.planning.candidates import MAX_FILTERS
 from fcnseg.planning.facts import PlanningFacts
 from fcnseg.planning.spacing import coarse_spacing, spacing_advice
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Triple, Zyx
 
 _COVERS_ENOUGH = 0.25  # share of the median case; if a patch has less, nnU-Net adds a coarse stage
 
@@ -43,9 +43,9 @@ def notes_of(
     """Gives remarks beyond single values."""
     cover = _cover(config.patches.size, facts.shape)
     notes = [
-        f"Planned for {facts.cases} cases to train on; the median has {_size(facts.shape)} voxels"
-        f" (z, y, x) of {_mm(facts.spacing_mm)} mm.",
-        f"Spacing: the files ask for {_mm(facts.target_spacing_mm)} mm;"
+        f"Planned for {facts.cases} cases to train on; the median has {Zyx(facts.shape):d} voxels"
+        f" (z, y, x) of {Zyx(facts.spacing_mm):g} mm.",
+        f"Spacing: the files ask for {Zyx(facts.target_spacing_mm):g} mm;"
         f" {spacing_advice(facts.spacing_mm, facts.target_spacing_mm)}.",
         f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB of {memory_gib:g} GiB"
         " on each device, beside what TensorFlow takes for itself.",
@@ -61,7 +61,7 @@ def notes_of(
 
 
 def _network(config: Config, base: Config, facts: PlanningFacts, base_name: str) -> dict[str, str]:
-    model, at = config.model, f"at {_mm(facts.spacing_mm)} mm"
+    model, at = config.model, f"at {Zyx(facts.spacing_mm):g} mm"
     reasons = {
         "model.hu_window": "0.5 % and 99.5 % quantiles of the HU of"
         f" {facts.organ_voxels:,} voxels of organs; what lies beyond is clipped",
@@ -101,7 +101,7 @@ def _patches(config: Config, base: Config, facts: PlanningFacts) -> dict[str, st
     reasons = {
         "patches.size": f"the largest that fits with {MIN_BATCH} a step: at most a cube in mm of"
         " 256^3 voxels, shortened along the axis that covers most of the median case,"
-        f" {_size(facts.shape)} (nnU-Net)",
+        f" {Zyx(facts.shape):d} (nnU-Net)",
         "patches.batch_size": batch,
         "augmentation.gamma_window": "that of the network's first layer",
         "inference.overlap": "half a window (nnU-Net)",
@@ -116,13 +116,5 @@ def _cover(patch: Shape, shape: Shape) -> float:
     return math.prod(min(pair) / pair[1] for pair in zip(patch, shape, strict=True))
 
 
-def _size(shape: Shape) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _mm(spacing: tuple[float, float, float]) -> str:
-    return " x ".join(f"{mm:g}" for mm in spacing)
-
-
-def _flags(spacing: tuple[float, float, float]) -> str:
+def _flags(spacing: Triple) -> str:
     return " ".join(f"{mm:g}" for mm in spacing)

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcnseg.networks.anisotropy import Spacing
 from fcnseg.records.fingerprint import CaseFacts
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Triple, Zyx
 
 _ANISOTROPIC = 3.0  # ratio of its spacing to the other axes', and of their voxels to its; nnU-Net's
 _THIN = 10  # percentile of an anisotropic axis's spacings; nnU-Net
@@ -25,7 +24,7 @@ _NEAR = 1.25  # records whose spacing differs by less along each axis suffice; o
 _AXES = ("z", "y", "x")
 
 
-def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
+def target_spacing(cases: Sequence[CaseFacts]) -> Triple:
     """Computes the spacing (z, y, x) in mm to convert to, rounded to three digits.
 
     Args:
@@ -42,20 +41,16 @@ def target_spacing(cases: Sequence[CaseFacts]) -> Spacing:
     if is_thick and _ANISOTROPIC * voxels[coarsest] < voxels[others].min():
         thin = np.percentile(spacings[:, coarsest], _THIN)
         target[coarsest] = max(thin, thickest_other)
-    z, y, x = (float(f"{mm:.3g}") for mm in target)
-    return z, y, x
+    return Zyx(float(f"{mm:.3g}") for mm in target)
 
 
 def median_shape(cases: Sequence[CaseFacts]) -> Shape:
     """Computes the voxels (z, y, x) of the median record, axis by axis, halves rounded up."""
-    z, y, x = (
-        math.floor(statistics.median(axis) + 0.5)
-        for axis in zip(*(case.shape for case in cases), strict=True)
-    )
-    return z, y, x
+    axes = zip(*(case.shape for case in cases), strict=True)
+    return Zyx(math.floor(statistics.median(axis) + 0.5) for axis in axes)
 
 
-def spacing_advice(records: Spacing, target: Spacing) -> str:
+def spacing_advice(records: Triple, target: Triple) -> str:
     """Advises whether to convert again, if the spacing of the records does not suit the files.
 
     >>> spacing_advice((1.5, 1.5, 1.5), (1.0, 1.5, 1.5))
@@ -72,7 +67,7 @@ def spacing_advice(records: Spacing, target: Spacing) -> str:
     return f"records are {told}: convert anew with --spacing_mm {flag}, then plan again"
 
 
-def coarse_spacing(spacing: Spacing, covered: float, *, wanted: float) -> Spacing:
+def coarse_spacing(spacing: Triple, covered: float, *, wanted: float) -> Triple:
     """Finds the spacing at which a patch of as many voxels covers the wanted share of a case.
 
     Args:
@@ -81,5 +76,4 @@ def coarse_spacing(spacing: Spacing, covered: float, *, wanted: float) -> Spacin
         wanted: A larger share.
     """
     factor = (wanted / covered) ** (1 / 3)
-    z, y, x = (float(f"{mm * factor:.2g}") for mm in spacing)
-    return z, y, x
+    return Zyx(float(f"{mm * factor:.2g}") for mm in spacing)

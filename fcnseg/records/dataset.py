@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -50,11 +49,6 @@ class Dataset:
     def organs(self) -> tuple[str, ...]:
         """Names of the classes but the background; none if the cases have no labels."""
         return self.info.class_names[1:] if self.info.labelled else ()
-
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of a voxel of the records."""
-        return math.prod(self.info.spacing_mm) / 1000
 
     def paths(self, splits: Sequence[str]) -> tuple[str, ...]:
         """Local paths of the files of some splits, each checked to exist with the right size.

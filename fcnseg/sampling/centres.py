@@ -6,7 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from fcnseg.volumes.volume import Shape, Triple
+from fcnseg.volumes import Shape, Triple
 
 # Separates the random stream of the translation from the others.
 _TRANSLATION = 2

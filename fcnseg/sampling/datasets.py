@@ -20,8 +20,7 @@ from fcnseg.sampling.centres import CentreRule, draw_centre
 from fcnseg.sampling.folds import Fold
 from fcnseg.sampling.patches import cut_patch
 from fcnseg.sampling.shards import ShardSelection, shard_opener, shards_of
-from fcnseg.volumes import LabelMap
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import LabelMap, Shape
 
 # Each holds a decoded case; two keep a core busy while the other one reads.
 _CASES_AT_ONCE = 2

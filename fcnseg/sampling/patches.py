@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fcnseg.volumes import AIR_HU
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import AIR_HU, Shape
 
 _BACKGROUND = 0
 

@@ -13,7 +13,7 @@ from fcnseg.config import Config
 from fcnseg.losses import OrganDice, build_loss, level_weights
 from fcnseg.networks.build import build_fcn
 from fcnseg.training.optimizer import build_optimizer
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 
 def build_compiled(config: Config, *, class_names: Sequence[str]) -> keras.Model:

@@ -9,6 +9,7 @@ from fcnseg.volumes.folders import case_id_of, list_images, list_volumes, pair_b
 from fcnseg.volumes.formats.dicom.series import Series, list_series
 from fcnseg.volumes.formats.nifti import check_nifti_name, write_mask, write_parts, write_volume
 from fcnseg.volumes.formats.reading import read_ct, read_geometry, read_label
+from fcnseg.volumes.geometry import Geometry, voxel_ml
 from fcnseg.volumes.label_map import LabelMap
 from fcnseg.volumes.orientation import (
     check_same_voxels,
@@ -18,14 +19,18 @@ from fcnseg.volumes.orientation import (
     turn_like,
 )
 from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
-from fcnseg.volumes.volume import AIR_HU, Geometry, Volume, check_same_grid
+from fcnseg.volumes.volume import AIR_HU, Volume, check_same_grid
+from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 __all__ = [
     "AIR_HU",
     "Geometry",
     "LabelMap",
     "Series",
+    "Shape",
+    "Triple",
     "Volume",
+    "Zyx",
     "case_id_of",
     "check_nifti_name",
     "check_same_grid",
@@ -45,6 +50,7 @@ __all__ = [
     "resampled_shape",
     "to_canonical",
     "turn_like",
+    "voxel_ml",
     "write_mask",
     "write_parts",
     "write_volume",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.volumes import shares
 from fcnseg.volumes.shares import BINS
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes.zyx import Triple, Zyx
 
 _SLAB = 16  # slices computed at once
 # A new voxel with more old ones along an axis uses every n-th of them: all would not fit into
@@ -108,14 +108,13 @@ def _thinned(
     ]
     kept = tuple(slice(first, None, n) for first, n in zip(firsts, strides, strict=True))
     array = np.ascontiguousarray(array[kept])
-    z, y, x = (
+    thinned = Zyx(
         np.clip((places - first) / stride, 0, length - 1)
         for places, first, stride, length in zip(
             positions, firsts, strides, array.shape, strict=True
         )
     )
-    step_z, step_y, step_x = (step / stride for step, stride in zip(steps, strides, strict=True))
-    return array, (z, y, x), (step_z, step_y, step_x)
+    return array, thinned, Zyx(step / stride for step, stride in zip(steps, strides, strict=True))
 
 
 def _axis(positions: npt.NDArray[np.float64], length: int, step: float) -> _Axis:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import GeometryError
-from fcnseg.volumes.volume import Geometry, Volume, check_same_grid
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import Volume, check_same_grid, grid_of
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]], dtype=np.float64)  # nibabel's form: axis, direction
 
@@ -98,7 +99,7 @@ def check_same_voxels(
 
 def _turn_to(part: Geometry | Volume, like: Geometry | Volume) -> npt.NDArray[np.float64]:
     """For each axis the closest one of the other grid, and its relative direction."""
-    return orientations.io_orientation(np.linalg.inv(like.affine) @ part.affine)
+    return orientations.io_orientation(grid_of(part).index_to(grid_of(like)))
 
 
 def _turned(volume: Volume, turn: npt.NDArray[np.float64]) -> Volume:

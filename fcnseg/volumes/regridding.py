@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from fcnseg.volumes.geometry import Geometry
 from fcnseg.volumes.id_resampling import resample_ids
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.volume import Volume
+from fcnseg.volumes.zyx import Shape, Zyx
 
 _ASIDE = 1e-6  # displacement in voxels that selects the lower or the upper of two
 _STRAIGHT = 0.01  # largest deviation in voxels of the axes over the complete grid
@@ -29,8 +32,8 @@ def label_on_grid(label: Volume, grid: Geometry) -> Volume:
     Returns:
         Indices of the same type on that grid.
     """
-    to_label = np.linalg.inv(label.affine) @ grid.affine  # index (x, y, z) on the grid to label's
-    turn, offset = to_label[:3, :3][::-1, ::-1], to_label[:3, 3][::-1]  # (z, y, x)
+    to_label, start = nib.affines.to_matvec(grid.index_to(label.geometry))
+    turn, offset = to_label[::-1, ::-1], start[::-1]  # (z, y, x)
     order = np.abs(turn).argmax(axis=0)  # the label's axis that lies along each of the grid's
     scale = turn[order, range(3)]
     aside = np.abs(turn) * grid.shape
@@ -89,7 +92,5 @@ def _along_axes(
             return found
         reached.append(slice(inside[0], inside[-1] + 1))
         positions.append(np.clip(position[inside], 0, length - 1))
-    z, y, x = positions
-    by_z, by_y, by_x = map(float, steps)
-    found[tuple(reached)] = resample_ids(array, (z, y, x), (by_z, by_y, by_x))
+    found[tuple(reached)] = resample_ids(array, Zyx(positions), Zyx(steps.tolist()))
     return found

@@ -21,7 +21,8 @@ import scipy.sparse
 
 from fcnseg.errors import GeometryError
 from fcnseg.volumes.id_resampling import resample_ids
-from fcnseg.volumes.volume import Shape, Triple, Volume
+from fcnseg.volumes.volume import Volume
+from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 # Relative difference of spacing that moves the last of 1000 voxels by a tenth of a voxel; scanners'
 # headers differ by less.
@@ -34,11 +35,8 @@ _SLAB = 16  # slices computed at once: limits the float32 copy to a small part o
 
 def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
     """Computes the shape (z, y, x) of the same extent at another spacing, at least one per axis."""
-    depth, height, width = (
-        int(axis_length(count, new / old, xp=np))
-        for count, old, new in zip(shape, spacing, new_spacing, strict=True)
-    )
-    return depth, height, width
+    axes = zip(shape, spacing, new_spacing, strict=True)
+    return Zyx(int(axis_length(count, new / old, xp=np)) for count, old, new in axes)
 
 
 def axis_length(n_in: Any, step: Any, *, xp: ModuleType) -> Any:
@@ -127,14 +125,12 @@ def _resample(
     if steps is None:
         return volume
     shape = resampled_shape(volume.shape, volume.spacing, spacing)
-    return Volume(by(volume.array, shape, steps), _resampled_affine(volume, shape, steps))
+    grid = volume.geometry.respaced(steps, shape=shape)
+    return Volume(by(volume.array, shape, steps), grid.affine)
 
 
 def _linear(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[np.int16]:
-    along_z, along_y, along_x = (
-        _sparse_matrix(n_in, n_out, step)
-        for n_in, n_out, step in zip(array.shape, shape, steps, strict=True)
-    )
+    along_z, along_y, along_x = map(_sparse_matrix, array.shape, shape, steps)
     hu = np.empty(shape, dtype=np.int16)
     plane = np.empty(array.shape[1:], np.float32)
     for start in range(0, shape[0], _SLAB):
@@ -151,21 +147,16 @@ def _linear(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray
 
 
 def _largest_share(array: npt.NDArray[Any], shape: Shape, steps: Triple) -> npt.NDArray[Any]:
-    along_z, along_y, along_x = (
-        _numpy_positions(n_in, n_out, step)
-        for n_in, n_out, step in zip(array.shape, shape, steps, strict=True)
-    )
-    return resample_ids(array, (along_z, along_y, along_x), steps)
+    positions = Zyx(map(_numpy_positions, array.shape, shape, steps))
+    return resample_ids(array, positions, steps)
 
 
 def _steps(volume: Volume, spacing: Triple) -> Triple | None:
     """New over old spacing along (z, y, x), or None if the two are the same."""
     if len(spacing) != 3 or not all(np.isfinite(spacing)) or min(spacing) <= 0:
         raise GeometryError(f"spacing must be three positive numbers in mm, got {spacing}")
-    z, y, x = (new / old for new, old in zip(spacing, volume.spacing, strict=True))
-    if max(abs(step - 1) for step in (z, y, x)) < SAME_SPACING:
-        return None
-    return z, y, x
+    steps = Zyx(new / old for new, old in zip(spacing, volume.spacing, strict=True))
+    return None if max(abs(step - 1) for step in steps) < SAME_SPACING else steps
 
 
 def _numpy_positions(n_in: int, n_out: int, step: float) -> npt.NDArray[np.float64]:
@@ -183,13 +174,3 @@ def _sparse_matrix(n_in: int, n_out: int, step: float) -> scipy.sparse.csr_array
     index = np.arange(n_in, dtype=np.float64)
     matrix = linear_matrix(_numpy_positions(n_in, n_out, step), index, step, xp=np)
     return scipy.sparse.csr_array(matrix.astype(np.float32))
-
-
-def _resampled_affine(volume: Volume, shape: Shape, steps: Triple) -> npt.NDArray[np.float64]:
-    """The affine of a grid with the same centre and `steps` times the spacing."""
-    old_centre = (np.array(volume.shape[::-1]) - 1) / 2
-    new_centre = (np.array(shape[::-1]) - 1) / 2
-    affine = volume.affine.copy()
-    affine[:3, :3] = volume.affine[:3, :3] * np.array(steps[::-1])
-    affine[:3, 3] += volume.affine[:3, :3] @ old_centre - affine[:3, :3] @ new_centre
-    return affine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 import nibabel as nib
@@ -12,48 +11,11 @@ import numpy.typing as npt
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError
+from fcnseg.volumes.geometry import Affine, Geometry
+from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 AIR_HU = -1024
 """HU of voxels outside a volume: the lowest value that CT scanners write for air."""
-
-Triple = tuple[float, float, float]
-Shape = tuple[int, int, int]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Geometry:
-    """The grid of a volume: the number of voxels, and their positions in the patient.
-
-    Attributes:
-        shape: Voxels (z, y, x).
-        affine: (4, 4) float64 from the voxel index (i, j, k) = (x, y, z) to RAS millimetres, as
-            NIfTI defines it.
-        frame_of_reference: UID of the coordinate system in DICOM; empty if unknown.
-        findings: Missing information of the header, such as the orientation, each with the value
-            taken.
-    """
-
-    shape: Shape
-    affine: npt.NDArray[np.float64]
-    frame_of_reference: str = ""
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def spacing(self) -> Triple:
-        """Millimetres (z, y, x) between neighbouring voxels."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(y), float(x)
-
-    @property
-    def orientation(self) -> str:
-        """Directions of increasing i, j and k, as in `RAS`: right, anterior, superior."""
-        return "".join(nib.orientations.aff2axcodes(self.affine))
-
-    def corners_mm(self) -> npt.NDArray[np.float64]:
-        """RAS positions (8, 3) of the centres of the eight corner voxels, in mm."""
-        depth, height, width = self.shape
-        ends = itertools.product((0, width - 1), (0, height - 1), (0, depth - 1))
-        return nib.affines.apply_affine(self.affine, np.array(list(ends), dtype=np.float64))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +32,7 @@ class Volume:
     """
 
     array: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
+    affine: Affine
     header: nib.Nifti1Header | None = None
     findings: tuple[Finding, ...] = ()
     frame_of_reference: str = ""
@@ -89,8 +51,7 @@ class Volume:
     @property
     def shape(self) -> Shape:
         """Voxels (z, y, x)."""
-        depth, height, width = self.array.shape
-        return depth, height, width
+        return Zyx(self.array.shape)
 
     @property
     def spacing(self) -> Triple:
@@ -107,6 +68,11 @@ class Volume:
         if array.shape != self.array.shape:
             raise GeometryError(f"array must have shape {self.array.shape}, got {array.shape}")
         return dataclasses.replace(self, array=array)
+
+
+def grid_of(part: Geometry | Volume) -> Geometry:
+    """Gives the grid itself, or that of a volume."""
+    return part.geometry if isinstance(part, Volume) else part
 
 
 def of_case(case_id: str | None) -> str:
@@ -137,13 +103,13 @@ def check_same_grid(
     Raises:
         GeometryError: If the grids differ.
     """
+    image, label = grid_of(image), grid_of(label)
     if image.shape != label.shape:
         raise GeometryError(
             f"{' and '.join(names)} must have the same shape, got {image.shape} and {label.shape}"
             f" (z, y, x){of_case(case_id)}"
         )
-    here, there = (Geometry(part.shape, part.affine).corners_mm() for part in (image, label))
-    distance = float(np.linalg.norm(here - there, axis=1).max())
+    distance = float(np.linalg.norm(image.corners_mm() - label.corners_mm(), axis=1).max())
     if not distance <= tolerance_mm:
         raise GeometryError(
             f"{' and '.join(names)} must lie on the same grid within {tolerance_mm} mm, but their"
@@ -151,12 +117,12 @@ def check_same_grid(
         )
 
 
-def _difference(image: Geometry | Volume, label: Geometry | Volume) -> str:
+def _difference(*grids: Geometry) -> str:
     """The differences in spacing, origin and direction, with both values."""
     facts = {
-        "spacing": [np.round(part.spacing, 4).tolist() for part in (image, label)],
-        "origin": [np.round(part.affine[:3, 3], 3).tolist() for part in (image, label)],
-        "orientation": [part.orientation for part in (image, label)],
+        "spacing": [np.round(grid.spacing, 4).tolist() for grid in grids],
+        "origin": [np.round(grid.origin_mm, 3).tolist() for grid in grids],
+        "orientation": [grid.orientation for grid in grids],
     }
     told = [f"{name} {one} and {other}" for name, (one, other) in facts.items() if one != other]
     return ", ".join(told) or "directions differ"

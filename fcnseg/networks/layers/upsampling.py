@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from fcnseg.config import AugmentationConfig
 from fcnseg.sampling.augmentation.deformation import largest_displacement
-from fcnseg.volumes.volume import Shape, Triple
+from fcnseg.volumes import Shape, Triple, Zyx
 
 # Angles sampled along each axis to find the largest extent, both ends included.
 _ANGLES = 9
@@ -59,8 +59,7 @@ def source_size(config: AugmentationConfig, size: Shape, *, spacing: Triple) -> 
     reach = reach / config.scale[0] + largest_displacement(config)
     # Rounding of float32 positions of an unmoved patch must not add a margin.
     margin = np.maximum(0, np.ceil(reach - half - 1e-3)).astype(int)
-    depth, height, width = (int(n + 2 * m) for n, m in zip(size, margin, strict=True))
-    return depth, height, width
+    return Zyx((np.array(size) + 2 * margin).tolist())
 
 
 def _rotation(angle: tf.Tensor, axis: int) -> tf.Tensor:

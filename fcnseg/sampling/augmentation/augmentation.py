@@ -15,7 +15,7 @@ from fcnseg.sampling.augmentation.deformation import displacements, largest_disp
 from fcnseg.sampling.augmentation.drawing import draw_parameters
 from fcnseg.sampling.augmentation.intensity import Parameters, change_hu
 from fcnseg.sampling.augmentation.resample import Places, linear, nearest, places_of
-from fcnseg.volumes.volume import Shape, Triple
+from fcnseg.volumes import Shape, Triple, Zyx
 
 
 class _Pieces(NamedTuple):
@@ -58,8 +58,7 @@ class Augmentation:
     @functools.cached_property
     def largest_displacement(self) -> Triple:
         """Largest displacement (z, y, x) of a voxel by deformation, in voxels."""
-        z, y, x = largest_displacement(self.config).tolist()
-        return z, y, x
+        return Zyx(largest_displacement(self.config).tolist())
 
     def draw(self, seed: tf.Tensor) -> Parameters:
         """Draws the parameters of one patch; on the host, never in code that XLA compiles.

@@ -17,7 +17,7 @@ import tensorflow as tf
 from scipy.ndimage import spline_filter1d
 
 from fcnseg.config import AugmentationConfig
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape, Zyx
 
 
 def control_points(length: int, control_spacing: float) -> int:
@@ -88,13 +88,9 @@ def displacements(
     return along(0), along(1), along(2)
 
 
-def control_shape(size: Shape, config: AugmentationConfig) -> tuple[int, int, int]:
+def control_shape(size: Shape, config: AugmentationConfig) -> Shape:
     """Number of control points (z, y, x) of a patch."""
-    depth, height, width = (
-        control_points(length, spacing)
-        for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
-    )
-    return depth, height, width
+    return Zyx(map(control_points, size, config.control_spacing_voxels))
 
 
 def largest_displacement(config: AugmentationConfig) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from fcnseg.config import AugmentationConfig
 from fcnseg.sampling.augmentation.affine import patch_matrix
 from fcnseg.sampling.augmentation.deformation import control_shape
-from fcnseg.volumes.volume import Shape, Triple
+from fcnseg.volumes import Shape, Triple
 
 # Uniform numbers per draw; a gate decides whether a change of HU is applied to a patch.
 _DRAWS = {"angles": 3, "scale": 1, "flip": 3, "hu": 5, "step": 3, "gates": 6}

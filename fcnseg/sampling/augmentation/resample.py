@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes import Shape
 
 _BITS = 16  # units per voxel
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fcnseg.testing.phantom.anatomy import Patient
-from fcnseg.volumes.volume import Triple
+from fcnseg.volumes import Triple
 
 CENTRE_MM = (0.0, 45.0, 12.0)
 """x, y, z of the middle of the field of view, in the scanner's frame; the centre of rotation.

@@ -13,9 +13,8 @@ from scipy.spatial.transform import Rotation
 from fcnseg.testing.phantom._shapes import Array
 from fcnseg.testing.phantom.anatomy import Patient, Tissue, draw_patient
 from fcnseg.testing.phantom.pose import CENTRE_MM, Pose
-from fcnseg.volumes import AIR_HU, Volume, resampled_shape
+from fcnseg.volumes import AIR_HU, Geometry, Shape, Triple, Volume, resampled_shape
 from fcnseg.volumes.orientation import RAS
-from fcnseg.volumes.volume import Shape, Triple
 
 FIELD_OF_VIEW_MM = (216, 300, 390)
 """Extent (z, y, x) that shows all organs of every patient."""
@@ -58,19 +57,12 @@ def make_phantom(
     anatomy_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
     patient = pose.of(draw_patient(np.random.default_rng(anatomy_seed), variety=variety))
     shape = shape or resampled_shape(FIELD_OF_VIEW_MM, (1, 1, 1), spacing)
-    affine = _affine(shape, spacing, oblique_degrees)
-    hu, label = _render(patient, shape, affine)
+    turn = Rotation.from_euler("xyz", [oblique_degrees] * 3, degrees=True).as_matrix()
+    grid = Geometry.centred_at(CENTRE_MM, shape=shape, axes_mm=turn @ np.diag(spacing[::-1]))
+    hu, label = _render(patient, grid)
     hu += _noise(np.random.default_rng(noise_seed), shape, spacing, patient.noise_hu)
     image = np.rint(np.clip(hu, AIR_HU, np.iinfo(np.int16).max)).astype(np.int16)
-    return _turned(image, affine, orientation), _turned(label, affine, orientation)
-
-
-def _affine(shape: Shape, spacing: Triple, oblique_degrees: float) -> npt.NDArray[np.float64]:
-    turn = Rotation.from_euler("xyz", [oblique_degrees] * 3, degrees=True).as_matrix()
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag(spacing[::-1])
-    affine[:3, 3] = CENTRE_MM - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
-    return affine
+    return _turned(image, grid.affine, orientation), _turned(label, grid.affine, orientation)
 
 
 def _turned(array: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], axes: str) -> Volume:
@@ -80,15 +72,13 @@ def _turned(array: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], axe
     return Volume(np.ascontiguousarray(turned), there)
 
 
-def _render(
-    patient: Patient, shape: Shape, affine: npt.NDArray[np.float64]
-) -> tuple[Array, npt.NDArray[np.uint8]]:
+def _render(patient: Patient, grid: Geometry) -> tuple[Array, npt.NDArray[np.uint8]]:
     """Renders HU without noise, float32, and ids, both (z, y, x) in RAS."""
-    hu = np.full(shape, AIR_HU, dtype=np.float32)
-    label = np.zeros(shape, dtype=np.uint8)
-    to_patient = np.linalg.inv(patient.pose) @ affine[:3, :3]
-    start = np.linalg.solve(patient.pose, affine[:3, 3] - patient.shift)
-    for first in range(0, shape[0], _SLAB):
+    hu = np.full(grid.shape, AIR_HU, dtype=np.float32)
+    label = np.zeros(grid.shape, dtype=np.uint8)
+    to_patient = np.linalg.inv(patient.pose) @ grid.axes_mm
+    start = np.linalg.solve(patient.pose, grid.origin_mm - patient.shift)
+    for first in range(0, grid.shape[0], _SLAB):
         slab = slice(first, first + _SLAB)
         corner = start + to_patient[:, 2] * first
         points = _bent(patient, _grid(hu[slab].shape, to_patient, corner))

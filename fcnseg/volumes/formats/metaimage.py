@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fcnseg.codes import Finding
-from fcnseg.errors import GeometryError, InputError
-from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
+from fcnseg.errors import GeometryError
 from fcnseg.volumes.formats import text_header
-from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
+from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing, volume_shape
 from fcnseg.volumes.formats.text_header import Described, numbers, unreadable
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import Affine, check_affine, make_affine
 
 SUFFIXES = (".mha", ".mhd")
 
@@ -45,30 +44,18 @@ _UNIT_TOLERANCE = 0.01  # of the length of a direction; cosines have three digit
 _Header = Mapping[str, str]
 
 
-def read_geometry(path: str) -> Geometry:
-    """Reads the grid, from the header alone."""
-    return _describe(path).geometry
+def describe(path: str) -> Described:
+    """Reads the header.
 
-
-def read_ct(path: str) -> Volume:
-    """Reads HU (z, y, x) as int16."""
-    return _describe(path).read_ct()
-
-
-def read_label(path: str) -> Volume:
-    """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
-    return _describe(path).read_label()
-
-
-def _describe(path: str) -> Described:
+    Raises:
+        InputError: If it breaks a rule of the format, or is of a form that is not read.
+        GeometryError: If it is of no single three-dimensional volume.
+    """
     header, length = _read_header(path)
     _check_kind(header, path)
-    sizes = text_header.integers(header["DimSize"], "DimSize", path)
-    text_header.check_sizes(sizes, "DimSize", path)
-    if text_header.integers(header["NDims"], "NDims", path) != (len(sizes),):
-        raise unreadable(path, f"NDims is {header['NDims']}, but DimSize {header['DimSize']}")
+    sizes = text_header.sizes_of(header, sizes="DimSize", dimension="NDims", path=path)
     affine, findings = _grid(header, len(sizes), path)
-    return Described(path, _voxels(header, sizes, length, path), affine, findings)
+    return Described(_voxels(header, sizes, length, path), affine, findings)
 
 
 def _read_header(path: str) -> tuple[dict[str, str], int]:
@@ -88,9 +75,7 @@ def _read_header(path: str) -> tuple[dict[str, str], int]:
                 header[key] = value
         length = file.tell()
     needed = ("NDims", "DimSize", "ElementType", "ElementDataFile")
-    missing = [key for key in needed if not header.get(key)]
-    if missing:
-        raise unreadable(path, f"its header has no {', '.join(missing)}")
+    text_header.check_keys(header, needed, path)
     return header, length
 
 
@@ -102,10 +87,7 @@ def _check_kind(header: _Header, path: str) -> None:
         raise unreadable(path, "voxels written as text are not read")
     channels = header.get("ElementNumberOfChannels", "1")
     if text_header.integers(channels, "ElementNumberOfChannels", path) != (1,):
-        raise InputError(
-            f"voxels must be single numbers, got {channels} (a colour or a vector) in {path}",
-            code="not_scalar",
-        )
+        raise text_header.not_scalar(channels, path)
     for key, nothing in (("Slope", 1.0), ("Offset", 0.0)):
         name = f"ElementToIntensityFunction{key}"
         if numbers(header.get(name, f"{nothing}"), name, path, count=1) != (nothing,):
@@ -150,7 +132,7 @@ def _grid(header: _Header, dimensions: int, path: str) -> tuple[Affine, tuple[Fi
         directions = np.reshape(values, (dimensions, dimensions)).T  # axis after axis in the file
     else:
         findings.append(text_header.unknown_orientation("TransformMatrix must be in the header"))
-    affine = check_affine(affine_from_lps(origin[:3], directions[:3, :3] * spacing[:3]), what=path)
+    affine = check_affine(make_affine(origin[:3], directions[:3, :3] * spacing[:3]), what=path)
     lengths = np.linalg.norm(directions[:, :3], axis=0)
     if not np.allclose(lengths, 1, rtol=0, atol=_UNIT_TOLERANCE):
         raise GeometryError(
@@ -162,9 +144,7 @@ def _grid(header: _Header, dimensions: int, path: str) -> tuple[Affine, tuple[Fi
 
 def _voxels(header: _Header, sizes: tuple[int, ...], length: int, path: str) -> FileVoxels:
     """Locates the voxels: after the header, or in the file that it names."""
-    shape = text_header.volume_sizes(sizes)
-    if shape is None:
-        raise GeometryError(f"a volume must have three dimensions, got {sizes} in {path}")
+    shape = volume_shape(sizes, path)
     dtype = _dtype(header, path)
     name = header["ElementDataFile"]
     is_packed = _flag(header, ("CompressedData",), path, default=False)

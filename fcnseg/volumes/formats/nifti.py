@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,18 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import GeometryError, InputError, one_line
+from fcnseg.errors import InputError, one_line
 from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes.formats.nifti_header import NIFTI_SUFFIXES, NiftiHeader, file_map
-from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
-from fcnseg.volumes.formats.rescale import to_int16, to_integral
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.formats.raw_voxels import (
+    NOT_WHOLE,
+    FileVoxels,
+    reading_voxels,
+    volume_shape,
+)
+from fcnseg.volumes.formats.rescale import read_hu, read_ids
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import Volume
 
 PAIR_SUFFIXES = (".hdr", ".img")
 # Errors of nibabel, gzip and the operating system for a file that is incomplete.
@@ -39,30 +44,17 @@ PathLike = str | os.PathLike[str]
 def read_geometry(path: str) -> Geometry:
     """Reads the grid, from the header alone."""
     image, header = _load(path)
-    return header.grid(_shape(image, path))
+    return header.grid(volume_shape(image.shape, path))
 
 
 def read_ct(path: str) -> Volume:
     """Reads HU (z, y, x) as int16, with the header."""
-    image, header = _load(path)
-    grid = header.grid(_shape(image, path))
-    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
-    is_hu = voxels.dtype.newbyteorder("=") == np.int16 and (slope, inter) == (1, 0)
-    with _reading_voxels(path):
-        hu = voxels.read() if is_hu else to_int16(voxels, slope, inter, what=path)
-    return _volume(hu, grid, image)
+    return _read(path, read_hu)
 
 
 def read_label(path: str) -> Volume:
     """Reads ids (z, y, x), with the header; in the file's type or the smallest that holds them."""
-    image, header = _load(path)
-    grid = header.grid(_shape(image, path))
-    voxels, (slope, inter) = _file_voxels(image, grid, path), header.scale
-    is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
-    is_ids = is_short and (slope, inter) == (1, 0)
-    with _reading_voxels(path):
-        ids = voxels.read() if is_ids else to_integral(voxels, slope, inter, what=path)
-    return _volume(ids, grid, image)
+    return _read(path, read_ids)
 
 
 def write_volume(volume: Volume, path: PathLike, *, label_table: str = "") -> None:
@@ -177,21 +169,14 @@ def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
     return image, header
 
 
-def _volume(array: npt.NDArray[Any], grid: Geometry, image: nib.Nifti1Pair) -> Volume:
-    """Makes a volume whose header has the steps used, also if the file's has none."""
-    header = image.header
+def _read(path: str, read: Callable[..., npt.NDArray[Any]]) -> Volume:
+    """Reads a volume whose header has the steps used, also if the file's has none."""
+    image, header = _load(path)
+    grid = header.grid(volume_shape(image.shape, path))
+    array = read(_file_voxels(image, grid, path), path, scale=header.scale)
     if any(finding.code == "spacing_unknown" for finding in grid.findings):
-        header["pixdim"][1:4] = grid.spacing[::-1]
-    return Volume(array, grid.affine, header, grid.findings)
-
-
-def _shape(image: nib.Nifti1Pair, path: str) -> tuple[int, int, int]:
-    """Voxels (z, y, x); trailing axes of length one are dropped."""
-    shape = image.shape
-    if len(shape) < 3 or any(length != 1 for length in shape[3:]) or min(shape) < 1:
-        raise GeometryError(f"a volume must have three dimensions, got {shape} in {path}")
-    width, height, depth = (int(length) for length in shape[:3])
-    return depth, height, width
+        image.header["pixdim"][1:4] = grid.spacing[::-1]
+    return Volume(array, grid.affine, image.header, grid.findings)
 
 
 def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels:
@@ -200,17 +185,9 @@ def _file_voxels(image: nib.Nifti1Pair, grid: Geometry, path: str) -> FileVoxels
     if proxy.dtype.kind not in "iuf":
         raise InputError(f"voxels must be numbers, got {proxy.dtype} in {path}", code="not_scalar")
     voxels = FileVoxels(proxy.file_like, int(proxy.offset), grid.shape, proxy.dtype)
-    with _reading_voxels(path):  # the other file of a pair, which may not exist
+    with reading_voxels(path):  # the other file of a pair, which may not exist
         voxels.check_size()
     return voxels
-
-
-@contextlib.contextmanager
-def _reading_voxels(path: str) -> Iterator[None]:
-    try:
-        yield
-    except NOT_WHOLE as error:
-        raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
 
 
 def check_nifti_name(path: PathLike) -> None:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, one_line
-from fcnseg.volumes.affine import check_affine
 from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE
-from fcnseg.volumes.volume import Geometry, Shape
+from fcnseg.volumes.formats.rescale import UNSCALED, Scale
+from fcnseg.volumes.geometry import Geometry, check_affine
+from fcnseg.volumes.zyx import Shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """File name suffixes of header and voxels."""
@@ -79,10 +80,10 @@ class NiftiHeader:
         return single if self.is_single else pair
 
     @property
-    def scale(self) -> tuple[float, float]:
+    def scale(self) -> Scale:
         """Slope and intercept from stored numbers to values; a slope of 0 means no scale."""
         slope, inter = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
-        return (1.0, 0.0) if slope == 0 else (slope, inter)
+        return UNSCALED if slope == 0 else (slope, inter)
 
     def grid(self, shape: Shape) -> Geometry:
         """Computes the grid of an image; missing information is among its findings.
@@ -103,12 +104,12 @@ class NiftiHeader:
             affine = self._qform(self._steps())
         else:
             affine = np.diag([*self._steps(), 1.0])  # method 1 of the standard: x = pixdim * i
-        check_affine(affine, what=self.path)
+        grid = Geometry(shape, check_affine(affine, what=self.path), findings=findings)
         if sform and qform:
-            self._check_forms_agree(shape, affine)
+            self._check_forms_agree(grid)
         elif sform and not findings:
-            self._check_steps_agree(shape, affine)
-        return Geometry(shape, affine, findings=findings)
+            self._check_steps_agree(grid)
+        return grid
 
     def _check_offset(self) -> None:
         """Checks that voxels start at a byte after the header, where the standard has them.
@@ -188,15 +189,15 @@ class NiftiHeader:
                 code="bad_affine",
             )
 
-    def _check_forms_agree(self, shape: Shape, sform: npt.NDArray[np.float64]) -> None:
+    def _check_forms_agree(self, sform: Geometry) -> None:
         """Checks that both forms define one grid: programs differ in which they use.
 
         If pixdim is missing, the steps of the sform are used for the qform.
         """
-        lengths = np.linalg.norm(sform[:3, :3], axis=0)
+        lengths = np.array(sform.spacing[::-1])
         qform = self._qform(lengths if self._unknown_spacing() else self._steps())
-        one, other = (Geometry(shape, form).corners_mm() for form in (qform, sform))
-        distance = float(np.linalg.norm(one - other, axis=1).max())
+        apart = Geometry(sform.shape, qform).corners_mm() - sform.corners_mm()
+        distance = float(np.linalg.norm(apart, axis=1).max())
         if not distance <= _TOLERANCE_MM:
             raise GeometryError(
                 f"qform and sform must agree within {_TOLERANCE_MM} mm, but put the corners"
@@ -204,10 +205,10 @@ class NiftiHeader:
                 code="qform_sform_disagree",
             )
 
-    def _check_steps_agree(self, shape: Shape, sform: npt.NDArray[np.float64]) -> None:
+    def _check_steps_agree(self, sform: Geometry) -> None:
         """Checks sform against pixdim: programs differ in which of them they use for the steps."""
-        lengths = np.linalg.norm(sform[:3, :3], axis=0)
-        apart = np.abs(lengths - self._steps()) * shape[::-1]
+        lengths = np.array(sform.spacing[::-1])
+        apart = np.abs(lengths - self._steps()) * sform.shape[::-1]
         if not apart.max() <= _TOLERANCE_MM:
             raise GeometryError(
                 f"sform and pixdim must agree within {_TOLERANCE_MM} mm over the volume, but have"

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 
 from fcnseg.codes import Finding
-from fcnseg.errors import GeometryError, InputError, LabelError
-from fcnseg.volumes.affine import Affine, check_affine
+from fcnseg.errors import GeometryError, LabelError
 from fcnseg.volumes.formats import text_header
-from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing
+from fcnseg.volumes.formats.raw_voxels import FileVoxels, Packing, volume_shape
 from fcnseg.volumes.formats.text_header import Described, integers, numbers, unreadable
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.volumes.geometry import LPS, Affine, check_affine, make_affine
+from fcnseg.volumes.zyx import Shape
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -116,34 +116,21 @@ class _Axis:
     is_of_space: bool
 
 
-def read_geometry(path: str) -> Geometry:
-    """Reads the grid, from the header alone."""
-    return _describe(path).geometry
+def describe(path: str) -> Described:
+    """Reads the header.
 
-
-def read_ct(path: str) -> Volume:
-    """Reads HU (z, y, x) as int16."""
-    return _describe(path).read_ct()
-
-
-def read_label(path: str) -> Volume:
-    """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
-    return _describe(path).read_label()
-
-
-def _describe(path: str) -> Described:
+    Raises:
+        InputError: If it breaks a rule of the format, or is of a form that is not read.
+        GeometryError: If it is of no single three-dimensional volume.
+        LabelError: If it is of segments in several layers.
+    """
     header = _read_header(path)
     fields = header.fields
-    missing = [key for key in ("dimension", "type", "sizes", "encoding") if key not in fields]
-    if missing:
-        raise unreadable(path, f"its header has no {', '.join(missing)}")
+    text_header.check_keys(fields, ("dimension", "type", "sizes", "encoding"), path)
     axes = _without_components(_axes(fields, path), header, path)
-    shape = text_header.volume_sizes(tuple(axis.size for axis in axes))
-    if shape is None:
-        sizes = tuple(axis.size for axis in axes)
-        raise GeometryError(f"a volume must have three dimensions, got {sizes} in {path}")
+    shape = volume_shape(tuple(axis.size for axis in axes), path)
     affine, findings = _grid(axes[:3], fields, path)
-    return Described(path, _voxels(header, shape, path), affine, findings)
+    return Described(_voxels(header, shape, path), affine, findings)
 
 
 def _read_header(path: str) -> _Header:
@@ -173,10 +160,7 @@ def _read_header(path: str) -> _Header:
 
 def _axes(fields: Mapping[str, str], path: str) -> list[_Axis]:
     """The axes, the fastest first."""
-    sizes = integers(fields["sizes"], "sizes", path)
-    if integers(fields["dimension"], "dimension", path) != (len(sizes),):
-        raise unreadable(path, f"dimension is {fields['dimension']}, but sizes {fields['sizes']}")
-    text_header.check_sizes(sizes, "sizes", path)
+    sizes = text_header.sizes_of(fields, sizes="sizes", dimension="dimension", path=path)
     count = len(sizes)
     steps: Sequence[tuple[float, ...] | None] = (None,) * count
     if "space directions" in fields:
@@ -225,10 +209,7 @@ def _without_components(axes: list[_Axis], header: _Header, path: str) -> list[_
             code="segments_overlap",
         )
     if others:
-        raise InputError(
-            f"voxels must be single numbers, got {others[0].size} (a colour or a vector) in {path}",
-            code="not_scalar",
-        )
+        raise text_header.not_scalar(others[0].size, path)
     return [axis for axis in axes if axis.is_of_space]
 
 
@@ -256,11 +237,9 @@ def _grid(
             findings.append(text_header.unknown_spacing("spacings must be in the header"))
             spacings = np.ones(3)
         matrix = np.diag(spacings)
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = _origin(fields, dimensions, path)
-    to_ras = np.diag([*(signs or (-1, -1, 1)), 1])
-    return check_affine(to_ras @ affine, what=path), tuple(findings)
+    origin = _origin(fields, dimensions, path)
+    affine = make_affine(origin, matrix, signs=signs or LPS)
+    return check_affine(affine, what=path), tuple(findings)
 
 
 def _signs(fields: Mapping[str, str], dimensions: int) -> tuple[int, int, int] | None:
@@ -301,7 +280,7 @@ def _origin(fields: Mapping[str, str], dimensions: int, path: str) -> tuple[floa
     return 0.0, 0.0, 0.0
 
 
-def _voxels(header: _Header, shape: tuple[int, int, int], path: str) -> FileVoxels:
+def _voxels(header: _Header, shape: Shape, path: str) -> FileVoxels:
     """Locates the voxels: after the header, or in the file that it names."""
     fields = header.fields
     encoding, dtype = fields["encoding"].lower(), _dtype(fields, path)

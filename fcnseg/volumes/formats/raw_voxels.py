@@ -9,15 +9,16 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from fcnseg.errors import GeometryError, InputError, one_line
 from fcnseg.volumes.formats.zlib_stream import Unpacked
-from fcnseg.volumes.volume import Shape
+from fcnseg.volumes.zyx import Shape, Zyx
 
 Packing = Literal["none", "gzip", "zlib"]
 
@@ -35,6 +36,30 @@ NOT_WHOLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _Packin
 # time of reading all at once, as the decompressed bytes are still in the processor's cache.
 _READ = 2**20
 _MOST_UNPACKED = 1032  # maximum compression ratio of deflate
+
+
+@contextlib.contextmanager
+def reading_voxels(path: str) -> Iterator[None]:
+    """Makes each of `NOT_WHOLE` an error that names the volume.
+
+    Raises:
+        InputError: If one of them is raised inside.
+    """
+    try:
+        yield
+    except NOT_WHOLE as error:
+        raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
+
+
+def volume_shape(sizes: Sequence[int], path: str) -> Shape:
+    """Gives the voxels (z, y, x) of sizes (x, y, z), after which all must be 1.
+
+    Raises:
+        GeometryError: If they are not three-dimensional, or a size is 0.
+    """
+    if len(sizes) < 3 or any(size != 1 for size in sizes[3:]) or min(sizes) < 1:
+        raise GeometryError(f"a volume must have three dimensions, got {sizes} in {path}")
+    return Zyx(map(int, sizes[2::-1]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,22 +6,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from fcnseg.errors import InputError
 from fcnseg.volumes.formats import metaimage, nifti, nrrd
 from fcnseg.volumes.formats.dicom import files, seg, series
-from fcnseg.volumes.volume import Geometry, Volume, of_case
+from fcnseg.volumes.formats.text_header import TextFormat
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import Volume, of_case
 
 PathLike = str | os.PathLike[str]
 
-_READERS: dict[str, ModuleType] = {
+_READERS: dict[str, Any] = {
     **dict.fromkeys((*nifti.NIFTI_SUFFIXES, *nifti.PAIR_SUFFIXES), nifti),
-    **dict.fromkeys(nrrd.SUFFIXES, nrrd),
-    **dict.fromkeys(metaimage.SUFFIXES, metaimage),
+    **dict.fromkeys(nrrd.SUFFIXES, TextFormat(nrrd.describe)),
+    **dict.fromkeys(metaimage.SUFFIXES, TextFormat(metaimage.describe)),
     files.SUFFIX: series,
 }
-"""Modules that read the files of each suffix, with functions of the same names."""
+"""Modules and objects that read the files of each suffix, with functions of the same names."""
 
 SUFFIXES = tuple(_READERS)
 """File name suffixes of volumes."""
@@ -112,7 +114,7 @@ def read_label(
         return reader.read_label(name)
 
 
-def _reader_of(path: str, series_uid: str | None = None) -> ModuleType:
+def _reader_of(path: str, series_uid: str | None = None) -> Any:
     if not os.path.exists(path):
         raise InputError(f"no such file: {path}", code="file_missing")
     suffix = next((suffix for suffix in _READERS if path.lower().endswith(suffix)), None)

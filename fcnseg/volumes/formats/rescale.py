@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.errors import InputError, LabelError
-from fcnseg.volumes.formats.raw_voxels import FileVoxels
+from fcnseg.volumes.formats.raw_voxels import FileVoxels, reading_voxels
 
 _SLAB = 16  # slices converted at once: limits the float32 copy to a few MB
 
@@ -18,8 +18,45 @@ _SLAB = 16  # slices converted at once: limits the float32 copy to a few MB
 # classes of TotalSegmentator. Resampling, and scales such as 0.996 for 1, cause larger differences.
 _NOISE = 0.001
 
+Scale = tuple[float, float]
+UNSCALED: Scale = (1.0, 0.0)
 Stored = npt.NDArray[Any] | FileVoxels
 """Numbers (z, y, x) in memory, or in a file that is read slab by slab, never completely."""
+
+
+def read_hu(voxels: FileVoxels, path: str, *, scale: Scale = UNSCALED) -> npt.NDArray[np.int16]:
+    """Reads voxels (z, y, x) as HU: rescaled, rounded, and clipped to the range of int16.
+
+    Args:
+        voxels: Their location.
+        path: The file, for errors.
+        scale: Slope and intercept; see `to_int16`.
+
+    Raises:
+        InputError: If the file is incomplete, or a value is NaN or infinite.
+    """
+    is_hu = voxels.dtype.newbyteorder("=") == np.int16 and scale == UNSCALED
+    with reading_voxels(path):
+        return voxels.read() if is_hu else to_int16(voxels, *scale, what=path)
+
+
+def read_ids(voxels: FileVoxels, path: str, *, scale: Scale = UNSCALED) -> npt.NDArray[np.integer]:
+    """Reads voxels (z, y, x) as ids: in the file's own type or the smallest that holds them.
+
+    Args:
+        voxels: Their location.
+        path: The file, for errors.
+        scale: Slope and intercept; see `to_int16`.
+
+    Raises:
+        InputError: If the file is incomplete, or a value is NaN or infinite.
+        LabelError: If a value is 0.001 or more from an integer, or exceeds 32 bits.
+    """
+    is_short = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2
+    with reading_voxels(path):
+        if is_short and scale == UNSCALED:
+            return voxels.read()
+        return to_integral(voxels, *scale, what=path)
 
 
 def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.NDArray[np.int16]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fcnseg.codes import Finding
-from fcnseg.errors import InputError, one_line
-from fcnseg.volumes.affine import Affine
-from fcnseg.volumes.formats.raw_voxels import NOT_WHOLE, FileVoxels
-from fcnseg.volumes.formats.rescale import to_int16, to_integral
-from fcnseg.volumes.volume import Geometry, Volume
+from fcnseg.errors import InputError
+from fcnseg.volumes.formats.raw_voxels import FileVoxels
+from fcnseg.volumes.formats.rescale import read_hu, read_ids
+from fcnseg.volumes.geometry import Affine, Geometry
+from fcnseg.volumes.volume import Volume
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|[+-]?nan")
@@ -28,43 +25,40 @@ class Described:
     """A volume as described by its header; no voxel is read yet.
 
     Attributes:
-        path: The file with the header.
         voxels: Location of the voxels.
         affine: See `Geometry`.
         findings: Missing information of the header, and the values taken instead.
     """
 
-    path: str
     voxels: FileVoxels
     affine: Affine
     findings: tuple[Finding, ...]
 
-    @property
-    def geometry(self) -> Geometry:
-        """The grid."""
-        return Geometry(self.voxels.shape, self.affine, findings=self.findings)
 
-    def read_ct(self) -> Volume:
+@dataclasses.dataclass(frozen=True)
+class TextFormat:
+    """The reader of a format whose files have a text header.
+
+    Attributes:
+        describe: Reads the header of a file; raises `InputError` if it cannot be used.
+    """
+
+    describe: Callable[[str], Described]
+
+    def read_geometry(self, path: str) -> Geometry:
+        """Reads the grid, from the header alone."""
+        found = self.describe(path)
+        return Geometry(found.voxels.shape, found.affine, findings=found.findings)
+
+    def read_ct(self, path: str) -> Volume:
         """Reads HU (z, y, x) as int16."""
-        is_hu = self.voxels.dtype.newbyteorder("=") == np.int16
-        with self._reading():
-            hu = self.voxels.read() if is_hu else to_int16(self.voxels, 1, 0, what=self.path)
-        return Volume(hu, self.affine, findings=self.findings)
+        found = self.describe(path)
+        return Volume(read_hu(found.voxels, path), found.affine, findings=found.findings)
 
-    def read_label(self) -> Volume:
+    def read_label(self, path: str) -> Volume:
         """Reads ids (z, y, x): in the file's own type or the smallest that holds them."""
-        dtype = self.voxels.dtype
-        is_ids = dtype.kind in "iu" and dtype.itemsize <= 2
-        with self._reading():
-            ids = self.voxels.read() if is_ids else to_integral(self.voxels, 1, 0, what=self.path)
-        return Volume(ids, self.affine, findings=self.findings)
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except NOT_WHOLE as error:
-            raise InputError(f"not a whole volume: {self.path}: {one_line(error)}") from error
+        found = self.describe(path)
+        return Volume(read_ids(found.voxels, path), found.affine, findings=found.findings)
 
 
 def unreadable(path: str, reason: str) -> InputError:
@@ -141,19 +135,42 @@ def spacing_in(units: str) -> list[Finding]:
     return [Finding("spacing_implausible", f"spacing must be in mm, got the unit {units!r}")]
 
 
-def volume_sizes(sizes: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Voxels (z, y, x) of sizes (x, y, z, 1, ...); None if they are not three-dimensional."""
-    if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
-        return None
-    width, height, depth = sizes[:3]
-    return depth, height, width
+def sizes_of(
+    header: Mapping[str, str], *, sizes: str, dimension: str, path: str
+) -> tuple[int, ...]:
+    """Parses the sizes (x, y, z, ...) of a header, all positive.
+
+    Args:
+        header: Its entries.
+        sizes: Key of the sizes.
+        dimension: Key of their number.
+        path: The file, for errors.
+
+    Raises:
+        InputError: If they contradict their number, or are of no volume that a file can hold.
+    """
+    found = integers(header[sizes], sizes, path)
+    if integers(header[dimension], dimension, path) != (len(found),):
+        raise unreadable(path, f"{dimension} is {header[dimension]}, but {sizes} {header[sizes]}")
+    if min(found) < 1 or math.prod(found) >= 2**60:
+        raise unreadable(path, f"{sizes} must be positive and of a possible volume, got {found}")
+    return found
 
 
-def check_sizes(sizes: tuple[int, ...], key: str, path: str) -> None:
-    """Checks that sizes are positive, and that a file can hold so many voxels.
+def check_keys(header: Mapping[str, str], needed: Sequence[str], path: str) -> None:
+    """Checks that a header has the entries without which it describes no volume.
 
     Raises:
         InputError: If not.
     """
-    if min(sizes) < 1 or math.prod(sizes) >= 2**60:
-        raise unreadable(path, f"{key} must be positive and of a possible volume, got {sizes}")
+    missing = [key for key in needed if not header.get(key)]
+    if missing:
+        raise unreadable(path, f"its header has no {', '.join(missing)}")
+
+
+def not_scalar(components: object, path: str) -> InputError:
+    """Makes the error for voxels of several numbers."""
+    return InputError(
+        f"voxels must be single numbers, got {components} (a colour or a vector) in {path}",
+        code="not_scalar",
+    )

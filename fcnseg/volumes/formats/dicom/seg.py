@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import Finding
 from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
-from fcnseg.volumes.affine import Affine, affine_from_lps, check_affine
 from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
+from fcnseg.volumes.geometry import Affine, Geometry, check_affine, make_affine
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
-from fcnseg.volumes.volume import Geometry, Shape, Volume
+from fcnseg.volumes.volume import Volume
+from fcnseg.volumes.zyx import Shape, Zyx
 
 # The classes Segmentation Storage and Label Map Segmentation Storage.
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PART_TOLERANCE_MM = 0.1  # positions are rounded; half a pixel is more
-
-Place = tuple[int, int, int]  # index (z, y, x)
 
 
 def segmentations(headers: Iterable[Header]) -> list[Header]:
@@ -35,13 +35,13 @@ def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
     with quiet():
         try:
             found = segmentation.get_volume_geometry()
-            depth, height, width = map(int, found.spatial_shape if found else (0, 0, 0))
+            shape = Zyx(map(int, found.spatial_shape if found else (0, 0, 0)))
         except Exception as error:  # highdicom raises many types of errors
             raise _refusal(error, path) from error
     if found is None:
         raise GeometryError(f"frames must be evenly spaced in {path}", code="dicom_uneven_slices")
     affine, _ = _affine(found, path)
-    return _completed(Geometry((depth, height, width), affine), like)[0]
+    return _completed(Geometry(shape, affine), like)[0]
 
 
 def read_label(path: str, *, like: Geometry | None = None) -> Volume:
@@ -124,17 +124,17 @@ def _refusal(error: Exception, path: str) -> InputError:
 
 def _affine(found: Any, path: str) -> tuple[Affine, bool]:
     """The affine of slices stacked along their normal, and True if the object stacks them so."""
-    slice_step, row_step, column_step = found.affine[:3, :3].T
-    origin = found.affine[:3, 3]
+    steps, origin = nib.affines.to_matvec(found.affine)
+    slice_step, row_step, column_step = steps.T
     upwards = bool(np.cross(column_step, row_step) @ slice_step > 0)
     if not upwards:
         origin = origin + slice_step * (found.spatial_shape[0] - 1)
         slice_step = -slice_step
     steps = np.column_stack([column_step, row_step, slice_step])
-    return check_affine(affine_from_lps(origin, steps), what=path), upwards
+    return check_affine(make_affine(origin, steps), what=path), upwards
 
 
-def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place | None]:
+def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Shape | None]:
     """The complete grid as the part defines it, and the offset of the part, reoriented, in it.
 
     A grid that is not part of the complete one is unchanged and has no offset.
@@ -142,21 +142,20 @@ def _completed(part: Geometry, whole: Geometry | None) -> tuple[Geometry, Place 
     if whole is None:
         return part, None
     turned = turn_geometry_like(part, whole)
-    start = np.rint((np.linalg.inv(whole.affine) @ turned.affine)[:3, 3])
-    shift = np.eye(4)
-    shift[:3, 3] = start
-    z, y, x = (int(index) for index in start[::-1])
-    distance = Geometry(turned.shape, whole.affine @ shift).corners_mm() - turned.corners_mm()
+    _, offset = nib.affines.to_matvec(turned.index_to(whole))
+    start = Zyx(int(index) for index in np.rint(offset[::-1]))
+    placed = whole.starting_at(start, shape=turned.shape)
     if (
-        min(z, y, x) < 0
-        or (np.add((z, y, x), turned.shape) > whole.shape).any()
-        or np.abs(distance).max() > _PART_TOLERANCE_MM
+        min(start) < 0
+        or (np.add(start, turned.shape) > whole.shape).any()
+        or np.abs(placed.corners_mm() - turned.corners_mm()).max() > _PART_TOLERANCE_MM
     ):
         return part, None
-    return Geometry(whole.shape, turned.affine @ np.linalg.inv(shift)), (z, y, x)
+    back = Zyx(-index for index in start)
+    return turned.starting_at(back, shape=whole.shape), start
 
 
-def _placed(part: npt.NDArray[Any], shape: Shape, start: Place) -> npt.NDArray[Any]:
+def _placed(part: npt.NDArray[Any], shape: Shape, start: Shape) -> npt.NDArray[Any]:
     if part.shape == shape:
         return part
     whole = np.zeros(shape, dtype=part.dtype)

@@ -25,7 +25,8 @@ from fcnseg.volumes.formats.dicom.headers import (
 from fcnseg.volumes.formats.dicom.scans import check_rescale, find_scans
 from fcnseg.volumes.formats.dicom.stack import Slice, stack
 from fcnseg.volumes.formats.rescale import to_int16
-from fcnseg.volumes.volume import AIR_HU, Geometry, Volume
+from fcnseg.volumes.geometry import Geometry
+from fcnseg.volumes.volume import AIR_HU, Volume
 
 # The range of 12 bits, with air at -1024: a padding value in it is also the value of some tissue.
 _TISSUE_HU = (AIR_HU, 3071)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fcnseg.codes import Code
 from fcnseg.errors import GeometryError
-from fcnseg.volumes.affine import affine_from_lps, check_affine
-from fcnseg.volumes.volume import Geometry, Triple
+from fcnseg.volumes.geometry import Geometry, check_affine, make_affine
+from fcnseg.volumes.zyx import Triple
 
 # Cosines are written with at least three digits.
 _COSINE_TOLERANCE = 2e-3
@@ -178,5 +178,5 @@ def _grid(slices: Sequence[Slice], what: str) -> Geometry:
             np.subtract(last.position, first.position) / (len(slices) - 1),
         ]
     )
-    affine = check_affine(affine_from_lps(first.position, steps), what=what)
+    affine = check_affine(make_affine(first.position, steps), what=what)
     return Geometry((len(slices), *first.size), affine)
