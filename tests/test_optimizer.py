@@ -112,16 +112,20 @@ def test_gradients_are_clipped_together(norm, moved):
 
 def test_average_follows_the_weights_and_can_stand_in_for_them():
     weight = tf.Variable([0.0])
-    average = WeightAverage([weight], decay=0.5, strategy=tf.distribute.get_strategy())
-    expected = 0.0
-    for step, value in enumerate((1.0, 2.0, -3.0, 5.0), start=1):
+    average = WeightAverage([weight], decay=0.3, strategy=tf.distribute.get_strategy())
+    # The decay is 2/11, then 3/12, then 0.3, since 4/13 and 5/14 are more.
+    by_hand = {
+        1.0: 9 / 11,  # 2/11 of 0 and 9/11 of 1
+        2.0: 75 / 44,  # 1/4 of 9/11 and 3/4 of 2
+        -3.0: -69.9 / 44,  # 3/10 of 75/44 and 7/10 of -3
+        5.0: 133.03 / 44,  # 3/10 of -69.9/44 and 7/10 of 5
+    }
+    for step, (value, expected) in enumerate(by_hand.items(), start=1):
         weight.assign([value])
         average.move(tf.constant(average.share(step)))
-        decay = min(0.5, (1 + step) / (10 + step))  # 2/11, 1/4, 4/13, 5/14
-        expected = decay * expected + (1 - decay) * value
-    with average.applied():
-        assert weight.numpy() == pytest.approx([expected])
-    assert weight.numpy().tolist() == [5.0]
+        with average.applied():
+            assert weight.numpy() == pytest.approx([expected])
+        assert weight.numpy().tolist() == [value]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
