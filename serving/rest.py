@@ -37,7 +37,7 @@ _HTTP_STATUS = {
 }
 _OTHER_HTTP_STATUS = 500
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
-_IDLE_S = 30.0  # seconds for which a client may be idle before it is disconnected
+IDLE_S = 30.0  # seconds for which a client may be idle before it is disconnected
 _PIECE = 2**16  # bytes of an answer that must be received within that time
 
 logger = logging.getLogger(__name__)
@@ -48,18 +48,22 @@ class RestServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, versions: ModelVersions, host: str, port: int) -> None:
+    def __init__(
+        self, versions: ModelVersions, host: str, port: int, *, idle_s: float = IDLE_S
+    ) -> None:
         """Binds to an address.
 
         Args:
             versions: Versions of the model.
             host: Name or address to listen on.
             port: 0 takes a free one.
+            idle_s: Seconds for which a client may be idle before it is disconnected.
 
         Raises:
             InputError: If the port is taken.
         """
         self.versions = versions
+        self.idle_s = idle_s
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -79,7 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # so that a malformed request line gets a valid answer
-    timeout = _IDLE_S
+
+    def setup(self) -> None:
+        """Sets the timeout of the connection."""
+        super().setup()
+        self.connection.settimeout(self.server.idle_s)
 
     def do_GET(self) -> None:
         self._reply("GET")
@@ -102,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         except BodyError as error:
             self.send_error(error.http_status, str(error))
         except TimeoutError:
-            self.send_error(408, f"a body must come without a pause of {self.timeout:g} s")
+            self.send_error(408, f"a body must come without a pause of {self.server.idle_s:g} s")
         else:
             if self.path.lower().startswith("/v1/"):
                 self._send(*self._answer(method, body))

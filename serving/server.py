@@ -21,7 +21,7 @@ from fcnseg.errors import InputError
 from fcnseg.saved_model.session import StatusError
 from serving.grpc_service import start_grpc_server
 from serving.model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
-from serving.rest import RestServer
+from serving.rest import IDLE_S, RestServer
 
 _GRACE_S = 5.0  # status of running calls when the server is stopped
 
@@ -65,11 +65,12 @@ class ServerCommand:
 class LocalServer:
     """A running server; a context manager that stops it."""
 
-    def __init__(self, command: ServerCommand) -> None:
+    def __init__(self, command: ServerCommand, *, rest_idle_s: float = IDLE_S) -> None:
         """Loads the newest version and starts serving.
 
         Args:
             command: Model, addresses and options.
+            rest_idle_s: Seconds for which a REST client may be idle before it is disconnected.
 
         Raises:
             InputError: If there is no model to serve, or a port is taken.
@@ -83,7 +84,9 @@ class LocalServer:
         )
         self._versions.poll()
         self.version = _first_version(self._versions)
-        self._rest = RestServer(self._versions, command.host, command.rest_api_port)
+        self._rest = RestServer(
+            self._versions, command.host, command.rest_api_port, idle_s=rest_idle_s
+        )
         self.rest_port = self._rest.server_address[1]
         try:
             self._grpc, self.grpc_port = start_grpc_server(

@@ -19,3 +19,12 @@ def output_of(script: str, *arguments: object) -> str:
         check=True,
     )
     return done.stdout
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held.
+
+    The resource module's ru_maxrss begins with what the parent held when it started the process.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024  # KiB

@@ -1,11 +1,10 @@
-"""Bytes made piece by piece are the array's bytes."""
+"""Bytes made chunk by chunk are the array's bytes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fcnseg.records import array_bytes as module
 from fcnseg.records.array_bytes import ArrayBytes
 
 ARRAY = np.arange(7 * 8 * 9, dtype="<i2").reshape(7, 8, 9)
@@ -19,12 +18,12 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("piece", [1, 300, 2**20])
+@pytest.mark.parametrize("chunk_bytes", [1, 300, 2**20])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_pieces_make_up_the_array(monkeypatch, view, piece):
-    monkeypatch.setattr(module, "_PIECE", piece)
-    pieces = list(ArrayBytes(view))
-    assert b"".join(pieces) == view.tobytes()
-    assert len(ArrayBytes(view)) == view.nbytes
+def test_chunks_make_up_the_array(view, chunk_bytes):
+    made = ArrayBytes(view, chunk_bytes=chunk_bytes)
+    chunks = list(made)
+    assert b"".join(chunks) == view.tobytes()
+    assert len(made) == view.nbytes
     # Not more than asked for, but at least a slice.
-    assert max(map(len, pieces), default=0) <= max(piece, view[:1].nbytes)
+    assert max(map(len, chunks), default=0) <= max(chunk_bytes, view[:1].nbytes)

@@ -17,11 +17,21 @@ from fcnseg.cli.main import COMMANDS
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)[^)]*\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"python -m (fcnseg [a-z]+|[\w.]+)((?:[^`\n]|\\\n)*)")
 
 
 def page_id(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def statements_of(page: Path) -> list[int]:
+    """The number of statements with a prompt in each block of Python of a page."""
+    blocks = PYTHON.findall(page.read_text())
+    return [sum(line.startswith(">>> ") for line in block.splitlines()) for block in blocks]
+
+
+PYTHON_PAGES = [page for page in PAGES if statements_of(page)]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -40,10 +50,17 @@ def test_links_lead_somewhere(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_pages_that_explain_by_python_have_some():
+    assert {"docs/coordinates.md", "docs/models.md"} <= set(map(page_id, PYTHON_PAGES))
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=page_id)
 def test_python_in_the_pages_runs(page):
+    """Each block has prompts, without which doctest would pass over it."""
+    statements = statements_of(page)
+    assert all(statements)
     results = doctest.testfile(str(page), module_relative=False)
-    assert results.failed == 0
+    assert (results.attempted, results.failed) == (sum(statements), 0)
 
 
 @pytest.mark.parametrize("command", sorted({command for command, _ in commands()}))
@@ -79,5 +96,6 @@ def test_files_that_the_architecture_names_are_there():
 
 def test_decisions_are_listed():
     index = (ROOT / "docs/decisions/README.md").read_text()
-    for record in sorted((ROOT / "docs/decisions").glob("0*.md")):
-        assert record.name in index
+    records = {path.name for path in (ROOT / "docs/decisions").glob("0*.md")}
+    assert len(records) > 10
+    assert set(re.findall(r"0\d{3}-[\w-]+\.md", index)) == records

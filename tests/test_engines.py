@@ -152,7 +152,9 @@ def test_flink_is_told_where_all_is(tmp_path):
 
 def engines_in_the_docs() -> list[str]:
     page = (ROOT / "docs/engines.md").read_text().replace("\\\n", " ")
-    return re.findall(r'^ENGINE="(.+?)"', page, re.MULTILINE)
+    found = re.findall(r'^ENGINE="(.+?)"', page, re.MULTILINE)
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("flags", engines_in_the_docs())

@@ -15,14 +15,14 @@ from small_cases import write_cases
 from small_records import make_record, write_small_dataset
 
 from examples.demo import Demo
-from fcnseg.cli.command import parse
 from fcnseg.cli.compare import CompareCommand
 from fcnseg.cli.evaluate import EvaluateCommand
-from fcnseg.cli.preview import PreviewCommand
+from fcnseg.cli.preview import Patch, PreviewCommand, preview_html
+from fcnseg.config import PRESETS
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import MissingExtraError
 from fcnseg.evaluation import Evaluation, OrganScores, compare, report_html
-from fcnseg.records import INFO_FILE
+from fcnseg.records import Dataset
 from pipelines.convert_ct import ConvertCt
 from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html
@@ -54,16 +54,10 @@ def comparison_page(_):
 
 
 def preview_page(folder):
-    records = write_small_dataset(folder / "records")
-    info = json.loads((records / INFO_FILE).read_text())
-    info["class_names"][1] = HOSTILE
-    (records / INFO_FILE).write_text(json.dumps(info))
-    command = parse(PreviewCommand, [str(records), "--output", str(folder / "page.html")])
-    patch = (np.zeros((2, 3, 4, 1)), np.zeros((2, 3, 4), np.uint8), HOSTILE.encode())
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PreviewCommand, "_pairs", lambda *_: [(patch, patch)])
-        command.run()
-    return (folder / "page.html").read_text()
+    info = Dataset.open(write_small_dataset(folder / "records")).info
+    info = dataclasses.replace(info, class_names=("background", HOSTILE, "spleen"))
+    patch = Patch(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), np.uint8), HOSTILE)
+    return preview_html([(patch, patch)], info, PRESETS["roth2018"].augmentation)
 
 
 def dataset_page(folder):

@@ -322,7 +322,7 @@ def test_what_the_smallest_network_needs_is_told_and_enough(name, memory_gib):
         plan(name, memory_gib)
     enough = float(str(refused.value).split()[5].rstrip(","))
     assert plan(name, enough).config.model.filters[0] == 8
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="memory_gib must be at least"):
         plan(name, enough - 0.002)
 
 

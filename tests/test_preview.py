@@ -9,7 +9,7 @@ import pytest
 from small_records import write_small_dataset
 
 from fcnseg.cli.command import parse, run_command
-from fcnseg.cli.preview import PreviewCommand
+from fcnseg.cli.preview import PreviewCommand, patch_pairs
 from fcnseg.config import PRESETS
 from fcnseg.records import Dataset
 
@@ -39,9 +39,11 @@ def test_the_same_places_before_and_after(tmp_path):
         PreviewCommand,
         [str(folder), "--output", "-", *still, "--augmentation.intensity_probability", "1"],
     )
-    for (before, case), (after, same_case) in command._pairs(Dataset.open(folder)):
+    pairs = patch_pairs(Dataset.open(folder), command.config, count=command.count)
+    assert len(pairs) == 6
+    for before, after in pairs:
         np.testing.assert_array_equal(before.label, after.label)
-        assert case == same_case
+        assert before.case_id == after.case_id
         (shift,) = np.unique((after.hu - before.hu)[before.hu > -800])
         assert 0 < abs(shift) <= 50
 

@@ -161,10 +161,10 @@ def test_a_case_that_fails_in_the_midst_leaves_none(run_dir, images, monkeypatch
 def test_they_are_held_once_in_two_bytes():
     """8 classes of 13 million voxels: 210 MB, and each class on its own takes 26 MB."""
     script = """
-import resource
 import keras, numpy as np
 from fcnseg.inference import make_segmenter, predict_probabilities
 from fcnseg.volumes import Volume
+from scripts import peak_bytes
 from small_models import make_info
 
 network = keras.Sequential([keras.Input((None, None, None, 1)), keras.layers.Conv3D(8, 1)])
@@ -180,9 +180,8 @@ def predict(shape):
         assert parts.shape == shape
 
 predict((40, 64, 64))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 predict((200, 256, 256))
-print("grown", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print("grown", peak_bytes() - before)
 """
-    grown_mb = int(output_of(script).split("grown")[1]) / 1024  # ru_maxrss is in KiB on Linux
-    assert grown_mb < 480
+    assert int(output_of(script).split("grown")[1]) < 480 * 2**20

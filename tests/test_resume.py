@@ -306,11 +306,10 @@ def test_before_the_plan_nobody_knows(cases, tmp_path):
     assert Watch(output, cases=6).look() is None
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(writing, caplog, monkeypatch):
+def test_a_line_now_and_then_where_there_is_no_terminal(writing, caplog):
     writer, _ = writing
     caplog.set_level("INFO")
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
-    with progress.shown(writer.output, cases=6):
+    with progress.shown(writer.output, cases=6, every_s=0.01):
         deadline = time.monotonic() + 10
         while len(caplog.messages) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -321,8 +320,7 @@ def test_one_live_line_on_a_terminal(writing, monkeypatch, capsys):
     writer, _ = writing
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.3)
-    with progress.shown(writer.output, cases=6):
+    with progress.shown(writer.output, cases=6, every_s=0.3):
         time.sleep(0.8)
     shown = capsys.readouterr().err
     assert "reading the headers of 6 cases" in shown

@@ -139,8 +139,9 @@ def test_a_reject_names_the_object(client, jobs, capsys):
     _, remote = jobs
     client.put_object(Bucket=BUCKET, Key="scans/images/case_01.nii.gz", Body=b"junk")
     argv = ["--cases", remote.cases, "--label_map", remote.label_map, "--output", remote.output]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         main(argv)
+    assert caught.value.code == 2
     line = json.loads(download(client, "records/v1")["rejects.jsonl"])
     assert line["file"] == f"s3://{BUCKET}/scans/images/case_01.nii.gz"
     assert line["file"] in capsys.readouterr().err

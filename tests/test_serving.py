@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -41,12 +43,11 @@ from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model.export import SEGMENT_VOLUME, export_run
 from fcnseg.saved_model.session import SavedModelSession
 from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_volume
-from serving import rest as rest_server
 from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
 
 
-def make_server(model_base_path, **flags):
+def make_server(model_base_path, *, rest_idle_s=30.0, **flags):
     return LocalServer(
         ServerCommand(
             model_base_path,
@@ -54,7 +55,8 @@ def make_server(model_base_path, **flags):
             rest_api_port=0,
             file_system_poll_wait_seconds=0.05,
             **{"model_name": "half", **flags},
-        )
+        ),
+        rest_idle_s=rest_idle_s,
     )
 
 
@@ -448,13 +450,15 @@ def test_rest_answers_what_is_no_request(server, request_, status, message, capl
     assert "Traceback" not in caplog.text
 
 
-def test_rest_leaves_a_client_that_sends_no_more(server, monkeypatch):
-    monkeypatch.setattr(rest_server._Handler, "timeout", 0.2)
-    for body in (b"Content-Length: 9\r\n\r\n{}", CHUNKED + b"\r\n9\r\n{}"):
-        status, reply = status_and_reply(exchange(server, POST + body))
-        assert status == 408
-        assert "must come without a pause of 0.2 s" in reply["error"]
-    assert exchange(server, POST[:20]) == exchange(server) == b""  # not yet a request: just closed
+def test_rest_leaves_a_client_that_sends_no_more(tmp_path):
+    write_half_plus_two(tmp_path / "1")
+    with make_server(tmp_path, rest_idle_s=0.2) as server:
+        for body in (b"Content-Length: 9\r\n\r\n{}", CHUNKED + b"\r\n9\r\n{}"):
+            status, reply = status_and_reply(exchange(server, POST + body))
+            assert status == 408
+            assert "must come without a pause of 0.2 s" in reply["error"]
+        # Not yet a request: just closed.
+        assert exchange(server, POST[:20]) == exchange(server) == b""
 
 
 def test_rest_tells_of_a_fault_of_its_own(server, monkeypatch):
@@ -651,18 +655,45 @@ PADDED = np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.
 PADDED[..., :9] = -3024
 
 
-def test_client_sends_padding_as_air_and_leaves_the_volume_as_it_is(monkeypatch):
-    volume = Volume(PADDED.copy(), np.diag([-2.5, 2.5, 2.5, 1.0]))
-    sent = []
-    monkeypatch.setattr(
-        SegmentationClient, "_predict", lambda self, name, inputs: sent.append(inputs) or {}
+@contextlib.contextmanager
+def answering(response):
+    """A client of a server that gives one response to all, and the requests that it gets."""
+    requests = []
+
+    def predict(request, context):
+        requests.append(request)
+        return response
+
+    method = grpc.unary_unary_rpc_method_handler(
+        predict,
+        request_deserializer=predict_pb2.PredictRequest.FromString,
+        response_serializer=predict_pb2.PredictResponse.SerializeToString,
     )
-    for writeable in (True, False):
-        volume.array.flags.writeable = writeable
-        with pytest.raises(ServerError, match="gave no mask"):
-            SegmentationClient("127.0.0.1:1").segment(volume)
-    for inputs in sent:
-        np.testing.assert_array_equal(inputs["volume"][..., ::-1], np.maximum(PADDED, -1024))
+    service = "tensorflow.serving.PredictionService"
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(service, {"Predict": method})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with SegmentationClient(f"127.0.0.1:{port}") as client:
+            yield client, requests
+    finally:
+        server.stop(None).wait()
+
+
+def test_client_sends_padding_as_air_and_leaves_the_volume_as_it_is():
+    volume = Volume(PADDED.copy(), np.diag([-2.5, 2.5, 2.5, 1.0]))
+    with answering(predict_pb2.PredictResponse()) as (client, requests):
+        for writeable in (True, False):
+            volume.array.flags.writeable = writeable
+            with pytest.raises(ServerError, match="gave no mask"):
+                client.segment(volume)
+    assert len(requests) == 2
+    for request in requests:
+        sent = tf.make_ndarray(request.inputs["volume"])
+        np.testing.assert_array_equal(sent[..., ::-1], np.maximum(PADDED, -1024))
     np.testing.assert_array_equal(volume.array, PADDED)
 
 
@@ -720,13 +751,12 @@ def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
             assert value in reply["error"]
 
 
-def test_client_names_a_reply_that_is_no_tensor(monkeypatch):
+def test_client_names_a_reply_that_is_no_tensor():
     response = predict_pb2.PredictResponse()
     response.outputs["labels"].CopyFrom(broken_tensor((-1, -1), int_val=[1]))
-    with SegmentationClient("127.0.0.1:1") as client:
-        monkeypatch.setattr(client, "_call", lambda *arguments, **named: response)
-        with pytest.raises(ServerError, match="gave what is no tensor: .* must not be negative"):
-            client.segment(make_oblique_volume((4, 5, 6)), accept=CROP)
+    message = "gave what is no tensor: .* must not be negative"
+    with answering(response) as (client, _), pytest.raises(ServerError, match=message):
+        client.segment(make_oblique_volume((4, 5, 6)), accept=CROP)
 
 
 @pytest.mark.serving

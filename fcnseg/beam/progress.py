@@ -21,11 +21,10 @@ from fcnseg.storage import files
 
 logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 60.0
-"""Seconds between two log lines if the output is not a terminal."""
-
-_LOOK_SECONDS = 1.0  # seconds between two scans of a local folder
-_REMOTE_LOOK_SECONDS = 15.0  # each scan lists a folder of an object store
+# Seconds between two scans of the output folder.
+_LINE_SECONDS = 60.0  # with a log line each
+_LOOK_SECONDS = 1.0
+_REMOTE_LOOK_SECONDS = 15.0  # each lists a folder of an object store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,20 +115,22 @@ class Watch:
 
 
 @contextmanager
-def shown(output: Output, *, cases: int) -> Iterator[None]:
+def shown(output: Output, *, cases: int, every_s: float | None = None) -> Iterator[None]:
     """Shows the progress of a job while the block runs: one live line, or a line a minute.
 
     Args:
         output: Output folder of the job.
         cases: Number of cases listed.
+        every_s: Seconds between two scans of the folder; by default a minute without a terminal,
+            otherwise 1, or 15 in an object store.
     """
     watch = Watch(output, cases=cases)
     console = Console(stderr=True)
     if not console.is_terminal:
-        with _repeated(lambda: _log(watch), LINE_SECONDS):
+        with _repeated(lambda: _log(watch), every_s or _LINE_SECONDS):
             yield
         return
-    seconds = _LOOK_SECONDS if files.is_local(output.folder) else _REMOTE_LOOK_SECONDS
+    seconds = every_s or (_LOOK_SECONDS if files.is_local(output.folder) else _REMOTE_LOOK_SECONDS)
     with (
         console.status(f"reading the headers of {cases} cases") as status,
         _repeated(lambda: _update(watch, status.update), seconds),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
 
 from fcnseg.cli.command import ConfigFlags, Location
-from fcnseg.config import PRESETS, AugmentationConfig
+from fcnseg.config import PRESETS, AugmentationConfig, Config
 from fcnseg.errors import InputError, require_extra
 from fcnseg.figures.formats import png_of
 from fcnseg.figures.page import check_page_extras, render
@@ -23,6 +24,20 @@ from fcnseg.volumes import Volume
 logger = logging.getLogger(__name__)
 
 _LINE = {"linewidths": 1.2}
+
+
+class Patch(NamedTuple):
+    """A patch.
+
+    Attributes:
+        hu: HU (z, y, x).
+        label: Class indices (z, y, x).
+        case_id: Id of its case.
+    """
+
+    hu: np.ndarray
+    label: np.ndarray
+    case_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,42 +68,70 @@ class PreviewCommand:
                 rule = f"{name} must be {'at least 1' if least else '0 or more'}"
                 raise InputError(f"{rule}, got {getattr(self, name)}")
         dataset = Dataset.open(self.directory)
-        info = dataset.info
-        patches = [_drawn_patch(pair, info) for pair in self._pairs(dataset)]
-        page = render(
-            "preview.html",
-            augmentation=_changed(self.config.augmentation),
-            organs=info.class_names[1:],
-            patches=patches,
-        )
+        pairs = patch_pairs(dataset, self.config, count=self.count, step=self.step)
+        page = preview_html(pairs, dataset.info, self.config.augmentation)
         write_whole(self.output, page)
-        logger.info(f"{len(patches)} patches are in {self.output}")
+        logger.info(f"{len(pairs)} patches are in {self.output}")
 
-    def _pairs(self, dataset: Dataset) -> list[tuple[Any, Any]]:
-        """Each patch with its case id before and after augmentation."""
-        from fcnseg.sampling import make_training_dataset
-        from fcnseg.sampling.broken import naming_broken_files
 
-        settings = self.config
-        drawn = [
-            make_training_dataset(
-                dataset,
-                settings.patches,
-                seed=settings.training.seed,
-                augmentation=augmentation,
-                start_step=self.step,
-                with_case_ids=True,
-            )
-            .unbatch()
-            .take(self.count)
-            .as_numpy_iterator()
-            for augmentation in (
-                AugmentationConfig(),
-                dataclasses.replace(settings.augmentation, run_on="host"),
-            )
+def patch_pairs(
+    dataset: Dataset, config: Config, *, count: int, step: int = 0
+) -> list[tuple[Patch, Patch]]:
+    """Reads patches before and after augmentation.
+
+    Args:
+        dataset: A finished dataset.
+        config: All settings.
+        count: Number of patches.
+        step: Training step of the first.
+
+    Raises:
+        DatasetError: If the dataset cannot be trained on, or a file is broken.
+    """
+    from fcnseg.sampling import make_training_dataset
+    from fcnseg.sampling.broken import naming_broken_files
+
+    drawn = [
+        make_training_dataset(
+            dataset,
+            config.patches,
+            seed=config.training.seed,
+            augmentation=augmentation,
+            start_step=step,
+            with_case_ids=True,
+        )
+        .unbatch()
+        .take(count)
+        .as_numpy_iterator()
+        for augmentation in (
+            AugmentationConfig(),
+            dataclasses.replace(config.augmentation, run_on="host"),
+        )
+    ]
+    with naming_broken_files(dataset):
+        patches = [
+            [Patch(batch.hu[..., 0], batch.label, case_id.decode()) for batch, case_id in each]
+            for each in drawn
         ]
-        with naming_broken_files(dataset):
-            return list(zip(*drawn, strict=True))
+    return list(zip(*patches, strict=True))
+
+
+def preview_html(
+    pairs: Sequence[tuple[Patch, Patch]], info: DatasetInfo, augmentation: AugmentationConfig
+) -> str:
+    """Makes the page.
+
+    Args:
+        pairs: Patches before and after augmentation.
+        info: Manifest of their dataset.
+        augmentation: Augmentation of the second of each pair.
+    """
+    return render(
+        "preview.html",
+        augmentation=_changed(augmentation),
+        organs=info.class_names[1:],
+        patches=[_drawn_patch(pair, info) for pair in pairs],
+    )
 
 
 def _changed(augmentation: AugmentationConfig) -> str:
@@ -102,17 +145,17 @@ def _changed(augmentation: AugmentationConfig) -> str:
     return "; ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _drawn_patch(pair: tuple[Any, Any], info: DatasetInfo) -> dict[str, object]:
+def _drawn_patch(pair: tuple[Patch, Patch], info: DatasetInfo) -> dict[str, object]:
     """A patch as cut from the volume, and as the network sees it."""
     pictures = {
-        title: _png(batch.hu[..., 0], batch.label, info, title)
-        for (batch, _), title in zip(pair, ("before", "after"), strict=True)
+        title: _png(patch, info, title)
+        for patch, title in zip(pair, ("before", "after"), strict=True)
     }
-    return {"case_id": pair[0][1].decode(), **pictures}
+    return {"case_id": pair[0].case_id, **pictures}
 
 
-def _png(hu: np.ndarray, label: np.ndarray, info: DatasetInfo, title: str) -> bytes:
+def _png(patch: Patch, info: DatasetInfo, title: str) -> bytes:
     affine = np.diag([*info.spacing_mm[::-1], 1.0])
-    middle = np.array(hu.shape) // 2
-    outlines = [(Volume(label, affine), _LINE)]
-    return png_of(draw_slices(Volume(hu, affine), outlines, middle, title=title))
+    middle = np.array(patch.hu.shape) // 2
+    outlines = [(Volume(patch.label, affine), _LINE)]
+    return png_of(draw_slices(Volume(patch.hu, affine), outlines, middle, title=title))

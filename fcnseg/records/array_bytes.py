@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-_PIECE = 2**20  # bytes made at once: few enough for the processor's cache
+_CHUNK_BYTES = 2**20  # few enough for the processor's cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,9 +17,11 @@ class ArrayBytes:
 
     Attributes:
         array: An array of one axis or more, little-endian.
+        chunk_bytes: Bytes made at once; a slice at least.
     """
 
     array: npt.NDArray[Any]
+    chunk_bytes: int = _CHUNK_BYTES
 
     def __len__(self) -> int:
         """Number of bytes."""
@@ -27,7 +29,7 @@ class ArrayBytes:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yields the bytes chunk by chunk."""
-        slices = max(1, _PIECE * len(self.array) // max(1, self.array.nbytes))
+        slices = max(1, self.chunk_bytes * len(self.array) // max(1, self.array.nbytes))
         for start in range(0, len(self.array), slices):
             yield self.array[start : start + slices].tobytes()
 
