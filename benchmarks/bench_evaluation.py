@@ -31,33 +31,35 @@ TOLERANCE_MM = 2.0
 Scores = list[tuple[float, float]]  # for each organ HD95 in mm and surface Dice
 
 
-def fcnseg(truth: Any, mask: Any) -> Scores:
+def fcnseg(reference: Any, mask: Any) -> Scores:
     from fcnseg.evaluation import score_organs
 
     threads = os.cpu_count() or 1
-    scores = score_organs(truth, mask, num_classes=NUM_CLASSES, spacing=SPACING, threads=threads)
+    scores = score_organs(
+        reference, mask, num_classes=NUM_CLASSES, spacing=SPACING, threads=threads
+    )
     return [(s.hausdorff_distance_95_mm or 0.0, s.surface_dice or 0.0) for s in scores]
 
 
-def surface_distance(truth: Any, mask: Any) -> Scores:
+def surface_distance(reference: Any, mask: Any) -> Scores:
     import surface_distance as package
 
     scores = []
     for index in range(1, NUM_CLASSES):
-        found = package.compute_surface_distances(truth == index, mask == index, SPACING)
+        found = package.compute_surface_distances(reference == index, mask == index, SPACING)
         hd95 = package.compute_robust_hausdorff(found, 95)
         dice = package.compute_surface_dice_at_tolerance(found, TOLERANCE_MM)
         scores.append((float(hd95), float(dice)))
     return scores
 
 
-def monai(truth: Any, mask: Any) -> Scores:
+def monai(reference: Any, mask: Any) -> Scores:
     import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
     one_hot = [
         torch.stack([torch.from_numpy(part == index) for index in range(NUM_CLASSES)])[None]
-        for part in (mask, truth)
+        for part in (mask, reference)
     ]
     options = {"include_background": False, "spacing": SPACING}
     hd95 = compute_hausdorff_distance(*one_hot, percentile=95, **options)[0].tolist()
@@ -78,16 +80,16 @@ def make_case(folder: Path) -> None:
     # Rendered at half the resolution, where a phantom takes seconds, then each voxel eight times.
     label = make_phantom(0, spacing=(2.0, 1.6, 1.6))[1].array
     half = tuple(length // 2 for length in SHAPE)
-    truth = np.zeros(half, np.uint8)
+    reference = np.zeros(half, np.uint8)
     taken = tuple(slice(0, min(pair)) for pair in zip(half, label.shape, strict=True))
-    truth[taken] = label[taken]
+    reference[taken] = label[taken]
     rng = np.random.default_rng(0)
     bent = [
         index + 40 * ndimage.gaussian_filter(rng.standard_normal(half), 6)
         for index in np.indices(half)
     ]
-    mask = ndimage.map_coordinates(truth, bent, order=0)
-    for name, array in (("truth", truth), ("mask", mask)):
+    mask = ndimage.map_coordinates(reference, bent, order=0)
+    for name, array in (("reference", reference), ("mask", mask)):
         for axis in range(3):
             array = array.repeat(2, axis)
         np.save(folder / f"{name}.npy", array)
@@ -95,12 +97,12 @@ def make_case(folder: Path) -> None:
 
 def work(name: str, folder: Path) -> dict[str, Any]:
     """Runs one measurement of one contender, in this process."""
-    truth, mask = (np.load(folder / f"{part}.npy") for part in ("truth", "mask"))
-    small = np.ascontiguousarray(truth[::8, ::8, ::8])
+    reference, mask = (np.load(folder / f"{part}.npy") for part in ("reference", "mask"))
+    small = np.ascontiguousarray(reference[::8, ::8, ::8])
     CONTENDERS[name](small, small)  # imports and first calls
     before = memory_mib("VmHWM")
     wall, cpu = time.perf_counter(), time.process_time()
-    scores = CONTENDERS[name](truth, mask)
+    scores = CONTENDERS[name](reference, mask)
     return {
         "wall_s": round(time.perf_counter() - wall, 2),
         "cpu_s": round(time.process_time() - cpu, 2),

@@ -151,17 +151,17 @@ def evaluate(task: Task, step: int) -> Row:
             *("--label_map", task.data / "label_map.yaml", "--output", output),
         )
     evaluation = Evaluation.read(output)
-    dice, invented = {}, 0
+    dice, false_positive = {}, 0
     for organ in evaluation.organs:
         scores = [case[organ] for case in evaluation.cases.values()]
-        invented += sum(score.is_invented for score in scores)
-        there = [s.dice for s in scores if s.dice is not None and not s.is_invented]
+        false_positive += sum(score.is_false_positive for score in scores)
+        there = [s.dice for s in scores if s.dice is not None and not s.is_false_positive]
         dice[organ] = round(statistics.mean(there), 4)
     return {
         "mean_dice": round(statistics.mean(dice.values()), 4),
         "worst_organ": min(dice.values()),
         "dice": dice,
-        "invented": invented,
+        "false_positive": false_positive,
     }
 
 

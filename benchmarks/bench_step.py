@@ -74,8 +74,8 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     hu, label = make_batch(size, batch)
     inputs = torch.from_numpy(hu).movedim(-1, 1)  # of channels-last memory already
-    truth = torch.nn.functional.one_hot(torch.from_numpy(label).long(), CLASSES).movedim(-1, 1)
-    truth = truth.float().contiguous(memory_format=torch.channels_last_3d)
+    reference = torch.nn.functional.one_hot(torch.from_numpy(label).long(), CLASSES).movedim(-1, 1)
+    reference = reference.float().contiguous(memory_format=torch.channels_last_3d)
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
     voxels = (0, 2, 3, 4)
 
@@ -85,8 +85,8 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
         with mixed:
             logits = network(inputs)
         probabilities = torch.softmax(logits.float(), dim=1)
-        shared = (probabilities * truth).sum(voxels)
-        dice = 2 * shared / (probabilities.sum(voxels) + truth.sum(voxels))
+        shared = (probabilities * reference).sum(voxels)
+        dice = 2 * shared / (probabilities.sum(voxels) + reference.sum(voxels))
         loss = 1 - dice.mean()
         loss.backward()
         optimizer.step()

@@ -96,7 +96,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def told(names: Sequence[object], *, most: int = 3) -> str:
+def format_names(names: Sequence[object], *, most: int = 3) -> str:
     """Formats the first few of some names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more

@@ -34,9 +34,9 @@ from fcnseg.records import SCHEMA_VERSION
 from fcnseg.storage import files
 from fcnseg.storage.file_urls import local_path
 from fcnseg.volumes import LabelMap
-from pipelines.engines import engine
 from pipelines.failures import naming_failures
 from pipelines.report import report_dataset, report_validation
+from pipelines.runner_setup import prepared_runner
 from pipelines.runners import beam_options
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class ConvertCt:
         try:
             with (
                 naming_failures(),
-                engine(options) as runner,
+                prepared_runner(options) as runner,
                 shown(output, cases=len(cases)),
                 beam.Pipeline(runner=runner, options=options) as pipeline,
             ):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence, Set
 import numpy as np
 
 from fcnseg.conversion.rejects import Reject
-from fcnseg.errors import DatasetError, InputError, told
+from fcnseg.errors import DatasetError, InputError, format_names
 from fcnseg.records import (
     REJECTS_FILE,
     SPLITS,
@@ -95,7 +95,7 @@ class InspectedDataset(Dataset):
         """
         known = {case.case_id for case in self.fingerprint.cases}
         if unknown := sorted(set(case_ids) - known):
-            raise InputError(f"cases must be in {self.folder}, got {told(unknown)}")
+            raise InputError(f"cases must be in {self.folder}, got {format_names(unknown)}")
         return self._read_named(frozenset(case_ids))
 
     def _read_named(self, case_ids: Set[str]) -> Iterator[Record]:

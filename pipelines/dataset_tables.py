@@ -150,12 +150,12 @@ def case_table(dataset: InspectedDataset) -> Table:
 
 
 def _spread(quantiles: Quantiles, form: str) -> tuple[str, ...]:
-    told = (quantiles.minimum, quantiles.p05, quantiles.median, quantiles.p95, quantiles.maximum)
-    return tuple(map(form.format, told))
+    row = (quantiles.minimum, quantiles.p05, quantiles.median, quantiles.p95, quantiles.maximum)
+    return tuple(map(form.format, row))
 
 
 def _hu(statistics: HuStatistics) -> tuple[str, ...]:
     spread = statistics.quantiles
     values = (spread.minimum, spread.p00_5, spread.p05, spread.median, spread.p95, spread.p99_5)
-    told = (statistics.mean, statistics.deviation, *values, spread.maximum)
-    return tuple(f"{value:,.0f}" for value in told)
+    row = (statistics.mean, statistics.std, *values, spread.maximum)
+    return tuple(f"{value:,.0f}" for value in row)

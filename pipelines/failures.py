@@ -28,7 +28,7 @@ def naming_failures() -> Iterator[None]:
     except FcnsegError:
         raise
     except Exception as error:
-        told = _OF_WORKER.findall(str(error))
-        if not told:
+        messages = _OF_WORKER.findall(str(error))
+        if not messages:
             raise
-        raise OutputError(told[-1]) from error
+        raise OutputError(messages[-1]) from error

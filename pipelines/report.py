@@ -63,10 +63,10 @@ def _judge(rejects: list[Reject], folder: str, *, cases: int, max_reject_fractio
         codes = Counter(reject.code for reject in rejects)
         logger.warning(f"rejects by code: {_counts(dict(codes.most_common()))}")
     path = files.join(folder, REJECTS_FILE)
-    told = f"rejected {len(rejects)} of {cases} cases, see {path}; first: {rejects[0]}"
+    message = f"rejected {len(rejects)} of {cases} cases, see {path}; first: {rejects[0]}"
     if len(rejects) == cases or len(rejects) > max_reject_fraction * cases:
-        raise DatasetError(told)
-    logger.warning(told)
+        raise DatasetError(message)
+    logger.warning(message)
 
 
 def _counts(by_code: Mapping[Code, int]) -> str:

@@ -85,7 +85,7 @@ def _check_no_store_flag(options: PipelineOptions) -> None:
 
 
 def _check_runner(name: str) -> None:
-    if "dask" in name.casefold():  # `pipelines.engines` knows its short name, Beam does not
+    if "dask" in name.casefold():  # `pipelines.runner_setup` knows its short name, Beam does not
         return
     try:
         beam.runners.create_runner(name)

@@ -36,9 +36,9 @@ def model_status(
     response = get_model_status_pb2.GetModelStatusResponse()
     statuses = versions.statuses(spec.name, wanted_version(spec))
     for version, status in sorted(statuses.items(), reverse=True):
-        told = response.model_version_status.add(version=version, state=status.state)
-        told.status.error_code = error_codes_pb2.Code.Value(status.error_code)
-        told.status.error_message = status.error_message
+        entry = response.model_version_status.add(version=version, state=status.state)
+        entry.status.error_code = error_codes_pb2.Code.Value(status.error_code)
+        entry.status.error_message = status.error_message
     return response
 
 

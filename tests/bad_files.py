@@ -319,12 +319,18 @@ BAD_FILES = {
     ),
     "ni1 in one file": BadFile("unreadable", r"magic must be b'n\+1'", nifti_with(magic=b"ni1")),
     **{
-        f"slope {slope}, intercept {inter}": BadFile(
+        f"slope {slope}, intercept {intercept}": BadFile(
             "not_finite",
             "scl_slope and scl_inter must be finite",
-            nifti_with(scl_slope=slope, scl_inter=inter),
+            nifti_with(scl_slope=slope, scl_inter=intercept),
         )
-        for slope, inter in ((np.nan, 0), (np.nan, np.nan), (-np.inf, 0), (1, np.nan), (0, np.inf))
+        for slope, intercept in (
+            (np.nan, 0),
+            (np.nan, np.nan),
+            (-np.inf, 0),
+            (1, np.nan),
+            (0, np.inf),
+        )
     },
     "sform of unit cosines": BadFile(
         "qform_sform_disagree",

@@ -21,12 +21,12 @@ from fcnseg.losses import DeeplySupervised, OrganDice
 from fcnseg.networks import output_shape
 from fcnseg.networks.build import build_fcn
 from fcnseg.networks.layers import HUWindow
-from fcnseg.networks.layers.normalization import BatchNormalization
-from fcnseg.networks.layers.normalized_convolution import (
-    NormalizedConvolution,
-    NormalizedConvolutionTranspose,
+from fcnseg.networks.layers.conv_batch_norm_act import (
+    ConvBatchNormAct,
+    ConvTransposeBatchNormAct,
 )
-from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.networks.layers.normalization import BatchNormalization
+from fcnseg.networks.layers.upsampling import LinearUpsampling, NonOverlappingConv3DTranspose
 from fcnseg.volumes import Shape
 
 CLASSES = ("background", "liver", "spleen")
@@ -149,7 +149,7 @@ def up_sampling(made: type[keras.layers.Layer]) -> Subject:
 
 def normalized(precision: str) -> keras.layers.Layer:
     """A convolution with batch norm."""
-    return NormalizedConvolution(3, 3, padding="same", kernel_initializer=KERNEL, dtype=precision)
+    return ConvBatchNormAct(3, 3, padding="same", kernel_initializer=KERNEL, dtype=precision)
 
 
 def two_levels(precision: str) -> keras.Model:
@@ -166,9 +166,9 @@ def two_levels(precision: str) -> keras.Model:
 SUBJECTS: dict[str, Subject] = {
     "HUWindow": Subject("layer", lambda precision: HUWindow(-200.0, 300.0, dtype=precision)),
     "BatchNormalization": Subject("layer", lambda precision: BatchNormalization(dtype=precision)),
-    "BlockConvolutionTranspose": up_sampling(BlockConvolutionTranspose),
-    "NormalizedConvolution": Subject("layer", normalized),
-    "NormalizedConvolutionTranspose": up_sampling(NormalizedConvolutionTranspose),
+    "NonOverlappingConv3DTranspose": up_sampling(NonOverlappingConv3DTranspose),
+    "ConvBatchNormAct": Subject("layer", normalized),
+    "ConvTransposeBatchNormAct": up_sampling(ConvTransposeBatchNormAct),
     "LinearUpsampling": Subject("layer", lambda p: LinearUpsampling((1, 2, 3), dtype=p)),
     "SoftDiceLoss": loss("SoftDiceLoss", class_weights="square", include_background=False),
     "DiceCrossEntropyLoss": loss(

@@ -167,9 +167,9 @@ def _slice(
 ) -> tuple[np.ndarray, ...]:
     """Position, orientation, steps and HU of a slice."""
     stored = dataset.pixel_array if plane is None else plane
-    slope, inter = (place.get(f"Rescale{part}") for part in ("Slope", "Intercept"))
+    slope, intercept = (place.get(f"Rescale{part}") for part in ("Slope", "Intercept"))
     hu = stored.astype(float) * float(1 if slope is None else slope)
-    hu = hu + float(0 if inter is None else inter)
+    hu = hu + float(0 if intercept is None else intercept)
     numbers = (place.ImagePositionPatient, place.ImageOrientationPatient, place.PixelSpacing)
     position, orientation, steps = (np.array(one, float) for one in numbers)
     return position, orientation, steps, hu

@@ -90,12 +90,12 @@ def both(array, affine) -> Spoil:
     return spoil
 
 
-def plain_image(array, *, slope=1, inter=0, kind=nib.Nifti1Image) -> Spoil:
+def plain_image(array, *, slope=1, intercept=0, kind=nib.Nifti1Image) -> Spoil:
     """An image as stored: nibabel's array (x, y, z) and more."""
 
     def spoil(files: Files) -> None:
         volume = kind(array, AFFINE)
-        volume.header.set_slope_inter(slope, inter)
+        volume.header.set_slope_inter(slope, intercept)
         nib.save(volume, files.image)
 
     return spoil
@@ -627,7 +627,7 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
     "one volume in four dimensions": (plain_image(CT.T[..., None]), set()),
     "NIfTI-2": (plain_image(CT.T, kind=nib.Nifti2Image), set()),
     "unsigned with an intercept": (
-        plain_image((CT.T + np.int16(1024)).astype(np.uint16), inter=-1024),
+        plain_image((CT.T + np.int16(1024)).astype(np.uint16), intercept=-1024),
         set(),
     ),
     "doubles": (image(CT.astype(np.float64)), set()),

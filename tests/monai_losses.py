@@ -58,8 +58,8 @@ CASES = {
 def make_case() -> tuple[np.ndarray, np.ndarray]:
     """Class indices (2, 5, 6, 7) and logits (2, 5, 6, 7, 4)."""
     rng = np.random.default_rng(2018)
-    truth = rng.integers(0, CLASSES, (2, 5, 6, 7))
-    return truth, rng.normal(0, 2, (*truth.shape, CLASSES)).astype(np.float32)
+    reference = rng.integers(0, CLASSES, (2, 5, 6, 7))
+    return reference, rng.normal(0, 2, (*reference.shape, CLASSES)).astype(np.float32)
 
 
 def values_of_monai() -> dict[str, float]:
@@ -67,8 +67,8 @@ def values_of_monai() -> dict[str, float]:
     import torch
     from monai import losses
 
-    truth, logits = make_case()
-    y = torch.tensor(truth)
+    reference, logits = make_case()
+    y = torch.tensor(reference)
     x = torch.moveaxis(torch.tensor(logits), -1, 1)
     weights = torch.tensor(WEIGHTS)
     # MONAI takes the mean over classes of what is weighed, ours a weighted mean.

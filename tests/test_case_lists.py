@@ -21,7 +21,7 @@ def write(root: Path, *names: str, text: str = "") -> None:
         (root / name).write_text(text)
 
 
-def told(cases) -> list[tuple[str, str, str | None]]:
+def format_names(cases) -> list[tuple[str, str, str | None]]:
     return [(case.case_id, Path(case.image).name, case.label) for case in cases.cases]
 
 
@@ -141,7 +141,7 @@ def test_folders_are_paired_by_name(tmp_path):
 def test_what_has_no_partner_is_rejected(tmp_path):
     write(tmp_path, "images/a.nii.gz", "images/b.nii.gz", "labels/b.nii.gz", "labels/c.nii.gz")
     found = cases_of_folders(f"{tmp_path}/images", f"{tmp_path}/labels")
-    assert told(found) == [("b", "b.nii.gz", f"{tmp_path}/labels/b.nii.gz")]
+    assert format_names(found) == [("b", "b.nii.gz", f"{tmp_path}/labels/b.nii.gz")]
     assert rejected(found) == [("a", "file_missing"), ("c", "file_missing")]
     assert "no label in " in found.rejects[0].reason
     assert "no image in " in found.rejects[1].reason
@@ -155,7 +155,7 @@ def test_two_files_of_one_name_are_two_cases_of_one_id(tmp_path):
 
 def test_images_alone(tmp_path):
     write(tmp_path, "images/a.nii.gz")
-    assert told(cases_of_folders(f"{tmp_path}/images", None)) == [("a", "a.nii.gz", None)]
+    assert format_names(cases_of_folders(f"{tmp_path}/images", None)) == [("a", "a.nii.gz", None)]
 
 
 def test_a_folder_without_volumes_is_named(tmp_path):

@@ -133,9 +133,9 @@ def test_foreground_fraction_is_the_probability_of_a_patch_for_an_organ(fraction
     record = record_of((100, 100, 100), voxels, counts=[1, 999])
     drawn = centres(record, CentreRule((8, 8, 8), foreground_fraction=fraction))
     at = [(drawn == place).all(axis=1).sum() for place in ((0, 0, 0), (99, 99, 99))]
-    deviation = np.sqrt(DRAWS * fraction / 2 * (1 - fraction / 2))
+    std = np.sqrt(DRAWS * fraction / 2 * (1 - fraction / 2))
     for found in at:
-        assert abs(found - DRAWS * fraction / 2) <= 4 * deviation + 1
+        assert abs(found - DRAWS * fraction / 2) <= 4 * std + 1
 
 
 EXTREMES = {

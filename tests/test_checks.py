@@ -208,5 +208,7 @@ def test_the_page_tells_of_each_code_what_the_tables_tell():
     assert {code: meaning for code, _, _, meaning, _ in rows} == CODES | WARNINGS
     assert len(rows) == len(CODES) + len(WARNINGS)
     assert {code for code, star, _, _, _ in rows if star} == set(ACCEPTABLE)
-    told = {code: COMMANDS if by == "all" else tuple(by.split(", ")) for code, _, by, _, _ in rows}
-    assert told == {code: commands_of(code) for code in told}
+    by_code = {
+        code: COMMANDS if by == "all" else tuple(by.split(", ")) for code, _, by, _, _ in rows
+    }
+    assert by_code == {code: commands_of(code) for code in by_code}

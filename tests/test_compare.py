@@ -104,10 +104,10 @@ def test_runs_against_different_labels_are_refused():
         compare(one, against(run(0.75, 0.5), c0="1", c1="3"))
 
 
-def with_truth_ml(evaluation, truth_ml):
+def with_reference_ml(evaluation, reference_ml):
     cases = {
         case_id: {
-            organ: dataclasses.replace(scores, truth_ml=truth_ml)
+            organ: dataclasses.replace(scores, reference_ml=reference_ml)
             for organ, scores in organs.items()
         }
         for case_id, organs in evaluation.cases.items()
@@ -116,14 +116,14 @@ def with_truth_ml(evaluation, truth_ml):
 
 
 def test_labels_of_an_older_evaluation_are_known_by_their_volumes(caplog):
-    older = with_truth_ml(run(0.5), 100.0)
-    newer = against(with_truth_ml(run(0.75), 100.0), c0="1")
+    older = with_reference_ml(run(0.5), 100.0)
+    newer = against(with_reference_ml(run(0.75), 100.0), c0="1")
     compare(older, newer)
     assert "by the volumes of organs alone in 1 of 1 cases, as an evaluation is older: c0" in (
         caplog.text
     )
     with pytest.raises(InputError, match="against the same labels.* 1 of 1 cases differ: c0"):
-        compare(older, against(with_truth_ml(run(0.75), 101.0), c0="1"))
+        compare(older, against(with_reference_ml(run(0.75), 101.0), c0="1"))
 
 
 def test_a_comparison_is_replaced_only_when_told_to(tmp_path):
@@ -175,7 +175,7 @@ def test_every_score_is_in_the_table_of_metrics():
         ("dice", ("a", "b", "c")),  # the lowest
         ("hausdorff_distance_mm", ("d", "c", "b")),  # the highest
         ("volume_difference_ml", ("a", "d", "c")),  # the farthest from zero
-        ("truth_ml", ()),  # no way is worse
+        ("reference_ml", ()),  # no way is worse
     ],
 )
 def test_worst_cases_of_a_metric(metric, worst):

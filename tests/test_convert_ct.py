@@ -385,13 +385,13 @@ OTHER_JOBS = {
 def test_a_finished_output_of_another_job_is_refused(finished, name, resume):
     cases, output = finished
     before = contents(output)
-    flags, told = OTHER_JOBS[name]
+    flags, difference = OTHER_JOBS[name]
     flags = {
         flag: str(cases.with_name(value)) if isinstance(value, str) else value
         for flag, value in flags.items()
     }
     other = dataclasses.replace(command(cases, output, resume=resume), **flags)
-    with pytest.raises(DatasetError, match=f"finished dataset of another job: {told}"):
+    with pytest.raises(DatasetError, match=f"finished dataset of another job: {difference}"):
         other.run()
     assert contents(output) == before
 

@@ -111,7 +111,7 @@ def test_every_voxel_lies_where_its_slice_says(tmp_path, degrees):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bits", "stored", "slope", "inter", "expected"),
+    ("dtype", "bits", "stored", "slope", "intercept", "expected"),
     [
         (np.uint16, 12, [0, 1024, 4095], 1, -1024, [-1024, 0, 3071]),
         (np.int16, 16, [-1024, 0, 3071], 1, 0, [-1024, 0, 3071]),
@@ -119,10 +119,10 @@ def test_every_voxel_lies_where_its_slice_says(tmp_path, degrees):
         (np.uint16, 16, [0, 1024, 65535], 1, -1024, [-1024, 0, 32767]),
     ],
 )
-def test_stored_numbers_become_hu(tmp_path, dtype, bits, stored, slope, inter, expected):
+def test_stored_numbers_become_hu(tmp_path, dtype, bits, stored, slope, intercept, expected):
     slices = make_slices(np.array([stored] * 2, dtype).reshape(2, 1, 3), bits=bits)
     for made in slices:
-        made.RescaleSlope, made.RescaleIntercept = slope, inter
+        made.RescaleSlope, made.RescaleIntercept = slope, intercept
     volume = read_ct(write(slices, tmp_path / "series"))
     assert volume.array.dtype == np.int16
     assert volume.array[1].ravel().tolist() == expected
@@ -592,7 +592,7 @@ def test_an_evaluation_takes_a_segmentation_that_leaves_out_empty_slices(tmp_pat
     write_mask(segments(), tmp_path / "masks/a.nii.gz", like=image)
     (files,) = pair_files(tmp_path / "masks", tmp_path / "labels")
     case = read_case(files, LabelMap({"background": (0,), "one": (1,), "two": (2,)}))
-    np.testing.assert_array_equal(case.truth.array, segments())
+    np.testing.assert_array_equal(case.reference.array, segments())
     np.testing.assert_array_equal(case.mask.array, segments())
 
 

@@ -18,6 +18,7 @@ from small_records import write_small_dataset
 import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
 from fcnseg.config import read_config
 from fcnseg.config.renamed import RENAMED
+from fcnseg.evaluation import Evaluation, OrganScores
 from fcnseg.records import read_dataset_info
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.training.assembly import build_model, make_average
@@ -36,6 +37,13 @@ def test_an_earlier_network_gives_the_same_logits():
 
 def test_earlier_facts_of_a_network_are_read():
     assert ModelInfo.read(EARLIER).class_names == ("background", "liver", "spleen")
+
+
+def test_earlier_names_in_an_evaluation_are_read():
+    evaluation = Evaluation(("liver",), {"case": {"liver": OrganScores(reference_ml=7.0)}})
+    text = evaluation.to_json()
+    assert '"reference_ml": 7.0' in text
+    assert Evaluation.from_json(text.replace("reference_ml", "truth_ml")) == evaluation
 
 
 def test_an_earlier_checkpoint_is_restored(tmp_path):

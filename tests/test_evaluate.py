@@ -246,8 +246,8 @@ def test_an_image_that_is_no_ct_is_refused_unless_accepted(data, caplog):
     image = read_label(data / "images/case_1.nii.gz")
     offset = np.maximum(image.array, -1024) + 1024
     write_volume(image.with_array(offset.astype(np.int16)), data / "images/case_1.nii.gz")
-    told = r"rejected 1 of 2 cases; first: .*\[missing_rescale\] \(case case_1\)"
-    with pytest.raises(InputError, match=told):
+    message = r"rejected 1 of 2 cases; first: .*\[missing_rescale\] \(case case_1\)"
+    with pytest.raises(InputError, match=message):
         command(data, images=data / "images").run()
     assert "--accept missing_rescale lets such cases pass" in caplog.text
     accepted = {"accept": ("missing_rescale",), "overwrite": True}
@@ -264,8 +264,8 @@ def test_a_mask_whose_header_leaves_its_grid_open_is_refused_unless_accepted(
     content = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<2h", content, 252, 0, 0)  # qform_code and sform_code
     path.write_bytes(gzip.compress(content))
-    told = r"rejected 1 of 2 cases; first: .*\[orientation_unknown\] \(case case_1\)"
-    with pytest.raises(InputError, match=told):
+    message = r"rejected 1 of 2 cases; first: .*\[orientation_unknown\] \(case case_1\)"
+    with pytest.raises(InputError, match=message):
         command(data, on_mismatch=on_mismatch).run()
     (data / "labels/case_1.nii.gz").write_bytes(path.read_bytes())
     command(data, accept=("orientation_unknown",), overwrite=True).run()

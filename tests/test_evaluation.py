@@ -48,15 +48,15 @@ def drawn(*rows):
     return np.array([[[int(digit) for digit in row] for row in rows]], dtype=np.uint8)
 
 
-# truth, mask, Dice of classes 1 and 2
+# reference, mask, Dice of classes 1 and 2
 DRAWN = {
     "equal": (drawn("110", "022"), drawn("110", "022"), (1.0, 1.0)),
     # class 1: 2 and 2 voxels, 1 in common: 2*1/(2+2). Class 2: 2 and 3, 2 in common: 2*2/5.
     "partial": (drawn("110", "022"), drawn("011", "222"), (0.5, 0.8)),
     "apart": (drawn("100", "200"), drawn("001", "002"), (0.0, 0.0)),
     "exchanged": (drawn("12", "12"), drawn("21", "21"), (0.0, 0.0)),
-    # only the truth has class 1, only the mask has class 2: both are wholly wrong
-    "missed and invented": (drawn("110", "000"), drawn("000", "022"), (0.0, 0.0)),
+    # only the reference has class 1, only the mask has class 2: both are wholly wrong
+    "false negative and false positive": (drawn("110", "000"), drawn("000", "022"), (0.0, 0.0)),
     # nobody has class 2: there is nothing to be right or wrong about
     "absent": (drawn("110", "000"), drawn("010", "000"), (pytest.approx(2 / 3), None)),
     "empty": (drawn("000"), drawn("000"), (None, None)),
@@ -71,17 +71,17 @@ DRAWN = {
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_dice_of_drawn_masks(name):
-    truth, mask, expected = DRAWN[name]
-    scores = score_organs(truth, mask, num_classes=3)
+    reference, mask, expected = DRAWN[name]
+    scores = score_organs(reference, mask, num_classes=3)
     assert tuple(score.dice for score in scores) == expected
 
 
 def test_dice_is_that_of_its_definition():
     rng = np.random.default_rng(0)
-    truth, mask = rng.integers(0, 300, (2, 6, 40, 50), dtype=np.uint16)
-    scores = score_organs(truth, mask, num_classes=300)
+    reference, mask = rng.integers(0, 300, (2, 6, 40, 50), dtype=np.uint16)
+    scores = score_organs(reference, mask, num_classes=300)
     for index in (1, 150, 299):
-        a, b = truth == index, mask == index
+        a, b = reference == index, mask == index
         assert scores[index - 1].dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
@@ -200,14 +200,14 @@ def test_a_mask_with_two_labels_is_refused(folders):
 
 def test_ids_of_the_label_become_class_indices(folders):
     case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
-    np.testing.assert_array_equal(case.truth.array, case.mask.array)
+    np.testing.assert_array_equal(case.reference.array, case.mask.array)
     scores = case.scores(TOLERANCES_MM)
     assert {organ: score.dice for organ, score in scores.items()} == {
         "liver": 1.0,
         "spleen": 1.0,
         "pancreas": None,
     }
-    assert scores["liver"].truth_ml == 2 * 6 / 1000  # two voxels of 6 mm³
+    assert scores["liver"].reference_ml == 2 * 6 / 1000  # two voxels of 6 mm³
 
 
 MOVED = AFFINE + np.array([[0, 0, 0, 1.0], *[[0, 0, 0, 0]] * 3])
@@ -249,7 +249,7 @@ def test_the_order_of_axes_does_not_matter(folders, axes):
     assert case.mask.orientation == axes
     for part, array in (
         (case.mask, straight.mask.array),
-        (case.truth, straight.truth.array),
+        (case.reference, straight.reference.array),
         (case.image, drawn("123", "456")),
     ):
         np.testing.assert_array_equal(turn_like(part, straight.mask).array, array)
@@ -262,7 +262,7 @@ def test_the_order_of_axes_does_not_matter(folders, axes):
 def test_another_grid_is_taken_as_the_conversion_takes_it(folders, checks):
     write_label(folders / "masks", "a", drawn("110", "022"), MOVED)
     case = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP, checks)
-    np.testing.assert_array_equal(case.truth.array, case.mask.array)
+    np.testing.assert_array_equal(case.reference.array, case.mask.array)
     codes = [warning.code for warning in case.warnings]
     assert codes == ["label_moved"] * (checks.on_mismatch == "trust_image")
 
@@ -281,14 +281,15 @@ def test_an_image_that_is_no_ct_or_on_another_grid_is_refused(folders):
 
 
 @pytest.mark.parametrize(
-    ("folder", "digit", "told"), [("masks", 4, r"4 \(1 voxels\)"), ("labels", 7, r"7 \(1 voxels\)")]
+    ("folder", "digit", "message"),
+    [("masks", 4, r"4 \(1 voxels\)"), ("labels", 7, r"7 \(1 voxels\)")],
 )
-def test_an_unknown_id_is_refused(folders, folder, digit, told):
+def test_an_unknown_id_is_refused(folders, folder, digit, message):
     scale = 10 if folder == "labels" else 1
     array = drawn("110", "022") * scale
     array[0, 0, 2] = digit
     write_label(folders / folder, "a", array)
-    with pytest.raises(CaseError, match=told) as caught:
+    with pytest.raises(CaseError, match=message) as caught:
         read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
     assert caught.value.code == "label_ids_unknown"
 
@@ -310,7 +311,7 @@ def test_labels_are_told_apart_by_their_classes_not_by_their_files(folders):
     for name, digit in (("liver", 1), ("spleen", 2), ("pancreas", 3)):
         write_label(folders / "labels/b", name, np.uint8(drawn("110", "022") == digit))
     a, b = (read_case(f, LABEL_MAP) for f in pair_files(folders / "masks", folders / "labels"))
-    np.testing.assert_array_equal(a.truth.array, b.truth.array)
+    np.testing.assert_array_equal(a.reference.array, b.reference.array)
     assert a.label_sha256 == b.label_sha256
     write_label(folders / "labels", "a", drawn("110", "002") * 10)
     changed = read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
@@ -370,8 +371,8 @@ def test_names_beside_a_mask_in_an_object_store_count_too(folders, objects, name
 @pytest.mark.parametrize("names", [("liver", "lung", "pancreas"), ("liver", "spleen")])
 def test_a_mask_of_other_organs_is_refused(folders, names):
     (folders / "masks/a.json").write_text(json.dumps({"volumes_ml": dict.fromkeys(names, 1.0)}))
-    told = f"got {', '.join(names)} in the mask and liver, spleen, pancreas in the label map"
-    with pytest.raises(CaseError, match=told) as caught:
+    message = f"got {', '.join(names)} in the mask and liver, spleen, pancreas in the label map"
+    with pytest.raises(CaseError, match=message) as caught:
         read_case(pair_files(folders / "masks", folders / "labels")[0], LABEL_MAP)
     assert caught.value.code == "class_names_differ"
 
@@ -405,32 +406,32 @@ def test_views_have_their_size_in_mm():
 
 
 def test_middle_is_the_centre_of_the_labels():
-    truth = np.zeros((9, 9, 9), dtype=np.uint8)
-    assert middle_of(Volume(truth, np.eye(4))).tolist() == [4, 4, 4]
-    truth[1:4, 5:8, 7] = 1
-    assert middle_of(Volume(truth, np.eye(4))).tolist() == [2, 6, 7]
+    reference = np.zeros((9, 9, 9), dtype=np.uint8)
+    assert middle_of(Volume(reference, np.eye(4))).tolist() == [4, 4, 4]
+    reference[1:4, 5:8, 7] = 1
+    assert middle_of(Volume(reference, np.eye(4))).tolist() == [2, 6, 7]
 
 
 def test_pictures_show_the_slices_with_most_wrong_voxels():
-    truth = np.zeros((5, 6, 7), dtype=np.uint8)
-    truth[1:3, 1:3, 1:3] = 1
-    mask = truth.copy()
+    reference = np.zeros((5, 6, 7), dtype=np.uint8)
+    reference[1:3, 1:3, 1:3] = 1
+    mask = reference.copy()
     mask[4, 5, 2:6] = 1
-    volumes = [Volume(part, np.eye(4)) for part in (truth, mask)]
+    volumes = [Volume(part, np.eye(4)) for part in (reference, mask)]
     assert worst_place(*volumes).tolist() == [4, 5, 2]
     assert worst_place(volumes[0], volumes[0]).tolist() == middle_of(volumes[0]).tolist()
 
 
 def case_with_liver_on_the_right(orientation_affine=None, *, image=True):
-    truth = np.zeros((24, 30, 40), dtype=np.uint8)
-    truth[4:20, 8:22, 24:34] = 1  # x grows to the right
-    truth[8:16, 10:20, 6:12] = 2
-    canonical = Volume(truth, AFFINE)
+    reference = np.zeros((24, 30, 40), dtype=np.uint8)
+    reference[4:20, 8:22, 24:34] = 1  # x grows to the right
+    reference[8:16, 10:20, 6:12] = 2
+    canonical = Volume(reference, AFFINE)
     if orientation_affine is not None:
-        like = Volume(truth, orientation_affine)
-        canonical = Volume(from_canonical(truth, like), orientation_affine)
+        like = Volume(reference, orientation_affine)
+        canonical = Volume(from_canonical(reference, like), orientation_affine)
     hu = canonical.with_array(np.where(canonical.array > 0, 100, -100).astype(np.int16))
-    return CaseVolumes("case_1", truth=canonical, mask=canonical, image=hu if image else None)
+    return CaseVolumes("case_1", reference=canonical, mask=canonical, image=hu if image else None)
 
 
 def pixels(case):
@@ -465,9 +466,9 @@ def test_orientation_of_the_file_does_not_show():
     lps = np.diag([-1.0, -2.0, 3.0, 1.0])
     _, straight = pixels(case_with_liver_on_the_right())
     turned_case = case_with_liver_on_the_right(lps)
-    assert turned_case.truth.orientation == "LPS"
+    assert turned_case.reference.orientation == "LPS"
     np.testing.assert_array_equal(
-        to_canonical(turned_case.truth).array, case_with_liver_on_the_right().truth.array
+        to_canonical(turned_case.reference).array, case_with_liver_on_the_right().reference.array
     )
     _, turned = pixels(turned_case)
     np.testing.assert_array_equal(straight, turned)
@@ -475,7 +476,7 @@ def test_orientation_of_the_file_does_not_show():
 
 def test_picture_of_an_empty_case_is_drawn(tmp_path):
     nothing = Volume(np.zeros((3, 4, 5), dtype=np.uint8), AFFINE)
-    case = CaseVolumes("none", truth=nothing, mask=nothing)
+    case = CaseVolumes("none", reference=nothing, mask=nothing)
     write_picture(case, tmp_path / "none.png", case.scores(TOLERANCES_MM))
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
 
@@ -484,7 +485,7 @@ def test_picture_of_an_empty_case_is_drawn(tmp_path):
 def test_picture_of_a_thin_volume_is_drawn(tmp_path, shape):
     organ = Volume(np.zeros(shape, dtype=np.uint8), AFFINE)
     organ.array[: shape[0] // 2 + 1, : shape[1] // 2 + 1, : shape[2] // 2 + 1] = 1
-    case = CaseVolumes("thin", truth=organ, mask=organ)
+    case = CaseVolumes("thin", reference=organ, mask=organ)
     write_picture(case, tmp_path / "thin.png", case.scores(TOLERANCES_MM))
     assert (tmp_path / "thin.png").read_bytes().startswith(b"\x89PNG")
 

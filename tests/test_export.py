@@ -48,12 +48,12 @@ def session(model_dir):
 
 
 def test_signatures_are_those_of_the_serving_api(session):
-    told = {
+    listed = {
         name: (sorted(signature.inputs), sorted(signature.outputs))
         for name, signature in session.signatures.items()
         if not name.startswith("__")
     }
-    assert told == {
+    assert listed == {
         "serving_default": (["patches"], ["probabilities"]),
         "segment_volume": (["spacing", "volume"], ["labels", "voxel_counts"]),
         "model_info": (["unused"], ["info_json_bytes"]),

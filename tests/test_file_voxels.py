@@ -37,13 +37,13 @@ def numbers(dtype) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 120, SHAPE).astype(dtype)
 
 
-def write(path, array, *, byte_order="<", slope=1, inter=0):
+def write(path, array, *, byte_order="<", slope=1, intercept=0):
     """Stored numbers, slope and intercept as they are: nibabel would choose its own."""
     header = nib.Nifti1Header(endianness=byte_order)
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape[::-1])
     header.set_sform(np.eye(4), code=1)
-    header.set_slope_inter(slope, inter)
+    header.set_slope_inter(slope, intercept)
     header["vox_offset"] = 352
     packed = (
         header.binaryblock + bytes(4) + array.astype(array.dtype.newbyteorder(byte_order)).tobytes()
@@ -54,13 +54,13 @@ def write(path, array, *, byte_order="<", slope=1, inter=0):
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["i2", "u2", "u1", "i4", "f4", "f8"])
-@pytest.mark.parametrize(("slope", "inter"), [(1, 0), (2, -1024)])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, -1024)])
 @pytest.mark.usefixtures("small_reads")
 def test_every_type_and_byte_order_gives_the_same_values(
-    tmp_path, name, byte_order, dtype, slope, inter
+    tmp_path, name, byte_order, dtype, slope, intercept
 ):
-    write(tmp_path / name, numbers(dtype), byte_order=byte_order, slope=slope, inter=inter)
-    expected = numbers("i8") * slope + inter
+    write(tmp_path / name, numbers(dtype), byte_order=byte_order, slope=slope, intercept=intercept)
+    expected = numbers("i8") * slope + intercept
     for read in (read_ct, read_label):
         array = read(tmp_path / name).array
         np.testing.assert_array_equal(array, expected)

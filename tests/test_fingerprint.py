@@ -3,6 +3,7 @@ import functools
 import json
 
 import numpy as np
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from small_records import CLASSES, make_record
 
 from fcnseg.codes import Finding
 from fcnseg.conversion.statistics import HuCounts, case_facts, fingerprint_of
+from fcnseg.records.fingerprint import Fingerprint
 
 
 def add(counts):
@@ -41,7 +43,7 @@ def test_hu_are_those_of_numpy(records):
     for statistics, values in ((found.hu, hu), (found.foreground_hu, hu[label > 0])):
         assert statistics.voxels == len(values)
         assert statistics.mean == pytest.approx(values.mean(dtype=float), rel=1e-12)
-        assert statistics.deviation == pytest.approx(values.std(dtype=float), rel=1e-12)
+        assert statistics.std == pytest.approx(values.std(dtype=float), rel=1e-12)
         shares = [0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995, 1]
         expected = np.quantile(values, shares, method="nearest")
         assert dataclasses.astuple(statistics.quantiles) == pytest.approx(expected, abs=1)
@@ -106,7 +108,7 @@ def test_the_ends_of_int16_are_counted(hu):
     record = make_record("a", seed=0)
     record = dataclasses.replace(record, image=np.full(record.shape, hu, np.int16))
     found = fingerprint([record]).hu
-    assert (found.mean, found.deviation) == (hu, 0)
+    assert (found.mean, found.std) == (hu, 0)
     assert found.first_hu <= hu < found.first_hu + 10
 
 
@@ -119,3 +121,12 @@ def test_counts_go_through_json(values):
     again = HuCounts.from_mapping(json.loads(json.dumps(counts.to_mapping())))
     np.testing.assert_array_equal(again.everywhere, counts.everywhere)
     np.testing.assert_array_equal(again.foreground, counts.foreground)
+
+
+def test_the_fingerprint_of_an_earlier_manifest_is_read(records):
+    found = fingerprint(records)
+    form = pydantic.TypeAdapter(Fingerprint)
+    text = form.dump_json(found).decode()
+    assert text.count('"std":') == 2  # of all voxels, and of those of organs
+    assert form.validate_json(text) == found
+    assert form.validate_json(text.replace('"std":', '"deviation":')) == found

@@ -48,7 +48,7 @@ def test_evaluation_takes_them_for_background_in_label_and_mask(tmp_path):
     files = CaseFiles("a", tmp_path / "mask.nii.gz", tmp_path / "labels/a.nii.gz")
     case = read_case(files, UNSURE)
     np.testing.assert_array_equal(case.mask.array, ~np.isin(label.array, UNSURE.ignored))
-    np.testing.assert_array_equal(case.truth.array, label.array == 5)
+    np.testing.assert_array_equal(case.reference.array, label.array == 5)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def unsure_records():
 
 def test_training_ignores_what_the_label_map_or_the_loss_ignores(unsure_records, tmp_path):
     splits = {"train": [unsure_records[:2]], "validation": [unsure_records[2:]]}
-    told = write_dataset(tmp_path / "told", splits, ignored=(7,))
+    marked = write_dataset(tmp_path / "told", splits, ignored=(7,))
     silent = write_dataset(tmp_path / "silent", splits)
     by_loss = override(ALL_STATE, {"loss.ignore_label": IGNORED})
-    by_map = train(ALL_STATE, told, tmp_path / "by_map")
+    by_map = train(ALL_STATE, marked, tmp_path / "by_map")
     train(by_loss, silent, tmp_path / "by_loss")
     assert_same_runs(tmp_path / "by_map", tmp_path / "by_loss")
     assert np.isfinite(by_map.history["loss"]).all()
     assert CLASSES[2] == "spleen"
     with pytest.raises(ConfigError, match=r"loss\.ignore_label must .* 255 .* got 2"):
-        train(override(ALL_STATE, {"loss.ignore_label": 2}), told, tmp_path / "other")
+        train(override(ALL_STATE, {"loss.ignore_label": 2}), marked, tmp_path / "other")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fcnseg.networks.layers.normalization import BatchNormalization
-from fcnseg.networks.layers.normalized_convolution import (
-    NormalizedConvolution,
-    NormalizedConvolutionTranspose,
+from fcnseg.networks.layers.conv_batch_norm_act import (
+    ConvBatchNormAct,
+    ConvTransposeBatchNormAct,
 )
-from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.networks.layers.normalization import BatchNormalization
+from fcnseg.networks.layers.upsampling import LinearUpsampling, NonOverlappingConv3DTranspose
 
 SHAPE = (2, 3, 4, 5, 6)  # (batch, z, y, x, channels)
 
@@ -59,10 +59,10 @@ def test_batch_normalization_is_that_of_keras(training, synchronized):
 @pytest.mark.parametrize(
     ("ours", "theirs", "kernel"),
     [
-        (NormalizedConvolution, keras.layers.Conv3D, {"kernel_size": 3, "padding": "same"}),
-        (NormalizedConvolution, keras.layers.Conv3D, {"kernel_size": (1, 3, 1), "strides": 2}),
+        (ConvBatchNormAct, keras.layers.Conv3D, {"kernel_size": 3, "padding": "same"}),
+        (ConvBatchNormAct, keras.layers.Conv3D, {"kernel_size": (1, 3, 1), "strides": 2}),
         (
-            NormalizedConvolutionTranspose,
+            ConvTransposeBatchNormAct,
             keras.layers.Conv3DTranspose,
             {"kernel_size": (1, 2, 2), "strides": (1, 2, 2)},
         ),
@@ -112,7 +112,7 @@ def test_block_convolution_is_the_transposed_convolution_of_keras(stride, use_bi
     bias = keras.initializers.RandomNormal(seed=1)
     options = {"strides": stride, "use_bias": use_bias, "bias_initializer": bias}
     plain = keras.layers.Conv3DTranspose(7, stride, **options)
-    ours = BlockConvolutionTranspose(7, stride, **options)
+    ours = NonOverlappingConv3DTranspose(7, stride, **options)
     for layer in (plain, ours):
         layer.build(SHAPE)
     ours.set_weights(plain.get_weights())
@@ -126,7 +126,7 @@ def test_block_convolution_is_the_transposed_convolution_of_keras(stride, use_bi
 
 def test_block_convolution_refuses_blocks_that_overlap():
     with pytest.raises(ValueError, match="strides must equal kernel_size"):
-        BlockConvolutionTranspose(4, 3, strides=2)
+        NonOverlappingConv3DTranspose(4, 3, strides=2)
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 3), (4, 1, 1)])
@@ -149,18 +149,18 @@ def test_linear_upsampling_is_interpolation_between_centres(stride):
     "layer",
     [
         BatchNormalization,
-        NormalizedConvolution,
-        NormalizedConvolutionTranspose,
-        BlockConvolutionTranspose,
+        ConvBatchNormAct,
+        ConvTransposeBatchNormAct,
+        NonOverlappingConv3DTranspose,
         LinearUpsampling,
     ],
 )
 def test_half_precision_comes_close(layer, training):
     options = {
         BatchNormalization: {},
-        NormalizedConvolution: {"filters": 4, "kernel_size": 3, "nonlinearity": "relu"},
-        NormalizedConvolutionTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
-        BlockConvolutionTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
+        ConvBatchNormAct: {"filters": 4, "kernel_size": 3, "nonlinearity": "relu"},
+        ConvTransposeBatchNormAct: {"filters": 4, "kernel_size": 2, "strides": 2},
+        NonOverlappingConv3DTranspose: {"filters": 4, "kernel_size": 2, "strides": 2},
         LinearUpsampling: {"stride": (2, 2, 2)},
     }[layer]
     full, half = layer(**options), layer(**options, dtype="mixed_bfloat16")

@@ -51,8 +51,8 @@ def certain(classes, num_classes):
 def noise(*shape, classes=3, seed=0):
     """Labels of so many classes and logits, both random."""
     rng = np.random.default_rng(seed)
-    truth = rng.integers(0, classes, shape).astype(np.uint8)
-    return truth, rng.normal(0, 2, (*shape, classes)).astype(np.float32)
+    reference = rng.integers(0, classes, shape).astype(np.uint8)
+    return reference, rng.normal(0, 2, (*shape, classes)).astype(np.float32)
 
 
 # Class 0: S = 0.9 + 0.6 = 1.5, P = 0.9 + 0.6 + 0.2 + 0.5 = 2.2, G = 2: Dice 3 / 4.2.
@@ -73,7 +73,7 @@ BY_HAND = {
     ),
     # Both classes have two voxels, so balance changes nothing.
     "cross_entropy, balanced": (CrossEntropyLoss(class_balance=0.5), -np.log(RIGHT).mean()),
-    # A tenth of the truth is halved between the classes.
+    # A tenth of the reference is halved between the classes.
     "cross_entropy, smoothed": (
         CrossEntropyLoss(label_smoothing=0.1),
         -(0.9 * np.log(RIGHT) + 0.1 * np.log(PROBABILITIES).mean(axis=1)).mean(),
@@ -116,18 +116,18 @@ def test_equally_frequent_classes_weigh_alike(weights):
     [(0.0, 1 / 17), (0.5, 1 / 5), (1.0, 1 / 2)],
 )
 def test_class_balance_lies_between_voxels_and_classes(balance, share_of_rare):
-    truth = np.zeros((1, 1, 1, 17), np.uint8)
-    truth[..., -1] = 1
+    reference = np.zeros((1, 1, 1, 17), np.uint8)
+    reference[..., -1] = 1
     logits = logits_of([[0.9, 0.1]] * 16 + [[0.7, 0.3]])
     expected = -((1 - share_of_rare) * np.log(0.9) + share_of_rare * np.log(0.3))
     loss = CrossEntropyLoss(class_balance=balance)
-    assert float(loss(truth, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(reference, logits)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_class_balance_reaches_an_organ_that_the_network_gave_up():
     # One voxel of 1000 has p = 1e-6; the gradient of its own logit, against that of Dice.
-    truth = np.zeros((1, 10, 10, 10), np.uint8)
-    truth[0, 5, 5, 5] = 1
+    reference = np.zeros((1, 10, 10, 10), np.uint8)
+    reference[0, 5, 5, 5] = 1
     logits = tf.constant(np.tile(np.log([1 - 1e-6, 1e-6]), (1, 10, 10, 10, 1)), tf.float32)
     gradients = {}
     for name, loss in {
@@ -137,7 +137,7 @@ def test_class_balance_reaches_an_organ_that_the_network_gave_up():
     }.items():
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            value = loss(truth, logits)
+            value = loss(reference, logits)
         gradients[name] = -float(tape.gradient(value, logits)[0, 5, 5, 5, 1])
     # Dice: p (1 - p) 2 / (P + G) / 2 = 1e-6. Cross-entropy: 1 / 1000, and 1 / (sqrt(999) + 1).
     assert gradients["dice"] == pytest.approx(1e-6, rel=0.1)
@@ -147,9 +147,9 @@ def test_class_balance_reaches_an_organ_that_the_network_gave_up():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_balance_of_ignored_voxels_alone_is_zero(smoothing):
-    truth, logits = noise(1, 2, 2, 2)
+    reference, logits = noise(1, 2, 2, 2)
     loss = CrossEntropyLoss(class_balance=0.5, ignore_label=2, label_smoothing=smoothing)
-    assert float(loss(np.full_like(truth, 2), logits)) == 0
+    assert float(loss(np.full_like(reference, 2), logits)) == 0
 
 
 @pytest.mark.parametrize(
@@ -157,20 +157,20 @@ def test_class_balance_of_ignored_voxels_alone_is_zero(smoothing):
 )
 def test_rare_class_counts_more(weights, weight_of_rare):
     # Class 0 three times as frequent as class 1: 1 / f is 3 times, 1 / f^2 9 times as large.
-    truth = np.array([[[[0, 0, 0, 1]]]], np.uint8)
+    reference = np.array([[[[0, 0, 0, 1]]]], np.uint8)
     logits = logits_of([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
     dice = 2 * 2.7 / (3 + 3), 2 * 0.7 / (1 + 1)
     expected = 1 - (dice[0] + weight_of_rare * dice[1]) / (1 + weight_of_rare)
-    assert float(SoftDiceLoss(weights)(truth, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(SoftDiceLoss(weights)(reference, logits)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_dice_per_sample_is_the_mean_of_the_samples():
-    truth, logits = noise(3, 2, 3, 4)
-    alone = [float(SoftDiceLoss()(truth[i : i + 1], logits[i : i + 1])) for i in range(3)]
-    per_sample = SoftDiceLoss(batch_dice=False)(truth, logits)
+    reference, logits = noise(3, 2, 3, 4)
+    alone = [float(SoftDiceLoss()(reference[i : i + 1], logits[i : i + 1])) for i in range(3)]
+    per_sample = SoftDiceLoss(batch_dice=False)(reference, logits)
     assert float(per_sample) == pytest.approx(np.mean(alone), rel=1e-6)
-    pooled = SoftDiceLoss()(truth.reshape(1, 6, 3, 4), logits.reshape(1, 6, 3, 4, 3))
-    assert float(SoftDiceLoss()(truth, logits)) == pytest.approx(float(pooled), rel=1e-6)
+    pooled = SoftDiceLoss()(reference.reshape(1, 6, 3, 4), logits.reshape(1, 6, 3, 4, 3))
+    assert float(SoftDiceLoss()(reference, logits)) == pytest.approx(float(pooled), rel=1e-6)
     assert float(per_sample) != pytest.approx(float(pooled), rel=1e-4)
 
 
@@ -180,7 +180,7 @@ def test_focal_loss_takes_no_smoothing():
 
 
 def test_losses_meet_where_their_definitions_do():
-    truth, logits = noise(2, 3, 4, 5)
+    reference, logits = noise(2, 3, 4, 5)
     same = [
         (TverskyLoss(alpha=0.5, beta=0.5), SoftDiceLoss()),
         (FocalLoss([1, 2, 3], gamma=0.0), CrossEntropyLoss([1, 2, 3])),
@@ -190,8 +190,8 @@ def test_losses_meet_where_their_definitions_do():
         (CrossEntropyLoss([1, 1, 1]), CrossEntropyLoss()),
     ]
     for one, other in same:
-        expected = float(other(truth, logits))
-        assert float(one(truth, logits)) == pytest.approx(expected, rel=1e-5), one.name
+        expected = float(other(reference, logits))
+        assert float(one(reference, logits)) == pytest.approx(expected, rel=1e-5), one.name
 
 
 @pytest.mark.parametrize("name", OVERLAPS)
@@ -214,16 +214,16 @@ def test_absent_class_has_no_weight(name, weights):
 @pytest.mark.parametrize("ignored", [255, 0], ids=["a label of its own", "the background"])
 def test_ignored_voxels_count_nowhere(name, ignored):
     """Neither value nor gradient know of them: the rest alone, in another shape, gives the same."""
-    truth, logits = noise(2, 4, 3, 5)
-    truth[:, :2] = np.where(truth[:, :2], truth[:, :2], 1)
-    truth[:, 2:] = ignored
+    reference, logits = noise(2, 4, 3, 5)
+    reference[:, :2] = np.where(reference[:, :2], reference[:, :2], 1)
+    reference[:, 2:] = ignored
     logits[:, 2:] *= 1000
     logits = tf.Variable(logits)
     loss = LOSSES[name](ignore_label=ignored)
     with tf.GradientTape() as tape:
-        value = loss(truth, logits)
+        value = loss(reference, logits)
     gradient = tape.gradient(value, logits).numpy()
-    expected = LOSSES[name]()(truth[:, :2], logits[:, :2])
+    expected = LOSSES[name]()(reference[:, :2], logits[:, :2])
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     assert (gradient[:, 2:] == 0).all()
     assert np.isfinite(gradient).all()
@@ -232,9 +232,9 @@ def test_ignored_voxels_count_nowhere(name, ignored):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_counted_is_0_without_gradient(name):
-    truth, logits = np.full((2, 1, 2, 3), 255, np.uint8), tf.Variable(tf.ones((2, 1, 2, 3, 3)))
+    reference, logits = np.full((2, 1, 2, 3), 255, np.uint8), tf.Variable(tf.ones((2, 1, 2, 3, 3)))
     with tf.GradientTape() as tape:
-        value = LOSSES[name](ignore_label=255)(truth, logits)
+        value = LOSSES[name](ignore_label=255)(reference, logits)
     assert float(value) == 0
     assert (tape.gradient(value, logits).numpy() == 0).all()
 
@@ -258,7 +258,7 @@ def test_organ_given_up_has_a_gradient_only_by_cross_entropy():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradient_points_to_the_truth(name):
+def test_gradient_points_to_the_reference(name):
     logits = tf.Variable(np.zeros((1, 1, 1, 4, 2), np.float32))
     loss = LOSSES[name](**({"fraction": 1.0} if name == "top_k_cross_entropy" else {}))
     with tf.GradientTape() as tape:
@@ -281,15 +281,15 @@ def test_what_is_surely_right_has_a_finite_gradient(name):
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32], ids=lambda d: d.name)
 def test_large_patches_in_half_precision_stay_finite(weights, dtype):
     """At 128^3 sums of probabilities overflow float16, which ends at 65504."""
-    truth = np.zeros((1, 128, 128, 128), np.uint8)
-    truth[0, 0, 0, :2] = 1  # two voxels: 1 / f^2 is 1e12
-    logits = tf.cast(tf.stack([tf.zeros(truth.shape), tf.ones(truth.shape)], -1), dtype)
+    reference = np.zeros((1, 128, 128, 128), np.uint8)
+    reference[0, 0, 0, :2] = 1  # two voxels: 1 / f^2 is 1e12
+    logits = tf.cast(tf.stack([tf.zeros(reference.shape), tf.ones(reference.shape)], -1), dtype)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = SoftDiceLoss(weights)(truth, logits)
+        loss = SoftDiceLoss(weights)(reference, logits)
     gradient = tf.cast(tape.gradient(loss, logits), tf.float32)
     assert loss.dtype == tf.float32
-    share, voxels = 1 / (1 + np.e), truth.size
+    share, voxels = 1 / (1 + np.e), reference.size
     dice = 2 * share * (voxels - 2) / (share * voxels + voxels - 2)
     rare = 2 * (1 - share) * 2 / ((1 - share) * voxels + 2)
     ratio = ((voxels - 2) / 2) ** {"uniform": 0, "simple": 1, "square": 2}[weights]
@@ -298,15 +298,15 @@ def test_large_patches_in_half_precision_stay_finite(weights, dtype):
     assert np.isfinite(gradient).all()
 
 
-def float64_loss(name, truth, logits):
+def float64_loss(name, reference, logits):
     """The definition in numpy's float64, for uniform weights: an independent second writing."""
     logits = logits.reshape(-1, logits.shape[-1]).astype(np.float64)
-    truth = truth.ravel()
+    reference = reference.ravel()
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    right = p[np.arange(truth.size), truth]
-    shared = np.bincount(truth, right)
-    predicted, true = p.sum(0), np.bincount(truth)
+    right = p[np.arange(reference.size), reference]
+    shared = np.bincount(reference, right)
+    predicted, true = p.sum(0), np.bincount(reference)
     dice = (2 * shared / (predicted + true)).mean()
     tversky = (shared / (0.3 * predicted + 0.7 * true)).mean()
     cross_entropy = -np.log(right)
@@ -316,7 +316,7 @@ def float64_loss(name, truth, logits):
         "tversky": 1 - tversky,
         "cross_entropy": cross_entropy.mean(),
         "focal": ((1 - right) ** 2 * cross_entropy).mean(),
-        "top_k_cross_entropy": np.sort(cross_entropy)[-round(0.1 * truth.size) :].mean(),
+        "top_k_cross_entropy": np.sort(cross_entropy)[-round(0.1 * reference.size) :].mean(),
     }[name]
 
 
@@ -324,9 +324,9 @@ def float64_loss(name, truth, logits):
 def large():
     """One patch of 128^3 with a rare class, and its logits, of which many are nearly certain."""
     rng = np.random.default_rng(0)
-    truth = (rng.random((1, 128, 128, 128)) < 0.001).astype(np.uint8)
-    logits = rng.normal(0, 3, (*truth.shape, 2)).astype(np.float32)
-    return truth, logits
+    reference = (rng.random((1, 128, 128, 128)) < 0.001).astype(np.uint8)
+    logits = rng.normal(0, 3, (*reference.shape, 2)).astype(np.float32)
+    return reference, logits
 
 
 @pytest.mark.slow
@@ -338,13 +338,13 @@ def large():
 )
 def test_sums_at_128_cubed_are_those_of_float64(large, name, dtype, accuracy):
     """Of the very logits that the network gave, however few digits they have."""
-    truth, logits = large
+    reference, logits = large
     rounded = tf.cast(logits, dtype)
     loss = LOSSES[name]()
     with tf.GradientTape() as tape:
         tape.watch(rounded)
-        value = loss(truth, rounded)
-    expected = float64_loss(name, truth, tf.cast(rounded, tf.float32).numpy())
+        value = loss(reference, rounded)
+    expected = float64_loss(name, reference, tf.cast(rounded, tf.float32).numpy())
     assert float(value) == pytest.approx(expected, rel=accuracy)
     assert np.isfinite(tf.cast(tape.gradient(value, rounded), tf.float32)).all()
 
@@ -352,9 +352,9 @@ def test_sums_at_128_cubed_are_those_of_float64(large, name, dtype, accuracy):
 @pytest.mark.parametrize("case", CASES)
 def test_value_is_that_of_monai(case):
     table = json.loads(TABLE.read_text())
-    truth, logits = make_case()
+    reference, logits = make_case()
     name, settings = CASES[case]
-    value = float(LOSSES[name](**settings)(truth, logits))
+    value = float(LOSSES[name](**settings)(reference, logits))
     assert value == pytest.approx(table["values"][case], rel=1e-5)
 
 

@@ -50,16 +50,18 @@ def test_metric_counts_beyond_float32():
 
 
 def test_metric_refuses_weights():
-    truth = np.zeros((1, 1, 1, 4), np.uint8)
+    reference = np.zeros((1, 1, 1, 4), np.uint8)
     with pytest.raises(ValueError, match="no sample_weight"):
-        OrganDice(CLASSES[:2]).update_state(truth, certain(truth, 2), sample_weight=np.ones(1))
+        OrganDice(CLASSES[:2]).update_state(
+            reference, certain(reference, 2), sample_weight=np.ones(1)
+        )
 
 
 def test_ignored_voxels_are_not_counted():
     # Without the last two voxels, organ 1 is half found: 2 * 1 / (2 + 1).
     metric = OrganDice(CLASSES[:2], ignore_label=255)
-    truth = np.array([[[[0, 0, 1, 1, 255, 255]]]], np.uint8)
-    metric.update_state(truth, certain([[[[0, 0, 1, 0, 1, 0]]]], 2))
+    reference = np.array([[[[0, 0, 1, 1, 255, 255]]]], np.uint8)
+    metric.update_state(reference, certain([[[[0, 0, 1, 0, 1, 0]]]], 2))
     assert mean_of(metric) == pytest.approx(2 / 3)
     np.testing.assert_allclose(metric.per_class(), [2 * 2 / (2 + 3), 2 / 3])
 
@@ -86,11 +88,11 @@ def test_fit_logs_the_dice_of_the_whole_epoch():
         optimizer=keras.optimizers.SGD(1e-9),
         jit_compile=False,
     )
-    truth = np.array([1, 1])[:, None, None, None]
+    reference = np.array([1, 1])[:, None, None, None]
     predicted = certain(np.array([1, 0])[:, None, None, None], 2)
-    history = model.fit(predicted, truth, batch_size=1, verbose=0, epochs=2).history
+    history = model.fit(predicted, reference, batch_size=1, verbose=0, epochs=2).history
     assert history["dice"] == history["dice_liver"] == pytest.approx([2 / 3, 2 / 3])
-    logs = model.evaluate(predicted, truth, batch_size=1, verbose=0, return_dict=True)
+    logs = model.evaluate(predicted, reference, batch_size=1, verbose=0, return_dict=True)
     assert logs["dice_liver"] == pytest.approx(2 / 3)
 
 

@@ -87,12 +87,12 @@ def write(path, kind=nib.Nifti1Image, **fields):
 
 @pytest.mark.parametrize(("name", "kind"), [*itertools.product(HEADERS, KINDS)])
 def test_what_a_header_leaves_open_is_said_and_the_convention_taken(tmp_path, name, kind):
-    told = HEADERS[name]
-    path = write(tmp_path / "ct.nii", KINDS[kind], **told.fields)
+    expected = HEADERS[name]
+    path = write(tmp_path / "ct.nii", KINDS[kind], **expected.fields)
     for read in (read_geometry, read_ct, read_label):
         grid = read(path)
-        np.testing.assert_allclose(grid.affine, told.affine, atol=1e-3)
-        assert tuple(finding.code for finding in grid.findings) == told.codes
+        np.testing.assert_allclose(grid.affine, expected.affine, atol=1e-3)
+        assert tuple(finding.code for finding in grid.findings) == expected.codes
 
 
 @pytest.mark.parametrize("name", HEADERS)
@@ -115,9 +115,9 @@ def test_steps_of_two_lengths_are_refused(tmp_path, pixdim):
     assert caught.value.code == "qform_sform_disagree"
 
 
-@pytest.mark.parametrize("inter", [0, 5, -1024])
-def test_a_slope_of_zero_means_no_scale(tmp_path, inter):
-    path = write(tmp_path / "ct.nii", scl_slope=0, scl_inter=inter)
+@pytest.mark.parametrize("intercept", [0, 5, -1024])
+def test_a_slope_of_zero_means_no_scale(tmp_path, intercept):
+    path = write(tmp_path / "ct.nii", scl_slope=0, scl_inter=intercept)
     for read in (read_ct, read_label):
         np.testing.assert_array_equal(read(path).array, voxels().T)
 

@@ -174,8 +174,8 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path, s
         Dataset.open(dataset), ALL_STATE.patches, seed=0, with_case_ids=True
     )
     _, case_ids = list(patches.take(int(number)))[-1]
-    told = str(e.value).partition("patches of ")[2]
-    assert told == ", ".join(case_id.decode() for case_id in case_ids.numpy())
+    named = str(e.value).partition("patches of ")[2]
+    assert named == ", ".join(case_id.decode() for case_id in case_ids.numpy())
 
 
 def test_run_ends_when_nothing_gets_better(dataset, tmp_path):

@@ -257,7 +257,7 @@ def test_thick_slices_that_are_many_stay():
 
 
 @pytest.mark.parametrize(
-    ("records", "told"),
+    ("records", "expected"),
     [
         ((1.0, 0.8, 0.8), "the records' spacing fits, each axis within 25%"),
         ((1.2, 0.7, 0.8), "the records' spacing fits, each axis within 25%"),
@@ -266,9 +266,9 @@ def test_thick_slices_that_are_many_stay():
         ((0.5, 0.5, 0.5), "records are finer than needed along z, y, x: convert anew with"),
     ],
 )
-def test_advice_on_the_spacing_of_the_records(records, told):
+def test_advice_on_the_spacing_of_the_records(records, expected):
     advice = spacing_advice(records, (1.0, 0.8, 0.8))
-    assert told in advice
+    assert expected in advice
     assert ("--spacing_mm 1 0.8 0.8" in advice) == ("fits" not in advice)
 
 

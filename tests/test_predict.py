@@ -224,11 +224,11 @@ def test_organ_volumes_are_those_of_the_mask(done):
         mask = nib.load(masks / f"{case_id}.nii.gz")
         voxel_ml = np.prod(mask.header.get_zooms()) / 1000
         counts = np.bincount(np.asarray(mask.dataobj).ravel(), minlength=3)
-        told = json.loads((masks / f"{case_id}.json").read_text())
-        assert told["case_id"] == case_id
-        assert list(told["volumes_ml"]) == ["liver", "spleen"]
+        content = json.loads((masks / f"{case_id}.json").read_text())
+        assert content["case_id"] == case_id
+        assert list(content["volumes_ml"]) == ["liver", "spleen"]
         for class_id, organ in ((1, "liver"), (2, "spleen")):
-            volume_ml = told["volumes_ml"][organ]
+            volume_ml = content["volumes_ml"][organ]
             assert volume_ml == pytest.approx(counts[class_id] * voxel_ml, abs=2e-3)
             assert float(row[f"{organ}_ml"]) == volume_ml
 
@@ -241,10 +241,10 @@ def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_pat
     mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
     np.testing.assert_array_equal(mask, postprocess(plain, how, voxel_mm3=1.0))
     assert (mask != plain).any()
-    told = json.loads((tmp_path / "two.json").read_text())
-    assert told["made_with"]["postprocessing"]["largest_component"] is True
+    content = json.loads((tmp_path / "two.json").read_text())
+    assert content["made_with"]["postprocessing"]["largest_component"] is True
     voxel_ml = abs(np.linalg.det(volume.affine[:3, :3])) / 1000
-    assert told["volumes_ml"]["liver"] == pytest.approx((mask == 1).sum() * voxel_ml, abs=1e-3)
+    assert content["volumes_ml"]["liver"] == pytest.approx((mask == 1).sum() * voxel_ml, abs=1e-3)
 
 
 def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
@@ -298,8 +298,8 @@ def test_what_the_conversion_refuses_is_refused_and_named(run_dir, tmp_path, cap
         PredictCommand((run_dir,), tmp_path / "images", tmp_path / "masks").run()
     assert masks_in(tmp_path / "masks") == {"good.nii.gz"}
     for code in IMPLAUSIBLE:
-        told = rf"failed: {code}: .*\[{code}\]; --accept {code} lets such cases pass"
-        assert re.search(told, caplog.text)
+        message = rf"failed: {code}: .*\[{code}\]; --accept {code} lets such cases pass"
+        assert re.search(message, caplog.text)
 
 
 def test_what_is_accepted_is_segmented_with_a_warning(run_dir, tmp_path, caplog):
@@ -327,8 +327,8 @@ def test_an_unexpected_error_of_one_volume_does_not_stop_the_others(run_dir, ima
         lambda self, case: 1 / 0 if case.case_id == "one" else predict(self, case),
     )
     masks = images.parent / "masks"
-    told = r"1 of 2 volumes failed: one: ZeroDivisionError: .* \[unexpected_error\]"
-    with pytest.raises(InputError, match=told):
+    message = r"1 of 2 volumes failed: one: ZeroDivisionError: .* \[unexpected_error\]"
+    with pytest.raises(InputError, match=message):
         PredictCommand((run_dir,), images, masks, accept=CROP).run()
     assert masks_in(masks) == {"two.nii.gz"}
 

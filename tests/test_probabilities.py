@@ -21,16 +21,16 @@ from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
 from fcnseg.inference import case_files, load_run, make_segmenter, predict_volume
 from fcnseg.inference.prediction import predict_probabilities
-from fcnseg.inference.sliding_window import CERTAIN
+from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.volumes import Volume, read_ct, write_volume
 
 NAMES = ("000_background.nii.gz", "001_liver.nii.gz", "002_spleen.nii.gz")
-NEAR = 2 / CERTAIN  # rounded once on either grid
+NEAR = 2 / PROBABILITY_SCALE  # rounded once on either grid
 
 
 def probabilities_of(segmenter, volume):
     mask, parts = predict_probabilities(segmenter, volume)
-    return mask, np.stack(list(parts), axis=-1) / CERTAIN
+    return mask, np.stack(list(parts), axis=-1) / PROBABILITY_SCALE
 
 
 def volume_of(hu, spacing=(2.0, 2.0, 2.0)):

@@ -74,8 +74,8 @@ def test_image_and_label_stay_on_each_other():
     label = Volume(ball((40, 80, 80), SPACING, 25.0), affine_of(SPACING))
     image = label.with_array(label.array.astype(np.int16) * 1000)
     there = resample_image(image, (2.0, 2.0, 2.0)).array >= 500
-    truth = resample_label(label, (2.0, 2.0, 2.0)).array == 1
-    dice = 2 * (there & truth).sum() / (there.sum() + truth.sum())
+    reference = resample_label(label, (2.0, 2.0, 2.0)).array == 1
+    dice = 2 * (there & reference).sum() / (there.sum() + reference.sum())
     assert dice > 0.97
 
 

@@ -114,7 +114,7 @@ def test_oblique_volume_of_any_spacing_keeps_its_outlines(folder, name):
     """Resampled there and back, so voxels at outlines may differ, but the middle stays."""
     hu, mask = read(folder, "oblique", name)
     for class_id in (1, 2):
-        truth, found = expected(hu) >= class_id, mask >= class_id
-        assert 2 * (truth & found).sum() / (truth.sum() + found.sum()) > 0.95
-        moved = np.argwhere(found).mean(0) - np.argwhere(truth).mean(0)  # voxels
+        reference, found = expected(hu) >= class_id, mask >= class_id
+        assert 2 * (reference & found).sum() / (reference.sum() + found.sum()) > 0.95
+        moved = np.argwhere(found).mean(0) - np.argwhere(reference).mean(0)  # voxels
         assert np.abs(moved).max() < 0.25  # a grid one off would give 1

@@ -479,9 +479,9 @@ def test_rest_takes_gzip(server):
 
 def test_rest_status(server):
     status = {"error_code": "OK", "error_message": ""}
-    told = {"version": "3", "state": "AVAILABLE", "status": status}
+    entry = {"version": "3", "state": "AVAILABLE", "status": status}
     for path in ("/v1/models/half", "/v1/models/half/versions/3"):
-        assert rest(server, path) == (200, {"model_version_status": [told]})
+        assert rest(server, path) == (200, {"model_version_status": [entry]})
 
 
 @pytest.mark.real_data
@@ -489,11 +489,11 @@ def test_rest_metadata_is_what_the_real_server_said(real_data):
     folder = real_data / "tfserving_testdata"
     expected = json.loads((folder / "half_plus_two_model_metadata.json").read_text())
     with make_server(folder / "saved_model_half_plus_two_cpu", model_name="default") as server:
-        status, told = rest(server, "/v1/models/default/metadata")
+        status, answer = rest(server, "/v1/models/default/metadata")
     assert status == 200
-    assert told["model_spec"] == expected["model_spec"]
+    assert answer["model_spec"] == expected["model_spec"]
     said, signatures = (
-        part["metadata"]["signature_def"]["signature_def"] for part in (expected, told)
+        part["metadata"]["signature_def"]["signature_def"] for part in (expected, answer)
     )
     for name, signature in said.items():
         assert signature | signatures[name] == signatures[name]  # newer protos have more fields
@@ -522,8 +522,8 @@ def test_new_version_replaces_the_old_one(tmp_path):
         while rest(server, PREDICT, {"inputs": [2]}) != (200, {"outputs": [11.0]}):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        _, told = rest(server, "/v1/models/half")
-        states = {status["version"]: status["state"] for status in told["model_version_status"]}
+        _, answer = rest(server, "/v1/models/half")
+        states = {status["version"]: status["state"] for status in answer["model_version_status"]}
         assert states == {"2": "AVAILABLE", "1": "END"}
 
 
@@ -537,8 +537,8 @@ def test_broken_version_leaves_the_old_one(tmp_path):
         while rest(server, "/v1/models/half/versions/2")[0] != 200:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        _, told = rest(server, "/v1/models/half/versions/2")
-        (status,) = told["model_version_status"]
+        _, answer = rest(server, "/v1/models/half/versions/2")
+        (status,) = answer["model_version_status"]
         assert status["state"] == "END"
         assert "not a SavedModel" in status["status"]["error_message"]
         assert rest(server, PREDICT, {"inputs": [2]}) == (200, {"outputs": [3.0]})
@@ -643,8 +643,8 @@ def test_client_refuses_what_the_conversion_refuses(tmp_path):
     assert caught.value.code == "missing_rescale"
     write_volume(volume, tmp_path / "ct.nii.gz")
     command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz")
-    told = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
-    with pytest.raises(InputError, match=told):
+    message = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
+    with pytest.raises(InputError, match=message):
         command.run()
     with pytest.raises(ServerError, match="no server"):
         dataclasses.replace(command, accept=("missing_rescale",)).run()

@@ -18,9 +18,9 @@ def cube(shape=(20, 20, 20), corner=(5, 5, 5), size=(8, 8, 8)):
     return array
 
 
-def score(truth, mask, spacing=(1.0, 1.0, 1.0), tolerance_mm=2.0):
+def score(reference, mask, spacing=(1.0, 1.0, 1.0), tolerance_mm=2.0):
     [scores] = score_organs(
-        truth, mask, num_classes=2, spacing=spacing, tolerances_mm=[tolerance_mm]
+        reference, mask, num_classes=2, spacing=spacing, tolerances_mm=[tolerance_mm]
     )
     return scores
 
@@ -44,21 +44,21 @@ def test_equal_masks_are_perfect():
     assert scores.hausdorff_distance_mm == scores.mean_surface_distance_mm == 0
 
 
-def edge_voxels_assd(truth, mask):
+def edge_voxels_assd(reference, mask):
     """The usual average symmetric surface distance, in voxels, between edge voxels."""
-    edges = [array & ~ndimage.binary_erosion(array) for array in (truth > 0, mask > 0)]
+    edges = [array & ~ndimage.binary_erosion(array) for array in (reference > 0, mask > 0)]
     distances = [ndimage.distance_transform_edt(~other)[own] for own, other in (edges, edges[::-1])]
     return np.concatenate(distances).mean()
 
 
 def test_mean_surface_distance_is_between_corners_not_edge_voxels():
     """Of two voxels side by side four of eight corners are shared and four are a voxel away."""
-    truth, mask = cube(size=(1, 1, 1)), cube(corner=(5, 5, 6), size=(1, 1, 1))
-    assert score(truth, mask).mean_surface_distance_mm == (4 * 0 + 4 * 1) / 8
-    assert edge_voxels_assd(truth, mask) == 1
+    reference, mask = cube(size=(1, 1, 1)), cube(corner=(5, 5, 6), size=(1, 1, 1))
+    assert score(reference, mask).mean_surface_distance_mm == (4 * 0 + 4 * 1) / 8
+    assert edge_voxels_assd(reference, mask) == 1
     # Along slices of 5 mm the four corners are 5 mm away; all eight have the same area.
     above = cube(corner=(6, 5, 5), size=(1, 1, 1))
-    assert score(truth, above, (5.0, 1.0, 1.0)).mean_surface_distance_mm == pytest.approx(2.5)
+    assert score(reference, above, (5.0, 1.0, 1.0)).mean_surface_distance_mm == pytest.approx(2.5)
 
 
 def test_mean_surface_distance_beside_assd():
@@ -75,9 +75,9 @@ def test_mean_surface_distance_beside_assd():
 
 
 def test_the_tolerance_is_the_border_of_what_is_right():
-    truth, mask = cube(size=(8, 8, 8)), cube(size=(8, 8, 11))  # one face of six is 3 mm away
-    assert score(truth, mask, tolerance_mm=3.0).surface_dice == 1
-    assert 0.7 < score(truth, mask, tolerance_mm=2.9).surface_dice < 0.95
+    reference, mask = cube(size=(8, 8, 8)), cube(size=(8, 8, 11))  # one face of six is 3 mm away
+    assert score(reference, mask, tolerance_mm=3.0).surface_dice == 1
+    assert 0.7 < score(reference, mask, tolerance_mm=2.9).surface_dice < 0.95
 
 
 def test_a_small_island_far_away_is_in_hd_and_not_in_hd95():
@@ -97,7 +97,7 @@ def test_a_mask_at_the_edge_of_the_volume_has_a_closed_surface():
 
 def test_volumes_are_in_ml():
     scores = score(cube(size=(10, 10, 10)), cube(size=(10, 10, 5)), (1.0, 2.0, 5.0))
-    assert scores.truth_ml == pytest.approx(10.0)  # 1000 voxels of 10 mm³
+    assert scores.reference_ml == pytest.approx(10.0)  # 1000 voxels of 10 mm³
     assert scores.mask_ml == pytest.approx(5.0)
     assert scores.volume_difference_ml == pytest.approx(-5.0)
     assert scores.relative_volume_difference == pytest.approx(-0.5)
@@ -109,7 +109,7 @@ NOTHING = np.zeros((20, 20, 20), dtype=np.uint8)
 
 def test_a_missed_organ_scores_zero_and_has_no_distance():
     scores = score(cube(), NOTHING)
-    assert scores.is_missed
+    assert scores.is_false_negative
     assert (scores.dice, scores.iou, scores.recall, scores.surface_dice) == (0, 0, 0, 0)
     assert scores.precision is scores.hausdorff_distance_95_mm is None
     assert scores.mean_surface_distance_mm is scores.hausdorff_distance_mm is None
@@ -118,7 +118,7 @@ def test_a_missed_organ_scores_zero_and_has_no_distance():
 
 def test_an_invented_organ_scores_zero_and_has_no_distance():
     scores = score(NOTHING, cube())
-    assert scores.is_invented
+    assert scores.is_false_positive
     assert (scores.dice, scores.iou, scores.precision, scores.surface_dice) == (0, 0, 0, 0)
     assert scores.recall is scores.hausdorff_distance_95_mm is None
     assert scores.volume_difference_ml == pytest.approx(0.512)
@@ -128,8 +128,8 @@ def test_an_invented_organ_scores_zero_and_has_no_distance():
 def test_an_organ_in_neither_has_no_score():
     scores = score(NOTHING, NOTHING)
     assert set(vars(scores).values()) == {None}
-    assert not scores.is_missed
-    assert not scores.is_invented
+    assert not scores.is_false_negative
+    assert not scores.is_false_positive
 
 
 def blobs(seed, num_classes=4, shape=(24, 30, 36)):
@@ -139,14 +139,14 @@ def blobs(seed, num_classes=4, shape=(24, 30, 36)):
     return np.argmax(fields, axis=0).astype(np.uint8)
 
 
-def scores_of_the_package(truth, mask, spacing, tolerance_mm):
+def scores_of_the_package(reference, mask, spacing, tolerance_mm):
     """HD95, HD, mean distance and surface Dice by surface-distance alone, on whole volumes."""
     import surface_distance
 
     with warnings.catch_warnings():
         # surface-distance 0.1 calls scipy.ndimage.filters, which scipy 1.8 renamed.
         warnings.simplefilter("ignore", DeprecationWarning)
-        found = surface_distance.compute_surface_distances(truth, mask, spacing)
+        found = surface_distance.compute_surface_distances(reference, mask, spacing)
     return (
         surface_distance.compute_robust_hausdorff(found, 95),
         surface_distance.compute_robust_hausdorff(found, 100),
@@ -155,10 +155,10 @@ def scores_of_the_package(truth, mask, spacing, tolerance_mm):
     )
 
 
-def assert_same_as_the_package(truth, mask, spacing, tolerance_mm, num_classes, threads=1):
+def assert_same_as_the_package(reference, mask, spacing, tolerance_mm, num_classes, threads=1):
     tolerances = [tolerance_mm] * (num_classes - 1)
     scores = score_organs(
-        truth,
+        reference,
         mask,
         num_classes=num_classes,
         spacing=spacing,
@@ -166,7 +166,7 @@ def assert_same_as_the_package(truth, mask, spacing, tolerance_mm, num_classes, 
         threads=threads,
     )
     for index, ours in enumerate(scores, start=1):
-        theirs = scores_of_the_package(truth == index, mask == index, spacing, tolerance_mm)
+        theirs = scores_of_the_package(reference == index, mask == index, spacing, tolerance_mm)
         assert (
             ours.hausdorff_distance_95_mm,
             ours.hausdorff_distance_mm,
@@ -179,8 +179,8 @@ def assert_same_as_the_package(truth, mask, spacing, tolerance_mm, num_classes, 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.9)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_scores_are_those_of_surface_distance(seed, spacing, threads):
-    truth, mask = blobs(seed), blobs(seed + 100)
-    assert_same_as_the_package(truth, mask, spacing, 1.4, num_classes=4, threads=threads)
+    reference, mask = blobs(seed), blobs(seed + 100)
+    assert_same_as_the_package(reference, mask, spacing, 1.4, num_classes=4, threads=threads)
 
 
 @pytest.fixture
@@ -188,8 +188,8 @@ def two_models(real_data):
     """Class indices by a 1.5 mm and a 3 mm model, and the spacing."""
     label_map = LabelMap.read(real_data / "organs7.yaml")
     files = ("label.nii.gz", "label_fast.nii.gz")
-    truth, mask = (read_label(real_data / "abdomen_ct_sm" / name) for name in files)
-    return label_map.apply(truth.array), label_map.apply(mask.array), truth.spacing
+    reference, mask = (read_label(real_data / "abdomen_ct_sm" / name) for name in files)
+    return label_map.apply(reference.array), label_map.apply(mask.array), reference.spacing
 
 
 @pytest.mark.real_data
@@ -209,10 +209,12 @@ def test_a_real_scan_scores_as_in_monai(two_models):
         import torch
         from monai.metrics import compute_dice, compute_surface_dice
 
-        truth, mask, spacing = two_models
-        hot = [torch.stack([torch.tensor(p == i) for i in range(8)])[None] for p in (mask, truth)]
+        reference, mask, spacing = two_models
+        hot = [
+            torch.stack([torch.tensor(p == i) for i in range(8)])[None] for p in (mask, reference)
+        ]
         dice = compute_dice(*hot, include_background=False)[0].tolist()
         surface_dice = compute_surface_dice(*hot, [2.0] * 7, spacing=spacing, use_subvoxels=True)
-    scores = score_organs(truth, mask, num_classes=8, spacing=spacing)
+    scores = score_organs(reference, mask, num_classes=8, spacing=spacing)
     assert [s.dice for s in scores] == pytest.approx(dice, abs=1e-4)
     assert [s.surface_dice for s in scores] == pytest.approx(surface_dice[0].tolist(), abs=1e-4)

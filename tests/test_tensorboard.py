@@ -78,8 +78,8 @@ def test_pictures_show_the_validation_case(run_dir):
     assert name == "validation/case_3"
     pictures = events.Tensors(name)
     assert [picture.step for picture in pictures] == [STEPS, 2 * STEPS]
-    pixels, told = picture_of(pictures[-1])
-    assert pixels.shape[:2] == told
+    pixels, size = picture_of(pictures[-1])
+    assert pixels.shape[:2] == size
     colours = pixels[..., :3].astype(int)
     assert (np.ptp(colours, axis=-1) > 100).any()  # outlines in colour on grey slices
 

@@ -127,7 +127,7 @@ def test_mask_of_another_shape_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stored", "slope", "inter", "expected"),
+    ("stored", "slope", "intercept", "expected"),
     [
         # A scanner's usual storage: unsigned, with intercept -1024.
         (np.array([0, 1024, 4095], np.uint16), 1, -1024, [-1024, 0, 3071]),
@@ -136,9 +136,9 @@ def test_mask_of_another_shape_is_refused(tmp_path):
         (np.array([-2000, 0, 3], np.int32), 1, 0, [-2000, 0, 3]),
     ],
 )
-def test_ct_is_hu_in_int16(tmp_path, stored, slope, inter, expected):
+def test_ct_is_hu_in_int16(tmp_path, stored, slope, intercept, expected):
     image = nib.Nifti1Image(stored.reshape(3, 1, 1), np.eye(4))
-    image.header.set_slope_inter(slope, inter)
+    image.header.set_slope_inter(slope, intercept)
     nib.save(image, tmp_path / "ct.nii")
     # nibabel divides by the slope on writing, so the stored numbers are put back by hand.
     raw = bytearray((tmp_path / "ct.nii").read_bytes())

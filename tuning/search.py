@@ -118,7 +118,7 @@ class ConfigTuner(keras_tuner.Tuner):
         """Trains; a failure, out of memory or any other, is a failed trial."""
         del args, kwargs
         settings = self.space.settings(trial.hyperparameters.values)
-        logger.info(f"trial {trial.trial_id}: {_told(settings)}")
+        logger.info(f"trial {trial.trial_id}: {_format(settings)}")
         started = time.perf_counter()
         val_dice, message = None, None
         try:
@@ -182,7 +182,7 @@ class SearchCommand:
         if best.val_dice is None:
             raise SearchError(f"all {len(trials)} trials failed; the first: {best.error}")
         write_config(override(self.config, best.settings), self.output / BEST_CONFIG_FILE)
-        logger.info(f"best: {_told(best.settings)}, written to {self.output / BEST_CONFIG_FILE}")
+        logger.info(f"best: {_format(best.settings)}, written to {self.output / BEST_CONFIG_FILE}")
 
     def search(self, space: SearchSpace) -> list[Trial]:
         """Runs the trials; returns the best first, failed ones last.
@@ -243,7 +243,7 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _told(settings: dict[str, Any]) -> str:
+def _format(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 

@@ -247,8 +247,8 @@ class Output:
             "split_seed": info.seed,
             "images_only": not info.labelled,
         }
-        told: dict[str, Any] = json.loads(json.dumps(known))
-        return told
+        content: dict[str, Any] = json.loads(json.dumps(known))
+        return content
 
     def _is_ours(self, path: str) -> bool:
         """Tells whether a file in the folder is one that this job writes."""

@@ -258,12 +258,12 @@ def score_table(evaluation: Evaluation) -> Table:
     table.add_column("worst case")
     for organ in evaluation.organs:
         summaries = [Summary.of(evaluation.values(organ, m.field), m) for m in metrics]
-        told = [
+        cells = [
             m.format(s.mean) if s.sd is None else f"{m.format(s.mean)} ± {m.format(s.sd)}"
             for m, s in zip(metrics, summaries, strict=True)
         ]
         dice = summaries[0]
-        table.add_row(organ, str(dice.count), *told, dice.worst[0] if dice.worst else "-")
+        table.add_row(organ, str(dice.count), *cells, dice.worst[0] if dice.worst else "-")
     table.add_section()
     means = OrganScores.mean(evaluation.classes.values())
     values = [metric.format(getattr(means, metric.field)) for metric in metrics]

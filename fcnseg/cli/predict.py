@@ -22,7 +22,7 @@ from fcnseg.evaluation.class_names import SNAP_FILE
 from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
 from fcnseg.inference.case_files import CaseOutputs, CasePredictor
-from fcnseg.inference.label_tables import slicer_colours, snap_labels
+from fcnseg.inference.label_tables import itk_snap_label_descriptions, slicer_colours
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.runs import Run
@@ -154,7 +154,7 @@ class PredictCommand:
         if not whole:
             return
         gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
-        write_whole(self._place(SNAP_FILE), snap_labels(class_names))
+        write_whole(self._place(SNAP_FILE), itk_snap_label_descriptions(class_names))
         write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
 
 

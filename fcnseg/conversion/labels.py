@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fcnseg.codes import CODES, Code, Finding, how_to_accept
 from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.rejects import CaseError, opened
-from fcnseg.errors import GeometryError, LabelError, told
+from fcnseg.errors import GeometryError, LabelError, format_names
 from fcnseg.storage import files
 from fcnseg.volumes import (
     Geometry,
@@ -29,7 +29,7 @@ from fcnseg.volumes.regridding import label_on_grid
 
 Classes = npt.NDArray[np.uint8 | np.uint16]
 _MASK_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".dcm", ".img"))
-_MOST_TOLD = 10  # pairs of classes in one warning
+_MOST_NAMES = 10  # pairs of classes in one warning
 
 
 def find_in_counts(counts: npt.NDArray[np.int64]) -> list[Finding]:
@@ -111,7 +111,7 @@ class LabelReader:
             raise CaseError(
                 "masks_missing",
                 f"a folder of masks must hold a file for each mask that the label map names, an"
-                f" empty one where there is no such organ: no {told(missing)} in {label}",
+                f" empty one where there is no such organ: no {format_names(missing)} in {label}",
                 file=label,
             )
         return [(found[name], index) for name, index in self.label_map.masks]
@@ -149,7 +149,7 @@ class LabelReader:
             yield Finding(
                 "masks_overlap",
                 f"masks overlap, and the later class of the label map takes the voxels: from"
-                f" {told(pairs, most=_MOST_TOLD)} voxels",
+                f" {format_names(pairs, most=_MOST_NAMES)} voxels",
             )
 
     def _on_grid(
@@ -226,8 +226,8 @@ def _binary(mask: npt.NDArray[np.integer], file: str) -> npt.NDArray[np.bool_]:
     if low < 0 or (high > 1 and np.count_nonzero(mask == high) != np.count_nonzero(inside)):
         values = np.unique(mask)
         raise LabelError(
-            f"a mask must hold 0 and one other value, got {told(values.tolist(), most=_MOST_TOLD)}"
-            f" in {file}",
+            "a mask must hold 0 and one other value, got"
+            f" {format_names(values.tolist(), most=_MOST_NAMES)} in {file}",
             code="mask_not_binary",
         )
     return inside

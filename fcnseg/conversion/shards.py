@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from fcnseg.conversion.cases import Case
 from fcnseg.records import SPLITS
-from fcnseg.records.unit_hash import unit_hash
+from fcnseg.records.hash_to_unit_interval import hash_to_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,4 +81,4 @@ def _plan_split(split: str, cases: list[SizedCase], shard_bytes: int, seed: int)
 
 
 def _place(case_id: str, seed: int) -> tuple[float, str]:
-    return unit_hash(case_id, seed=seed), case_id
+    return hash_to_unit_interval(case_id, seed=seed), case_id

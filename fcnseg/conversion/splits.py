@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcnseg.errors import InputError
-from fcnseg.records.unit_hash import unit_hash
+from fcnseg.records.hash_to_unit_interval import hash_to_unit_interval
 
 
 def split_of(
@@ -21,7 +21,7 @@ def split_of(
     Returns:
         One of `fcnseg.records.SPLITS`.
     """
-    place = unit_hash(patient_id, seed=seed)
+    place = hash_to_unit_interval(patient_id, seed=seed)
     if place < test_fraction:
         return "test"
     return "validation" if place < test_fraction + validation_fraction else "train"

@@ -176,7 +176,7 @@ def _hu_statistics(counts: Counts) -> HuStatistics:
     return HuStatistics(
         voxels=voxels,
         mean=total / voxels,
-        deviation=math.sqrt((voxels * squares - total**2) / voxels**2),
+        std=math.sqrt((voxels * squares - total**2) / voxels**2),
         quantiles=Quantiles(*map(float, quantiles.tolist())),
         bin_hu=BIN_HU,
         first_hu=first,

@@ -16,7 +16,7 @@ from fcnseg.conversion.checks import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
-from fcnseg.errors import GeometryError, told
+from fcnseg.errors import GeometryError, format_names
 from fcnseg.evaluation.class_names import label_map_of_mask, names_beside, read_class_names
 from fcnseg.evaluation.scores import Classes, OrganScores, score_organs, without_ignored
 from fcnseg.volumes import (
@@ -59,7 +59,7 @@ class CaseVolumes:
 
     Attributes:
         case_id: Name of the case.
-        truth: Class indices of the reference.
+        reference: Class indices of the reference.
         mask: Class indices of the prediction.
         image: HU.
         label_sha256: Digest of the classes of the reference, before voxels are ignored.
@@ -67,7 +67,7 @@ class CaseVolumes:
     """
 
     case_id: str
-    truth: Volume
+    reference: Volume
     mask: Volume
     image: Volume | None = None
     label_sha256: str = ""
@@ -87,10 +87,10 @@ class CaseVolumes:
             MissingExtraError: If surface-distance is not installed.
         """
         scores = score_organs(
-            self.truth.array,
+            self.reference.array,
             self.mask.array,
             num_classes=len(tolerances_mm) + 1,
-            spacing=self.truth.spacing,
+            spacing=self.reference.spacing,
             tolerances_mm=list(tolerances_mm.values()),
             threads=threads,
         )
@@ -132,7 +132,7 @@ def _files_of(
     if not labels:
         wrong = Finding("file_missing", f"no label in {folders[0]} for mask {mask}")
     elif len(labels) > 1:
-        wrong = Finding("duplicate_case", f"a mask must have one label, got {told(labels)}")
+        wrong = Finding("duplicate_case", f"a mask must have one label, got {format_names(labels)}")
     elif by_image is not None and image is None:
         wrong = Finding("file_missing", f"no image in {folders[1]} for mask {mask}")
     label = labels[0] if labels else mask
@@ -167,10 +167,10 @@ def read_case(
     if files.image is not None:
         image, odd = _read_image(files, mask.geometry, checks)
         warnings += odd
-    truth, predicted = without_ignored(label, mask.array, label_map.ignore_label)
+    reference, predicted = without_ignored(label, mask.array, label_map.ignore_label)
     return CaseVolumes(
         files.case_id,
-        mask.with_array(truth),
+        mask.with_array(reference),
         mask.with_array(predicted),
         image,
         label_sha256=_digest(mask.with_array(label)),

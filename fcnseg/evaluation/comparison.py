@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from fcnseg.errors import InputError, told
+from fcnseg.errors import InputError, format_names
 from fcnseg.evaluation.evaluation import Evaluation, csv_text
 from fcnseg.evaluation.metrics import METRICS, Metric
 from fcnseg.evaluation.plots import box_plots
@@ -185,19 +185,20 @@ def _check_references(first: Evaluation, second: Evaluation, case_ids: Sequence[
     if differ:
         raise InputError(
             f"both runs must be evaluated against the same labels, but those of"
-            f" {len(differ)} of {len(case_ids)} cases differ: {told(sorted(differ))}"
+            f" {len(differ)} of {len(case_ids)} cases differ: {format_names(sorted(differ))}"
         )
     if unknown:
         logger.warning(
             f"that both runs have the same labels is known by the volumes of organs alone in"
-            f" {len(unknown)} of {len(case_ids)} cases, as an evaluation is older: {told(unknown)}"
+            f" {len(unknown)} of {len(case_ids)} cases, as an evaluation is older:"
+            f" {format_names(unknown)}"
         )
 
 
 def _same_volumes(first: Evaluation, second: Evaluation, case_id: str) -> bool:
     """Tells whether the references have organs of the same volumes, as far as both contain them."""
     pairs = [
-        (first.cases[case_id][organ].truth_ml, second.cases[case_id][organ].truth_ml)
+        (first.cases[case_id][organ].reference_ml, second.cases[case_id][organ].reference_ml)
         for organ in first.organs
     ]
     return all(
@@ -242,14 +243,14 @@ def _rows(comparison: Comparison, name: str) -> list[dict[str, str]]:
             "difference": metric.format(each.mean, signed=True),
             "better": str(each.better),
             "worse": str(each.worse),
-            "p_value": _told_p(each.p_value),
-            "p_holm": _told_p(p_holm.get(organ)),
+            "p_value": _format_p_value(each.p_value),
+            "p_holm": _format_p_value(p_holm.get(organ)),
         }
         for organ, each in comparison.of(name).items()
     ]
 
 
-def _told_p(p_value: float | None) -> str:
+def _format_p_value(p_value: float | None) -> str:
     if p_value is None:
         return "-"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
@@ -270,5 +271,5 @@ def _cells_by_case(comparison: Comparison) -> dict[str, list[Shaded]]:
 
 
 def _difference_cell(value: float | None) -> Shaded:
-    told = METRICS["dice"].format(value, signed=True)
-    return Shaded(told, -4 * (value or 0.0))  # a difference of 0.2 has four fifths of the colour
+    text = METRICS["dice"].format(value, signed=True)
+    return Shaded(text, -4 * (value or 0.0))  # a difference of 0.2 has four fifths of the colour

@@ -15,6 +15,7 @@ from fcnseg.evaluation.scores import OrganScores, mean_or_none
 from fcnseg.storage.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
+_RENAMED = {"truth_ml": "reference_ml"}
 LOST_DICE = 0.05
 """Mean Dice below which a network has lost an organ: soft Dice leaves a lost organ at 0.00 to 0.01
 (docs/decisions/0019), and one that is being found exceeds 0.05 within an epoch or two."""
@@ -90,7 +91,7 @@ class Evaluation:
         try:
             content = json.loads(text)
             cases = {
-                case_id: {organ: OrganScores(**scores) for organ, scores in organs.items()}
+                case_id: {organ: _scores_of(fields) for organ, fields in organs.items()}
                 for case_id, organs in content["cases"].items()
             }
             names = ("tolerances_mm", "labels_sha256", "rejected")
@@ -135,6 +136,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
+
+
+def _scores_of(fields: Mapping[str, float | None]) -> OrganScores:
+    """The scores of an organ; earlier evaluations have fields of other names."""
+    return OrganScores(**{_RENAMED.get(name, name): score for name, score in fields.items()})
 
 
 def _plain(organs: Mapping[str, OrganScores]) -> dict[str, dict[str, float | None]]:

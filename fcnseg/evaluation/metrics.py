@@ -59,7 +59,7 @@ METRICS = {
         Metric("hausdorff_distance_95_mm", "HD95", "mm", "low", 1),
         Metric("hausdorff_distance_mm", "HD", "mm", "low", 1),
         Metric("mean_surface_distance_mm", "mean surface distance", "mm", "low", 2),
-        Metric("truth_ml", "reference", "ml", "nowhere", 1),
+        Metric("reference_ml", "reference", "ml", "nowhere", 1),
         Metric("mask_ml", "mask", "ml", "nowhere", 1),
         Metric("volume_difference_ml", "volume difference", "ml", "zero", 1),
         Metric("relative_volume_difference", "volume difference", "%", "zero", 1),

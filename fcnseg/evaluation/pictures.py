@@ -39,7 +39,7 @@ def draw_case(
     """
     dice = {organ: score.dice for organ, score in scores.items()}
     return draw_overlay(
-        case.truth, case.mask, case.image, title=case.case_id, dice=dice, place=place
+        case.reference, case.mask, case.image, title=case.case_id, dice=dice, place=place
     )
 
 

@@ -48,7 +48,7 @@ class _Organ:
 
     name: str
     in_reference: int
-    missed: int
+    false_negative: int
     false_positive: int
     scores: Mapping[str, _Score]
 
@@ -58,8 +58,8 @@ class _Organ:
         return cls(
             name,
             in_reference=sum(score.recall is not None for score in in_cases),
-            missed=sum(score.is_missed for score in in_cases),
-            false_positive=sum(score.is_invented for score in in_cases),
+            false_negative=sum(score.is_false_negative for score in in_cases),
+            false_positive=sum(score.is_false_positive for score in in_cases),
             scores={
                 field: _Score.of(evaluation.values(name, field), metric)
                 for field, metric in METRICS.items()

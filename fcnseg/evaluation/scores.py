@@ -38,7 +38,7 @@ class OrganScores:
             larger of both directions.
         hausdorff_distance_mm: The largest distance from one surface to the other.
         mean_surface_distance_mm: Mean distance by area, then the mean of both directions.
-        truth_ml: Volume of the reference.
+        reference_ml: Volume of the reference.
         mask_ml: Volume of the mask.
         volume_difference_ml: Mask minus reference.
         relative_volume_difference: Mask minus reference, over reference.
@@ -52,7 +52,7 @@ class OrganScores:
     hausdorff_distance_95_mm: float | None = None
     hausdorff_distance_mm: float | None = None
     mean_surface_distance_mm: float | None = None
-    truth_ml: float | None = None
+    reference_ml: float | None = None
     mask_ml: float | None = None
     volume_difference_ml: float | None = None
     relative_volume_difference: float | None = None
@@ -69,12 +69,12 @@ class OrganScores:
         )
 
     @property
-    def is_missed(self) -> bool:
+    def is_false_negative(self) -> bool:
         """True if the organ is a false negative: in the reference and absent from the mask."""
         return self.precision is None and self.recall is not None
 
     @property
-    def is_invented(self) -> bool:
+    def is_false_positive(self) -> bool:
         """True if the organ is a false positive: in the mask and absent from the reference."""
         return self.recall is None and self.precision is not None
 
@@ -86,23 +86,23 @@ def mean_or_none(values: Iterable[float | None]) -> float | None:
 
 
 def without_ignored(
-    truth: Classes, mask: Classes, ignore_label: int | None
+    reference: Classes, mask: Classes, ignore_label: int | None
 ) -> tuple[Classes, Classes]:
     """Sets reference and mask to background where the reference is unknown.
 
     Args:
-        truth: Class indices (z, y, x) of the reference.
+        reference: Class indices (z, y, x) of the reference.
         mask: Class indices (z, y, x) on the same grid.
         ignore_label: Value of the reference there; None if it is known everywhere.
     """
     if ignore_label is None:
-        return truth, mask
-    known = truth != ignore_label
-    return truth * known, mask * known
+        return reference, mask
+    known = reference != ignore_label
+    return reference * known, mask * known
 
 
 def score_organs(
-    truth: Classes,
+    reference: Classes,
     mask: Classes,
     *,
     num_classes: int,
@@ -113,7 +113,7 @@ def score_organs(
     """Scores each class but the background, each within its bounding box.
 
     Args:
-        truth: Class indices (z, y, x) of the reference.
+        reference: Class indices (z, y, x) of the reference.
         mask: Class indices (z, y, x) on the same grid.
         num_classes: Background included.
         spacing: Millimetres (z, y, x); without it only the scores that need no millimetres are
@@ -131,10 +131,10 @@ def score_organs(
     tolerances_mm = tolerances_mm or (DEFAULT_TOLERANCE_MM,) * (num_classes - 1)
     scores = [OrganScores()] * (num_classes - 1)
     with_surfaces: dict[int, tuple[Voxels, Voxels]] = {}
-    for index, box in _boxes(truth, mask, num_classes):
-        pair = truth[box] == index + 1, mask[box] == index + 1
+    for index, box in _boxes(reference, mask, num_classes):
+        pair = reference[box] == index + 1, mask[box] == index + 1
         scores[index] = _overlap(*pair, spacing)
-        if spacing and not (scores[index].is_missed or scores[index].is_invented):
+        if spacing and not (scores[index].is_false_negative or scores[index].is_false_positive):
             with_surfaces[index] = pair
     if spacing and with_surfaces:
         tolerances = [tolerances_mm[index] for index in with_surfaces]
@@ -146,13 +146,13 @@ def score_organs(
     return tuple(scores)
 
 
-def _boxes(truth: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[int, Box]]:
+def _boxes(reference: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[int, Box]]:
     """Index of each organ present, from 0, and the bounding box of its reference and its mask.
 
     The largest come first, so that threads are busy to the end.
     """
     boxes = {}
-    found = [ndimage.find_objects(part, max_label=num_classes - 1) for part in (truth, mask)]
+    found = [ndimage.find_objects(part, max_label=num_classes - 1) for part in (reference, mask)]
     for index, pair in enumerate(zip(*found, strict=True)):
         parts = [box for box in pair if box is not None]
         if parts:
@@ -163,14 +163,16 @@ def _boxes(truth: Classes, mask: Classes, num_classes: int) -> Iterator[tuple[in
     yield from sorted(boxes.items(), key=lambda item: -np.prod([s.stop - s.start for s in item[1]]))
 
 
-def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores:
+def _overlap(reference: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores:
     """Scores that count voxels; at least one of the two is not empty."""
-    in_truth, in_mask, in_both = map(int, map(np.count_nonzero, (truth, mask, truth & mask)))
+    in_reference, in_mask, in_both = map(
+        int, map(np.count_nonzero, (reference, mask, reference & mask))
+    )
     scores = OrganScores(
-        dice=2 * in_both / (in_truth + in_mask),
-        iou=in_both / (in_truth + in_mask - in_both),
+        dice=2 * in_both / (in_reference + in_mask),
+        iou=in_both / (in_reference + in_mask - in_both),
         precision=in_both / in_mask if in_mask else None,
-        recall=in_both / in_truth if in_truth else None,
+        recall=in_both / in_reference if in_reference else None,
     )
     if spacing is None:
         return scores
@@ -178,8 +180,10 @@ def _overlap(truth: Voxels, mask: Voxels, spacing: Triple | None) -> OrganScores
     return dataclasses.replace(
         scores,
         surface_dice=0.0,  # for an organ in only one of the two; otherwise replaced
-        truth_ml=in_truth * ml_per_voxel,
+        reference_ml=in_reference * ml_per_voxel,
         mask_ml=in_mask * ml_per_voxel,
-        volume_difference_ml=(in_mask - in_truth) * ml_per_voxel,
-        relative_volume_difference=(in_mask - in_truth) / in_truth if in_truth else None,
+        volume_difference_ml=(in_mask - in_reference) * ml_per_voxel,
+        relative_volume_difference=(in_mask - in_reference) / in_reference
+        if in_reference
+        else None,
     )

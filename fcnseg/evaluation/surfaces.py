@@ -98,8 +98,10 @@ def surface_scores(
         distances = list(pool.map(Surface.distances_to, surfaces, partners))
     found = [_sorted(*pair) for pair in zip(surfaces, distances, strict=True)]
     return [
-        _scores(truth, mask, tolerance_mm)
-        for truth, mask, tolerance_mm in zip(found[::2], found[1::2], tolerances_mm, strict=True)
+        _scores(reference, mask, tolerance_mm)
+        for reference, mask, tolerance_mm in zip(
+            found[::2], found[1::2], tolerances_mm, strict=True
+        )
     ]
 
 
@@ -111,11 +113,11 @@ def _sorted(surface: Surface, distances: npt.NDArray[np.float64]) -> Elements:
     return distances[order], surface.areas_mm2[order]
 
 
-def _scores(truth: Elements, mask: Elements, tolerance_mm: float) -> dict[str, float]:
+def _scores(reference: Elements, mask: Elements, tolerance_mm: float) -> dict[str, float]:
     metrics: Any = require_extra("surface_distance", "evaluation")
     elements = {
-        "distances_gt_to_pred": truth[0],
-        "surfel_areas_gt": truth[1],
+        "distances_gt_to_pred": reference[0],
+        "surfel_areas_gt": reference[1],
         "distances_pred_to_gt": mask[0],
         "surfel_areas_pred": mask[1],
     }

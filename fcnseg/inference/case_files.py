@@ -21,7 +21,7 @@ from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
-from fcnseg.inference.sliding_window import CERTAIN
+from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write, write_whole
 from fcnseg.volumes import Volume, image_digest, write_mask, write_parts
@@ -69,7 +69,7 @@ class CaseOutputs:
             return False
         if self.with_probabilities and not files.is_folder(self.probabilities):
             return False
-        return bool(self._told())
+        return bool(self._content())
 
     def clear(self) -> None:
         """Deletes old files: next to new ones, they would mix the results of two networks."""
@@ -101,9 +101,9 @@ class CaseOutputs:
 
     def made_with(self) -> dict[str, Any]:
         """The provenance of the files, as in `CasePredictor`."""
-        return dict(self._told().get("made_with", {}))
+        return dict(self._content().get("made_with", {}))
 
-    def _told(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         """Reads the file of volumes; empty if it is not as it was written."""
         try:
             content = json.loads(files.read_text(self.volumes))
@@ -164,8 +164,8 @@ class CasePredictor:
             case.clear()
         mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        told = {"volumes_ml": volumes_ml, "made_with": made_with}
-        write_whole(case.volumes, json.dumps({"case_id": case.case_id, **told}, indent=2) + "\n")
+        content = {"volumes_ml": volumes_ml, "made_with": made_with}
+        write_whole(case.volumes, json.dumps({"case_id": case.case_id, **content}, indent=2) + "\n")
         write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
 
 
@@ -190,4 +190,6 @@ def _write_probabilities(
     with atomic_write(folder) as whole:
         whole.mkdir()
         for index, (name, parts) in enumerate(by_class):
-            write_parts(parts, whole / probability_file(index, name), whole=CERTAIN, like=like)
+            write_parts(
+                parts, whole / probability_file(index, name), whole=PROBABILITY_SCALE, like=like
+            )

@@ -15,7 +15,7 @@ _SNAP_HEADER = """\
 """
 
 
-def snap_labels(class_names: Sequence[str]) -> str:
+def itk_snap_label_descriptions(class_names: Sequence[str]) -> str:
     """Formats ITK-SNAP's label descriptions, the text of a `.label` file.
 
     Args:

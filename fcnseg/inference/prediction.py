@@ -161,7 +161,7 @@ def predict_probabilities(
 
     Returns:
         Class ids (z, y, x), and for each class, background first, its probability (z, y, x) in
-        units of 1 / `CERTAIN`; all on the volume's own grid.
+        units of 1 / `PROBABILITY_SCALE`; all on the volume's own grid.
 
     Raises:
         InputError: If the volume is refused, as for too many voxels.

@@ -20,7 +20,7 @@ from fcnseg.inference.resampling import (
     resample_ids,
     spacing_steps,
 )
-from fcnseg.inference.sliding_window import CERTAIN, SlidingWindow
+from fcnseg.inference.sliding_window import PROBABILITY_SCALE, SlidingWindow
 from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import AIR_HU, Shape, Zyx
@@ -175,7 +175,7 @@ class Segmenter(tf.Module):
 
         `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they are
         background, on the volume's own grid; and `scores`, probabilities on the network's grid,
-        int16 (z, y, x, classes) in units of 1 / `CERTAIN`.
+        int16 (z, y, x, classes) in units of 1 / `PROBABILITY_SCALE`.
         """
         volume, spacing = checked_request(volume, spacing, self.info)
         looked_at = self._body_within(volume, region)
@@ -200,10 +200,12 @@ class Segmenter(tf.Module):
             index: Index of the class.
 
         Returns:
-            int16 (z, y, x), in units of 1 / `CERTAIN`.
+            int16 (z, y, x), in units of 1 / `PROBABILITY_SCALE`.
         """
         steps = spacing_steps(spacing, self.info.spacing_mm)
-        outside = tf.where(index == 0, tf.constant(CERTAIN, tf.int16), tf.constant(0, tf.int16))
+        outside = tf.where(
+            index == 0, tf.constant(PROBABILITY_SCALE, tf.int16), tf.constant(0, tf.int16)
+        )
         inside = tf.where(resample_region(region, steps), scores[..., index], outside)
         return tf.where(region, resample_back(inside, tf.shape(region), steps), outside)
 

@@ -18,7 +18,7 @@ from fcnseg.inference.regions import background_outside
 from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
 
-CERTAIN = 32767  # a probability of 1, in the integers in which probabilities are stored
+PROBABILITY_SCALE = 32767  # a probability of 1, in the integers in which probabilities are stored
 
 
 class _Reach(NamedTuple):
@@ -118,7 +118,7 @@ class SlidingWindow:
 
         Returns:
             Class ids, uint8 (z, y, x), and probabilities, int16 (z, y, x, classes) in units of 1 /
-            `CERTAIN`, which are undefined outside of the region.
+            `PROBABILITY_SCALE`, which are undefined outside of the region.
         """
         ids, probabilities = self._cover(hu, region, probabilities=True)
         return background_outside(ids, region), probabilities
@@ -264,7 +264,7 @@ class SlidingWindow:
         boxes = [tf.cast(tf.argmax(final, axis=-1, output_type=tf.int32), tf.uint8)]
         if len(sums.kept) > 1:
             parts = tf.math.divide_no_nan(final, tf.reduce_sum(final, axis=-1, keepdims=True))
-            boxes.append(tf.cast(tf.round(parts * CERTAIN), tf.int16))
+            boxes.append(tf.cast(tf.round(parts * PROBABILITY_SCALE), tf.int16))
         kept = tuple(
             _with_box(each, (layer.start, start), box)
             for each, box in zip(sums.kept, boxes, strict=True)

@@ -57,14 +57,16 @@ class OrganDice(keras.metrics.Metric):
         """
         if sample_weight is not None:
             raise ValueError("OrganDice counts voxels and takes no sample_weight")
-        truth = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        reference = tf.reshape(tf.cast(y_true, tf.int32), [-1])
         predicted = tf.reshape(tf.argmax(y_pred, axis=-1, output_type=tf.int32), [-1])
         nowhere = len(self.class_names)  # an index beyond the counted classes
         if self.ignore_label is not None:
-            counts = tf.not_equal(truth, self.ignore_label)
-            truth, predicted = (tf.where(counts, v, nowhere) for v in (truth, predicted))
-        self.shared.assign_add(self._count(tf.where(tf.equal(truth, predicted), truth, nowhere)))
-        self.sizes.assign_add(self._count(truth) + self._count(predicted))
+            counts = tf.not_equal(reference, self.ignore_label)
+            reference, predicted = (tf.where(counts, v, nowhere) for v in (reference, predicted))
+        self.shared.assign_add(
+            self._count(tf.where(tf.equal(reference, predicted), reference, nowhere))
+        )
+        self.sizes.assign_add(self._count(reference) + self._count(predicted))
 
     def per_class(self) -> tf.Tensor:
         """Dice of each class (classes,); NaN for a class not seen since the last reset."""

@@ -75,11 +75,13 @@ class OverlapLoss(keras.losses.Loss):
         """
         probabilities = tf.nn.softmax(tf.cast(y_pred, tf.float32))
         classes, counts = counted_voxels(y_true, self.ignore_label)
-        truth = tf.one_hot(classes, y_pred.shape[-1])
+        reference = tf.one_hot(classes, y_pred.shape[-1])
         if self.ignore_label is not None:
             probabilities *= counts[..., tf.newaxis]
-            truth *= counts[..., tf.newaxis]
-        sums = tf.stack([sum_over_voxels(v) for v in (probabilities * truth, probabilities, truth)])
+            reference *= counts[..., tf.newaxis]
+        sums = tf.stack(
+            [sum_over_voxels(v) for v in (probabilities * reference, probabilities, reference)]
+        )
         if self.batch_dice:
             sums = sum_over_replicas(tf.reduce_sum(sums, axis=1, keepdims=True))
         shared, predicted, true = tf.unstack(sums)  # (batch, classes), or (1, classes)

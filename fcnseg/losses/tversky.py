@@ -45,8 +45,9 @@ class TverskyLoss(OverlapLoss):
 
     def index(self, shared: tf.Tensor, predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
         """Computes the Tversky index of each class."""
-        invented, missed = predicted - shared, true - shared
-        return tf.math.divide_no_nan(shared, shared + self.alpha * invented + self.beta * missed)
+        false_positive, false_negative = predicted - shared, true - shared
+        wrong = self.alpha * false_positive + self.beta * false_negative
+        return tf.math.divide_no_nan(shared, shared + wrong)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

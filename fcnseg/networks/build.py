@@ -7,7 +7,7 @@ import keras
 from fcnseg.config import ModelConfig
 from fcnseg.losses.deep_supervision import DeeplySupervised
 from fcnseg.networks import output_shape
-from fcnseg.networks.keras_builder import KerasParts
+from fcnseg.networks.keras_builder import KerasBuilder
 from fcnseg.networks.topology import LOGITS, assemble
 from fcnseg.volumes import Shape
 
@@ -52,7 +52,7 @@ def build_fcn(
     hu = keras.Input((*(input_shape or (None, None, None)), channels), name="hu")
     logits = assemble(
         config,
-        KerasParts(config, precision),
+        KerasBuilder(config, precision),
         hu,
         num_classes=num_classes,
         supervised=supervised,

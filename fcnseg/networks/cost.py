@@ -186,7 +186,7 @@ class _Flow:
 
 
 class _Counter:
-    """Counts costs instead of computing values; see `fcnseg.networks.topology.Parts`."""
+    """Counts costs instead of computing values; see `fcnseg.networks.topology.LayerBuilder`."""
 
     def __init__(self, config: ModelConfig, precision: str) -> None:
         self.config = config

@@ -10,13 +10,13 @@ from typing import Any
 import keras
 
 from fcnseg.config import ModelConfig
-from fcnseg.networks.layers.activation import LEAK
-from fcnseg.networks.layers.hu_window import HUWindow
-from fcnseg.networks.layers.normalized_convolution import (
-    NormalizedConvolution,
-    NormalizedConvolutionTranspose,
+from fcnseg.networks.layers.activation import NEGATIVE_SLOPE
+from fcnseg.networks.layers.conv_batch_norm_act import (
+    ConvBatchNormAct,
+    ConvTransposeBatchNormAct,
 )
-from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.networks.layers.hu_window import HUWindow
+from fcnseg.networks.layers.upsampling import LinearUpsampling, NonOverlappingConv3DTranspose
 from fcnseg.volumes import Shape
 
 # A symbolic tensor (batch, z, y, x, channels): Keras 2 and 3 have different classes for it.
@@ -29,8 +29,8 @@ _GROUPS = 8  # groups of group normalisation, or the largest number that divides
 
 
 @dataclasses.dataclass(frozen=True)
-class KerasParts:
-    """Builds a Keras layer, or none, for each part; see `fcnseg.networks.topology.Parts`."""
+class KerasBuilder:
+    """Builds a Keras layer, or none, for each part; see `fcnseg.networks.topology.LayerBuilder`."""
 
     config: ModelConfig
     precision: str
@@ -65,13 +65,13 @@ class KerasParts:
             **self._options(name, kernel=True),
         }
         if self._normalizes_by_batch:
-            return NormalizedConvolution(**options, **self._batch_norm(activate=activate))(x)
+            return ConvBatchNormAct(**options, **self._batch_norm(activate=activate))(x)
         return self._finished(keras.layers.Conv3D(**options)(x), activate=activate, name=name)
 
     def activation(self, x: Tensor, *, name: str) -> Tensor:
         """Applies the activation that `config.activation` names."""
         if self.config.activation == "leaky_relu":
-            return keras.layers.LeakyReLU(LEAK, **self._options(name))(x)
+            return keras.layers.LeakyReLU(NEGATIVE_SLOPE, **self._options(name))(x)
         return keras.layers.ReLU(**self._options(name))(x)
 
     def pool(self, x: Tensor, *, stride: Shape, mean: bool, name: str) -> Tensor:
@@ -95,8 +95,8 @@ class KerasParts:
             **self._options(name, kernel=True),
         }
         if self._normalizes_by_batch:
-            return NormalizedConvolutionTranspose(**options, **self._batch_norm(activate=True))(x)
-        return self._finished(BlockConvolutionTranspose(**options)(x), activate=True, name=name)
+            return ConvTransposeBatchNormAct(**options, **self._batch_norm(activate=True))(x)
+        return self._finished(NonOverlappingConv3DTranspose(**options)(x), activate=True, name=name)
 
     def linear_upsampling(self, x: Tensor, *, stride: Shape, name: str) -> Tensor:
         """Interpolates linearly."""

@@ -23,7 +23,7 @@ LOGITS = "logits"
 """Name of the part that gives the logits of the full resolution."""
 
 
-class Parts(Protocol[T]):
+class LayerBuilder(Protocol[T]):
     """The parts of a network. Each maps (batch, z, y, x, channels) to the same."""
 
     def window(self, hu: T) -> T:
@@ -80,7 +80,7 @@ class Parts(Protocol[T]):
 
 
 def assemble(
-    config: ModelConfig, parts: Parts[T], hu: T, *, num_classes: int, supervised: bool
+    config: ModelConfig, parts: LayerBuilder[T], hu: T, *, num_classes: int, supervised: bool
 ) -> list[T]:
     """Assembles a network.
 
@@ -118,7 +118,7 @@ class _Network(Generic[T]):
     """One network of the pyramid; its parts' names begin with `prefix`."""
 
     config: ModelConfig
-    parts: Parts[T]
+    parts: LayerBuilder[T]
     prefix: str
 
     def reduced(self, x: T, shrink: int) -> T:

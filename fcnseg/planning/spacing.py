@@ -62,9 +62,9 @@ def spacing_advice(records: Triple, target: Triple) -> str:
     if not coarse and not fine:
         return f"the records' spacing fits, each axis within {_NEAR - 1:.0%}"
     found = (("too coarse", coarse), ("finer than needed", fine))
-    told = " and ".join(f"{word} along {', '.join(axes)}" for word, axes in found if axes)
+    findings = " and ".join(f"{word} along {', '.join(axes)}" for word, axes in found if axes)
     flag = " ".join(f"{mm:g}" for mm in target)
-    return f"records are {told}: convert anew with --spacing_mm {flag}, then plan again"
+    return f"records are {findings}: convert anew with --spacing_mm {flag}, then plan again"
 
 
 def coarse_spacing(spacing: Triple, covered: float, *, wanted: float) -> Triple:

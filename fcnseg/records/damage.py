@@ -9,14 +9,14 @@ from pathlib import Path
 
 import google_crc32c
 
-from fcnseg.errors import DatasetError, told
+from fcnseg.errors import DatasetError, format_names
 from fcnseg.records.dataset_info import INFO_FILE, DatasetInfo, ShardInfo
 from fcnseg.records.reading import case_id_of
 from fcnseg.records.tfrecord import scan_frames
 from fcnseg.storage import files
 
 _PIECE = 2**20  # bytes read at once
-_MOST_TOLD = 10  # cases in one message
+_MOST_NAMES = 10  # cases in one message
 _WRONG_CHECKSUM = f"its checksum is not that in {INFO_FILE}"
 
 
@@ -35,7 +35,7 @@ class Damage:
     cases: tuple[str, ...]
 
     def __str__(self) -> str:
-        cases = f" (case {told(self.cases, most=_MOST_TOLD)})" if self.cases else ""
+        cases = f" (case {format_names(self.cases, most=_MOST_NAMES)})" if self.cases else ""
         return f"{self.path} is broken: {self.reason}{cases}; copy or convert the dataset again"
 
 

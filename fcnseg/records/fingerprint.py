@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
+
+import pydantic
 
 from fcnseg.codes import Code, Finding
+
+_STD = pydantic.AliasChoices("std", "deviation")  # the second in manifests of earlier versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +34,7 @@ class HuStatistics:
     Attributes:
         voxels: Number of voxels.
         mean: Mean in HU.
-        deviation: Standard deviation in HU.
+        std: Standard deviation in HU.
         quantiles: Quantiles in HU.
         bin_hu: Width of a bin of the histogram.
         first_hu: Lowest HU of the first bin.
@@ -38,7 +43,7 @@ class HuStatistics:
 
     voxels: int
     mean: float
-    deviation: float
+    std: Annotated[float, pydantic.Field(validation_alias=_STD)]
     quantiles: Quantiles
     bin_hu: int
     first_hu: int

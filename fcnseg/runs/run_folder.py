@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from fcnseg.config import Config, config_to_mapping, read_config
-from fcnseg.errors import InputError, first_finding, told
+from fcnseg.errors import InputError, first_finding, format_names
 from fcnseg.storage.whole_file import make_folder, write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -125,7 +125,7 @@ def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if names:
         findings = [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
-        raise InputError(f"resume needs what {what} began with: {told(findings)}")
+        raise InputError(f"resume needs what {what} began with: {format_names(findings)}")
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records.unit_hash import unit_hash
+from fcnseg.records.hash_to_unit_interval import hash_to_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Fold:
         Raises:
             DatasetError: If there are fewer patients than folds.
         """
-        order = sorted(set(patients), key=lambda patient: (unit_hash(patient, seed=seed), patient))
+        order = sorted(
+            set(patients), key=lambda patient: (hash_to_unit_interval(patient, seed=seed), patient)
+        )
         if len(order) < self.count:
             raise DatasetError(
                 f"folds must be at most as many as patients, {len(order)}, got {self.count}"

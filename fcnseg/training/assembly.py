@@ -35,8 +35,8 @@ from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.organs import LostOrgans
 from fcnseg.training.origin import Origin
 from fcnseg.training.preemption import StopRequest
+from fcnseg.training.pretrained import load_pretrained
 from fcnseg.training.settings import ignore_label
-from fcnseg.training.starting_weights import start_from
 from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
@@ -62,7 +62,7 @@ def make_loop(
     info = origin.dataset.info
     model = build_model(config, info, devices=devices)
     if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
-        start_from(model, origin.init_from, config.model)
+        load_pretrained(model, origin.init_from, config.model)
     stop = StopRequest()
     replicas = model.distribute_strategy.num_replicas_in_sync
     network = full_resolution(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fcnseg.errors import InputError, told
+from fcnseg.errors import InputError, format_names
 from fcnseg.volumes.formats.dicom.files import SUFFIX, find_files, holds_dicom, is_dicom
 from fcnseg.volumes.formats.dicom.headers import read_headers
 from fcnseg.volumes.formats.reading import SUFFIXES
@@ -93,7 +93,7 @@ def pair_by_name(
         f"image in {images}": sorted(by_label.keys() - by_image.keys()),
     }.items():
         if alone:
-            raise InputError(f"no {what} for {told(alone)}")
+            raise InputError(f"no {what} for {format_names(alone)}")
     return [(case_id, by_image[case_id], by_label[case_id]) for case_id in by_image]
 
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pydantic
 
 from fcnseg.codes import Code
-from fcnseg.errors import InputError, LabelError, first_finding, one_line, told
+from fcnseg.errors import InputError, LabelError, first_finding, format_names, one_line
 from fcnseg.storage.unique_keys import read_yaml
 from fcnseg.volumes.lookup import look_up, table_rows
 from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
-_MOST_TOLD = 10  # ids in one message: a CT given as a label has thousands
+_MOST_NAMES = 10  # ids in one message: a CT given as a label has thousands
 _MOST_CLASSES = 65535  # range of uint16, less one number for voxels to ignore
 
 
@@ -85,7 +85,7 @@ class LabelMap:
         known = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(mapping, Mapping) or not set(mapping) <= set(known):
             keys = list(mapping) if isinstance(mapping, Mapping) else mapping
-            raise LabelError(f"a label map has the keys {told(known)}, got {keys!r}")
+            raise LabelError(f"a label map has the keys {format_names(known)}, got {keys!r}")
         try:
             return pydantic.TypeAdapter(cls).validate_python(dict(mapping))
         except pydantic.ValidationError as error:
@@ -189,5 +189,6 @@ def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> Label
     code: Code = "label_negative" if ids[0] < 0 else "label_ids_unknown"
     rule = "not be negative" if ids[0] < 0 else "be listed in the label map"
     return LabelError(
-        f"label ids must {rule}, got {told(found, most=_MOST_TOLD)}{of_case(case_id)}", code=code
+        f"label ids must {rule}, got {format_names(found, most=_MOST_NAMES)}{of_case(case_id)}",
+        code=code,
     )

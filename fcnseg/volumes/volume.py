@@ -124,5 +124,7 @@ def _difference(*grids: Geometry) -> str:
         "origin": [np.round(grid.origin_mm, 3).tolist() for grid in grids],
         "orientation": [grid.orientation for grid in grids],
     }
-    told = [f"{name} {one} and {other}" for name, (one, other) in facts.items() if one != other]
-    return ", ".join(told) or "directions differ"
+    differences = [
+        f"{name} {one} and {other}" for name, (one, other) in facts.items() if one != other
+    ]
+    return ", ".join(differences) or "directions differ"

@@ -9,7 +9,7 @@ import pydantic
 
 from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
 from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
-from fcnseg.errors import InputError, first_finding, told
+from fcnseg.errors import InputError, first_finding, format_names
 from fcnseg.storage import files
 from fcnseg.storage.unique_keys import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
@@ -87,7 +87,9 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         raise InputError(f"labels of {path} must be names and ids: {error}") from error
     channels = list(content.channels.values())
     if [name.casefold() for name in channels] != ["ct"]:
-        raise InputError(f"images must have one channel, CT, got {told(channels)} in {path}")
+        raise InputError(
+            f"images must have one channel, CT, got {format_names(channels)} in {path}"
+        )
     if labelled:
         _check_label_map(label_map, ids_by_name, path)
     listed = _list_cases(content, path, labelled=labelled)
@@ -126,7 +128,7 @@ def _check_listed(listed: set[int], named: dict[str, list[int]], path: str) -> N
     if lacking:
         raise InputError(
             f"the label map must list each id of {path} or say `unlisted: background`, it lacks "
-            f"{told([f'{number} ({name})' for number, name in sorted(lacking)])}"
+            f"{format_names([f'{number} ({name})' for number, name in sorted(lacking)])}"
         )
 
 

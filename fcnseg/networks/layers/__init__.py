@@ -1,18 +1,18 @@
 """Keras layers of the networks; importing this package registers those of saved networks."""
 
+from fcnseg.networks.layers.conv_batch_norm_act import (
+    ConvBatchNormAct,
+    ConvTransposeBatchNormAct,
+)
 from fcnseg.networks.layers.hu_window import HUWindow
 from fcnseg.networks.layers.normalization import BatchNormalization
-from fcnseg.networks.layers.normalized_convolution import (
-    NormalizedConvolution,
-    NormalizedConvolutionTranspose,
-)
-from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose, LinearUpsampling
+from fcnseg.networks.layers.upsampling import LinearUpsampling, NonOverlappingConv3DTranspose
 
 __all__ = [
     "BatchNormalization",
-    "BlockConvolutionTranspose",
+    "ConvBatchNormAct",
+    "ConvTransposeBatchNormAct",
     "HUWindow",
     "LinearUpsampling",
-    "NormalizedConvolution",
-    "NormalizedConvolutionTranspose",
+    "NonOverlappingConv3DTranspose",
 ]

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 Activation = Literal["relu", "leaky_relu"]
 
-LEAK = 0.01  # negative slope of leaky ReLU; nnU-Net
+NEGATIVE_SLOPE = 0.01  # negative slope of leaky ReLU; nnU-Net
 
 
 def activated(values: tf.Tensor, activation: Activation | None) -> tf.Tensor:
     """Applies an activation, if any, to values of any shape."""
     if activation is None:
         return values
-    return tf.nn.relu(values) if activation == "relu" else tf.nn.leaky_relu(values, LEAK)
+    return tf.nn.relu(values) if activation == "relu" else tf.nn.leaky_relu(values, NEGATIVE_SLOPE)

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from fcnseg.networks.layers.saved_name import saved_as
 from fcnseg.volumes import Shape
 
 
-@keras.saving.register_keras_serializable(package="fcnseg")
-class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
+@saved_as("BlockConvolutionTranspose")
+class NonOverlappingConv3DTranspose(keras.layers.Conv3DTranspose):
     """A transposed convolution whose stride equals its kernel size, with Keras's weights.
 
     Each voxel then becomes a block of voxels and no two blocks overlap, so it is a product of
@@ -30,7 +31,7 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps (batch, z, y, x, channels) to stride times the voxels and `filters` channels."""
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
-        outputs = block_convolution_transpose(inputs, kernel)
+        outputs = non_overlapping_conv3d_transpose(inputs, kernel)
         if self.use_bias:
             outputs += tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
@@ -40,7 +41,7 @@ class BlockConvolutionTranspose(keras.layers.Conv3DTranspose):
         return (*_times(input_shape, self.strides), self.filters)
 
 
-def block_convolution_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def non_overlapping_conv3d_transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Applies a transposed convolution whose stride equals its kernel size.
 
     Args:

@@ -56,13 +56,13 @@ def _smooth(hu: tf.Tensor, blur: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     return tf.einsum("bzyx,biz->biyx", hu, along_z)
 
 
-def _gauss(deviation: tf.Tensor, length: int) -> tf.Tensor:
+def _gauss(std: tf.Tensor, length: int) -> tf.Tensor:
     """The blur along an axis as a matrix (batch, length, length); its rows sum to one."""
     index = tf.range(length, dtype=tf.float32)
     distance = index[:, tf.newaxis] - index
     # 1e-3 of a voxel is no blur in float32.
-    deviation = tf.maximum(deviation, 1e-3)[:, tf.newaxis, tf.newaxis]
-    return _rows_to_one(tf.exp(-0.5 * (distance / deviation) ** 2))
+    std = tf.maximum(std, 1e-3)[:, tf.newaxis, tf.newaxis]
+    return _rows_to_one(tf.exp(-0.5 * (distance / std) ** 2))
 
 
 def _coarse(step: tf.Tensor, length: int) -> tf.Tensor:

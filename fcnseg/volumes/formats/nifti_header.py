@@ -82,8 +82,8 @@ class NiftiHeader:
     @property
     def scale(self) -> Scale:
         """Slope and intercept from stored numbers to values; a slope of 0 means no scale."""
-        slope, inter = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
-        return UNSCALED if slope == 0 else (slope, inter)
+        slope, intercept = float(self.raw["scl_slope"]), float(self.raw["scl_inter"])
+        return UNSCALED if slope == 0 else (slope, intercept)
 
     def grid(self, shape: Shape) -> Geometry:
         """Computes the grid of an image; missing information is among its findings.

@@ -171,9 +171,9 @@ def _axes(fields: Mapping[str, str], path: str) -> list[_Axis]:
     spacings = (math.nan,) * count
     if "spacings" in fields:
         spacings = numbers(fields["spacings"], "spacings", path, count=count)
-    told = "space directions" in fields
+    has_directions = "space directions" in fields
     return [
-        _Axis(size, step, spacing, kind in _OF_SPACE and (step is not None or not told))
+        _Axis(size, step, spacing, kind in _OF_SPACE and (step is not None or not has_directions))
         for size, step, spacing, kind in zip(sizes, steps, spacings, kinds, strict=True)
     ]
 

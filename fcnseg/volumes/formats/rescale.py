@@ -59,13 +59,13 @@ def read_ids(voxels: FileVoxels, path: str, *, scale: Scale = UNSCALED) -> npt.N
         return to_integral(voxels, *scale, what=path)
 
 
-def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.NDArray[np.int16]:
+def to_int16(stored: Stored, slope: float, intercept: float, *, what: str) -> npt.NDArray[np.int16]:
     """Converts stored voxels to HU: rescaled, rounded, and clipped to the range of int16.
 
     Args:
         stored: Voxels (z, y, x) of any numeric type.
         slope: Value of one step of the stored number.
-        inter: Intercept: value of the stored zero.
+        intercept: Intercept: value of the stored zero.
         what: The file, for errors.
 
     Raises:
@@ -74,20 +74,20 @@ def to_int16(stored: Stored, slope: float, inter: float, *, what: str) -> npt.ND
     limits = np.iinfo(np.int16)
     _check_size(stored)
     hu = np.empty(stored.shape, dtype=np.int16)
-    for slab, values in _values(stored, slope, inter, what):
+    for slab, values in _values(stored, slope, intercept, what):
         hu[slab] = np.clip(np.rint(values), limits.min, limits.max)
     return hu
 
 
 def to_integral(
-    stored: Stored, slope: float, inter: float, *, what: str
+    stored: Stored, slope: float, intercept: float, *, what: str
 ) -> npt.NDArray[np.signedinteger]:
     """Converts stored voxels that are floats, scaled, or of a needlessly long type to ids.
 
     Args:
         stored: Voxels (z, y, x) of any numeric type.
         slope: Value of one step of the stored number.
-        inter: Intercept: value of the stored zero.
+        intercept: Intercept: value of the stored zero.
         what: The file, for errors.
 
     Returns:
@@ -100,7 +100,7 @@ def to_integral(
     """
     _check_size(stored)
     ids: npt.NDArray[np.signedinteger] = np.empty(stored.shape, dtype=np.int8)
-    for slab, values in _values(stored, slope, inter, what):
+    for slab, values in _values(stored, slope, intercept, what):
         rounded = np.rint(values)
         is_odd = np.abs(rounded - values) > _NOISE
         if is_odd.any():
@@ -122,7 +122,7 @@ def _that_holds(
 
 
 def _values(
-    stored: Stored, slope: float, inter: float, what: str
+    stored: Stored, slope: float, intercept: float, what: str
 ) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
     """Yields slabs of values: float32, or float64 if float32 cannot hold the stored integers."""
     exact: Any = np.float64 if stored.dtype.itemsize > 2 else np.float32
@@ -130,7 +130,7 @@ def _values(
     for numbers in _slabs(stored):
         values = numbers.astype(exact)
         values *= exact(slope)
-        values += exact(inter)
+        values += exact(intercept)
         if not np.isfinite(values).all():
             raise InputError(
                 f"voxels must be finite, got NaN or infinity in {what}", code="not_finite"

@@ -102,10 +102,10 @@ def check_length(dataset: Any) -> None:
         return
     row_bits = dataset.Columns * dataset.BitsAllocated
     frames = int(dataset.get("NumberOfFrames") or 1)
-    told = -(-row_bits * dataset.Rows * frames // 8)
+    expected = -(-row_bits * dataset.Rows * frames // 8)
     found = len(dataset.PixelData)
-    if found - told >= max(row_bits // 8, 2):
-        raise ValueError(f"the header tells of {told} bytes of pixels, but there are {found}")
+    if found - expected >= max(row_bits // 8, 2):
+        raise ValueError(f"the header tells of {expected} bytes of pixels, but there are {found}")
 
 
 @contextlib.contextmanager
@@ -158,11 +158,11 @@ def _frames(dataset: Any, file: Path) -> Sequence[int | None]:
         return [None]
     count = int(dataset.NumberOfFrames)
     # Without groups, only the object itself locates a frame, so there can be one alone.
-    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
-    if count < 1 or count != told:
+    groups = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
+    if count < 1 or count != groups:
         raise InputError(
             f"a multi-frame object must have one frame or more and tell of each, got NumberOfFrames"
-            f" {count} and {told} of PerFrameFunctionalGroupsSequence in {file}"
+            f" {count} and {groups} of PerFrameFunctionalGroupsSequence in {file}"
         )
     return range(count)
 
@@ -206,7 +206,7 @@ def _slice(dataset: Any, frame: int | None, file: Path) -> Slice:
         orientation=place["ImageOrientationPatient"],
         position=(across, down, height),
         slope=_rescale(dataset, frame, "RescaleSlope", file),
-        inter=_rescale(dataset, frame, "RescaleIntercept", file),
+        intercept=_rescale(dataset, frame, "RescaleIntercept", file),
         padding=_padding(dataset),
         decoder=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""),
         scan=_scan(dataset, frame),

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from fcnseg.codes import Finding
-from fcnseg.errors import InputError, told
+from fcnseg.errors import InputError, format_names
 from fcnseg.volumes.formats.dicom.stack import Slice
 
 # The standard demands one of each in a series.
@@ -38,12 +38,12 @@ def check_rescale(slices: Sequence[Slice], *, what: str) -> None:
     """
     for keyword, lacking in (
         ("RescaleSlope", [one for one in slices if one.slope is None]),
-        ("RescaleIntercept", [one for one in slices if one.inter is None]),
+        ("RescaleIntercept", [one for one in slices if one.intercept is None]),
     ):
         if 0 < len(lacking) < len(slices):
             raise InputError(
                 f"all slices must have {keyword}, or none, but {len(lacking)} of {len(slices)}"
-                f" have none: {told(lacking)}, in {what}",
+                f" have none: {format_names(lacking)}, in {what}",
                 code="dicom_bad_rescale",
             )
 
@@ -67,7 +67,7 @@ def find_scans(slices: Sequence[Slice], *, what: str) -> Iterator[Finding]:
             rule = f"slices of one {keyword} must not lie between those of another"
             change = _first_return(telling, keyword)
         if change:
-            found = told([f"{one.scan[keyword]} in {one}" for one in change])
+            found = format_names([f"{one.scan[keyword]} in {one}" for one in change])
             yield Finding("dicom_mixed_scans", f"{rule}, got {found}, of {what}")
             return
 

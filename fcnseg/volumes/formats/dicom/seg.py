@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import Finding
-from fcnseg.errors import GeometryError, InputError, LabelError, one_line, require_extra, told
+from fcnseg.errors import (
+    GeometryError,
+    InputError,
+    LabelError,
+    format_names,
+    one_line,
+    require_extra,
+)
 from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
@@ -106,7 +113,7 @@ def _check_segments(segmentation: Any) -> None:
             if int(item.ReferencedSegmentNumber) not in described:
                 raise ValueError(
                     f"a frame is of segment {item.ReferencedSegmentNumber}, but SegmentSequence"
-                    f" describes {told(sorted(described))}"
+                    f" describes {format_names(sorted(described))}"
                 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import Finding
-from fcnseg.errors import GeometryError, InputError, one_line, require_extra, told
+from fcnseg.errors import GeometryError, InputError, format_names, one_line, require_extra
 from fcnseg.volumes.formats.dicom import frame_decoding, seg
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import (
@@ -84,7 +84,7 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
     files = find_files(path)
     series, findings = _choose(_list_series(read_headers(files), path), path, series_uid)
     if files.left_out:
-        names = told([file.name for file in files.left_out])
+        names = format_names([file.name for file in files.left_out])
         reason = f"left files that are not DICOM out of {path}: {names}"
         findings = (*findings, Finding("dicom_files_left_out", reason))
     slices, geometry = _stack(series, path)
@@ -165,7 +165,8 @@ def _choose(
     chosen = next((one for one in found if series_uid in (None, one.uid)), None)
     if chosen is None:
         raise InputError(
-            f"no series {series_uid} in {path}, which has {told(found)}", code="dicom_no_series"
+            f"no series {series_uid} in {path}, which has {format_names(found)}",
+            code="dicom_no_series",
         )
     if chosen.problem is not None:
         raise chosen.problem
@@ -183,7 +184,7 @@ def _choose(
     findings = []
     others = [one for one in found if one is not chosen]
     if others and series_uid is None:
-        reason = f"took {chosen}, left {told(others)}"
+        reason = f"took {chosen}, left {format_names(others)}"
         findings.append(Finding("dicom_series_chosen", reason))
     if chosen.localizers:
         reason = f"left {chosen.localizers} localizers out of {chosen}"
@@ -207,11 +208,11 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
 
 
 def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
-    slope, inter = _rescale(one)
-    if stored.dtype == np.int16 and (slope, inter) == (1, 0):
+    slope, intercept = _rescale(one)
+    if stored.dtype == np.int16 and (slope, intercept) == (1, 0):
         hu = stored
     else:
-        hu = to_int16(stored[np.newaxis], slope, inter, what=str(one.file))[0]
+        hu = to_int16(stored[np.newaxis], slope, intercept, what=str(one.file))[0]
     if one.padding is None or _may_be_tissue(one.padding, one):
         return hu
     low, high = one.padding
@@ -220,11 +221,14 @@ def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:
 
 def _may_be_tissue(padding: tuple[int, int], one: Slice) -> bool:
     """Tells whether tissue may have a padding value: headers err, a hole in an organ is worse."""
-    slope, inter = _rescale(one)
-    low, high = sorted(value * slope + inter for value in padding)
+    slope, intercept = _rescale(one)
+    low, high = sorted(value * slope + intercept for value in padding)
     return low < _TISSUE_HU[1] and high > _TISSUE_HU[0]
 
 
 def _rescale(one: Slice) -> tuple[float, float]:
     """Slope and intercept; stored numbers are HU if no slice has them."""
-    return (1.0 if one.slope is None else one.slope, 0.0 if one.inter is None else one.inter)
+    return (
+        1.0 if one.slope is None else one.slope,
+        0.0 if one.intercept is None else one.intercept,
+    )

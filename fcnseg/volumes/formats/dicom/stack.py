@@ -37,7 +37,7 @@ class Slice:
             column.
         position: Position (3,) of the first pixel's centre, in mm, in LPS.
         slope: HU of one step of the stored number; None if missing.
-        inter: Intercept: HU of the stored zero; None if missing.
+        intercept: Intercept: HU of the stored zero; None if missing.
         padding: Smallest and largest stored number that mean no tissue, or None.
         decoder: The pydicom decoder to use; empty for any.
         scan: Facts of its scan, by keyword.
@@ -50,7 +50,7 @@ class Slice:
     orientation: tuple[float, ...]
     position: Triple
     slope: float | None = None
-    inter: float | None = None
+    intercept: float | None = None
     padding: tuple[int, int] | None = None
     decoder: str = ""
     scan: Mapping[str, str] = dataclasses.field(default_factory=dict)

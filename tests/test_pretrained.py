@@ -19,7 +19,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference import load_run
 from fcnseg.networks.build import build_fcn, full_resolution
 from fcnseg.training import TrainingStoppedError, read_run, train
-from fcnseg.training.starting_weights import start_from
+from fcnseg.training.pretrained import load_pretrained
 
 # The architecture of `write_run`. With steps of no size, the weights stay what they were at first.
 CONFIG = make_config(
@@ -69,7 +69,7 @@ def test_other_classes_get_a_last_layer_of_their_own(other, caplog):
     model = build_fcn(CONFIG.model, num_classes=5)
     drawn = trainable_weights(model)
     with caplog.at_level(logging.INFO):
-        start_from(model, other, CONFIG.model)
+        load_pretrained(model, other, CONFIG.model)
     (line,) = [message for message in caplog.messages if message.startswith("starts from")]
     assert line.endswith("new are logits")
     now, then = trainable_weights(model), kept_weights(other)
@@ -86,7 +86,7 @@ def test_moving_means_are_taken_too(tmp_path):
     values = [np.full(weight.shape, 3.0) for weight in layer.weights]
     layer.set_weights(values)
     network.save(other / "best.keras")
-    start_from(model, other, CONFIG.model)
+    load_pretrained(model, other, CONFIG.model)
     for got, value in zip(model.get_layer(layer.name).get_weights(), values, strict=True):
         np.testing.assert_array_equal(got, value)
 
@@ -96,7 +96,7 @@ def test_what_does_not_change_the_weights_may_differ(other):
     changes = {"norm": "sync_batch", "dropout": 0.5, "l2": 1e-5, "kernels": [[3, 3, 3]] * 2}
     config = override(CONFIG, {f"model.{name}": value for name, value in changes.items()}).model
     model = build_fcn(config, num_classes=len(CLASSES), supervised=True)
-    start_from(model, other, config)
+    load_pretrained(model, other, config)
     assert_same(trainable_weights(model), kept_weights(other))
 
 
@@ -116,7 +116,7 @@ def test_another_architecture_is_refused(other, changes, message):
     config = override(CONFIG, {f"model.{name}": value for name, value in changes.items()}).model
     model = build_fcn(config, num_classes=3)
     with pytest.raises(InputError, match=f"init_from needs the network of the run in .*{message}"):
-        start_from(model, other, config)
+        load_pretrained(model, other, config)
 
 
 def test_run_that_is_not_finished_is_refused(dataset, tmp_path):
@@ -159,7 +159,7 @@ def test_network_with_several_outputs_starts_from_the_one_that_was_kept(tmp_path
     model = build_fcn(config.model, num_classes=5, supervised=True)
     drawn = trainable_weights(model)
     with caplog.at_level(logging.INFO):
-        start_from(model, other, config.model)
+        load_pretrained(model, other, config.model)
     new = caplog.messages[-1].partition("new are ")[2].split(", ")
     assert "logits" in new
     assert len(new) == len(model.outputs) + 1  # one for each output, and where the second begins

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 
-def unit_hash(text: str, *, seed: int) -> float:
+def hash_to_unit_interval(text: str, *, seed: int) -> float:
     """Hashes a text and a seed to a number in [0, 1)."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact as a float

@@ -20,7 +20,7 @@ _PARTITIONS = 16
 
 
 @contextlib.contextmanager
-def engine(options: PipelineOptions) -> Iterator[beam.runners.PipelineRunner | None]:
+def prepared_runner(options: PipelineOptions) -> Iterator[beam.runners.PipelineRunner | None]:
     """Prepares the runner that the flags name.
 
     Args:

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from fcnseg.networks.layers.activation import Activation, activated
 from fcnseg.networks.layers.normalization import BatchNormalization
-from fcnseg.networks.layers.upsampling import BlockConvolutionTranspose
+from fcnseg.networks.layers.saved_name import saved_as
+from fcnseg.networks.layers.upsampling import NonOverlappingConv3DTranspose
 
 
 class _Normalized(keras.layers.Layer):
@@ -78,8 +79,8 @@ class _Normalized(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-@keras.saving.register_keras_serializable(package="fcnseg")
-class NormalizedConvolution(_Normalized, keras.layers.Conv3D):
+@saved_as("NormalizedConvolution")
+class ConvBatchNormAct(_Normalized, keras.layers.Conv3D):
     """A convolution, batch normalisation and, if any, an activation."""
 
     def scaled(self, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
@@ -93,9 +94,9 @@ class NormalizedConvolution(_Normalized, keras.layers.Conv3D):
         return activated(tf.nn.bias_add(outputs, bias), self.nonlinearity)
 
 
-@keras.saving.register_keras_serializable(package="fcnseg")
-class NormalizedConvolutionTranspose(_Normalized, BlockConvolutionTranspose):
-    """A `BlockConvolutionTranspose`, batch normalisation and, if any, an activation."""
+@saved_as("NormalizedConvolutionTranspose")
+class ConvTransposeBatchNormAct(_Normalized, NonOverlappingConv3DTranspose):
+    """A `NonOverlappingConv3DTranspose`, batch normalisation and, if any, an activation."""
 
     def scaled(self, kernel: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Multiplies the kernel (z, y, x, filters, channels) by a scale (filters,)."""

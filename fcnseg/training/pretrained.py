@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from fcnseg.config import ModelConfig
-from fcnseg.errors import InputError, told
+from fcnseg.errors import InputError, format_names
 from fcnseg.inference.prediction import load_run
 from fcnseg.networks.levels import levels_of
 from fcnseg.runs.run import Run
@@ -22,7 +22,9 @@ _LEVELS = ("filters", "kernels", "strides", "residual_blocks")
 _FREE = ("dropout", "l2", "deep_supervision")
 
 
-def start_from(model: keras.Model, run_dir: str | os.PathLike[str], config: ModelConfig) -> None:
+def load_pretrained(
+    model: keras.Model, run_dir: str | os.PathLike[str], config: ModelConfig
+) -> None:
     """Initialises a network with the best weights of another run, layer by layer.
 
     A layer with other weight shapes there, such as the last with another number of classes, or
@@ -63,7 +65,9 @@ def _check_architecture(
         if one[name] != other[name]
     ]
     if findings:
-        raise InputError(f"init_from needs the network of the run in {run_dir}: {told(findings)}")
+        raise InputError(
+            f"init_from needs the network of the run in {run_dir}: {format_names(findings)}"
+        )
 
 
 def _architecture(config: ModelConfig) -> dict[str, Any]:
