@@ -71,7 +71,7 @@ WarningCode = Literal[
     "dicom_other_frame_of_reference",
     "dicom_files_left_out",
 ]
-"""An oddity of a case that is converted all the same."""
+"""A fact about a case that is converted all the same."""
 
 if TYPE_CHECKING:
     Code = RejectCode | WarningCode
@@ -138,7 +138,7 @@ WARNINGS: dict[WarningCode, str] = {
     "masks_overlap": "masks overlap; the later class of the label map took the voxels",
     "dicom_series_chosen": "the folder holds several CT series, of which the largest was taken",
     "dicom_localizers_left_out": "the DICOM series holds localizers, which were left out",
-    "dicom_other_frame_of_reference": "the DICOM label tells other coordinates than its image does",
+    "dicom_other_frame_of_reference": "the DICOM label has other coordinates than its image",
     "dicom_files_left_out": "the DICOM folder holds other files, which were left out",
 }
 """The meaning of each code in the warnings; the case is converted all the same."""
@@ -210,7 +210,7 @@ def how_to_accept(code: RejectCode) -> str:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Finding:
-    """An oddity of a volume or a case.
+    """A fact about a volume or a case that is unusual but usable.
 
     Attributes:
         code: Stable code for programs.

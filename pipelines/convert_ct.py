@@ -131,7 +131,7 @@ class ConvertCt:
             validate_only=self.validate_only,
         )
         if not output.prepare(overwrite=self.overwrite, resume=self.resume):
-            logger.info(f"{output.folder} is complete already; --overwrite makes it anew")
+            logger.info(f"{output.folder} is complete already; --overwrite makes it again")
             return
         try:
             with (

@@ -374,7 +374,7 @@ BAD_DICOM = {
         with_values(1, BitsStored=12),
     ),
     "cut by its header": BadFile(
-        "unreadable", "tells of 70 bytes of pixels, but there are 84", fewer_rows
+        "unreadable", "declares 70 bytes of pixels, but there are 84", fewer_rows
     ),
     "multi-frame, a frame missing": BadFile(
         "dicom_missing_slice",

@@ -1,6 +1,6 @@
 """Values of MONAI's and PyTorch's losses, to compare ours with.
 
-In an environment with monai, `python tests/monai_losses.py` writes the table anew.
+In an environment with monai, `python tests/monai_losses.py` writes the table again.
 """
 
 from __future__ import annotations

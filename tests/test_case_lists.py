@@ -244,7 +244,7 @@ def test_an_image_that_is_not_there_stays_in_the_list(tmp_path):
 def test_fewer_cases_than_promised_are_told(tmp_path, caplog):
     path = write_dataset_json(tmp_path, V2 | {"numTraining": 3}, "_0000")
     assert len(cases_of_dataset_json(path, LABEL_MAP)) == 2
-    assert "tells of 3 training cases, but has 2" in caplog.text
+    assert "declares 3 training cases, but has 2" in caplog.text
 
 
 def renamed(**labels):

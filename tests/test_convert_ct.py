@@ -249,7 +249,7 @@ def test_validation_writes_the_report_and_nothing_else(cases, tmp_path, caplog):
         command(cases, tmp_path / "out").run()
     assert contents(tmp_path / "out")["rejects.jsonl"] == report["rejects.jsonl"]
 
-    # The report is made anew, and gives way to a conversion.
+    # The report is made again, and gives way to a conversion.
     write_case(cases.parent, "case_02", seed=2, shape=(14, 14, 16))
     command(cases, tmp_path / "report", validate_only=True).run()
     assert contents(tmp_path / "report")["rejects.jsonl"] == b""

@@ -261,9 +261,9 @@ def test_thick_slices_that_are_many_stay():
     [
         ((1.0, 0.8, 0.8), "the records' spacing fits, each axis within 25%"),
         ((1.2, 0.7, 0.8), "the records' spacing fits, each axis within 25%"),
-        ((1.0, 1.5, 1.5), "records are too coarse along y, x: convert anew with --spacing_mm 1"),
+        ((1.0, 1.5, 1.5), "records are too coarse along y, x: convert again with --spacing_mm 1"),
         ((0.5, 0.8, 1.5), "too coarse along x and finer than needed along z"),
-        ((0.5, 0.5, 0.5), "records are finer than needed along z, y, x: convert anew with"),
+        ((0.5, 0.5, 0.5), "records are finer than needed along z, y, x: convert again with"),
     ],
 )
 def test_advice_on_the_spacing_of_the_records(records, expected):
@@ -379,7 +379,7 @@ def test_the_command_writes_the_plan_and_tells_of_the_spacing(tmp_path, caplog):
     command(folder, precision="mixed_bfloat16").run()
     config = read_config(folder / "plan.yaml")
     assert config.training.precision == "mixed_bfloat16"
-    assert "too coarse along z, y, x: convert anew with --spacing_mm 1 0.8 0.8" in caplog.text
+    assert "too coarse along z, y, x: convert again with --spacing_mm 1 0.8 0.8" in caplog.text
     assert "  # asked for by --precision\n" in (folder / "plan.yaml").read_text()
 
 

@@ -89,7 +89,7 @@ def test_a_killed_job_goes_on(cases, tmp_path, undisturbed):
     output = tmp_path / "out"
     assert kill_at("a shard is whole", cases, output)
     assert not (output / "COMPLETED").exists()
-    with pytest.raises(DatasetError, match="--resume goes on with an interrupted job"):
+    with pytest.raises(DatasetError, match="--resume continues an interrupted job"):
         job(cases, output).run()
     check_resumed(cases, output, undisturbed)
 

@@ -34,7 +34,7 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
 ):
     with monkeypatch.context() as patch:
         stop_after(patch, step)
-        with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM; --resume goes on"):
+        with pytest.raises(TrainingStoppedError, match="stopped by SIGTERM; --resume continues"):
             train(ALL_STATE, dataset, tmp_path / "run")
     with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
         assert f'"step": {step},' in arrays["progress"].item()
@@ -149,7 +149,7 @@ def test_run_that_died_goes_on_from_its_last_checkpoint(
     (tmp_path / "run" / "run.json").unlink()
     (tmp_path / "run" / ".tmp-of-the-dead").mkdir()
     (tmp_path / "at_step_6.npz").replace(tmp_path / "run" / CHECKPOINT_FILE)
-    with pytest.raises(InputError, match="an unfinished run .--resume goes on with it"):
+    with pytest.raises(InputError, match="an unfinished run .--resume continues it"):
         train(ALL_STATE, dataset, tmp_path / "run")
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")

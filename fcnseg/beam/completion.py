@@ -28,10 +28,10 @@ def finish_validation(
     """Writes the report of a validation-only job: rejects and warnings, one per line."""
     output.write_report(REJECTS_FILE, _lines(reject.to_json() for reject in sorted(rejects)))
     warnings = sorted(
-        (case.case_id, oddity.code, oddity.reason)
+        (case.case_id, finding.code, finding.reason)
         for shard in shards
         for case in shard.cases
-        for oddity in case.warnings
+        for finding in case.warnings
     )
     names = ("case_id", "code", "reason")
     output.write_report(

@@ -130,7 +130,7 @@ class Output:
         elif any(path not in self._paths(_REPORT) for path in found):
             raise DatasetError(
                 f"output must be empty or a finished dataset, got {self.folder} with {len(found)} "
-                "files: --resume goes on with an interrupted job, --overwrite deletes what it left"
+                "files: --resume continues an interrupted job, --overwrite deletes what it left"
             )
         self._write(self.state, _JOB_FILE, self.job)
         return True
@@ -209,14 +209,14 @@ class Output:
         path = files.join(self.state, _JOB_FILE)
         if path not in found:
             raise DatasetError(
-                f"--resume goes on with an interrupted job, and {self.folder} holds none:"
+                f"--resume continues an interrupted job, and {self.folder} holds none:"
                 " --overwrite deletes what an earlier run left there"
             )
         then = _read_job(path, files.read_text(path))
         differs = _difference(then, json.loads(self.job))
         if differs:
             raise DatasetError(
-                f"--resume goes on with the same job, but {differs} now in {self.folder}"
+                f"--resume continues the same job, but {differs} now in {self.folder}"
             )
 
     def _check_finished_job(self) -> None:

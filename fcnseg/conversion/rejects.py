@@ -104,7 +104,7 @@ def explain(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class CaseWarning:
-    """An oddity of a case that is converted all the same.
+    """A fact about a case that is converted all the same.
 
     Attributes:
         case_id: Name of the case.

@@ -86,8 +86,8 @@ class OverlapLoss(keras.losses.Loss):
             sums = sum_over_replicas(tf.reduce_sum(sums, axis=1, keepdims=True))
         shared, predicted, true = tf.unstack(sums)  # (batch, classes), or (1, classes)
         weights = self._weights(true, y_pred)
-        missed = tf.reduce_sum(weights * (1 - self.index(shared, predicted, true)), axis=-1)
-        loss = tf.math.divide_no_nan(missed, tf.reduce_sum(weights, axis=-1))
+        shortfall = tf.reduce_sum(weights * (1 - self.index(shared, predicted, true)), axis=-1)
+        loss = tf.math.divide_no_nan(shortfall, tf.reduce_sum(weights, axis=-1))
         return for_each_sample(loss, y_true)
 
     def _weights(self, true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -72,7 +72,7 @@ def _network(config: Config, base: Config, facts: PlanningFacts, base_name: str)
         "model.filters": _filters(model.filters, base.model.filters[0], base_name),
     }
     if model.residual_blocks:
-        reasons["model.residual_blocks"] = f"as in {base_name}; the last goes on for lower levels"
+        reasons["model.residual_blocks"] = f"as in {base_name}; the last repeated for lower levels"
     if model.deep_supervision:
         reasons["model.deep_supervision"] = "every level of the decoder below the top has a loss"
     return reasons

@@ -54,7 +54,7 @@ def spacing_advice(records: Triple, target: Triple) -> str:
     """Advises whether to convert again, if the spacing of the records does not suit the files.
 
     >>> spacing_advice((1.5, 1.5, 1.5), (1.0, 1.5, 1.5))
-    'records are too coarse along z: convert anew with --spacing_mm 1 1.5 1.5, then plan again'
+    'records are too coarse along z: convert again with --spacing_mm 1 1.5 1.5, then plan again'
     """
     ratios = dict(zip(_AXES, (r / t for r, t in zip(records, target, strict=True)), strict=True))
     coarse = [axis for axis, ratio in ratios.items() if ratio > _NEAR]
@@ -64,7 +64,7 @@ def spacing_advice(records: Triple, target: Triple) -> str:
     found = (("too coarse", coarse), ("finer than needed", fine))
     findings = " and ".join(f"{word} along {', '.join(axes)}" for word, axes in found if axes)
     flag = " ".join(f"{mm:g}" for mm in target)
-    return f"records are {findings}: convert anew with --spacing_mm {flag}, then plan again"
+    return f"records are {findings}: convert again with --spacing_mm {flag}, then plan again"
 
 
 def coarse_spacing(spacing: Triple, covered: float, *, wanted: float) -> Triple:

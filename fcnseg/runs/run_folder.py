@@ -105,7 +105,7 @@ def make_run_folder(
     if any(folder.iterdir()):
         state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
         if not resume and (folder / CHECKPOINT_FILE).exists():
-            state = "an unfinished run (--resume goes on with it)"
+            state = "an unfinished run (--resume continues it)"
         raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
     return folder
 

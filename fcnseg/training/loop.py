@@ -84,7 +84,7 @@ class TrainingLoop:
         if self.events is not None:
             self.events.epochs = len(restored.epochs)
         self.validation.seconds = restored.validation_seconds
-        logger.info(f"goes on after step {restored.step}")
+        logger.info(f"resumes after step {restored.step}")
 
     def run(self) -> None:
         """Trains to the end.

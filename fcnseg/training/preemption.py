@@ -21,7 +21,7 @@ class TrainingStoppedError(FcnsegError):
     """
 
     def __init__(self, received: signal.Signals) -> None:
-        super().__init__(f"stopped by {received.name}; --resume goes on")
+        super().__init__(f"stopped by {received.name}; --resume continues the run")
         self.received = received
         self.exit_status = 128 + received
 

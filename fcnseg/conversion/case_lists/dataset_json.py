@@ -94,7 +94,7 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         _check_label_map(label_map, ids_by_name, path)
     listed = _list_cases(content, path, labelled=labelled)
     if labelled and content.number not in (None, len(listed)):
-        logger.warning(f"{path} tells of {content.number} training cases, but has {len(listed)}")
+        logger.warning(f"{path} declares {content.number} training cases, but has {len(listed)}")
     return listed
 
 

@@ -276,7 +276,7 @@ def _origin(fields: Mapping[str, str], dimensions: int, path: str) -> tuple[floa
         return vector[:3]
     mins = fields.get("axis mins", "")
     if "space directions" not in fields and set(mins.lower().split()) - {"nan", "0"}:
-        raise unreadable(path, "a position told by axis mins is not read: write a space origin")
+        raise unreadable(path, "a position given by axis mins is not read: write a space origin")
     return 0.0, 0.0, 0.0
 
 

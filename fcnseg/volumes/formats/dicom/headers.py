@@ -105,7 +105,7 @@ def check_length(dataset: Any) -> None:
     expected = -(-row_bits * dataset.Rows * frames // 8)
     found = len(dataset.PixelData)
     if found - expected >= max(row_bits // 8, 2):
-        raise ValueError(f"the header tells of {expected} bytes of pixels, but there are {found}")
+        raise ValueError(f"the header declares {expected} bytes of pixels, but there are {found}")
 
 
 @contextlib.contextmanager
