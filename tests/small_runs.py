@@ -48,11 +48,11 @@ def assert_same_runs(one, other):
 
 def stop_after(monkeypatch, step, *, number=signal.SIGTERM):
     """Sends this process a signal in the midst of a step."""
-    do_steps = TrainingLoop._steps
+    do_steps = TrainingLoop.run_steps
 
     def steps_and_signal(self, *args):
         if self.progress.step + 1 == step:
             os.kill(os.getpid(), number)
         do_steps(self, *args)
 
-    monkeypatch.setattr(TrainingLoop, "_steps", steps_and_signal)
+    monkeypatch.setattr(TrainingLoop, "run_steps", steps_and_signal)

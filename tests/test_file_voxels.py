@@ -24,13 +24,13 @@ def unpacker(request, monkeypatch):
     if request.param == "isal":
         pytest.importorskip("isal")
     else:
-        monkeypatch.setattr(module, "_open_gzip", gzip.open)
+        monkeypatch.setattr(module, "open_gzip", gzip.open)
 
 
 @pytest.fixture
 def small_reads(monkeypatch):
     """A few bytes at a time, as if the volume were large."""
-    monkeypatch.setattr(module, "_READ", 4096)
+    monkeypatch.setattr(module, "READ_BYTES", 4096)
 
 
 def numbers(dtype) -> np.ndarray:

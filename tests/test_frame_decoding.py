@@ -32,7 +32,7 @@ def series(tmp_path):
 
 def running():
     """The process that decodes for this thread."""
-    return frame_decoding._process().running
+    return frame_decoding.decoding_process().running
 
 
 def test_only_the_process_decodes_what_c_libraries_decode():

@@ -7,8 +7,12 @@ import tensorflow as tf
 
 from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, TrainingConfig
 from fcnseg.errors import ConfigError
-from fcnseg.training import half_precision
-from fcnseg.training.half_precision import _is_affected, check_half_precision, gradient_error
+from fcnseg.training.half_precision import (
+    check_half_precision,
+    gradient_error,
+    is_affected,
+    kernel_gradient,
+)
 
 
 def config(*, depth=16, batch_size=2, precision="mixed_bfloat16"):
@@ -29,20 +33,19 @@ def test_right_gradients_pass(depth, dtype):
 
 def test_a_gradient_with_garbage_is_seen():
     def gradient(inputs, kernel, outputs):
-        right = half_precision._gradient(inputs, kernel, outputs)
+        right = kernel_gradient(inputs, kernel, outputs)
         return right if inputs.dtype == tf.float32 else right + tf.reduce_max(right)
 
     assert gradient_error((2, 2, 8, 8, 4), tf.bfloat16, gradient=gradient) > 0.9
 
 
-def test_a_gradient_that_is_no_number_is_refused(monkeypatch):
+def test_a_gradient_that_is_no_number_is_refused():
     def gradient(inputs, kernel, outputs):
         right = tf.zeros_like(kernel) + 1
         return right if inputs.dtype == tf.float32 else right * float("nan")
 
-    monkeypatch.setattr(half_precision, "_gradient", gradient)
     with pytest.raises(ConfigError, match=r"must be float32 on CPU:0: in mixed_bfloat16 the grad"):
-        check_half_precision(config(), "CPU:0", num_classes=3)
+        check_half_precision(config(), "CPU:0", num_classes=3, gradient=gradient)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +64,22 @@ def test_two_slices_are_refused_on_affected_cpus(
 ):
     (tmp_path / "cpuinfo").write_text(flags)
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    monkeypatch.setattr(half_precision, "_is_affected", lambda: _is_affected(tmp_path / "cpuinfo"))
-    monkeypatch.setattr(half_precision, "gradient_error", lambda *_: 0.0)
+    options = {
+        "num_classes": 3,
+        "cpuinfo": tmp_path / "cpuinfo",
+        "gradient": lambda inputs, kernel, outputs: tf.ones_like(kernel),
+    }
     if not is_refused:
-        check_half_precision(config(**settings), device, num_classes=3)
+        check_half_precision(config(**settings), device, **options)
         return
     with pytest.raises(ConfigError, match=r"got mixed_bfloat16 and levels of 2, 4, 8 slices"):
-        check_half_precision(config(**settings), device, num_classes=3)
+        check_half_precision(config(**settings), device, **options)
 
 
-def test_without_onednn_no_cpu_is_affected(tmp_path, monkeypatch):
+def test_without_onednn_no_cpuis_affected(tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text("flags : avx512_bf16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert not _is_affected(tmp_path / "cpuinfo")
-    assert not _is_affected(tmp_path / "no such file")
+    assert not is_affected(tmp_path / "cpuinfo")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    assert is_affected(tmp_path / "cpuinfo")
+    assert not is_affected(tmp_path / "no such file")

@@ -84,14 +84,14 @@ from fcnseg.training.loop import TrainingLoop
 config, data, run_dir, last_step = sys.argv[1:]
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-steps = TrainingLoop._steps
+steps = TrainingLoop.run_steps
 
 def steps_and_die(self, *args):
     steps(self, *args)
     if self.progress.step == int(last_step):
         os.kill(os.getpid(), signal.SIGKILL)
 
-TrainingLoop._steps = steps_and_die
+TrainingLoop.run_steps = steps_and_die
 train(read_config(config), data, run_dir, resume=True)
 """
 

@@ -175,8 +175,8 @@ def interrupt():
 @pytest.mark.parametrize(
     ("number", "module", "function"),
     [
-        pytest.param(0, TrainingLoop, "_steps", id="in the first trial"),
-        pytest.param(1, TrainingLoop, "_steps", id="in the second trial"),
+        pytest.param(0, TrainingLoop, "run_steps", id="in the first trial"),
+        pytest.param(1, TrainingLoop, "run_steps", id="in the second trial"),
         pytest.param(1, tuning_search, "override", id="before the training listens"),
         pytest.param(1, tuning_search.gc, "collect", id="between trials"),
     ],
@@ -193,7 +193,7 @@ def test_sigterm_ends_the_search(dataset, tmp_path, monkeypatch, number, module,
 
 
 def test_interrupt_ends_the_search(dataset, tmp_path, monkeypatch):
-    during_trial(monkeypatch, 1, TrainingLoop, "_steps", interrupt)
+    during_trial(monkeypatch, 1, TrainingLoop, "run_steps", interrupt)
     with pytest.raises(KeyboardInterrupt):
         search(dataset, tmp_path, RATES, max_trials=3)
     check_unfinished(tmp_path / "search", trials=1)

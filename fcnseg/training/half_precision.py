@@ -28,7 +28,22 @@ _TRIES = 3  # earlier contents of the memory are often 0
 _WIDTH = 8  # voxels (y, x) of the test, so that it takes less than a second
 
 
-def check_half_precision(config: Config, device: str, *, num_classes: int) -> None:
+def kernel_gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """Computes the gradient of the kernel of `tf.nn.conv3d`; see `Gradient`."""
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        made = tf.nn.conv3d(inputs, kernel, [1] * 5, "SAME")
+    return tape.gradient(made, kernel, output_gradients=outputs)
+
+
+def check_half_precision(
+    config: Config,
+    device: str,
+    *,
+    num_classes: int,
+    gradient: Gradient = kernel_gradient,
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+) -> None:
     """Checks that the gradients of a network's convolutions are right on a device.
 
     Nothing is tested in float32. Otherwise each depth and number of channels of the network is
@@ -38,6 +53,8 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
         config: All settings.
         device: Name of the device, as in `GPU:0`.
         num_classes: Classes, background included.
+        gradient: The tested function.
+        cpuinfo: Linux's description of the CPU.
 
     Raises:
         ConfigError: If a gradient is wrong, or is known to be wrong occasionally.
@@ -51,7 +68,12 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
     ).layers
     shapes = sorted({(layer.size[0], layer.channels) for layer in layers})
     depths = sorted({depth for depth, _ in shapes})
-    if device.startswith("CPU") and batch_size > 1 and _WRONG_DEPTH in depths and _is_affected():
+    if (
+        device.startswith("CPU")
+        and batch_size > 1
+        and _WRONG_DEPTH in depths
+        and is_affected(cpuinfo)
+    ):
         raise ConfigError(
             f"training.precision must be float32 where levels are {_WRONG_DEPTH} slices deep on"
             f" this CPU, got {precision} and levels of {', '.join(map(str, depths))} slices: choose"
@@ -60,7 +82,9 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
     dtype = tf.dtypes.as_dtype(precision.removeprefix("mixed_"))
     with tf.device(device):
         for depth, channels in shapes:
-            error = gradient_error((batch_size, depth, _WIDTH, _WIDTH, channels), dtype)
+            error = gradient_error(
+                (batch_size, depth, _WIDTH, _WIDTH, channels), dtype, gradient=gradient
+            )
             if not error < _TOLERANCE:  # also for NaN
                 raise ConfigError(
                     f"training.precision must be float32 on {device}: in {precision} the gradient"
@@ -70,16 +94,15 @@ def check_half_precision(config: Config, device: str, *, num_classes: int) -> No
 
 
 def gradient_error(
-    shape: Sequence[int], dtype: tf.DType, *, gradient: Gradient | None = None
+    shape: Sequence[int], dtype: tf.DType, *, gradient: Gradient = kernel_gradient
 ) -> float:
     """Computes the largest error of a kernel's gradient, relative to the largest value in float32.
 
     Args:
         shape: (batch, z, y, x, channels) of inputs and outputs.
         dtype: The tested precision.
-        gradient: Function that gives the gradient; by default that of `tf.nn.conv3d`.
+        gradient: The tested function.
     """
-    gradient = gradient or _gradient
     channels = shape[-1]
     errors = []
     for attempt in range(_TRIES):
@@ -94,15 +117,8 @@ def gradient_error(
     return float(np.max(errors))  # NaN if one is
 
 
-def _gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    with tf.GradientTape() as tape:
-        tape.watch(kernel)
-        made = tf.nn.conv3d(inputs, kernel, [1] * 5, "SAME")
-    return tape.gradient(made, kernel, output_gradients=outputs)
-
-
-def _is_affected(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tells whether the CPU computes in bfloat16 and oneDNN is on."""
+def is_affected(cpuinfo: Path) -> bool:
+    """Tells whether the CPU computes in bfloat16 and oneDNN is on; False where it is not Linux."""
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return False
     try:

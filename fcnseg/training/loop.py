@@ -118,7 +118,7 @@ class TrainingLoop:
             self.model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         while self.progress.step < (epoch + 1) * steps:
-            self._steps(self.progress.step - epoch * steps, batches, callbacks)
+            self.run_steps(self.progress.step - epoch * steps, batches, callbacks)
         started = time.perf_counter()
         logs = floats_of(self.model.get_metrics_result())
         with self.average.applied():
@@ -127,10 +127,20 @@ class TrainingLoop:
         if self.validation.is_due(epoch):
             self.checkpoints.save(self.progress)
 
-    def _steps(
+    def run_steps(
         self, number: int, batches: Iterator[Any], callbacks: keras.callbacks.CallbackList
     ) -> None:
-        """Runs the steps of one call, the first given by its number within the epoch."""
+        """Runs the steps of one call of TensorFlow.
+
+        Args:
+            number: Number of the first within its epoch, from 0.
+            batches: The batches, distributed over the devices.
+            callbacks: Callbacks that see the last step.
+
+        Raises:
+            TrainingStoppedError: If the run was asked to stop.
+            LossError: If the loss is not a finite number.
+        """
         started = time.perf_counter()
         callbacks.on_train_batch_begin(number)
         count = min(

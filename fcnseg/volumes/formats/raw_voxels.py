@@ -22,19 +22,19 @@ from fcnseg.volumes.zyx import Shape, Zyx
 
 Packing = Literal["none", "gzip", "zlib"]
 
-_open_gzip: Any = gzip.open
+open_gzip: Any = gzip.open
 _PackingError = cast(type[Exception], zlib.error)
 with contextlib.suppress(ImportError):  # decompresses in 0.4 of the time
     from isal import igzip, isal_zlib
 
-    _open_gzip, _PackingError = igzip.open, cast(type[Exception], isal_zlib.error)
+    open_gzip, _PackingError = igzip.open, cast(type[Exception], isal_zlib.error)
 
 NOT_WHOLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _PackingError)
 """Errors of reading an incomplete file, a wrong checksum among them."""
 
 # Bytes read from a file at once: on a scan of 439 x 364 x 168 voxels 1 MB takes two thirds of the
 # time of reading all at once, as the decompressed bytes are still in the processor's cache.
-_READ = 2**20
+READ_BYTES = 2**20
 _MOST_UNPACKED = 1032  # maximum compression ratio of deflate
 
 
@@ -105,7 +105,7 @@ class FileVoxels:
         """Yields slabs of slices (n, y, x); each is valid until the next one."""
         with self._opened() as file:
             depth, height, width = self.shape
-            most = max(1, _READ // (height * width * self.dtype.itemsize))
+            most = max(1, READ_BYTES // (height * width * self.dtype.itemsize))
             room = np.empty((min(most, depth), height, width), self.dtype)
             for start in range(0, depth, most):
                 slab = room[: depth - start]
@@ -143,7 +143,7 @@ class FileVoxels:
 
     def _finish(self, file: BinaryIO) -> None:
         """Reads to the end, where gzip stores the checksum."""
-        while file.read(_READ):
+        while file.read(READ_BYTES):
             if self.is_rest:
                 raise EOFError(
                     f"more data than the {self.num_bytes} bytes that its header promises"
@@ -152,9 +152,9 @@ class FileVoxels:
 
 def _unpacked(file: BinaryIO, packing: Packing) -> contextlib.AbstractContextManager[BinaryIO]:
     if packing == "gzip":
-        return cast(BinaryIO, _open_gzip(file, "rb"))
+        return cast(BinaryIO, open_gzip(file, "rb"))
     if packing == "zlib":
-        return cast(BinaryIO, io.BufferedReader(Unpacked(file), _READ))
+        return cast(BinaryIO, io.BufferedReader(Unpacked(file), READ_BYTES))
     return contextlib.nullcontext(file)
 
 
@@ -162,7 +162,7 @@ def _fill(array: npt.NDArray[Any], file: BinaryIO) -> None:
     into = array.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(into):
-        count = file.readinto(into[done : done + _READ])  # type: ignore[attr-defined]
+        count = file.readinto(into[done : done + READ_BYTES])  # type: ignore[attr-defined]
         if not count:
             raise EOFError(f"{len(into)} bytes of voxels expected, {done} found")
         done += count

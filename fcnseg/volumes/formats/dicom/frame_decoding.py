@@ -87,7 +87,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
     """
     options = {name: runner.get_option(name) for name in _GIVEN}
     given = {name: value for name, value in options.items() if value is not None}
-    pixels, properties = _process().ask(frame, str(runner.transfer_syntax), given)
+    pixels, properties = decoding_process().ask(frame, str(runner.transfer_syntax), given)
     for name in _FOUND:
         if name in properties:
             runner.set_option(name, properties[name])
@@ -144,7 +144,7 @@ class _Process:
         return process
 
 
-def _process() -> _Process:
+def decoding_process() -> _Process:
     """The process of this thread: two threads that shared one would get each other's frames."""
     process: _Process | None = getattr(_own, "process", None)
     if process is None or process.parent != os.getpid():
