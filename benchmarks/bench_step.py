@@ -48,7 +48,7 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     import tensorflow as tf  # isort: skip
 
     from fcnseg.sampling import Batch
-    from fcnseg.training.compiled import build_compiled, make_state
+    from fcnseg.training.compiled_model import build_compiled, make_state
     from fcnseg.training.step import TrainingStep
 
     policy: Any = "float32" if precision == "float32" else f"mixed_{precision}"

@@ -24,7 +24,7 @@ from fcnseg.conversion.case_lists import (
     read_cases_csv,
 )
 from fcnseg.conversion.cases import CaseList
-from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import SizedCase

@@ -12,7 +12,7 @@ from fcnseg.errors import require_extra
 from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics
-from pipelines.dataset import InspectedDataset
+from pipelines.inspected_dataset import InspectedDataset
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcnseg.cli.command import run_command
 from fcnseg.client import SegmentationClient
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import CaseError, explain
 from fcnseg.errors import InputError

@@ -25,7 +25,7 @@ from fcnseg.codes import (
     commands_of,
 )
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.volumes import AIR_HU, Geometry, LabelMap, Volume, read_ct, write_volume

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_cases import AFFINE, LABEL_MAP, SPACING_MM, write_case
 
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject

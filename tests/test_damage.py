@@ -259,7 +259,7 @@ def test_broken_validation_case_is_named(records):
 def test_error_of_another_cause_stays_as_it_is(records):
     import tensorflow as tf
 
-    from fcnseg.sampling.broken import naming_broken_files
+    from fcnseg.sampling.damaged_files import naming_broken_files
 
     with (
         pytest.raises(tf.errors.DataLossError, match="other"),

@@ -23,7 +23,7 @@ from fcnseg.records import read_dataset_info
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.training.assembly import build_model, make_average
 from fcnseg.training.checkpoints import Checkpoints
-from fcnseg.training.compiled import state_of
+from fcnseg.training.compiled_model import state_of
 
 EARLIER = Path(__file__).parent / "earlier_run"
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from fcnseg.codes import ACCEPTABLE
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import InputError
 from fcnseg.evaluation import (

@@ -14,9 +14,9 @@ from fcnseg.figures.slices import VIEWS, draw_slices
 from fcnseg.records import read_cases
 from fcnseg.volumes import Volume
 from pipelines.convert_ct import ConvertCt
-from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html, draw_record
 from pipelines.inspect import Inspect
+from pipelines.inspected_dataset import InspectedDataset
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from small_cases import AFFINE, SPACING_MM
 
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.labels import LabelReader
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import CaseError

@@ -16,7 +16,7 @@ from malformed import MALFORMED, ODD, UNLUCKY, UNREADABLE, Files, Malformed, mak
 from small_cases import LABEL_MAP
 
 from fcnseg.codes import ACCEPTABLE, CODES, WARNINGS, commands_of
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import DatasetError

@@ -18,7 +18,7 @@ from fcnseg.inference import load_run
 from fcnseg.records import Dataset
 from fcnseg.sampling import Batch, make_training_dataset
 from fcnseg.training import LossError, read_run, train
-from fcnseg.training.compiled import make_state
+from fcnseg.training.compiled_model import make_state
 from fcnseg.training.ema import WeightAverage
 from fcnseg.training.optimizer import build_optimizer, make_schedule
 from fcnseg.training.step import TrainingStep, clip_together

@@ -15,8 +15,8 @@ from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset
 from fcnseg.sampling import Fold
 from fcnseg.training import read_run, train
-from fcnseg.training.dataset import check_each_organ
-from fcnseg.training.organs import LostOrgans, TrainingOrgan, check_organs
+from fcnseg.training.dataset_checks import check_each_organ
+from fcnseg.training.lost_organs import LostOrgans, TrainingOrgan, check_organs
 
 ORGANS = (TrainingOrgan("liver", 9, 80_000), TrainingOrgan("gallbladder", 9, 1_200))
 NAN = float("nan")

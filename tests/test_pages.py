@@ -24,9 +24,9 @@ from fcnseg.errors import MissingExtraError
 from fcnseg.evaluation import Evaluation, OrganScores, compare, report_html
 from fcnseg.records import Dataset
 from pipelines.convert_ct import ConvertCt
-from pipelines.dataset import InspectedDataset
 from pipelines.dataset_page import dataset_html
 from pipelines.inspect import Inspect
+from pipelines.inspected_dataset import InspectedDataset
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "fcnseg/figures/templates"

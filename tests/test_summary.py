@@ -119,7 +119,7 @@ ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes bac
 import fcnseg, numpy as np, tensorflow as tf
 from fcnseg.config import PRESETS
 from fcnseg.sampling import Batch
-from fcnseg.training.compiled import build_compiled, make_state
+from fcnseg.training.compiled_model import build_compiled, make_state
 from fcnseg.training.step import TrainingStep
 
 name, batch, *size = sys.argv[1], *map(int, sys.argv[2:])

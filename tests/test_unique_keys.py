@@ -12,7 +12,7 @@ import yaml
 from fcnseg.config import read_config
 from fcnseg.conversion.case_lists import cases_of_dataset_json
 from fcnseg.errors import ConfigError, InputError, LabelError
-from fcnseg.storage.unique_keys import parse_json, read_yaml
+from fcnseg.storage.yaml_json import parse_json, read_yaml
 from fcnseg.volumes import LabelMap
 
 ROOT = Path(__file__).parent.parent

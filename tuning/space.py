@@ -13,7 +13,7 @@ import pydantic
 
 from fcnseg.config import Config, override
 from fcnseg.errors import ConfigError, InputError, first_finding, one_line
-from fcnseg.storage.unique_keys import read_yaml
+from fcnseg.storage.yaml_json import read_yaml
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 

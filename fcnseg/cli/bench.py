@@ -102,7 +102,7 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     import tensorflow as tf
 
     from fcnseg.sampling.blocks import Blocks
-    from fcnseg.sampling.broken import naming_broken_files
+    from fcnseg.sampling.damaged_files import naming_broken_files
     from fcnseg.training.assembly import (
         build_model,
         make_average,
@@ -110,8 +110,8 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
         patches_maker,
         patches_per_step,
     )
-    from fcnseg.training.dataset import check_dataset
-    from fcnseg.training.settings import check_settings
+    from fcnseg.training.dataset_checks import check_dataset
+    from fcnseg.training.setting_checks import check_settings
     from fcnseg.training.step import make_steps
 
     dataset = Dataset.open(data)

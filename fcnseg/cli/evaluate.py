@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fcnseg.cli.command import Location
-from fcnseg.conversion.checks import CheckOptions, OnMismatch
+from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError, require_extra
 from fcnseg.evaluation import (

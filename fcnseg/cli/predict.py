@@ -14,7 +14,7 @@ from rich.progress import track
 
 from fcnseg.cli.command import Location
 from fcnseg.conversion.case_lists.volumes import list_images
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError

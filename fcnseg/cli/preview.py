@@ -89,7 +89,7 @@ def patch_pairs(
         DatasetError: If the dataset cannot be trained on, or a file is broken.
     """
     from fcnseg.sampling import make_training_dataset
-    from fcnseg.sampling.broken import naming_broken_files
+    from fcnseg.sampling.damaged_files import naming_broken_files
 
     drawn = [
         make_training_dataset(

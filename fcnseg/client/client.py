@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcnseg.client.messages import message_class
 from fcnseg.client.tensors import read_tensor, write_tensor
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.errors import FcnsegError, InputError, require_extra
 from fcnseg.runs.model_info import ModelInfo

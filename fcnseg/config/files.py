@@ -15,8 +15,8 @@ from fcnseg.config.presets import PRESETS
 from fcnseg.config.renamed import with_new_names
 from fcnseg.config.sections import Config
 from fcnseg.errors import ConfigError, InputError, first_finding
-from fcnseg.storage.unique_keys import read_yaml
 from fcnseg.storage.whole_file import write_whole
+from fcnseg.storage.yaml_json import read_yaml
 
 _SECTIONS = {type(section).__name__: name for name, section in vars(Config()).items()}
 

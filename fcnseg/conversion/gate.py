@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from fcnseg.codes import ACCEPTABLE, CODES, Finding, how_to_accept
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.plausibility import find_in_geometry, find_in_hu, without_padding
 from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
 from fcnseg.volumes import Geometry, Volume, read_ct, read_geometry

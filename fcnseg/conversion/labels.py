@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import CODES, Code, Finding, how_to_accept
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.rejects import CaseError, opened
 from fcnseg.errors import GeometryError, LabelError, format_names
 from fcnseg.storage import files

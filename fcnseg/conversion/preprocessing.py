@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fcnseg.conversion.cases import Case
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts

@@ -7,7 +7,7 @@ is scored, a picture drawn or a page written.
 from fcnseg.evaluation.cases import CaseFiles, CaseVolumes, pair_files, read_case
 from fcnseg.evaluation.comparison import Comparison, Difference, compare
 from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, LOST_DICE, Evaluation, csv_text
-from fcnseg.evaluation.metrics import METRICS, Metric, Summary
+from fcnseg.evaluation.metric_facts import METRICS, Metric, Summary
 from fcnseg.evaluation.pictures import draw_case, write_picture
 from fcnseg.evaluation.report import HTML_FILE, report_html
 from fcnseg.evaluation.scores import DEFAULT_TOLERANCE_MM, OrganScores, score_organs

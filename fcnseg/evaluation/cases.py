@@ -12,7 +12,7 @@ import numpy as np
 from fcnseg.codes import Code, Finding
 from fcnseg.conversion.case_lists.folders import volumes_in
 from fcnseg.conversion.case_lists.volumes import list_volumes
-from fcnseg.conversion.checks import CheckOptions
+from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.rejects import CaseError, CaseWarning, opened

@@ -13,7 +13,7 @@ from scipy import stats
 
 from fcnseg.errors import InputError, format_names
 from fcnseg.evaluation.evaluation import Evaluation, csv_text
-from fcnseg.evaluation.metrics import METRICS, Metric
+from fcnseg.evaluation.metric_facts import METRICS, Metric
 from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import mean_or_none
 from fcnseg.figures.page import Shaded, render

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fcnseg.errors import require_extra
-from fcnseg.evaluation.metrics import Metric
+from fcnseg.evaluation.metric_facts import Metric
 from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 

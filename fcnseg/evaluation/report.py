@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from fcnseg.evaluation.evaluation import LOST_DICE, Evaluation
-from fcnseg.evaluation.metrics import METRICS, Metric, Summary
+from fcnseg.evaluation.metric_facts import METRICS, Metric, Summary
 from fcnseg.evaluation.plots import box_plots
 from fcnseg.evaluation.scores import OrganScores, mean_or_none
 from fcnseg.figures.page import Shaded, render

@@ -28,15 +28,20 @@ from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.storage.whole_file import write_whole
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
-from fcnseg.training.compiled import build_compiled, make_state, state_of, tensorflow_variables
-from fcnseg.training.dataset import organs_to_learn
+from fcnseg.training.compiled_model import (
+    build_compiled,
+    make_state,
+    state_of,
+    tensorflow_variables,
+)
+from fcnseg.training.dataset_checks import organs_to_learn
 from fcnseg.training.ema import WeightAverage
 from fcnseg.training.loop import TrainingLoop
-from fcnseg.training.organs import LostOrgans
-from fcnseg.training.origin import Origin
+from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest
 from fcnseg.training.pretrained import load_pretrained
-from fcnseg.training.settings import ignore_label
+from fcnseg.training.provenance import Origin
+from fcnseg.training.setting_checks import ignore_label
 from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents

@@ -23,7 +23,7 @@ from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.ema import WeightAverage
-from fcnseg.training.organs import LostOrgans
+from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
 from fcnseg.training.step import Steps, TrainingStep, make_steps
 from fcnseg.training.tensorboard import TensorBoardEvents

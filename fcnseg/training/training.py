@@ -30,14 +30,14 @@ from fcnseg.runs.run_folder import (
     read_run,
 )
 from fcnseg.sampling import Fold
-from fcnseg.sampling.broken import naming_broken_files
+from fcnseg.sampling.damaged_files import naming_broken_files
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
-from fcnseg.training.dataset import check_dataset, check_each_organ
+from fcnseg.training.dataset_checks import check_dataset, check_each_organ
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
-from fcnseg.training.origin import Origin, identity_of
-from fcnseg.training.settings import check_settings
+from fcnseg.training.provenance import Origin, identity_of
+from fcnseg.training.setting_checks import check_settings
 from fcnseg.training.strategy import device_names
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import pydantic
 
 from fcnseg.codes import Code
 from fcnseg.errors import InputError, LabelError, first_finding, format_names, one_line
-from fcnseg.storage.unique_keys import read_yaml
+from fcnseg.storage.yaml_json import read_yaml
 from fcnseg.volumes.lookup import look_up, table_rows
 from fcnseg.volumes.volume import of_case
 

@@ -11,7 +11,7 @@ from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
 from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
 from fcnseg.errors import InputError, first_finding, format_names
 from fcnseg.storage import files
-from fcnseg.storage.unique_keys import parse_json
+from fcnseg.storage.yaml_json import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from fcnseg.config import AugmentationConfig
 from fcnseg.sampling.augmentation.affine import source_size
 from fcnseg.sampling.augmentation.deformation import displacements, largest_displacement
-from fcnseg.sampling.augmentation.drawing import draw_parameters
 from fcnseg.sampling.augmentation.intensity import Parameters, change_hu
+from fcnseg.sampling.augmentation.parameters import draw_parameters
 from fcnseg.sampling.augmentation.resample import Places, linear, nearest, places_of
 from fcnseg.volumes import Shape, Triple, Zyx
 

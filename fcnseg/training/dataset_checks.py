@@ -6,7 +6,7 @@ from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset
 from fcnseg.sampling import Fold
 from fcnseg.sampling.shards import deal_cases
-from fcnseg.training.organs import TrainingOrgan, check_organs, count_organs
+from fcnseg.training.lost_organs import TrainingOrgan, check_organs, count_organs
 
 
 def check_dataset(dataset: Dataset, *, fold: Fold | None = None) -> None:
