@@ -40,7 +40,7 @@ from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest
 from fcnseg.training.pretrained import load_pretrained
-from fcnseg.training.provenance import Origin
+from fcnseg.training.provenance import Provenance
 from fcnseg.training.setting_checks import ignore_label
 from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
@@ -48,26 +48,27 @@ from fcnseg.training.tensorboard import TensorBoardEvents
 
 
 def make_loop(
-    config: Config, origin: Origin, run_dir: Path, *, devices: Sequence[str] = ()
+    config: Config, provenance: Provenance, run_dir: Path, *, devices: Sequence[str] = ()
 ) -> TrainingLoop:
     """Builds all parts of a run, and writes its description to the run folder.
 
     Args:
         config: All settings.
-        origin: Dataset, fold and initial weights of the run; the weights are used only if there is
-            no checkpoint.
+        provenance: Dataset, fold and initial weights of the run; the weights are used only if there
+            is no checkpoint.
         run_dir: The run's folder, which exists.
         devices: Devices as `make_strategy` takes them.
 
     Raises:
-        InputError: If `origin.init_from` is not a finished run of such a network, or there are no
-            such devices.
+        InputError: If `provenance.init_from` is not a finished run of such a network, or there are
+            no such devices.
         ModelError: If the patches do not fit the network.
     """
-    info = origin.dataset.info
+    dataset, fold = provenance.dataset, provenance.fold
+    info = dataset.info
     model = build_model(config, info, devices=devices)
-    if origin.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
-        load_pretrained(model, origin.init_from, config.model)
+    if provenance.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
+        load_pretrained(model, provenance.init_from, config.model)
     stop = StopRequest()
     replicas = model.distribute_strategy.num_replicas_in_sync
     network = full_resolution(model)
@@ -76,7 +77,7 @@ def make_loop(
     model_info = make_model_info(config, info)
     validation = Validation(
         make_segmenter(network, model_info),
-        make_volume_dataset(origin.dataset, "validation", fold=origin.fold),
+        make_volume_dataset(dataset, "validation", fold=fold),
         every=config.training.validate_every,
         stop=stop,
         ignore_label=ignore_label(config, info),
@@ -88,16 +89,16 @@ def make_loop(
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(
         step=make_step(config, model, info),
-        make_patches=patches_maker(config, origin.dataset, replicas=replicas, fold=origin.fold),
+        make_patches=patches_maker(config, dataset, replicas=replicas, fold=fold),
         settings=config.training,
         checkpoints=Checkpoints(
             run_dir / CHECKPOINT_FILE,
             [*state_of(model), *average.averages],
             model.distribute_strategy,
-            {**origin.identity(), "devices": replicas},
+            {**provenance.identity(), "devices": replicas},
         ),
         validation=validation,
-        lost=LostOrgans(organs_to_learn(origin.dataset, fold=origin.fold), config),
+        lost=LostOrgans(organs_to_learn(dataset, fold=fold), config),
         best=KeepBest(run_dir / BEST_MODEL_FILE, network),
         history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
         events=events,

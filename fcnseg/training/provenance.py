@@ -14,7 +14,7 @@ from fcnseg.sampling.shards import deal_cases
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class Provenance:
     """The data and initial weights of a run.
 
     Attributes:
@@ -35,8 +35,8 @@ class Origin:
         *,
         init_from: str | os.PathLike[str] | None = None,
         fold: Fold | None = None,
-    ) -> Origin:
-        """Makes an origin, with its path made absolute for later comparison."""
+    ) -> Provenance:
+        """Records the provenance, with its path made absolute for later comparison."""
         return cls(dataset, None if init_from is None else Path(init_from).absolute(), fold)
 
     def identity(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Origin:
 
 
 def identity_of(manifest: RunManifest) -> dict[str, Any]:
-    """Gives the `Origin.identity` of a finished run."""
+    """Gives the `Provenance.identity` of a finished run."""
     fold = Fold.of(manifest.fold, manifest.folds)
     return _identity(manifest.data_fingerprint, manifest.init_from, fold)
 

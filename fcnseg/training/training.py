@@ -36,7 +36,7 @@ from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset_checks import check_dataset, check_each_organ
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
-from fcnseg.training.provenance import Origin, identity_of
+from fcnseg.training.provenance import Provenance, identity_of
 from fcnseg.training.setting_checks import check_settings
 from fcnseg.training.strategy import device_names
 
@@ -109,10 +109,10 @@ def train(
     output_shape(config.model, config.patches.size)
     check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
     folder = make_run_folder(run_dir, config, resume=resume)
-    origin = Origin.of(dataset, init_from=init_from, fold=fold)
+    provenance = Provenance.of(dataset, init_from=init_from, fold=fold)
     if (folder / MANIFEST_FILE).exists():
-        return _finished(folder, origin)
-    loop = make_loop(config, origin, folder, devices=devices)
+        return _finished(folder, provenance)
+    loop = make_loop(config, provenance, folder, devices=devices)
     loop.resume()
     with naming_broken_files(dataset):
         loop.run()
@@ -121,7 +121,7 @@ def train(
             f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
             " and --resume begins the run again"
         )
-    manifest = _manifest(config, origin, loop)
+    manifest = _manifest(config, provenance, loop)
     manifest.write(folder)
     loop.checkpoints.remove()
     logger.info(
@@ -131,10 +131,10 @@ def train(
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
 
 
-def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest:
+def _manifest(config: Config, provenance: Provenance, loop: TrainingLoop) -> RunManifest:
     """Makes the manifest of a finished run."""
     network = loop.best.network
-    identity = origin.identity()
+    identity = provenance.identity()
     return RunManifest(
         best_dice=loop.best.best_dice,
         best_epoch=loop.best.best_epoch,
@@ -142,12 +142,12 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
         weights_sha256=weights_digest(network),
         versions=_versions(),
         devices=tuple(loop.model.distribute_strategy.extended.worker_devices),
-        data=str(origin.dataset.folder),
+        data=str(provenance.dataset.folder),
         data_fingerprint=identity["data"],
         init_from=identity["init_from"],
-        fold=None if origin.fold is None else origin.fold.number,
-        folds=None if origin.fold is None else origin.fold.count,
-        validation_cases=origin.validation_cases(),
+        fold=None if provenance.fold is None else provenance.fold.number,
+        folds=None if provenance.fold is None else provenance.fold.count,
+        validation_cases=provenance.validation_cases(),
         lost_organs=loop.lost.names,
         config=config,
         started=loop.progress.started,
@@ -156,10 +156,10 @@ def _manifest(config: Config, origin: Origin, loop: TrainingLoop) -> RunManifest
     )
 
 
-def _finished(folder: Path, origin: Origin) -> TrainingResult:
-    """Gives the result of a finished run, if it has the same origin."""
+def _finished(folder: Path, provenance: Provenance) -> TrainingResult:
+    """Gives the result of a finished run, if it has the same provenance."""
     manifest = read_run(folder)
-    check_same(identity_of(manifest), origin.identity(), what=f"the run in {folder}")
+    check_same(identity_of(manifest), provenance.identity(), what=f"the run in {folder}")
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed at its end
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
