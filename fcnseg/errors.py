@@ -6,9 +6,7 @@ rule, the value and, where there is one, the case.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,27 +66,6 @@ class MissingExtraError(FcnsegError, ImportError):
     """An optional dependency is not installed."""
 
     code = "missing_extra"
-
-
-def require_extra(module: str, extra: str) -> ModuleType:
-    """Imports an optional dependency, or raises an error that names its extra.
-
-    Args:
-        module: Dotted name of the module.
-        extra: The extra of fcnseg that installs it.
-
-    Returns:
-        The imported module.
-
-    Raises:
-        MissingExtraError: If the module is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{module} is not installed: it comes with pip install 'fcnseg[{extra}]'"
-        ) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -9,11 +9,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import apache_beam as beam
-
 from fcnseg import __version__
 from fcnseg.beam.job_state import Output, job_text
 from fcnseg.beam.progress import shown
+from fcnseg.beam.quiet_beam import beam
 from fcnseg.beam.shard_writer import ShardWriter
 from fcnseg.beam.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
 from fcnseg.cli.command import parse_known, run_or_exit
@@ -34,10 +33,11 @@ from fcnseg.records import SCHEMA_VERSION
 from fcnseg.storage import files
 from fcnseg.storage.file_urls import local_path
 from fcnseg.volumes import LabelMap
-from pipelines.failures import naming_failures
-from pipelines.report import report_dataset, report_validation
-from pipelines.runner_setup import prepared_runner
-from pipelines.runners import beam_options
+
+from .failures import naming_failures
+from .report import report_dataset, report_validation
+from .runner_setup import prepared_runner
+from .runners import beam_options
 
 logger = logging.getLogger(__name__)
 
@@ -256,15 +256,20 @@ class ConvertCt:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments instead of the process's own.
+        prog: Name in the help text, by default that of the module that runs.
+    """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)  # its INFO is for Beam's developers
-    run_or_exit(lambda: _parse_and_run(argv))
 
+    def work() -> None:
+        command, beam_args = parse_known(ConvertCt, argv, prog=prog)
+        command.run(beam_args)
 
-def _parse_and_run(argv: Sequence[str] | None) -> None:
-    command, beam_args = parse_known(ConvertCt, argv)
-    command.run(beam_args)
+    run_or_exit(work)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from fcnseg.figures.page import render
 from fcnseg.figures.slices import add_legend, draw_slices, middle_of
 from fcnseg.records import Record
 from fcnseg.volumes import Volume, Zyx
-from pipelines.dataset_plots import hu_plot, spacing_plot, volume_plot
-from pipelines.dataset_tables import WORDY, case_table, tables_of
-from pipelines.inspected_dataset import InspectedDataset
+
+from .dataset_plots import hu_plot, spacing_plot, volume_plot
+from .dataset_tables import WORDY, case_table, tables_of
+from .inspected_dataset import InspectedDataset
 
 _LINE = {"linewidths": 1.3}
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics
-from pipelines.inspected_dataset import InspectedDataset
+
+from .inspected_dataset import InspectedDataset
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -66,7 +67,7 @@ def _panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with so many axes, a few per row."""
     columns = min(count, _COLUMNS)
     rows = math.ceil(count / columns)
-    figure: Figure = require_extra("matplotlib.figure", "evaluation").Figure(
+    figure: Figure = require_extra("matplotlib.figure").Figure(
         figsize=(max(2.8 * columns, 7), height * rows), layout="constrained"
     )
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -92,5 +93,5 @@ def _histogram(axes: Axes, values: Sequence[float], colour: str) -> None:
     if values:
         axes.hist(values, bins=40, range=(0, 1.1 * max(values)), color=colour, alpha=0.7)
     axes.set_ylabel("cases")
-    ticker = require_extra("matplotlib.ticker", "evaluation")
+    ticker = require_extra("matplotlib.ticker")
     axes.yaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))

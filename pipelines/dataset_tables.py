@@ -12,7 +12,8 @@ from fcnseg.codes import MEANINGS
 from fcnseg.conversion.rejects import Reject
 from fcnseg.records.fingerprint import Fingerprint, HuStatistics, Quantiles
 from fcnseg.volumes import Zyx
-from pipelines.inspected_dataset import InspectedDataset
+
+from .inspected_dataset import InspectedDataset
 
 WORDY = ("meaning", "first case")
 """Headings of columns of text."""

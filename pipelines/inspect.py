@@ -18,9 +18,10 @@ from fcnseg.records import Record, read_dataset_info
 from fcnseg.records.damage import find_damage
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
-from pipelines.dataset_page import dataset_html
-from pipelines.dataset_tables import tables_of
-from pipelines.inspected_dataset import InspectedDataset
+
+from .dataset_page import dataset_html
+from .dataset_tables import tables_of
+from .inspected_dataset import InspectedDataset
 
 logger = logging.getLogger(__name__)
 

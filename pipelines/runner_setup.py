@@ -11,8 +11,9 @@ from types import ModuleType
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from fcnseg.errors import require_extra
-from pipelines.runners import local_runner
+from fcnseg.extras import require_extra
+
+from .runners import local_runner
 
 _DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam has no short name for it
 # Shards are assigned to workers at random, so some get several: a few per worker keep all busy.
@@ -44,12 +45,10 @@ def prepared_runner(options: PipelineOptions) -> Iterator[beam.runners.PipelineR
 @contextlib.contextmanager
 def _dask(options: PipelineOptions) -> Iterator[None]:
     """Adds Dask's flags, and starts a local cluster unless they name another."""
-    dask, distributed = require_extra("dask", "dask"), require_extra("distributed", "dask")
+    dask, distributed = require_extra("dask"), require_extra("distributed")
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it logs each connection
     logging.getLogger("apache_beam.runners.dask").setLevel(logging.ERROR)
-    flags = options.view_as(
-        require_extra("apache_beam.runners.dask.dask_runner", "dask").DaskOptions
-    )
+    flags = options.view_as(require_extra("apache_beam.runners.dask.dask_runner").DaskOptions)
     if flags.npartitions is None and flags.partition_size is None:
         flags.npartitions = _PARTITIONS
     with contextlib.ExitStack() as stack:

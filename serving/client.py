@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ClientCommand:
-    """Sends a CT volume to a model server and writes the mask it returns."""
+    """Segments a CT volume with a served model and writes the mask."""
 
     server: str
     """HOST:PORT of the server's gRPC interface."""

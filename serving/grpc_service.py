@@ -22,8 +22,9 @@ from tensorflow_serving.apis import (
 from fcnseg.client.tensors import read_tensor, write_tensor
 from fcnseg.errors import InputError, one_line
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
-from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
-from serving.model_versions import ModelVersions
+
+from .model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
+from .model_versions import ModelVersions
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
 _THREADS = 8  # calls at once; each call uses all cores anyway

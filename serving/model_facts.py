@@ -6,7 +6,8 @@ from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from fcnseg.saved_model.session import StatusError
-from serving.model_versions import ModelVersions
+
+from .model_versions import ModelVersions
 
 SIGNATURE_DEF = "signature_def"
 

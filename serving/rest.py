@@ -16,10 +16,11 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from fcnseg.errors import InputError, one_line
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
-from serving.http_body import BodyError, read_body
-from serving.json_tensors import inputs_from_json, outputs_to_json
-from serving.model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
-from serving.model_versions import ModelVersions
+
+from .http_body import BodyError, read_body
+from .json_tensors import inputs_from_json, outputs_to_json
+from .model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
+from .model_versions import ModelVersions
 
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _RUN = re.compile(_MODEL + r":(?P<method>predict|classify|regress)", re.IGNORECASE)

@@ -19,9 +19,10 @@ import tensorflow as tf
 from fcnseg.cli.command import run_command
 from fcnseg.errors import InputError
 from fcnseg.saved_model.session import StatusError
-from serving.grpc_service import start_grpc_server
-from serving.model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
-from serving.rest import IDLE_S, RestServer
+
+from .grpc_service import start_grpc_server
+from .model_versions import LOAD_RETRIES, LOAD_RETRY_INTERVAL_S, ModelVersions
+from .rest import IDLE_S, RestServer
 
 _GRACE_S = 5.0  # status of running calls when the server is stopped
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from itertools import permutations, product
 
@@ -279,7 +278,9 @@ def test_overlapping_segments_are_refused_with_the_reason(tmp_path):
 def test_a_missing_extra_is_asked_for_by_name(tmp_path, monkeypatch):
     path = write_series(make_slices(), tmp_path / "series")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(MissingExtraError, match=re.escape("pip install 'fcnseg[dicom]'")):
+    with pytest.raises(
+        MissingExtraError, match="it comes with fcnseg's extra dicom, pip install .*'pydicom>="
+    ):
         read_ct(path)
     with pytest.raises(CaseError) as rejected, opened(str(path)) as local:
         read_ct(local)

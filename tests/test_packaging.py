@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+JOBS = ("pipelines", "tuning", "serving")
 pytestmark = pytest.mark.slow
 
 
@@ -33,7 +35,8 @@ def built(tmp_path_factory):
     return checkout / "dist"
 
 
-def test_wheel_holds_the_library_alone(built):
+def test_wheel_holds_one_package(built):
+    """The jobs are in it, and their general names are not at the top."""
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -42,6 +45,56 @@ def test_wheel_holds_the_library_alone(built):
     assert {"fcnseg/py.typed", "fcnseg/volumes/formats/nifti.py"} <= set(names)
     templates = (ROOT / "fcnseg/figures/templates").iterdir()
     assert {str(path.relative_to(ROOT)) for path in templates} <= set(names)
+    jobs = [path for job in JOBS for path in (ROOT / job).rglob("*.py")]
+    assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in jobs} <= set(names)
+
+
+SMALL = """
+model: {filters: [4, 8], deep_supervision: 0}
+patches: {size: [16, 16, 16], batch_size: 2, shuffle_buffer: 4}
+training: {epochs: 1, steps_per_epoch: 2, validate_every: 1}
+inference: {overlap: [4, 4, 4]}
+"""
+WALK = (
+    "phantom --cases 4 --output scans",
+    "convert --cases scans/cases.csv --label_map scans/label_map.yaml --output records"
+    " --spacing_mm 8 8 8 --validation_fraction 0.3 --test_fraction 0.2 --split_seed 2",
+    "inspect records --output dataset.html",
+    "train --config small.yaml --data records --run_dir run",
+    "predict --run_dir run --images scans/images --output masks",
+    "evaluate --masks masks --labels scans/labels --label_map scans/label_map.yaml"
+    " --output evaluation",
+    "export --run_dir run --model_dir model",
+)
+
+
+def test_the_wheel_walks_from_scans_to_a_model_outside_a_checkout(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    site, work = tmp_path / "site", tmp_path / "work"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel],
+        check=True,
+    )
+    work.mkdir()
+    (work / "small.yaml").write_text(SMALL)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def python(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = python("-c", "import fcnseg.jobs.serving as jobs; print(jobs.__file__)")
+    assert where.startswith(str(site))
+    for line in WALK:
+        python("-m", "fcnseg", *line.split())
+    assert (work / "model" / "1" / "saved_model.pb").exists()
 
 
 def test_sdist_carries_the_jobs(built):

@@ -147,6 +147,6 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_pages_need_is_asked_for_before_work_begins(name, module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    message = rf"{module} is not installed: it comes with pip install 'fcnseg\[evaluation\]'"
+    message = rf"{module} is not installed: it comes with fcnseg's extra evaluation, pip install "
     with pytest.raises(MissingExtraError, match=message):
         COMMANDS[name](tmp_path).run()

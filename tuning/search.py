@@ -26,7 +26,8 @@ from fcnseg.errors import FcnsegError, InputError, one_line
 from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import make_folder, write_whole
 from fcnseg.training import TrainingStoppedError, check_dataset, check_each_organ, train
-from tuning.space import SearchSpace
+
+from .space import SearchSpace
 
 BEST_CONFIG_FILE = "best.yaml"
 """Written last: a folder without it is not a finished search."""
@@ -147,7 +148,7 @@ class ConfigTuner(keras_tuner.Tuner):
 
 @dataclasses.dataclass(frozen=True)
 class SearchCommand:
-    """Trains with settings drawn from a search space and writes the best configuration found."""
+    """Searches for a configuration: trains with settings from a search space, keeps the best."""
 
     data: Location
     """Folder of records that pipelines.convert_ct wrote, which may be in an object store."""

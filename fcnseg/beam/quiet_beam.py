@@ -1,19 +1,22 @@
-"""Apache Beam, imported without its log line."""
+"""Apache Beam, imported without its log lines."""
 
 from __future__ import annotations
 
 import logging
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 
-# Importing Beam logs on the root logger that Google's apitools are missing, and thereby configures
-# logging for the whole process; a handler that exists already keeps it silent.
+# Importing Beam logs on the root logger that packages of Google are missing, and thereby configures
+# logging for the whole process unless it has a handler already.
 _silent = logging.NullHandler()
-logging.getLogger().addHandler(_silent)
+_disabled = logging.root.manager.disable
+logging.root.addHandler(_silent)
+logging.disable(logging.WARNING)
 try:
-    require_extra("apache_beam", "pipelines")
+    require_extra("apache_beam")
 finally:
-    logging.getLogger().removeHandler(_silent)
+    logging.disable(_disabled)
+    logging.root.removeHandler(_silent)
 
 import apache_beam as beam  # noqa: E402  the extra is installed
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fcnseg.cli.command import ConfigFlags, Location
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.config import Config
-from fcnseg.errors import InputError, require_extra
+from fcnseg.errors import InputError
 from fcnseg.records import Dataset
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
@@ -74,8 +75,7 @@ class BenchCommand:
         if self.output is not None:
             check_output_file(self.output)
             check_free([self.output], overwrite=self.overwrite)
-        for module in ("tensorflow", "keras"):
-            require_extra(module, "train")
+        load_tensorflow()
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
         times = measure(self.config, self.data, steps=self.steps)

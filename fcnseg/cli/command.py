@@ -178,15 +178,22 @@ def _settings_left_to_us() -> Iterator[None]:
         raise
 
 
-def parse_known(command: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
+def parse_known(
+    command: type[Any], argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> tuple[Any, list[str]]:
     """Parses the flags of a job that passes unknown flags on to another program.
+
+    Args:
+        command: A dataclass.
+        argv: Arguments instead of the process's own.
+        prog: Name in the help text, by default that of the module that runs.
 
     Returns:
         The job, and the other flags unchanged.
     """
     parsed: tuple[Any, list[str]] = tyro.cli(
         command,
-        prog=program_name(),
+        prog=prog or program_name(),
         args=argv,
         use_underscores=True,
         return_unknown_args=True,

@@ -23,7 +23,7 @@ from rich.table import Table
 from fcnseg.cli.command import Location
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
-from fcnseg.errors import InputError, require_extra
+from fcnseg.errors import InputError
 from fcnseg.evaluation import (
     CSV_FILE,
     DEFAULT_TOLERANCE_MM,
@@ -40,6 +40,7 @@ from fcnseg.evaluation import (
     report_html,
     write_picture,
 )
+from fcnseg.extras import require_extra
 from fcnseg.figures.page import check_page_extras
 from fcnseg.storage.files import local_copy
 from fcnseg.storage.whole_file import check_free, folder_for_output, write_whole
@@ -113,7 +114,7 @@ class EvaluateCommand:
         if self.workers < 0:
             raise InputError(f"workers must be 0 or more, got {self.workers}")
         check_page_extras()
-        require_extra("surface_distance", "evaluation")
+        require_extra("surface_distance")
         checks = CheckOptions(self.geometry_tolerance_mm, self.on_mismatch, accept=self.accept)
         with local_copy(self.label_map) as path:
             label_map = LabelMap.read(path)

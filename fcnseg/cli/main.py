@@ -6,28 +6,106 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from fcnseg import __version__
+from fcnseg.cli.quiet import quiet_stderr
 from fcnseg.errors import FcnsegError
+from fcnseg.extras import naming_extras
 
-COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+
+class Entry(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: Its module.
+        work: In there, the dataclass of the command, or a function of its arguments and the
+            command's name in the help text.
+        help: One line.
+    """
+
+    module: str
+    work: str
+    help: str
+
+
+COMMANDS: dict[str, dict[str, Entry]] = {
     "data": {
-        "phantom": ("PhantomCommand", "Writes synthetic abdominal CT scans with labels"),
-        "preview": ("PreviewCommand", "Shows patches before and after augmentation"),
+        "convert": Entry(
+            "fcnseg.jobs.pipelines.convert_ct", "main", "Converts scans and labels to records"
+        ),
+        "flink": Entry("fcnseg.jobs.pipelines.flink.__main__", "main", "Converts on Apache Flink"),
+        "inspect": Entry(
+            "fcnseg.jobs.pipelines.inspect", "Inspect", "Shows the statistics of a dataset"
+        ),
+        "phantom": Entry(
+            "fcnseg.cli.phantom",
+            "PhantomCommand",
+            "Writes synthetic abdominal CT scans with labels",
+        ),
+        "preview": Entry(
+            "fcnseg.cli.preview",
+            "PreviewCommand",
+            "Shows patches before and after augmentation",
+        ),
     },
     "training": {
-        "plan": ("PlanCommand", "Proposes a configuration for a dataset and a memory budget"),
-        "summary": ("SummaryCommand", "Prints layers, parameters, cost and training memory"),
-        "bench": ("BenchCommand", "Measures training steps and names what bounds them"),
-        "train": ("TrainCommand", "Trains a network and keeps the one that validates best"),
+        "plan": Entry(
+            "fcnseg.cli.plan",
+            "PlanCommand",
+            "Proposes a configuration for a dataset and a memory budget",
+        ),
+        "summary": Entry(
+            "fcnseg.cli.summary",
+            "SummaryCommand",
+            "Prints layers, parameters, cost and training memory",
+        ),
+        "bench": Entry(
+            "fcnseg.cli.bench",
+            "BenchCommand",
+            "Measures training steps and names what bounds them",
+        ),
+        "search": Entry(
+            "fcnseg.jobs.tuning.search",
+            "SearchCommand",
+            "Searches for a configuration with high validation Dice",
+        ),
+        "train": Entry(
+            "fcnseg.cli.train",
+            "TrainCommand",
+            "Trains a network and keeps the one that validates best",
+        ),
     },
     "results": {
-        "predict": ("PredictCommand", "Segments CT volumes with a trained network"),
-        "evaluate": ("EvaluateCommand", "Scores masks against labels, with a report"),
-        "compare": ("CompareCommand", "Compares the evaluations of two runs"),
+        "predict": Entry(
+            "fcnseg.cli.predict", "PredictCommand", "Segments CT volumes with a trained network"
+        ),
+        "evaluate": Entry(
+            "fcnseg.cli.evaluate", "EvaluateCommand", "Scores masks against labels, with a report"
+        ),
+        "compare": Entry(
+            "fcnseg.cli.compare", "CompareCommand", "Compares the evaluations of two runs"
+        ),
+    },
+    "serving": {
+        "export": Entry(
+            "fcnseg.jobs.serving.export",
+            "ExportCommand",
+            "Publishes a trained network for TensorFlow Serving",
+        ),
+        "serve": Entry(
+            "fcnseg.jobs.serving.server",
+            "ServerCommand",
+            "Serves a model as TensorFlow Serving does, on this machine",
+        ),
+        "segment": Entry(
+            "fcnseg.jobs.serving.client",
+            "ClientCommand",
+            "Segments a CT volume with a served model",
+        ),
     },
 }
-"""By step of the work and by command: the class in the module of that name, and a line of help."""
+"""The commands by step of the work and by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,14 +120,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name == "--version":
         sys.stdout.write(f"fcnseg {__version__}\n")
     else:
-        classes = {name: entry[0] for group in COMMANDS.values() for name, entry in group.items()}
-        if name not in classes:
-            sys.stderr.write(f"error: {_unknown(name, list(classes))}\n")
+        entries = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
+        if name not in entries:
+            sys.stderr.write(f"error: {_unknown(name, list(entries))}\n")
             sys.exit(FcnsegError.exit_status)
-        from fcnseg.cli.command import run_command  # tyro imports slowly
+        _run(entries[name], flags, prog=f"fcnseg {name}")
 
-        module = importlib.import_module(f"fcnseg.cli.{name}")
-        run_command(getattr(module, classes[name]), flags, prog=f"fcnseg {name}")
+
+def _run(entry: Entry, flags: Sequence[str], *, prog: str) -> None:
+    from fcnseg.cli.command import run_command, run_or_exit  # tyro imports slowly
+
+    work: list[Any] = []
+
+    def load() -> None:
+        with quiet_stderr(), naming_extras():
+            work.append(getattr(importlib.import_module(entry.module), entry.work))
+
+    run_or_exit(load)
+    (command,) = work
+    if isinstance(command, type):
+        run_command(command, flags, prog=prog)
+    else:
+        command(flags, prog=prog)
 
 
 def usage() -> str:
@@ -57,7 +149,7 @@ def usage() -> str:
     lines = ["usage: fcnseg COMMAND [--help] [flags]"]
     for step, group in COMMANDS.items():
         lines += ["", f"{step}:"]
-        lines += [f"  {name:<10}{text}" for name, (_, text) in group.items()]
+        lines += [f"  {name:<10}{entry.help}" for name, entry in group.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import tyro
 
 from fcnseg.cli.command import ConfigFlags, Location
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.config import PRESETS, AugmentationConfig, Config
-from fcnseg.errors import InputError, require_extra
+from fcnseg.errors import InputError
 from fcnseg.figures.formats import png_of
 from fcnseg.figures.page import check_page_extras, render
 from fcnseg.figures.slices import draw_slices
@@ -61,7 +62,7 @@ class PreviewCommand:
         """Writes the page."""
         check_output_file(self.output)
         check_free([self.output], overwrite=self.overwrite)
-        require_extra("tensorflow", "train")
+        load_tensorflow()
         check_page_extras()
         for name, least in (("count", 1), ("step", 0)):
             if getattr(self, name) < least:

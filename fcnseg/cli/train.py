@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from fcnseg.cli.command import ConfigFlags, Location
-from fcnseg.errors import require_extra
+from fcnseg.cli.quiet import load_tensorflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,8 @@ class TrainCommand:
 
     def run(self) -> None:
         """Trains the network."""
-        for module in ("tensorflow", "keras"):
-            require_extra(module, "train")
-        # These import TensorFlow, which --help need not wait for.
+        load_tensorflow()
+        # --help need not wait for these.
         from fcnseg.sampling import Fold
         from fcnseg.training import train
 

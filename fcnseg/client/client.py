@@ -12,7 +12,8 @@ from fcnseg.client.messages import message_class
 from fcnseg.client.tensors import read_tensor, write_tensor
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
-from fcnseg.errors import FcnsegError, InputError, require_extra
+from fcnseg.errors import FcnsegError, InputError
+from fcnseg.extras import require_extra
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
@@ -47,7 +48,7 @@ class SegmentationClient:
             model_name: Name of the model on the server.
             timeout_s: Seconds to wait for an answer.
         """
-        self._grpc = require_extra("grpc", "client")
+        self._grpc = require_extra("grpc")
         self.server = server
         self.model_name = model_name
         self.timeout_s = timeout_s

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fcnseg.errors import require_extra
 from fcnseg.evaluation.metric_facts import Metric
+from fcnseg.extras import require_extra
 from fcnseg.figures.formats import svg_of
 from fcnseg.figures.palette import organ_colour
 
@@ -33,7 +33,7 @@ def box_plots(panels: Sequence[tuple[Metric, Values]], *, zero_line: bool = Fals
         MissingExtraError: If matplotlib or jinja2 is not installed.
     """
     organs = list(panels[0][1])
-    figure = require_extra("matplotlib.figure", "evaluation").Figure(
+    figure = require_extra("matplotlib.figure").Figure(
         figsize=(3.1 * len(panels) + 1, 0.42 * len(organs) + 1), layout="constrained"
     )
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 from fcnseg.volumes import Triple
 
 Voxels = npt.NDArray[np.bool_]
@@ -42,7 +42,7 @@ class Surface:
     @classmethod
     def of(cls, voxels: Voxels, spacing: Triple) -> Surface:
         """Finds the surface of the True voxels (z, y, x); voxels beyond the box are outside."""
-        tables = require_extra("surface_distance.lookup_tables", "evaluation")
+        tables = require_extra("surface_distance.lookup_tables")
         codes = _corner_codes(voxels)
         corners = np.nonzero((codes != 0) & (codes != _ALL_INSIDE))
         areas = tables.create_table_neighbour_code_to_surface_area(spacing)
@@ -114,7 +114,7 @@ def _sorted(surface: Surface, distances: npt.NDArray[np.float64]) -> Elements:
 
 
 def _scores(reference: Elements, mask: Elements, tolerance_mm: float) -> dict[str, float]:
-    metrics: Any = require_extra("surface_distance", "evaluation")
+    metrics: Any = require_extra("surface_distance")
     elements = {
         "distances_gt_to_pred": reference[0],
         "surfel_areas_gt": reference[1],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -33,15 +33,15 @@ def svg_of(figure: Figure) -> Markup:
     _show_dollars(figure)
     # Text stays text, and ids come from the content: the page is searchable and repeatable.
     looks = {"svg.fonttype": "none", "svg.hashsalt": "fcnseg"}
-    with require_extra("matplotlib", "evaluation").rc_context(looks):
+    with require_extra("matplotlib").rc_context(looks):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    svg: Markup = require_extra("markupsafe", "evaluation").Markup(text[text.index("<svg") :])
+    svg: Markup = require_extra("markupsafe").Markup(text[text.index("<svg") :])
     return svg
 
 
 def _show_dollars(figure: Figure) -> None:
     """Keeps matplotlib from reading dollar signs in names of organs and cases as formulas."""
-    for text in figure.findobj(require_extra("matplotlib.text", "evaluation").Text):
+    for text in figure.findobj(require_extra("matplotlib.text").Text):
         if "$" in text.get_text():
             text.set_parse_math(False)

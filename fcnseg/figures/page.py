@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 from fcnseg.figures.palette import organ_colour
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def check_page_extras() -> None:
         MissingExtraError: If jinja2 or matplotlib is not installed.
     """
     for module in ("jinja2", "matplotlib"):
-        require_extra(module, "evaluation")
+        require_extra(module)
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def environment() -> Environment:
     Raises:
         MissingExtraError: If jinja2 is not installed.
     """
-    jinja2 = require_extra("jinja2", "evaluation")
+    jinja2 = require_extra("jinja2")
     made: Environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fcnseg.figures"),
         autoescape=True,

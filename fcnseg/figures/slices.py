@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 from fcnseg.figures.palette import organ_colour
 from fcnseg.volumes import Volume
 
@@ -89,7 +89,7 @@ def draw_slices(
     """
     heights, widths = zip(*(view.size_mm(under) for view in VIEWS), strict=True)
     inches = _PANEL_INCHES / max(heights)  # of paper for a millimetre
-    figure: Figure = require_extra("matplotlib.figure", "evaluation").Figure(
+    figure: Figure = require_extra("matplotlib.figure").Figure(
         figsize=(inches * sum(widths), _PANEL_INCHES + 0.8), dpi=145, layout="constrained"
     )
     panels = figure.subplots(1, len(VIEWS), width_ratios=widths)
@@ -117,7 +117,7 @@ def add_legend(
         organs: Display names by class index.
         lines: Line styles by name of outline, as `draw_slices` takes them.
     """
-    line = require_extra("matplotlib.lines", "evaluation").Line2D
+    line = require_extra("matplotlib.lines").Line2D
     handles = [
         line([], [], color="grey", lw=look["linewidths"], alpha=look.get("alpha"), label=name)
         for name, look in (lines or {}).items()

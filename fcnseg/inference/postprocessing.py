@@ -8,7 +8,7 @@ import pydantic
 from pydantic import NonNegativeFloat
 from scipy import ndimage
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 
 _CONNECTIVITY = 26  # 26-connectivity: voxels that share a corner are connected
 
@@ -57,7 +57,7 @@ def postprocess(
         stray = _stray_parts(mask[box] == class_id, how, voxel_mm3)
         result[box][stray] = 0
     if how.fill_holes:
-        fill_voids = require_extra("fill_voids", "train")
+        fill_voids = require_extra("fill_voids")
         for class_id, box in organs:
             filled = fill_voids.fill(result[box] == class_id)
             result[box][filled & (result[box] == 0)] = class_id
@@ -70,7 +70,7 @@ def _stray_parts(
     """Voxels of an organ (z, y, x) to remove."""
     if not (how.largest_component or how.smallest_component_mm3):
         return np.zeros_like(organ)
-    cc3d = require_extra("cc3d", "train")
+    cc3d = require_extra("cc3d")
     parts = cc3d.connected_components(organ, connectivity=_CONNECTIVITY)
     sizes = cc3d.statistics(parts)["voxel_counts"][1:]  # the first is all that is no organ
     stays = sizes * voxel_mm3 >= how.smallest_component_mm3

@@ -12,18 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcnseg.errors import FcnsegError, InputError, OutputError, one_line, require_extra
+from fcnseg.errors import FcnsegError, InputError, OutputError, one_line
+from fcnseg.extras import require_extra
 
 UNFINISHED = ".tmp-"
 """Prefix of the folders for unfinished output, next to its final place."""
 
-# Scheme -> module that fsspec needs for it, and the extra that installs the module.
-_EXTRAS = {
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gcs"),
-    "gcs": ("gcsfs", "gcs"),
-}
+# Scheme -> module that fsspec needs for it.
+_MODULES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # An upload to these is visible only when complete. Others need a rename afterwards.
 _COMPLETE_WHEN_SEEN = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"))
 
@@ -53,8 +49,8 @@ class RemotePath:
             MissingExtraError: If the library of the store is not installed.
         """
         scheme = scheme_of(url)
-        if scheme in _EXTRAS:
-            require_extra(*_EXTRAS[scheme])
+        if scheme in _MODULES:
+            require_extra(_MODULES[scheme])
         import fsspec  # 0.1 s, which local paths do not need
 
         try:

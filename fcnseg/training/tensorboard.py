@@ -68,7 +68,7 @@ class TensorBoardEvents(keras.callbacks.Callback):
         """Opens a new file."""
         del logs
         if not self._has_matplotlib:
-            logger.info("no pictures for TensorBoard: pip install 'fcnseg[evaluation]' brings them")
+            logger.info("no pictures for TensorBoard without fcnseg's extra evaluation")
         trim_events(self.folder, last_step=self.epochs * self.params["steps"])
         self._writer = tf.summary.create_file_writer(str(self.folder))
 

@@ -114,6 +114,7 @@ def train(
         return _finished(folder, provenance)
     loop = make_loop(config, provenance, folder, devices=devices)
     loop.resume()
+    logger.info(f"trains on {', '.join(device_names(devices))}")
     with naming_broken_files(dataset):
         loop.run()
     if not loop.best.best_epoch:  # it was deleted, as `--resume` advises if it is broken

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fcnseg.cli.command import parse_known, run_or_exit
 from fcnseg.errors import InputError
-from pipelines import convert_ct
-from pipelines.worker_pool import worker_pool
+
+from .. import convert_ct
+from ..worker_pool import worker_pool
 
 # The path to which `mvn dependency:get` downloads.
 _MAVEN = Path("~/.m2/repository/org/apache/beam").expanduser()
@@ -18,7 +19,7 @@ _MAVEN = Path("~/.m2/repository/org/apache/beam").expanduser()
 
 @dataclasses.dataclass(frozen=True)
 class Flink:
-    """Runs `python -m pipelines.convert_ct` on Apache Flink.
+    """Converts CT volumes and their labels on Apache Flink, as `fcnseg convert` does.
 
     Every other flag goes to that command. Beam's job server is started, with a cluster inside it
     unless there is one already, and a pool of Python workers on this machine.
@@ -74,11 +75,16 @@ def fetched_jar(flink_version: str, *, repository: Path = _MAVEN) -> Path | None
     return jars[-1] if jars else None
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments instead of the process's own.
+        prog: Name in the help text, by default that of the module that runs.
+    """
 
     def work() -> None:
-        command, convert_args = parse_known(Flink, argv)
+        command, convert_args = parse_known(Flink, argv, prog=prog)
         command.run(convert_args)
 
     run_or_exit(work)

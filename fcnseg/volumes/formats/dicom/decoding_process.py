@@ -14,7 +14,8 @@ import os
 import sys
 from typing import Any, BinaryIO
 
-from fcnseg.errors import one_line, require_extra
+from fcnseg.errors import one_line
+from fcnseg.extras import require_extra
 from fcnseg.volumes.formats.dicom import jpeg_lossless
 
 _MOST_MEMORY = 2**33  # bytes of address space: a frame is some MB, and libraries take 2 GiB
@@ -44,8 +45,8 @@ def _answer(request: dict[str, Any], frames: BinaryIO, answers: BinaryIO) -> Non
 
 def _decode(frame: bytes, syntax: str, options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """Decodes a frame to little-endian pixels, and gives pydicom's description of them."""
-    decoder = require_extra("pydicom.pixels", "dicom").get_decoder(syntax)
-    encapsulate = require_extra("pydicom.encaps", "dicom").encapsulate
+    decoder = require_extra("pydicom.pixels").get_decoder(syntax)
+    encapsulate = require_extra("pydicom.encaps").encapsulate
     pixels, properties = decoder.as_buffer(
         encapsulate([frame]),
         index=0,

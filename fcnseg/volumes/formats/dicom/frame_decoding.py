@@ -17,7 +17,7 @@ import threading
 import weakref
 from typing import Any, BinaryIO, cast
 
-from fcnseg.errors import require_extra
+from fcnseg.extras import require_extra
 
 PLUGIN = "fcnseg"
 SYNTAXES = (
@@ -64,7 +64,7 @@ def is_available(uid: str) -> bool:
 
 def register() -> None:
     """Makes this pydicom's only decoder for all formats that C libraries decode."""
-    get_decoder = require_extra("pydicom.pixels", "dicom").get_decoder
+    get_decoder = require_extra("pydicom.pixels").get_decoder
     with _registering:
         for syntax in SYNTAXES:
             decoder = get_decoder(syntax)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.errors import GeometryError, InputError, one_line, require_extra
+from fcnseg.errors import GeometryError, InputError, one_line
+from fcnseg.extras import require_extra
 from fcnseg.volumes.formats.dicom.files import DicomFiles
 from fcnseg.volumes.formats.dicom.scans import SCAN
 from fcnseg.volumes.formats.dicom.stack import Slice
@@ -117,7 +118,7 @@ def quiet() -> Iterator[None]:
 
 
 def _read_header(file: Path) -> Header:
-    pydicom = require_extra("pydicom", "dicom")
+    pydicom = require_extra("pydicom")
     with quiet():  # values are parsed on access, so until the end
         try:
             return _header(pydicom.dcmread(file, stop_before_pixels=True), file)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fcnseg.errors import one_line, require_extra
+from fcnseg.errors import one_line
+from fcnseg.extras import require_extra
 
 SYNTAXES = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 PLUGIN = "simpleitk"
@@ -32,7 +33,7 @@ def is_available(uid: str) -> bool:
 
 def register() -> None:
     """Registers this decoder with pydicom."""
-    decoders = require_extra("pydicom.pixels.decoders", "dicom")
+    decoders = require_extra("pydicom.pixels.decoders")
     for decoder in (decoders.JPEGLosslessDecoder, decoders.JPEGLosslessSV1Decoder):
         if PLUGIN not in decoder.available_plugins:
             decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
@@ -48,7 +49,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
     Raises:
         RuntimeError: If the stream is broken.
     """
-    sitk = require_extra("SimpleITK", "dicom")
+    sitk = require_extra("SimpleITK")
     if not frame.rstrip(b"\0").endswith(_END):
         raise RuntimeError("a JPEG stream ends early")  # the decoder would fill in the missing rest
     with tempfile.TemporaryDirectory(prefix="fcnseg-") as folder:
@@ -64,8 +65,8 @@ def decode_frame(frame: bytes, runner: Any) -> bytearray:
 
 def _write_alone(frame: bytes, runner: Any, file: str) -> None:
     """Writes a frame as a DICOM file of its own, without rescale."""
-    pydicom = require_extra("pydicom", "dicom")
-    encapsulate = require_extra("pydicom.encaps", "dicom").encapsulate
+    pydicom = require_extra("pydicom")
+    encapsulate = require_extra("pydicom.encaps").encapsulate
     alone = pydicom.Dataset()
     alone.file_meta = pydicom.dataset.FileMetaDataset()
     alone.file_meta.TransferSyntaxUID = runner.transfer_syntax

@@ -10,14 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import Finding
-from fcnseg.errors import (
-    GeometryError,
-    InputError,
-    LabelError,
-    format_names,
-    one_line,
-    require_extra,
-)
+from fcnseg.errors import GeometryError, InputError, LabelError, format_names, one_line
+from fcnseg.extras import require_extra
 from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
@@ -93,7 +87,7 @@ def _open(path: str) -> Any:
             f" {', '.join(kinds)} in {path}",
             code="dicom_not_seg",
         )
-    segread = require_extra("highdicom.seg", "dicom").segread
+    segread = require_extra("highdicom.seg").segread
     frame_decoding.register()
     with quiet():
         try:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.codes import Finding
-from fcnseg.errors import GeometryError, InputError, format_names, one_line, require_extra
+from fcnseg.errors import GeometryError, InputError, format_names, one_line
+from fcnseg.extras import require_extra
 from fcnseg.volumes.formats.dicom import frame_decoding, seg
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import (
@@ -194,8 +195,8 @@ def _choose(
 
 def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
     """The stored numbers (y, x) of some slices of a file, decompressed."""
-    pydicom = require_extra("pydicom", "dicom")
-    iter_pixels = require_extra("pydicom.pixels", "dicom").iter_pixels
+    pydicom = require_extra("pydicom")
+    iter_pixels = require_extra("pydicom.pixels").iter_pixels
     frame_decoding.register()
     indices = [one.frame or 0 for one in slices]
     with quiet():

@@ -1,0 +1,92 @@
+"""An optional package that is not installed is named, with the way to get it."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fcnseg.errors import MissingExtraError
+from fcnseg.extras import EXTRA_OF, naming_extras, require_extra
+
+ROOT = Path(__file__).parents[1]
+# What each command cannot even show its help without.
+NEEDED = {
+    "convert": "apache_beam",
+    "export": "tensorflow",
+    "serve": "grpc",
+    "search": "keras_tuner",
+}
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from fcnseg.cli.main import main
+main(sys.argv[2:])
+"""
+
+
+def requirements() -> dict[str, str]:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return dict(config["options.extras_require"])
+
+
+def test_each_package_has_an_extra_of_the_setup():
+    assert set(EXTRA_OF.values()) <= set(requirements())
+
+
+def test_a_package_of_no_extra_is_not_explained_away():
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"), naming_extras():
+        importlib.import_module("nowhere")
+
+
+@pytest.mark.parametrize("extra", sorted({*EXTRA_OF.values()}))
+def test_the_remedy_names_what_the_setup_does(monkeypatch, extra):
+    """Extras of fcnseg that an extra asks for are followed to their packages."""
+    package = next(package for package, name in EXTRA_OF.items() if name == extra)
+    monkeypatch.setitem(sys.modules, package, None)  # Python's own way to hide a module
+    with pytest.raises(MissingExtraError) as caught:
+        require_extra(package)
+    message = str(caught.value)
+    assert message.startswith(f"{package} is not installed: it comes with fcnseg's extra {extra}, ")
+    named = message.partition("pip install ")[2]
+    assert "fcnseg[" not in named
+    for line in requirements()[extra].splitlines():
+        if line and not line.startswith(("#", "fcnseg[")):
+            assert re.search(rf"'{re.escape(line)}'(?= |$)", named)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_command_without_its_extra_says_so_in_one_line(name):
+    """Its help too."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, NEEDED[name], name, "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    extra = EXTRA_OF[NEEDED[name]]
+    assert line.startswith(f"error: {NEEDED[name]} is not installed: it comes with fcnseg's extra")
+    assert extra in line
+
+
+@pytest.mark.parametrize("name", ["convert", "serve"])
+def test_beam_and_tensorflow_are_loaded_in_silence(name):
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnseg", name, "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: fcnseg {name} ")
