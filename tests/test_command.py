@@ -122,9 +122,9 @@ def test_help_of_a_command_names_it(name, capsys):
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert said.startswith(f"usage: fcnseg {name} ")
-    module, work, summary = COMMANDS[name]
-    assert hasattr(importlib.import_module(module), work)
-    assert summary.split()[0] in said
+    entry = COMMANDS[name]
+    assert hasattr(importlib.import_module(entry.module), entry.work)
+    assert entry.help.split()[0] in said
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,14 @@ def parse(
     return parsed
 
 
+def flag_names(command: type[CommandT]) -> list[str]:
+    """Lists the flags in the help of a command, those of a configuration's values included."""
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+        parse(command, ["--help"])
+    return re.findall(r"^[│ ]+(?:-h, )?(--[\w.]+)", said.getvalue(), re.MULTILINE)
+
+
 @contextlib.contextmanager
 def _settings_left_to_us() -> Iterator[None]:
     """Reraises pydantic's errors in a section of the settings; tyro would print a box and exit."""

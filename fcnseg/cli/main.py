@@ -22,19 +22,26 @@ class Entry(NamedTuple):
         work: In there, the dataclass of the command, or a function of its arguments and the
             command's name in the help text.
         help: One line.
+        command: In there, the dataclass of the command where `work` is a function.
     """
 
     module: str
     work: str
     help: str
+    command: str = ""
 
 
 COMMANDS: dict[str, dict[str, Entry]] = {
     "data": {
         "convert": Entry(
-            "fcnseg.jobs.pipelines.convert_ct", "main", "Converts scans and labels to records"
+            "fcnseg.jobs.pipelines.convert_ct",
+            "main",
+            "Converts scans and labels to records",
+            command="ConvertCt",
         ),
-        "flink": Entry("fcnseg.jobs.pipelines.flink.__main__", "main", "Converts on Apache Flink"),
+        "flink": Entry(
+            "fcnseg.jobs.pipelines.flink.__main__", "main", "Converts on Apache Flink", "Flink"
+        ),
         "inspect": Entry(
             "fcnseg.jobs.pipelines.inspect", "Inspect", "Shows the statistics of a dataset"
         ),
@@ -104,8 +111,20 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "Segments a CT volume with a served model",
         ),
     },
+    "shell": {
+        "completion": Entry(
+            "fcnseg.cli.completion",
+            "CompletionCommand",
+            "Writes a script that completes commands and flags",
+        ),
+    },
 }
 """The commands by step of the work and by name."""
+
+
+def entries() -> dict[str, Entry]:
+    """All commands by name."""
+    return {name: entry for group in COMMANDS.values() for name, entry in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,11 +139,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name == "--version":
         sys.stdout.write(f"fcnseg {__version__}\n")
     else:
-        entries = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
-        if name not in entries:
-            sys.stderr.write(f"error: {_unknown(name, list(entries))}\n")
+        known = entries()
+        if name not in known:
+            sys.stderr.write(f"error: {_unknown(name, list(known))}\n")
             sys.exit(FcnsegError.exit_status)
-        _run(entries[name], flags, prog=f"fcnseg {name}")
+        _run(known[name], flags, prog=f"fcnseg {name}")
 
 
 def _run(entry: Entry, flags: Sequence[str], *, prog: str) -> None:
@@ -149,7 +168,7 @@ def usage() -> str:
     lines = ["usage: fcnseg COMMAND [--help] [flags]"]
     for step, group in COMMANDS.items():
         lines += ["", f"{step}:"]
-        lines += [f"  {name:<10}{entry.help}" for name, entry in group.items()]
+        lines += [f"  {name:<12}{entry.help}" for name, entry in group.items()]
     return "\n".join(lines) + "\n"
 
 
