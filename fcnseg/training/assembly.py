@@ -45,6 +45,7 @@ from fcnseg.training.setting_checks import ignore_label
 from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
 from fcnseg.training.tensorboard import TensorBoardEvents
+from fcnseg.training.validation_loss import make_validation_loss
 
 
 def make_loop(
@@ -82,6 +83,7 @@ def make_loop(
         stop=stop,
         ignore_label=ignore_label(config, info),
         on_case=None if events is None else events.see_case,
+        loss=make_validation_loss(model, config, dataset, fold=fold),
     )
     write_whole(run_dir / MODEL_INFO_FILE, model_info.to_json())
     write_config(config, run_dir / CONFIG_FILE)
@@ -100,7 +102,9 @@ def make_loop(
         validation=validation,
         lost=LostOrgans(organs_to_learn(dataset, fold=fold), config),
         best=KeepBest(run_dir / BEST_MODEL_FILE, network),
-        history=HistoryFile(run_dir / HISTORY_FILE, ["loss", *dices, *validation.columns]),
+        history=HistoryFile(
+            run_dir / HISTORY_FILE, ["loss", *dices, "val_loss", *validation.columns]
+        ),
         events=events,
         average=average,
         stop=stop,

@@ -35,10 +35,11 @@ class Validation(keras.callbacks.Callback):
 
     An organ's score is the mean of its Dice over the cases that have it, `val_dice` the mean over
     organs; an organ in no reference and no mask has NaN. The last epoch always validates. Voxels
-    whose reference is the ignore label are background in reference and mask.
+    whose reference is the ignore label are background in reference and mask. With a loss of patches
+    the logs have `val_loss` too.
 
     Attributes:
-        columns: Columns added to the logs: `val_dice`, then one per organ.
+        columns: Columns of the Dice added to the logs: `val_dice`, then one per organ.
         seconds: Time spent on validation so far.
     """
 
@@ -51,6 +52,7 @@ class Validation(keras.callbacks.Callback):
         stop: StopRequest,
         ignore_label: int | None = None,
         on_case: OnCase | None = None,
+        loss: Callable[[], float] | None = None,
     ) -> None:
         """Makes the callback.
 
@@ -61,6 +63,7 @@ class Validation(keras.callbacks.Callback):
             stop: Stop request, checked after each case.
             ignore_label: Class index of voxels to ignore; None if all count.
             on_case: Called with each record and its mask (z, y, x).
+            loss: Gives the loss of patches for the present weights.
         """
         super().__init__()
         self.segmenter = segmenter
@@ -69,6 +72,7 @@ class Validation(keras.callbacks.Callback):
         self.stop = stop
         self.ignore_label = ignore_label
         self.on_case = on_case
+        self.loss = loss
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
         self.seconds = 0.0
@@ -78,8 +82,10 @@ class Validation(keras.callbacks.Callback):
         started = time.perf_counter()
         if self.is_due(epoch):
             scores = self.score()
-            if logs is not None:
-                logs.update(zip(self.columns, scores, strict=True))
+            logs = {} if logs is None else logs
+            logs.update(zip(self.columns, scores, strict=True))
+            if self.loss is not None:
+                logs["val_loss"] = self.loss()
         self.seconds += time.perf_counter() - started
 
     def is_due(self, epoch: int) -> bool:
