@@ -51,7 +51,7 @@ def test_folder_tells_what_ran(finished, dataset):
     run_dir = finished.run_dir
     files = {path.name for path in run_dir.iterdir()}
     files_of_a_run = {"config.yaml", "model_info.json", "history.csv", "best.keras", "run.json"}
-    assert files == files_of_a_run | {"tensorboard"}
+    assert files == files_of_a_run | {"tensorboard", "final_state.npz"}
     assert read_config(run_dir / "config.yaml") == CONFIG
     info = ModelInfo.read(run_dir)
     assert info.class_names == CLASSES

@@ -12,10 +12,10 @@ import tensorflow as tf
 from small_records import make_record, write_dataset
 from small_runs import ALL_STATE, assert_same_runs, stop_after
 
-from fcnseg.config import override
+from fcnseg.config import override, read_config
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
-from fcnseg.runs.run_folder import CHECKPOINT_FILE
+from fcnseg.runs.run_folder import CHECKPOINT_FILE, CONFIG_FILE, FINAL_STATE_FILE
 from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
@@ -59,6 +59,38 @@ def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, undisturbed, tmp_path, monk
         assert '"step": 2,' in arrays["progress"].item()
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(dataset, tmp_path, killed):
+    """With a constant learning rate the schedule is the same; one may be killed at its end."""
+    shorter = override(ALL_STATE, {"training.schedule": "constant", "training.warmup_steps": 0})
+    longer = override(shorter, {"training.epochs": 4})
+    train(longer, dataset, tmp_path / "at once")
+    train(shorter, dataset, tmp_path / "run")
+    if killed:
+        (tmp_path / "run" / FINAL_STATE_FILE).rename(tmp_path / "run" / CHECKPOINT_FILE)
+    result = train(longer, dataset, tmp_path / "run", resume=True)
+    assert len(result.history["loss"]) == 4
+    assert_same_runs(tmp_path / "at once", tmp_path / "run")
+    assert read_config(tmp_path / "run" / CONFIG_FILE) == longer
+    assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
+
+
+def test_only_more_epochs_extend_a_finished_run(dataset, tmp_path):
+    train(ALL_STATE, dataset, tmp_path / "run")
+    fewer = override(ALL_STATE, {"training.epochs": 1})
+    with pytest.raises(InputError, match=r"training\.epochs was 2, got 1"):
+        train(fewer, dataset, tmp_path / "run", resume=True)
+    more = override(ALL_STATE, {"training.epochs": 3})
+    with pytest.raises(InputError, match=r"training\.learning_rate was 0\.01, got 0\.02"):
+        train(
+            override(more, {"training.learning_rate": 0.02}), dataset, tmp_path / "run", resume=True
+        )
+    (tmp_path / "run" / FINAL_STATE_FILE).unlink()
+    with pytest.raises(InputError, match=r"epochs must be 2, .* final_state\.npz is missing"):
+        train(more, dataset, tmp_path / "run", resume=True)
+    assert train(ALL_STATE, dataset, tmp_path / "run", resume=True).best_epoch
 
 
 def test_a_second_ctrl_c_ends_a_run_at_once():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from fcnseg.config import Config, config_to_mapping, read_config
+from fcnseg.config import Config, config_to_mapping, override, read_config
 from fcnseg.errors import InputError, first_finding, format_names
 from fcnseg.storage.whole_file import make_folder, write_whole
 
@@ -19,7 +19,9 @@ BEST_MODEL_FILE = "best.keras"
 HISTORY_FILE = "history.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 CHECKPOINT_FILE = "checkpoint.npz"
-"""Files that an unfinished run needs to resume."""
+"""File that an unfinished run needs to resume."""
+FINAL_STATE_FILE = "final_state.npz"
+"""The checkpoint of a finished run, from which it can be extended."""
 MANIFEST_FILE = "run.json"
 """Written last: a folder without it is not a finished run."""
 
@@ -88,7 +90,7 @@ def make_run_folder(
 
     Raises:
         InputError: If it cannot be created or written to, it is not empty, or its run has another
-            configuration.
+            configuration; a finished one may get more epochs.
     """
     folder = make_folder(run_dir, argument="run_dir")
     if resume:
@@ -99,8 +101,11 @@ def make_run_folder(
             raise InputError(
                 f"{folder / CONFIG_FILE} is empty: write the run's settings to it again"
             )
-        then = config_to_mapping(read_config(folder / CONFIG_FILE))
-        check_same(then, config_to_mapping(config), what=f"the run in {folder}")
+        then = read_config(folder / CONFIG_FILE)
+        if (folder / MANIFEST_FILE).exists() and is_extended(then, config):
+            then = override(then, {"training.epochs": config.training.epochs})
+        now = config_to_mapping(config)
+        check_same(config_to_mapping(then), now, what=f"the run in {folder}")
         return folder
     if any(folder.iterdir()):
         state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
@@ -108,6 +113,11 @@ def make_run_folder(
             state = "an unfinished run (--resume continues it)"
         raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
     return folder
+
+
+def is_extended(then: Config, now: Config) -> bool:
+    """Tells whether a configuration has more epochs than the one that a run finished with."""
+    return now.training.epochs > then.training.epochs
 
 
 def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:

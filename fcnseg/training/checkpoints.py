@@ -100,10 +100,6 @@ class Checkpoints:
         progress = content["run"]
         return RunProgress(**{**progress, "epochs": tuple(progress["epochs"])})
 
-    def remove(self) -> None:
-        """Removes the file, which a finished run does not need."""
-        self.path.unlink(missing_ok=True)
-
     def _assign(self, arrays: Any) -> None:
         for index, variable in enumerate(self.variables):
             for replica, part in enumerate(self._parts(variable)):

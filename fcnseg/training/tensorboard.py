@@ -86,7 +86,8 @@ class TensorBoardEvents(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes everything."""
         values = {name: float(value) for name, value in (logs or {}).items()}
-        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = self.model.optimizer.learning_rate  # a variable where it is constant
+        values["learning_rate"] = float(tf.convert_to_tensor(rate))
         # In the first call of a process TensorFlow builds the graph.
         if calls := self._calls[1:] if epoch == self.epochs else self._calls:
             steps, seconds = map(sum, zip(*calls, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -16,16 +17,19 @@ import numpy as np
 import tensorflow as tf
 
 from fcnseg import __version__
-from fcnseg.config import Config
+from fcnseg.config import Config, write_config
 from fcnseg.errors import InputError
 from fcnseg.networks import output_shape
 from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
+    CONFIG_FILE,
+    FINAL_STATE_FILE,
     HISTORY_FILE,
     MANIFEST_FILE,
     RunManifest,
     check_same,
+    is_extended,
     make_run_folder,
     read_run,
 )
@@ -80,9 +84,11 @@ def train(
         data: A finished dataset, or its folder; a dataset in an object store is read through local
             copies of its files, see `fcnseg.records.local_files`.
         run_dir: Folder to create: `config.yaml`, `model_info.json`, `history.csv`, `best.keras`,
-            `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then.
+            `tensorboard`, and `run.json` once everything is done; `checkpoint.npz` until then, and
+            `final_state.npz` afterwards.
         resume: Resume the run in `run_dir`, as if it had not stopped. If there is none, a new run
-            begins, and a finished one is left unchanged.
+            begins. A finished one is left unchanged, or extended if there are more epochs: the
+            learning rate then follows the schedule of all epochs.
         init_from: Folder of a finished run whose best weights initialise this one; by default
             initial weights are random.
         fold: Fold that reassigns the cases for training and validation, for cross-validation.
@@ -111,7 +117,10 @@ def train(
     folder = make_run_folder(run_dir, config, resume=resume)
     provenance = Provenance.of(dataset, init_from=init_from, fold=fold)
     if (folder / MANIFEST_FILE).exists():
-        return _finished(folder, provenance)
+        then = read_run(folder).config
+        if not is_extended(then, config):
+            return _finished(folder, provenance)
+        _begin_extension(folder, then, config)
     loop = make_loop(config, provenance, folder, devices=devices)
     loop.resume()
     logger.info(f"trains on {', '.join(device_names(devices))}")
@@ -124,7 +133,7 @@ def train(
         )
     manifest = _manifest(config, provenance, loop)
     manifest.write(folder)
-    loop.checkpoints.remove()
+    _keep_final_state(folder)
     logger.info(
         f"best validation Dice {manifest.best_dice:.4f} in epoch {manifest.best_epoch}: {folder}"
     )
@@ -161,10 +170,38 @@ def _finished(folder: Path, provenance: Provenance) -> TrainingResult:
     """Gives the result of a finished run, if it has the same provenance."""
     manifest = read_run(folder)
     check_same(identity_of(manifest), provenance.identity(), what=f"the run in {folder}")
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # it was killed at its end
+    _keep_final_state(folder)  # it was killed at its end
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
+
+
+def _keep_final_state(folder: Path) -> None:
+    """Renames the checkpoint, so that it no longer looks like that of an unfinished run."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / CHECKPOINT_FILE).rename(folder / FINAL_STATE_FILE)
+
+
+def _begin_extension(folder: Path, then: Config, config: Config) -> None:
+    """Makes a finished run one that resumes with more epochs.
+
+    A process killed in here leaves the finished run, or one that the same command resumes.
+    """
+    if not (folder / CHECKPOINT_FILE).exists():
+        if not (folder / FINAL_STATE_FILE).exists():
+            raise InputError(
+                f"training.epochs must be {then.training.epochs}, with which the run in {folder}"
+                f" finished, got {config.training.epochs}: {FINAL_STATE_FILE} is missing; another"
+                " run can start from its network with --init_from"
+            )
+        (folder / FINAL_STATE_FILE).rename(folder / CHECKPOINT_FILE)
+    write_config(config, folder / CONFIG_FILE)
+    (folder / MANIFEST_FILE).unlink()
+    logger.info(
+        f"extends the run from epoch {then.training.epochs} to {config.training.epochs}: the"
+        f" learning rate continues on the {config.training.schedule} schedule of"
+        f" {config.training.epochs} epochs"
+    )
 
 
 def _versions() -> dict[str, str]:
