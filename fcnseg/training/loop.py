@@ -6,11 +6,11 @@ stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +23,7 @@ from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.ema import WeightAverage
+from fcnseg.training.epoch_line import EpochLine
 from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
 from fcnseg.training.step import Steps, TrainingStep, make_steps
@@ -96,8 +97,9 @@ class TrainingLoop:
         strategy = self.model.distribute_strategy
         patches = self.make_patches(start_step=self.progress.step)
         batches = iter(strategy.experimental_distribute_dataset(patches))
-        callbacks = self._callbacks()
-        with self.stop.listening():
+        line = EpochLine()
+        callbacks = self._callbacks(line)
+        with self.stop.listening(), contextlib.closing(line):
             callbacks.on_train_begin()
             try:
                 for epoch in range(len(self.progress.epochs), self.settings.epochs):
@@ -182,15 +184,14 @@ class TrainingLoop:
             **changes,
         )
 
-    def _callbacks(self) -> keras.callbacks.CallbackList:
+    def _callbacks(self, line: EpochLine) -> keras.callbacks.CallbackList:
+        events = [] if self.events is None else [self.events]
         return keras.callbacks.CallbackList(
-            # Each sees what the ones before add to the logs, the progress bar last.
-            [self.validation, self.lost, self.best, self.history, *filter(None, [self.events])],
-            add_progbar=True,
+            # Each sees what the ones before add to the logs.
+            [self.validation, self.lost, self.best, self.history, *events, line],
             model=self.model,
             epochs=self.settings.epochs,
             steps=self.settings.steps_per_epoch,
-            verbose=1 if sys.stdout.isatty() else 2,  # a live bar would fill a log file
         )
 
 
