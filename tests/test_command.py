@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,19 @@ def test_ctrl_c_in_a_step_of_a_job_is_one_too(capsys):
     with pytest.raises(SystemExit) as caught:
         run_command(JobCommand, [])
     assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("where", ["entries", "importlib"])
+def test_ctrl_c_while_a_command_is_imported_ends_it_too(monkeypatch, capsys, where):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    stand_in = types.SimpleNamespace(import_module=interrupt)
+    monkeypatch.setattr(main, where, interrupt if where == "entries" else stand_in)
+    with pytest.raises(SystemExit) as caught:
+        main.main(["plan", "--help"])
+    assert caught.value.code == INTERRUPTED_STATUS
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -133,7 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments instead of the process's own.
     """
-    name, *flags = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        _main(*(list(sys.argv[1:] if argv is None else argv) or ["--help"]))
+    except KeyboardInterrupt:  # while modules are imported; a command at work handles it itself
+        sys.stderr.write("interrupted\n")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _main(name: str, *flags: str) -> None:
     if name in ("-h", "--help"):
         sys.stdout.write(usage())
     elif name == "--version":
