@@ -18,7 +18,7 @@ RUN := $(VENV)/bin/python
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons lint types format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons lint types docs format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ lint: $(READY)  ## Style of code
 
 types: $(READY)  ## Static types
 	$(RUN) -m mypy
+
+docs: $(READY)  ## The pages and the API reference as a site, in build/docs
+	$(RUN) -m sphinx -q -W --keep-going -b html docs build/docs
 
 format: $(READY)  ## Put the code into the one format
 	$(RUN) -m ruff check --fix .
