@@ -70,12 +70,12 @@ class OrganScores:
 
     @property
     def is_false_negative(self) -> bool:
-        """True if the organ is a false negative: in the reference and absent from the mask."""
+        """True if the organ is a false negative, in the reference and absent from the mask."""
         return self.precision is None and self.recall is not None
 
     @property
     def is_false_positive(self) -> bool:
-        """True if the organ is a false positive: in the mask and absent from the reference."""
+        """True if the organ is a false positive, in the mask and absent from the reference."""
         return self.recall is None and self.precision is not None
 
 

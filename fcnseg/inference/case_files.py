@@ -47,7 +47,7 @@ class CaseOutputs:
 
     @property
     def mask(self) -> str:
-        """The mask, written last: if it exists, the case is complete."""
+        """The mask, written last, so that the case is complete if it exists."""
         return files.join(self.output, f"{self.case_id}.nii.gz")
 
     @property

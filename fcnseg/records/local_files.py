@@ -61,7 +61,7 @@ class LocalFiles:
 
     @property
     def folder(self) -> Path:
-        """Folder of the local files: `source` itself if that is local."""
+        """Folder of the local files, which is `source` itself if that is local."""
         return cache_folder() / "records" / self.digest if self.is_copy else Path(self.source)
 
     def paths(self, splits: Sequence[str]) -> list[Path]:

@@ -75,7 +75,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """Directions of increasing i, j and k, as in `RAS`: right, anterior, superior."""
+        """Directions of increasing i, j and k, as in `RAS`, which is right, anterior, superior."""
         return "".join(nib.orientations.aff2axcodes(self.affine))
 
     @property

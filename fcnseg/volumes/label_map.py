@@ -136,7 +136,7 @@ class LabelMap:
 
     @property
     def dtype(self) -> np.dtype[np.uint8 | np.uint16]:
-        """Type of class indices: uint8, or uint16 if 255 values are too few."""
+        """Type of class indices, which is uint8, or uint16 if 255 values are too few."""
         numbers = self.num_classes + bool(self.ignored)
         return np.dtype(np.uint8 if numbers <= 255 else np.uint16)
 
