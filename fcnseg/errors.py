@@ -83,12 +83,13 @@ def format_names(names: Sequence[object], *, most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     """Formats the known names nearest to a misspelt one as the end of an error message.
 
     Args:
         name: The unknown name.
         known: The names that exist.
+        prefix: Text before each suggested name, as `--` of flags.
 
     Returns:
         `; did you mean ...?`, or an empty text if none is near.
@@ -100,7 +101,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     wrong = name.casefold()
     near = difflib.get_close_matches(wrong, by_folded, cutoff=_NEAR)
     near = near or [each for each in by_folded if each.startswith(wrong)][:3]
-    return f"; did you mean {' or '.join(by_folded[each] for each in near)}?" if near else ""
+    return f"; did you mean {' or '.join(prefix + by_folded[each] for each in near)}?" * bool(near)
 
 
 def first_finding(error: pydantic.ValidationError) -> str:
