@@ -10,7 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from small_cases import write_case, write_cases
+from small_cases import LABEL_MAP, write_case, write_cases
 from without_tensorflow import run_without_tensorflow
 
 from fcnseg.beam.job_state import Output
@@ -18,7 +18,7 @@ from fcnseg.conversion.rejects import opened
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord
 from fcnseg.records.decoding import decode_record
-from fcnseg.volumes import read_ct, read_geometry
+from fcnseg.volumes import read_ct, read_geometry, read_label, write_volume
 from pipelines.convert_ct import ConvertCt, main
 from pipelines.runners import local_runner
 
@@ -169,6 +169,89 @@ def test_folders_give_the_same_records_as_a_list(cases, tmp_path):
         test_fraction=0.3,
     ).run()
     assert contents(tmp_path / "list") == contents(tmp_path / "folders")
+
+
+# -- label maps that the dataset gives
+
+
+def write_dataset_json(cases: Path) -> Path:
+    """A dataset.json of nnU-Net v2 beside the list of cases, which holds the same."""
+    names = [path.name.removesuffix(".nii.gz") for path in (cases.parent / "images").iterdir()]
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "liver": 5, "spleen": [1, 2]},
+        "dataset": {
+            name: {"images": [f"images/{name}.nii.gz"], "label": f"labels/{name}.nii.gz"}
+            for name in names
+        },
+    }
+    cases.with_name("dataset.json").write_text(json.dumps(content))
+    return cases.with_name("dataset.json")
+
+
+def test_a_dataset_json_needs_no_label_map(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    taken = tmp_path / "taken.yaml"
+    source = {"dataset": str(write_dataset_json(cases)), "output": str(tmp_path / "out")}
+    job = ConvertCt(**source, spacing_mm=(10.0, 7.5, 7.5), write_label_map=str(taken))
+    job.run()
+    info = read_dataset_info(tmp_path / "out")
+    assert info.class_names == ("background", "spleen", "liver")  # by their ids
+    assert sum(split.cases for split in info.splits.values()) == 6
+    assert all(sum(split.class_histogram) for split in info.splits.values() if split.cases)
+
+    # The map that was taken gives the same job; the file is kept, and no other is replaced.
+    before = taken.stat().st_mtime_ns
+    dataclasses.replace(job, label_map=str(taken)).run()
+    assert caplog.text.count("is complete already") == 1
+    assert taken.stat().st_mtime_ns == before
+    text = taken.read_text()
+    taken.write_text("mine")
+    with pytest.raises(InputError, match=r"taken\.yaml is there already: give --overwrite"):
+        job.run()
+    assert taken.read_text() == "mine"
+    dataclasses.replace(job, overwrite=True).run()
+    assert taken.read_text() == text
+
+
+def test_a_label_map_wins_over_the_names_of_a_dataset(cases, tmp_path):
+    job = dataclasses.replace(
+        command(cases, tmp_path / "out"), cases=None, dataset=str(write_dataset_json(cases))
+    )
+    job.run()
+    assert read_dataset_info(tmp_path / "out").class_names == ("background", "liver", "spleen")
+    cases.with_name("label_map.yaml").write_text("classes: {background: [0], liver: [5]}")
+    with pytest.raises(InputError, match=r"must list each id of .*it lacks 1 \(spleen\), 2"):
+        dataclasses.replace(job, output=str(tmp_path / "other")).run()
+    assert not (tmp_path / "other").exists()
+
+
+def test_masks_need_no_label_map(cases, tmp_path):
+    for n in range(3):
+        subject = tmp_path / "ts" / f"s{n}"
+        (subject / "segmentations").mkdir(parents=True)
+        shutil.copy(cases.parent / f"images/case_0{n}.nii.gz", subject / "ct.nii.gz")
+        label = read_label(cases.parent / f"labels/case_0{n}.nii.gz")
+        for name, ids in (("spleen", (1, 2)), ("liver", (5,)), ("lung", ())):
+            mask = label.with_array(np.isin(label.array, ids).astype(np.uint8))
+            write_volume(mask, subject / "segmentations" / f"{name}.nii.gz")
+    source = {"totalsegmentator": str(tmp_path / "ts"), "spacing_mm": (10.0, 7.5, 7.5)}
+    all_masks = ConvertCt(**source, output=str(tmp_path / "all"))
+    all_masks.run()
+    info = read_dataset_info(tmp_path / "all")
+    assert info.class_names == ("background", "liver", "lung", "spleen")
+
+    chosen = ConvertCt(**source, classes=("spleen", "liver"), output=str(tmp_path / "two"))
+    chosen.run()
+    two = read_dataset_info(tmp_path / "two")
+    assert two.class_names == ("background", "spleen", "liver")
+    voxels = [
+        dict(zip(each.class_names, each.splits["train"].class_histogram, strict=True))
+        for each in (info, two)
+    ]
+    assert voxels[0] == {**voxels[1], "lung": 0}
+    with pytest.raises(DatasetError, match="another job: label_map was"):
+        dataclasses.replace(all_masks, output=chosen.output).run()
 
 
 # -- rejects
@@ -366,7 +449,12 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(cases, tmp_path,
     assert (tmp_path / "out" / "notes.txt").exists()
 
 
-FEWER = "fewer.csv"
+FEWER, TURNED = "fewer.csv", "turned.csv"
+# The flags that determine nothing of the output.
+FREE = {
+    *("output", "images", "labels", "dataset", "totalsegmentator", "classes", "write_label_map"),
+    *("validate_only", "overwrite", "resume", "max_reject_fraction"),
+}
 OTHER_JOBS = {
     "spacing_mm": ({"spacing_mm": (20.0, 20.0, 20.0)}, r"spacing_mm was \[10.0, 7.5, 7.5\] and is"),
     "split_seed": ({"split_seed": 7}, "split_seed was 0 and is 7 now"),
@@ -374,10 +462,38 @@ OTHER_JOBS = {
         {"accept": ("label_empty",)},
         r'checks.accept was \[\] and is \["label_empty"\] now',
     ),
+    "validation_fraction": (
+        {"validation_fraction": 0.5},
+        "validation_fraction was 0.2 and is 0.5 now",
+    ),
+    "test_fraction": ({"test_fraction": 0.0}, "test_fraction was 0.3 and is 0.0 now"),
+    "on_mismatch": (
+        {"on_mismatch": "trust_image"},
+        'checks.on_mismatch was "reject" and is "trust_image" now',
+    ),
+    "geometry_tolerance_mm": (
+        {"geometry_tolerance_mm": 1.0},
+        "checks.geometry_tolerance_mm was 0.01 and is 1.0 now",
+    ),
+    "max_case_voxels": ({"max_case_voxels": 10**6}, "checks.max_case_voxels was 1073741824 and"),
+    "shard_mib": ({"shard_mib": 64}, "shard_mib was 128 and is 64 now"),
+    "max_record_mib": ({"max_record_mib": 64}, "max_record_mib was 512 and is 64 now"),
+    "ignored": ({"label_map": "ignored.yaml"}, r"ignored was \[\] and is \[9\] now"),
+    "unlisted": ({"label_map": "unlisted.yaml"}, 'unlisted was "reject" and is "background" now'),
+    "patients": ({"cases": "patients.csv"}, "cases: others were listed, or other files, patients"),
+    "splits": ({"cases": "splits.csv"}, "cases: others were listed, or other files, patients"),
     "label_map": ({"label_map": "other.yaml"}, "label_map was .*liver.* and is .*spleen"),
     "cases": ({"cases": FEWER}, "cases: others were listed"),
     "images_only": ({"images_only": True}, "(cases|images_only)"),
 }
+
+
+def beside(cases: Path, flags: dict) -> dict:
+    """The flags, with the paths of files that lie beside the list of cases."""
+    return {
+        flag: str(cases.with_name(value)) if flag in ("cases", "label_map") else value
+        for flag, value in flags.items()
+    }
 
 
 @pytest.mark.parametrize("name", OTHER_JOBS)
@@ -386,13 +502,32 @@ def test_a_finished_output_of_another_job_is_refused(finished, name, resume):
     cases, output = finished
     before = contents(output)
     flags, difference = OTHER_JOBS[name]
-    flags = {
-        flag: str(cases.with_name(value)) if isinstance(value, str) else value
-        for flag, value in flags.items()
-    }
-    other = dataclasses.replace(command(cases, output, resume=resume), **flags)
+    other = dataclasses.replace(command(cases, output, resume=resume), **beside(cases, flags))
     with pytest.raises(DatasetError, match=f"finished dataset of another job: {difference}"):
         other.run()
+    assert contents(output) == before
+
+
+def test_table_of_other_jobs_is_complete():
+    of_table = {flag for flags, _ in OTHER_JOBS.values() for flag in flags}
+    assert of_table == ConvertCt.__dataclass_fields__.keys() - FREE
+
+
+# The same job in other words; none of these changes a byte of the output.
+SAME_JOBS = {
+    "order of the cases": {"cases": TURNED},
+    "max_reject_fraction": {"max_reject_fraction": 0.5},
+    "resume": {"resume": True},
+}
+
+
+@pytest.mark.parametrize("name", SAME_JOBS)
+def test_a_finished_output_is_of_the_same_job_in_other_words(finished, caplog, name):
+    cases, output = finished
+    caplog.set_level("INFO")
+    before = contents(output)
+    dataclasses.replace(command(cases, output), **beside(cases, SAME_JOBS[name])).run()
+    assert "is complete already" in caplog.text
     assert contents(output) == before
 
 
@@ -404,6 +539,13 @@ def finished(tmp_path_factory):
     cases.with_name(FEWER).write_text("\n".join(cases.read_text().splitlines()[:-1]))
     other = "classes:\n  background: [0]\n  spleen: [1, 2]\n  liver: [5]\n"
     cases.with_name("other.yaml").write_text(other)
+    cases.with_name("ignored.yaml").write_text(LABEL_MAP + "ignored: [9]\n")
+    cases.with_name("unlisted.yaml").write_text(LABEL_MAP + "unlisted: background\n")
+    header, *rows = cases.read_text().splitlines()
+    cases.with_name("patients.csv").write_text(cases.read_text().replace(",p2", ",p1"))
+    split = [f"{header},split", *(f"{row},train" for row in rows)]
+    cases.with_name("splits.csv").write_text("\n".join(split))
+    cases.with_name(TURNED).write_text("\n".join([header, *reversed(rows)]))
     command(cases, folder / "out").run()
     return cases, folder / "out"
 
