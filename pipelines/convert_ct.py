@@ -151,8 +151,17 @@ class ConvertCt:
         finally:
             output.delete_temporary()
         output.tidy()
-        report = report_validation if self.validate_only else report_dataset
-        report(output.folder, cases=len(cases), max_reject_fraction=self.max_reject_fraction)
+        self._report(output.folder, cases=len(cases))
+
+    def _report(self, folder: str, *, cases: int) -> None:
+        """Reports what is in the output, and raises an error if too many cases are rejected."""
+        most = self.max_reject_fraction
+        if self.validate_only:
+            report_validation(folder, cases=cases, max_reject_fraction=most)
+            return
+        fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
+        splits = ["train", *(name for name, fraction in fractions.items() if fraction)]
+        report_dataset(folder, cases=cases, max_reject_fraction=most, splits=splits)
 
     def check(self) -> None:
         """Checks the flags that need no file.

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fcnseg.beam.job_state import WARNINGS_FILE
 from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
+from fcnseg.records.small_splits import find_small_splits
 from fcnseg.storage import files
 
 logger = logging.getLogger(__name__)
 
 
-def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> None:
-    """Reports the numbers of converted and rejected cases.
+def report_dataset(
+    folder: str, *, cases: int, max_reject_fraction: float, splits: Collection[str] = ()
+) -> None:
+    """Reports the numbers of converted and rejected cases, and splits with too few.
 
     Args:
         folder: The output.
+        splits: Splits that must not be empty.
         cases: Number of cases listed.
         max_reject_fraction: Share of them that may be rejected.
 
@@ -37,6 +41,9 @@ def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> No
             )
         if info.fingerprint and info.fingerprint.warnings:
             logger.info(f"warnings, see {INFO_FILE}: {_counts(info.fingerprint.warnings)}")
+        if info.labelled:
+            for small in find_small_splits(info, needed=splits).values():
+                logger.warning(small)
         logger.info(f"records are in {folder}")
     _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
 

@@ -18,6 +18,7 @@ from fcnseg.conversion.rejects import opened
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord
 from fcnseg.records.decoding import decode_record
+from fcnseg.records.small_splits import find_small_splits
 from fcnseg.volumes import read_ct, read_geometry, read_label, write_volume
 from pipelines.convert_ct import ConvertCt, main
 from pipelines.runners import local_runner
@@ -315,6 +316,52 @@ def test_a_list_of_nothing_good_makes_no_dataset(cases, tmp_path):
     with pytest.raises(DatasetError, match="rejected 2 of 2 cases"):
         command(cases, tmp_path / "out").run()
     assert contents(tmp_path / "out").keys() == {"rejects.jsonl"}
+
+
+# -- splits of few cases
+
+WAYS_OUT = "convert with another --validation_fraction, another --split_seed or other splits in"
+TEST_WAYS_OUT = "convert with another --test_fraction, another --split_seed or other splits in the"
+# Each: flags, the split of each case in the list, and the warnings.
+SMALL = {
+    "all by chance in train": (
+        {"validation_fraction": 0.001},
+        [],
+        [f"validation has 0 of 6 cases: {WAYS_OUT} the list, or train with --fold 0 --folds 5"],
+    ),
+    "all for training by wish": ({"validation_fraction": 0.0}, [], []),
+    "no test by chance": (
+        {"validation_fraction": 0.0, "test_fraction": 0.001},
+        [],
+        [f"test has 0 of 6 cases: {TEST_WAYS_OUT} list"],
+    ),
+    "none to train on": (
+        {"validation_fraction": 0.998, "test_fraction": 0.001},
+        ["validation"] * 4 + ["test"] * 2,
+        ["train has 0 of 6 cases: convert with lower", f"test has 2 of 6 cases: {TEST_WAYS_OUT}"],
+    ),
+    "few in the list": (
+        {},
+        ["train"] * 4 + ["validation"] * 2,
+        [f"validation has 2 of 6 cases: {WAYS_OUT}"],
+    ),
+    "enough": ({}, ["train"] * 3 + ["validation"] * 3, []),
+    "without labels": ({"images_only": True, "validation_fraction": 0.001}, [], []),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_splits_of_few_cases_are_said(cases, tmp_path, caplog, name):
+    flags, splits, warnings = SMALL[name]
+    _, *rows = cases.read_text().splitlines()
+    rows = [row[: row.rindex(",")] for row in rows]  # each a patient of its own
+    named = [f"{row},{split}" for row, split in zip(rows, splits or [""] * 6, strict=True)]
+    cases.write_text("\n".join(["case_id,image,label,split", *named]))
+    command(cases, tmp_path / "out", **{"test_fraction": 0.0, **flags}).run()
+    said = [record.message for record in caplog.records if " cases: " in record.message]
+    assert len(said) == len(warnings)
+    for message, beginning in zip(said, warnings, strict=True):
+        assert message.startswith(beginning)
 
 
 # -- validation alone
@@ -653,8 +700,11 @@ def test_the_command_runs_where_tensorflow_cannot_be_imported(cases, tmp_path):
     result = run_without_tensorflow("pipelines.convert_ct", *argv(cases, tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[-1].startswith("records are in ")
-    assert len(result.stderr.splitlines()) == 3 + 1 + 1  # splits, warnings; nothing of Beam's
-    assert sum(s.cases for s in read_dataset_info(tmp_path / "out").splits.values()) == 6
+    # Splits, warnings, small splits, the folder; nothing of Beam's.
+    info = read_dataset_info(tmp_path / "out")
+    small = find_small_splits(info)
+    assert len(result.stderr.splitlines()) == 3 + 1 + len(small) + 1
+    assert sum(s.cases for s in info.splits.values()) == 6
 
 
 def test_help_names_every_flag():
