@@ -31,7 +31,7 @@ from fcnseg.volumes import LabelMap
 
 from .failures import naming_failures
 from .label_map_file import LabelMapFile
-from .report import report_dataset, report_validation
+from .report import report_complete, report_dataset, report_validation
 from .runner_setup import prepared_runner
 from .runners import beam_options
 
@@ -138,7 +138,8 @@ class ConvertCt:
         is_complete = not output.prepare(overwrite=self.overwrite, resume=self.resume)
         label_map_file.write()
         if is_complete:
-            logger.info(f"{output.folder} is complete already; --overwrite makes it again")
+            most = self.max_reject_fraction
+            report_complete(output.folder, cases=len(cases), max_reject_fraction=most)
             return
         try:
             with (

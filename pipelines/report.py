@@ -48,6 +48,27 @@ def report_dataset(
     _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
 
 
+def report_complete(folder: str, *, cases: int, max_reject_fraction: float) -> None:
+    """Reports that the output of a job is there already, and which of its cases are not.
+
+    Args:
+        folder: The output.
+        cases: Number of cases listed.
+        max_reject_fraction: Share of them that may be rejected.
+
+    Raises:
+        DatasetError: If more are rejected than allowed, as in the run that wrote the output.
+    """
+    logger.info(f"{folder} is complete already; --overwrite makes it again")
+    rejects = _rejects(folder) if files.exists(files.join(folder, REJECTS_FILE)) else []
+    if rejects:
+        logger.warning(
+            "a rejected case whose files were repaired needs --overwrite, which converts all cases"
+            " again"
+        )
+    _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
+
+
 def report_validation(folder: str, *, cases: int, max_reject_fraction: float) -> None:
     """Reports the findings of a validation-only job; see `report_dataset`."""
     rejects = _rejects(folder)

@@ -578,6 +578,23 @@ def test_a_finished_output_is_of_the_same_job_in_other_words(finished, caplog, n
     assert contents(output) == before
 
 
+def test_a_finished_output_tells_again_of_its_rejects(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    spoil(cases, "case_02")
+    for attempt in range(2):
+        with pytest.raises(DatasetError, match=r"rejected 1 of 6 cases.*first:.*case_02\)"):
+            command(cases, tmp_path / "out").run()
+        assert caplog.text.count("complete already") == attempt
+    before = contents(tmp_path / "out")
+    write_case(cases.parent, "case_02", seed=2, shape=(14, 14, 16))
+    command(cases, tmp_path / "out", resume=True, max_reject_fraction=0.2).run()
+    assert "whose files were repaired needs --overwrite, which converts all" in caplog.text
+    assert contents(tmp_path / "out") == before
+    command(cases, tmp_path / "out", overwrite=True).run()
+    info = read_dataset_info(tmp_path / "out")
+    assert sum(split.cases for split in info.splits.values()) == 6
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A list of cases, beside it another one and another label map, and the finished output."""
