@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     AzureOptions,
     DirectOptions,
+    GoogleCloudOptions,
     HadoopFileSystemOptions,
     PipelineOptions,
     S3Options,
@@ -39,6 +40,7 @@ def beam_options(beam_args: Sequence[str], *, known: Iterable[str] = ()) -> Pipe
     """
     options = PipelineOptions(list(beam_args))
     _check_no_store_flag(options)
+    _check_job_labels(options)
     runner = options.view_as(StandardOptions).runner
     if runner is not None:
         _check_runner(runner)
@@ -49,10 +51,18 @@ def beam_options(beam_args: Sequence[str], *, known: Iterable[str] = ()) -> Pipe
     return options
 
 
+def _check_job_labels(options: PipelineOptions) -> None:
+    """Checks that `--label`, which is Dataflow's for KEY=VALUE, is not meant for `--labels`."""
+    for label in options.view_as(GoogleCloudOptions).labels or ():
+        if "=" not in label:
+            raise InputError(f"unknown flag: --label {label}; did you mean --labels?")
+
+
 def _check_flags(beam_args: Sequence[str], known: Iterable[str], *, runner: str | None) -> None:
-    """Checks the flags that Beam does not know, of which a runner may have its own."""
+    """Checks the flags that Beam does not know; a runner may have its own, unlike the job's."""
     parsers: list[argparse.ArgumentParser] = []
-    names = {*known, *PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)}
+    of_beam = PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    names = {*known, *(of_beam if runner is None else ())}
     unknown = parsers[0].parse_known_args(list(beam_args))[1]
     for flag in unknown:
         name = flag.removeprefix("--").partition("=")[0].replace("-", "_")

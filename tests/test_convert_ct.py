@@ -21,7 +21,7 @@ from fcnseg.records.decoding import decode_record
 from fcnseg.records.small_splits import find_small_splits
 from fcnseg.volumes import read_ct, read_geometry, read_label, write_volume
 from pipelines.convert_ct import ConvertCt, main
-from pipelines.runners import local_runner
+from pipelines.runners import beam_options, local_runner
 
 ROOT = Path(__file__).parent.parent
 
@@ -739,6 +739,37 @@ def test_no_runner_is_fetched_from_the_network():
     """DirectRunner would fetch Prism; ours is taken unless the user names one."""
     assert type(local_runner(PipelineOptions([]))).__name__ == "FnApiRunner"
     assert local_runner(PipelineOptions(["--runner=DirectRunner"])) is None
+
+
+# Options of runners in other languages, which Beam for Python does not know, and of Dask.
+OF_RUNNERS = [
+    *(
+        "--numberOfExecutionRetries=2",
+        "--maxParallelism=4",
+        "--checkpointingInterval=9",
+        "--jobName=a",
+    ),
+    *("--sparkMaster=local", "--checkpointDir=/a", "--stateBackend=b", "--filesToStage=c"),
+    *("--npartitions=4", "--dask_client_address=a:1", "--autoBalanceWriteFilesShardingEnabled"),
+]
+
+
+@pytest.mark.parametrize("flag", OF_RUNNERS)
+def test_options_of_a_named_runner_are_left_to_it(flag):
+    known = ConvertCt.__dataclass_fields__
+    assert beam_options(["--runner=FlinkRunner", flag], known=known) is not None
+    with pytest.raises(InputError, match=f"unknown flag: {flag}"):
+        beam_options(["--environment_type=LOOPBACK", flag], known=known)
+
+
+@pytest.mark.parametrize("name", ConvertCt.__dataclass_fields__)
+@pytest.mark.parametrize("runner", ["--runner=FlinkRunner", "--direct_num_workers=2"])
+def test_a_flag_with_a_slip_never_reaches_the_runner(name, runner):
+    known = ConvertCt.__dataclass_fields__
+    for slip in (name[:-1], name[0] + name):
+        for flag in ([f"--{slip}=a"], [f"--{slip.replace('_', '-')}", "a"]):
+            with pytest.raises(InputError, match=f"did you mean .*--{name}"):
+                beam_options([runner, *flag], known=known)
 
 
 # -- other file systems

@@ -94,6 +94,7 @@ MISTAKES = {
     "convert CASES --output NEW --runner FlinkRunner --spacing_m 1 1 1": "mean --spacing_mm",
     "convert CASES --output NEW --runner FlinkRunner --label-mapp=a": "did you mean --label_map",
     "convert FILE --label_map MAP --output NEW": "unknown flag: FILE",
+    "convert --images FOLDER --label FOLDER --label_map MAP --output NEW": "did you mean --labels",
     "convert CASES --output nope://x/y": "nope://x/y",
     "convert --cases FILE --output NEW": "label_map must be a YAML file with",
     "convert --images FOLDER --labels FOLDER --output NEW": "label_map must be a YAML file with",
