@@ -40,12 +40,14 @@ def find_small_splits(
 
 
 def way_out(info: DatasetInfo, split: str) -> str:
-    """Names the flags that give a split more cases.
+    """Names the flags that give a split more cases, if there are enough for that.
 
     Args:
         info: Manifest of the dataset.
         split: One of `SPLITS`.
     """
+    if sum(each.cases for each in info.splits.values()) <= FEW_CASES:
+        return "convert more cases"
     convert = f"convert with {_FLAGS[split]}, another --split_seed or other splits in the list"
     dealt = info.splits["train"].cases + info.splits["validation"].cases
     if split == "test" or dealt < 2:
