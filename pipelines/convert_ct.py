@@ -103,7 +103,8 @@ class ConvertCt:
     validate_only: bool = False
     """Check everything, but write only the report: rejects.jsonl and warnings.jsonl."""
     overwrite: bool = False
-    """Delete what an earlier run left in the output folder."""
+    """Delete what an earlier run left in the output folder, and replace the file of
+    --write_label_map."""
     resume: bool = False
     """Resume an interrupted run of the same job: only missing shards are written."""
 
