@@ -6,13 +6,17 @@ rule, the value and, where there is one, the case.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pydantic
 
     from fcnseg.codes import Code
+
+
+_NEAR = 0.7  # least similarity of `difflib` to suggest a name; its own default suggests odd ones
 
 
 class FcnsegError(Exception):
@@ -77,6 +81,27 @@ def format_names(names: Sequence[object], *, most: int = 3) -> str:
     """Formats the first few of some names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Formats the known names nearest to a misspelt one as the end of an error message.
+
+    Args:
+        name: The unknown name.
+        known: The names that exist.
+        prefix: Text before each suggested name, as `--` of flags.
+
+    Returns:
+        `; did you mean ...?`, or an empty text if none is near.
+
+    >>> did_you_mean("livr", ["liver", "spleen"]), did_you_mean("x", ["liver"])
+    ('; did you mean liver?', '')
+    """
+    by_folded = {each.casefold(): each for each in sorted(known)}
+    wrong = name.casefold()
+    near = difflib.get_close_matches(wrong, by_folded, cutoff=_NEAR)
+    near = near or [each for each in by_folded if each.startswith(wrong)][:3]
+    return f"; did you mean {' or '.join(prefix + by_folded[each] for each in near)}?" * bool(near)
 
 
 def first_finding(error: pydantic.ValidationError) -> str:

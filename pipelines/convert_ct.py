@@ -16,12 +16,7 @@ from fcnseg.beam.quiet_beam import beam
 from fcnseg.beam.shard_writer import ShardWriter
 from fcnseg.beam.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
 from fcnseg.cli.command import parse_known, run_or_exit
-from fcnseg.conversion.case_lists import (
-    cases_of_dataset_json,
-    cases_of_folders,
-    cases_of_totalsegmentator,
-    read_cases_csv,
-)
+from fcnseg.conversion.case_source import CaseSource
 from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.preprocessing import Preprocessing
@@ -35,13 +30,15 @@ from fcnseg.storage.file_urls import local_path
 from fcnseg.volumes import LabelMap
 
 from .failures import naming_failures
-from .report import report_dataset, report_validation
+from .label_map_file import LabelMapFile
+from .report import report_complete, report_dataset, report_validation
 from .runner_setup import prepared_runner
 from .runners import beam_options
 
 logger = logging.getLogger(__name__)
 
-_PATHS = ("label_map", "output", "cases", "images", "labels", "dataset", "totalsegmentator")
+_SOURCES = ("cases", "images", "labels", "dataset", "totalsegmentator", "label_map")
+_PATHS = (*_SOURCES, "output", "write_label_map")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +54,6 @@ class ConvertCt:
     hdfs:// with the extra of the store.
     """
 
-    label_map: str
-    """YAML file: the classes in order, each with its ids."""
     output: str
     """Folder for records, dataset_info.json, rejects.jsonl and, written last, COMPLETED."""
     cases: str | None = None
@@ -73,6 +68,13 @@ class ConvertCt:
     totalsegmentator: str | None = None
     """Folder of TotalSegmentator's dataset, instead of --cases: SUBJECT/ct.nii.gz and
     SUBJECT/segmentations/NAME.nii.gz; the splits in meta.csv hold."""
+    label_map: str | None = None
+    """YAML file: the classes in order, each with its ids. Without it --dataset and
+    --totalsegmentator give the names."""
+    classes: tuple[str, ...] = ()
+    """Masks of --totalsegmentator that become classes, in this order, instead of all."""
+    write_label_map: str | None = None
+    """YAML file to write the label map to that the job takes."""
     images_only: bool = False
     """Convert images without labels, or ignore their labels."""
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)  # TotalSegmentator's full resolution
@@ -101,7 +103,8 @@ class ConvertCt:
     validate_only: bool = False
     """Check everything, but write only the report: rejects.jsonl and warnings.jsonl."""
     overwrite: bool = False
-    """Delete what an earlier run left in the output folder."""
+    """Delete what an earlier run left in the output folder, and replace the file of
+    --write_label_map."""
     resume: bool = False
     """Resume an interrupted run of the same job: only missing shards are written."""
 
@@ -121,17 +124,23 @@ class ConvertCt:
         dataclasses.replace(self, **paths)._run(beam_args)
 
     def _run(self, beam_args: Sequence[str]) -> None:
+        options = beam_options(beam_args, known=[field.name for field in dataclasses.fields(self)])
         self.check()
-        options = beam_options(beam_args)
         preprocessing = self.preprocessing()
         cases = self.list_cases(preprocessing.label_map)
+        label_map_file = LabelMapFile(
+            self.write_label_map, preprocessing.label_map, overwrite=self.overwrite
+        )
         output = Output(
             files.absolute(self.output),
             job_text(self.job(cases, preprocessing)),
             validate_only=self.validate_only,
         )
-        if not output.prepare(overwrite=self.overwrite, resume=self.resume):
-            logger.info(f"{output.folder} is complete already; --overwrite makes it again")
+        is_complete = not output.prepare(overwrite=self.overwrite, resume=self.resume)
+        label_map_file.write()
+        if is_complete:
+            most = self.max_reject_fraction
+            report_complete(output.folder, cases=len(cases), max_reject_fraction=most)
             return
         try:
             with (
@@ -144,8 +153,17 @@ class ConvertCt:
         finally:
             output.delete_temporary()
         output.tidy()
-        report = report_validation if self.validate_only else report_dataset
-        report(output.folder, cases=len(cases), max_reject_fraction=self.max_reject_fraction)
+        self._report(output.folder, cases=len(cases))
+
+    def _report(self, folder: str, *, cases: int) -> None:
+        """Reports what is in the output, and raises an error if too many cases are rejected."""
+        most = self.max_reject_fraction
+        if self.validate_only:
+            report_validation(folder, cases=cases, max_reject_fraction=most)
+            return
+        fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
+        splits = ["train", *(name for name, fraction in fractions.items() if fraction)]
+        report_dataset(folder, cases=cases, max_reject_fraction=most, splits=splits)
 
     def check(self) -> None:
         """Checks the flags that need no file.
@@ -153,7 +171,7 @@ class ConvertCt:
         Raises:
             InputError: If one is out of range, or two do not go together.
         """
-        self._check_source()
+        self.source()
         check_fractions(
             validation_fraction=self.validation_fraction, test_fraction=self.test_fraction
         )
@@ -167,18 +185,14 @@ class ConvertCt:
         if self.overwrite and (self.resume or self.validate_only):
             raise InputError("--overwrite goes with neither --resume nor --validate_only")
 
-    def _check_source(self) -> None:
-        """Checks that the flags name the cases in exactly one way."""
-        sources = (self.cases, self.images or self.labels, self.dataset, self.totalsegmentator)
-        if sum(source is not None for source in sources) != 1:
-            raise InputError(
-                "cases come from --cases, from --images and --labels, from --dataset or from "
-                "--totalsegmentator, one of them"
-            )
-        if self.images_only and self.labels is not None:
-            raise InputError("--images_only and --labels exclude each other")
-        if not self.images_only and (self.images is None) != (self.labels is None):
-            raise InputError("--images and --labels go together")
+    def source(self) -> CaseSource:
+        """The place of the cases and of the label map.
+
+        Raises:
+            InputError: If the flags do not name it in exactly one way.
+        """
+        given = {name: getattr(self, name) for name in _SOURCES}
+        return CaseSource(**given, classes=self.classes, labelled=not self.images_only)
 
     def preprocessing(self) -> Preprocessing:
         """Makes the preprocessing, the same for every case."""
@@ -188,19 +202,11 @@ class ConvertCt:
             max_case_voxels=self.max_case_voxels,
             accept=self.accept,
         )
-        with files.local_copy(self.label_map) as path:
-            return Preprocessing(LabelMap.read(path), self.spacing_mm, checks)
+        return Preprocessing(self.source().read_label_map(), self.spacing_mm, checks)
 
     def list_cases(self, label_map: LabelMap) -> CaseList:
         """Lists the cases that the flags name."""
-        labelled = not self.images_only
-        if self.cases is not None:
-            return read_cases_csv(self.cases, labelled=labelled)
-        if self.dataset is not None:
-            return cases_of_dataset_json(self.dataset, label_map, labelled=labelled)
-        if self.totalsegmentator is not None:
-            return cases_of_totalsegmentator(self.totalsegmentator, labelled=labelled)
-        return cases_of_folders(str(self.images), self.labels)
+        return self.source().list_cases(label_map)
 
     def job(self, cases: CaseList, preprocessing: Preprocessing) -> dict[str, Any]:
         """The settings that determine the bytes of the output: equal jobs write equal files."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fcnseg.beam.job_state import WARNINGS_FILE
 from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
+from fcnseg.records.small_splits import find_small_splits
 from fcnseg.storage import files
 
 logger = logging.getLogger(__name__)
 
 
-def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> None:
-    """Reports the numbers of converted and rejected cases.
+def report_dataset(
+    folder: str, *, cases: int, max_reject_fraction: float, splits: Collection[str] = ()
+) -> None:
+    """Reports the numbers of converted and rejected cases, and splits with too few.
 
     Args:
         folder: The output.
+        splits: Splits that must not be empty.
         cases: Number of cases listed.
         max_reject_fraction: Share of them that may be rejected.
 
@@ -37,7 +41,31 @@ def report_dataset(folder: str, *, cases: int, max_reject_fraction: float) -> No
             )
         if info.fingerprint and info.fingerprint.warnings:
             logger.info(f"warnings, see {INFO_FILE}: {_counts(info.fingerprint.warnings)}")
+        if info.labelled:
+            for small in find_small_splits(info, needed=splits).values():
+                logger.warning(small)
         logger.info(f"records are in {folder}")
+    _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
+
+
+def report_complete(folder: str, *, cases: int, max_reject_fraction: float) -> None:
+    """Reports that the output of a job is there already, and which of its cases are not.
+
+    Args:
+        folder: The output.
+        cases: Number of cases listed.
+        max_reject_fraction: Share of them that may be rejected.
+
+    Raises:
+        DatasetError: If more are rejected than allowed, as in the run that wrote the output.
+    """
+    logger.info(f"{folder} is complete already; --overwrite makes it again")
+    rejects = _rejects(folder) if files.exists(files.join(folder, REJECTS_FILE)) else []
+    if rejects:
+        logger.warning(
+            "a rejected case whose files were repaired needs --overwrite, which converts all cases"
+            " again"
+        )
     _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
 
 

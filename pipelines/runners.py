@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     AzureOptions,
     DirectOptions,
+    GoogleCloudOptions,
     HadoopFileSystemOptions,
     PipelineOptions,
     S3Options,
@@ -19,32 +22,56 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-from fcnseg.errors import InputError, one_line
+from fcnseg.errors import InputError, did_you_mean, one_line
 
 
-def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
+def beam_options(beam_args: Sequence[str], *, known: Iterable[str] = ()) -> PipelineOptions:
     """Parses the flags that are not fcnseg's own.
 
+    Args:
+        beam_args: The flags.
+        known: Names of the job's own flags, of which a misspelt one is not Beam's.
+
     Raises:
-        InputError: If Beam does not know one either; the options of a named runner are left to it.
-            Also if Beam has no runner of the name, a number of workers is negative, or a flag is
-            for a store client of Beam's own, which is not used.
+        InputError: If Beam does not know one either; the options of a named runner are left to it,
+            unless one is nearly the name of another flag. Also if Beam has no runner of the name, a
+            number of workers is negative, or a flag is for a store client of Beam's own, which is
+            not used.
     """
     options = PipelineOptions(list(beam_args))
     _check_no_store_flag(options)
-    workers = options.view_as(DirectOptions).direct_num_workers
-    if workers < 0:
-        raise InputError(f"direct_num_workers must be 0 (one a core) or more, got {workers}")
+    _check_job_labels(options)
     runner = options.view_as(StandardOptions).runner
     if runner is not None:
         _check_runner(runner)
-    else:
-        parsers: list = []
-        PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
-        unknown = parsers[0].parse_known_args(beam_args)[1]
-        if unknown:
-            raise InputError(f"unknown flag: {' '.join(unknown)} (--help lists the known ones)")
+    _check_flags(beam_args, known, runner=runner)
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if workers < 0:
+        raise InputError(f"direct_num_workers must be 0 (one a core) or more, got {workers}")
     return options
+
+
+def _check_job_labels(options: PipelineOptions) -> None:
+    """Checks that `--label`, which is Dataflow's for KEY=VALUE, is not meant for `--labels`."""
+    for label in options.view_as(GoogleCloudOptions).labels or ():
+        if "=" not in label:
+            raise InputError(f"unknown flag: --label {label}; did you mean --labels?")
+
+
+def _check_flags(beam_args: Sequence[str], known: Iterable[str], *, runner: str | None) -> None:
+    """Checks the flags that Beam does not know; a runner may have its own, unlike the job's."""
+    parsers: list[argparse.ArgumentParser] = []
+    of_beam = PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    names = {*known, *(of_beam if runner is None else ())}
+    unknown = parsers[0].parse_known_args(list(beam_args))[1]
+    for flag in unknown:
+        name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
+        near = did_you_mean(name, names, prefix="--") if flag.startswith("--") else ""
+        if near:
+            given = flag if runner else " ".join(unknown)
+            raise InputError(f"unknown flag: {given}{near}")
+    if unknown and runner is None:
+        raise InputError(f"unknown flag: {' '.join(unknown)} (--help lists the known ones)")
 
 
 # Flags for Beam's own clients of stores, and the equivalent variables of the clients in use.
@@ -90,7 +117,9 @@ def _check_runner(name: str) -> None:
     try:
         beam.runners.create_runner(name)
     except (AttributeError, ImportError, ValueError) as error:
-        raise InputError(f"runner must be one of Beam's, got {name}: {one_line(error)}") from error
+        reason = one_line(error)
+        near = did_you_mean(name, re.findall(r"\w+Runner\b", reason)) or f": {reason}"
+        raise InputError(f"runner must be one of Beam's, got {name}{near}") from error
 
 
 # Settings of glibc's allocator in workers: they keep the memory of a large array for the next one,

@@ -8,6 +8,8 @@ from fcnseg.conversion.case_lists import (
     cases_of_dataset_json,
     cases_of_folders,
     cases_of_totalsegmentator,
+    label_map_of_dataset_json,
+    label_map_of_totalsegmentator,
     read_cases_csv,
 )
 from fcnseg.conversion.cases import Case, check_cases
@@ -362,6 +364,122 @@ def test_regions_of_several_ids_may_be_classes_of_their_own(tmp_path):
     assert len(cases_of_dataset_json(path, label_map)) == 2
 
 
+# -- the label map of a dataset.json
+
+BRATS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}  # nnU-Net's docs
+# Each: labels and regions_class_order of the file; classes and ignored ids of the map.
+NAMED = {
+    "decathlon": ({"0": "background", "1": "liver", "2": "spleen"}, None, LABEL_MAP.classes, ()),
+    "nnU-Net v2": (LABELS, None, LABEL_MAP.classes, ()),
+    "not in order of ids": (
+        {"background": 0, "spleen": 10, "liver": 2},
+        None,
+        {"background": (0,), "liver": (2,), "spleen": (10,)},
+        (),
+    ),
+    "keys sorted as text": (
+        {"0": "Background", "10": "spleen", "2": "liver"},
+        None,
+        {"background": (0,), "liver": (2,), "spleen": (10,)},
+        (),
+    ),
+    "one name of two ids": (
+        {"0": "background", "1": "kidney", "2": "kidney", "3": "liver"},
+        None,
+        {"background": (0,), "kidney": (1, 2), "liver": (3,)},
+        (),
+    ),
+    "no background": ({"1": "liver"}, None, {"background": (0,), "liver": (1,)}, ()),
+    "ids as text": (
+        {"background": "0", "liver": "1"},
+        None,
+        {"background": (0,), "liver": (1,)},
+        (),
+    ),
+    "ignore": (
+        LABELS | {"ignore": 3},
+        None,
+        {"background": (0,), "liver": (1,), "spleen": (2,)},
+        (3,),
+    ),
+    "ignore of the decathlon": (
+        {"0": "background", "1": "liver", "255": "Ignore"},
+        None,
+        {"background": (0,), "liver": (1,)},
+        (255,),
+    ),
+    "regions apart": (
+        {"background": 0, "kidney": [1, 2], "liver": 3},
+        None,
+        {"background": (0,), "kidney": (1, 2), "liver": (3,)},
+        (),
+    ),
+    "regions in one another": (
+        BRATS | {"ignore": 4},
+        [1, 2, 3],
+        {"background": (0,), "whole": (1,), "core": (2,), "enhancing": (3,)},
+        (4,),
+    ),
+    "a part of a region": (
+        {"background": 0, "liver": [1, 2], "tumour": 2},
+        [1, 2],
+        {"background": (0,), "liver": (1,), "tumour": (2,)},
+        (),
+    ),
+    "two parts and a rest of two ids": (
+        {"background": 0, "all": [1, 2, 3, 4], "cyst": 4, "tumour": 1},
+        [3, 4, 1],
+        {"background": (0,), "tumour": (1,), "all": (2, 3), "cyst": (4,)},
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_names_of_a_dataset_json_make_a_label_map(tmp_path, caplog, name):
+    labels, order, classes, ignored = NAMED[name]
+    content = V2 | {"labels": labels} | ({"regions_class_order": order} if order else {})
+    path = write_dataset_json(tmp_path, content, "_0000")
+    label_map = label_map_of_dataset_json(path)
+    assert list(label_map.classes.items()) == list(classes.items())  # in this order
+    assert (label_map.ignored, label_map.unlisted) == (ignored, "reject")
+    assert ("overlap, and become classes" in caplog.text) == (order is not None)
+    assert len(cases_of_dataset_json(path, label_map)) == 2  # it agrees with the file
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "message"),
+    [
+        ({"background": 0, "a": [1, 2], "b": [2, 3]}, [1, 2], "b must be a part of a, which"),
+        ({"background": 0, "a": 1, "b": [1, 2]}, [1, 2], "b must be a part of a, which comes"),
+        ({"background": 0, "a": 1, "b": 1}, None, "b must be a part of a"),
+        ({"background": 0, "a": [1, 2], "b": 1, "c": 2}, [1, 1, 2], "a must have an id of its own"),
+        ({"background": 0, "a": [], "b": 1}, None, "a must have an id of its own"),
+        (BRATS, None, r"an id for each of whole, core, enhancing, got \[\]"),
+        (BRATS, [1, 2], r"an id for each of whole, core, enhancing, got \[1, 2\]"),
+        (BRATS, [1, 3, 2], r"an id of core that no later region has, \[2\], got 3"),
+        ({"0": "air", "1": "liver"}, None, "id 0 must be background in .*dataset.json, got air"),
+        ({"background": 0}, None, "classes must be 2 to 65535, got 1"),
+        ({}, None, "classes must be 2 to 65535, got 1"),
+        ({"background": 0, "liver": -1}, None, "ids must not be negative, got -1"),
+    ],
+)
+def test_names_that_are_not_one_class_a_voxel_are_refused(tmp_path, labels, order, message):
+    content = V2 | {"labels": labels, "regions_class_order": order}
+    path = write_dataset_json(tmp_path, content, "_0000")
+    with pytest.raises(InputError, match=message) as caught:
+        label_map_of_dataset_json(path)
+    assert path in str(caught.value)
+    assert str(caught.value).endswith("give --label_map with one class for each id")
+
+
+@pytest.mark.parametrize("number", [1.5, True, None, [[1]], "one"])
+def test_an_id_that_is_no_integer_is_refused(tmp_path, number):
+    path = write_dataset_json(tmp_path, renamed(background=0, liver=number), "_0000")
+    with pytest.raises(InputError, match=r"labels of .*dataset\.json must be names and ids"):
+        label_map_of_dataset_json(path)
+
+
 # -- TotalSegmentator
 
 
@@ -424,6 +542,71 @@ def test_a_meta_csv_of_another_form_is_refused(tmp_path, text, message):
         cases_of_totalsegmentator(root)
 
 
+def write_masks(root: Path, **masks: str) -> str:
+    """Writes subjects, each with the masks named."""
+    for subject, names in masks.items():
+        write(root, f"{subject}/ct.nii.gz")
+        write(root, *(f"{subject}/segmentations/{name}" for name in names.split()))
+    return str(root)
+
+
+def test_all_masks_make_a_label_map_in_a_fixed_order(tmp_path, caplog):
+    root = write_masks(
+        tmp_path,
+        s2="spleen.nii.gz Liver.NII.GZ",
+        s1="Liver.nii.gz spleen.nii.gz notes.txt .hidden.nii.gz background.nii.gz scout.dcm",
+    )
+    write(tmp_path, "s1/segmentations/old/lung.nii.gz", "s1/lung.nii.gz", ".cache/x/a.nii.gz")
+    label_map = label_map_of_totalsegmentator(root)
+    assert list(label_map.classes.items()) == [
+        ("background", (0,)),
+        ("Liver", ("Liver",)),
+        ("spleen", ("spleen",)),
+    ]
+    assert not caplog.text
+
+
+def test_chosen_masks_are_the_classes_in_the_order_chosen(tmp_path):
+    root = write_masks(tmp_path, s1="a.nii.gz b.nii.gz c.nii.gz")
+    label_map = label_map_of_totalsegmentator(root, ["c", "a"])
+    assert label_map.masks == (("c", 1), ("a", 2))
+
+
+def test_a_mask_that_some_subjects_lack_is_named(tmp_path, caplog):
+    root = write_masks(tmp_path, s1="a.nii.gz b.nii.gz", s2="a.nii.gz", s3="a.nii.gz")
+    assert label_map_of_totalsegmentator(root).class_names == ("background", "a", "b")
+    assert "each of the 3 subjects" in caplog.text
+    assert "which is not so for b in 1: choose the others with --classes" in caplog.text
+    caplog.clear()
+    label_map_of_totalsegmentator(root, ["a"])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["livr"], "classes must be masks of .*, got livr; did you mean liver"),
+        (["kidney"], "got kidney; did you mean kidney_left"),
+        (["LIVER"], "got LIVER; did you mean liver"),
+        (["heart"], "got heart; it has kidney_left, liver"),
+        (["liver", "background"], "got background; it has kidney_left, liver"),
+        (["liver", "liver"], "classes must be different masks, got liver twice"),
+    ],
+)
+def test_classes_that_are_no_masks_are_refused(tmp_path, classes, message):
+    root = write_masks(tmp_path, s1="liver.nii.gz kidney_left.nii.gz")
+    with pytest.raises(InputError, match=message):
+        label_map_of_totalsegmentator(root, classes)
+
+
+def test_a_dataset_without_masks_has_no_label_map(tmp_path):
+    root = write_masks(tmp_path, s1="")
+    with pytest.raises(
+        InputError, match=r"no SUBJECT/segmentations/NAME\.nii\.gz .*: give --label_map"
+    ):
+        label_map_of_totalsegmentator(root)
+
+
 # -- in an object store
 
 
@@ -443,6 +626,8 @@ def test_each_layout_is_listed_in_an_object_store_too(tmp_path, objects):
             cases_of_totalsegmentator(f"{root}/ts"),
             cases_of_dataset_json(f"{root}/v2/dataset.json", LABEL_MAP),
             cases_of_folders(f"{root}/v2/imagesTr", f"{root}/v2/labelsTr"),
+            label_map_of_totalsegmentator(f"{root}/ts"),
+            label_map_of_dataset_json(f"{root}/v2/dataset.json"),
         ]
         lists[root] = repr(found).replace(root, "ROOT")
         shutil.rmtree(tmp_path, ignore_errors=True)  # nothing local is left

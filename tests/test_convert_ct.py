@@ -10,7 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from small_cases import write_case, write_cases
+from small_cases import LABEL_MAP, write_case, write_cases
 from without_tensorflow import run_without_tensorflow
 
 from fcnseg.beam.job_state import Output
@@ -18,9 +18,10 @@ from fcnseg.conversion.rejects import opened
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records import SPLITS, Record, read_cases, read_dataset_info, read_tfrecord
 from fcnseg.records.decoding import decode_record
-from fcnseg.volumes import read_ct, read_geometry
+from fcnseg.records.small_splits import find_small_splits
+from fcnseg.volumes import read_ct, read_geometry, read_label, write_volume
 from pipelines.convert_ct import ConvertCt, main
-from pipelines.runners import local_runner
+from pipelines.runners import beam_options, local_runner
 
 ROOT = Path(__file__).parent.parent
 
@@ -171,6 +172,89 @@ def test_folders_give_the_same_records_as_a_list(cases, tmp_path):
     assert contents(tmp_path / "list") == contents(tmp_path / "folders")
 
 
+# -- label maps that the dataset gives
+
+
+def write_dataset_json(cases: Path) -> Path:
+    """A dataset.json of nnU-Net v2 beside the list of cases, which holds the same."""
+    names = [path.name.removesuffix(".nii.gz") for path in (cases.parent / "images").iterdir()]
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "liver": 5, "spleen": [1, 2]},
+        "dataset": {
+            name: {"images": [f"images/{name}.nii.gz"], "label": f"labels/{name}.nii.gz"}
+            for name in names
+        },
+    }
+    cases.with_name("dataset.json").write_text(json.dumps(content))
+    return cases.with_name("dataset.json")
+
+
+def test_a_dataset_json_needs_no_label_map(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    taken = tmp_path / "taken.yaml"
+    source = {"dataset": str(write_dataset_json(cases)), "output": str(tmp_path / "out")}
+    job = ConvertCt(**source, spacing_mm=(10.0, 7.5, 7.5), write_label_map=str(taken))
+    job.run()
+    info = read_dataset_info(tmp_path / "out")
+    assert info.class_names == ("background", "spleen", "liver")  # by their ids
+    assert sum(split.cases for split in info.splits.values()) == 6
+    assert all(sum(split.class_histogram) for split in info.splits.values() if split.cases)
+
+    # The map that was taken gives the same job; the file is kept, and no other is replaced.
+    before = taken.stat().st_mtime_ns
+    dataclasses.replace(job, label_map=str(taken)).run()
+    assert caplog.text.count("is complete already") == 1
+    assert taken.stat().st_mtime_ns == before
+    text = taken.read_text()
+    taken.write_text("mine")
+    with pytest.raises(InputError, match=r"taken\.yaml is there already: give --overwrite"):
+        job.run()
+    assert taken.read_text() == "mine"
+    dataclasses.replace(job, overwrite=True).run()
+    assert taken.read_text() == text
+
+
+def test_a_label_map_wins_over_the_names_of_a_dataset(cases, tmp_path):
+    job = dataclasses.replace(
+        command(cases, tmp_path / "out"), cases=None, dataset=str(write_dataset_json(cases))
+    )
+    job.run()
+    assert read_dataset_info(tmp_path / "out").class_names == ("background", "liver", "spleen")
+    cases.with_name("label_map.yaml").write_text("classes: {background: [0], liver: [5]}")
+    with pytest.raises(InputError, match=r"must list each id of .*it lacks 1 \(spleen\), 2"):
+        dataclasses.replace(job, output=str(tmp_path / "other")).run()
+    assert not (tmp_path / "other").exists()
+
+
+def test_masks_need_no_label_map(cases, tmp_path):
+    for n in range(3):
+        subject = tmp_path / "ts" / f"s{n}"
+        (subject / "segmentations").mkdir(parents=True)
+        shutil.copy(cases.parent / f"images/case_0{n}.nii.gz", subject / "ct.nii.gz")
+        label = read_label(cases.parent / f"labels/case_0{n}.nii.gz")
+        for name, ids in (("spleen", (1, 2)), ("liver", (5,)), ("lung", ())):
+            mask = label.with_array(np.isin(label.array, ids).astype(np.uint8))
+            write_volume(mask, subject / "segmentations" / f"{name}.nii.gz")
+    source = {"totalsegmentator": str(tmp_path / "ts"), "spacing_mm": (10.0, 7.5, 7.5)}
+    all_masks = ConvertCt(**source, output=str(tmp_path / "all"))
+    all_masks.run()
+    info = read_dataset_info(tmp_path / "all")
+    assert info.class_names == ("background", "liver", "lung", "spleen")
+
+    chosen = ConvertCt(**source, classes=("spleen", "liver"), output=str(tmp_path / "two"))
+    chosen.run()
+    two = read_dataset_info(tmp_path / "two")
+    assert two.class_names == ("background", "spleen", "liver")
+    voxels = [
+        dict(zip(each.class_names, each.splits["train"].class_histogram, strict=True))
+        for each in (info, two)
+    ]
+    assert voxels[0] == {**voxels[1], "lung": 0}
+    with pytest.raises(DatasetError, match="another job: label_map was"):
+        dataclasses.replace(all_masks, output=chosen.output).run()
+
+
 # -- rejects
 
 
@@ -232,6 +316,52 @@ def test_a_list_of_nothing_good_makes_no_dataset(cases, tmp_path):
     with pytest.raises(DatasetError, match="rejected 2 of 2 cases"):
         command(cases, tmp_path / "out").run()
     assert contents(tmp_path / "out").keys() == {"rejects.jsonl"}
+
+
+# -- splits of few cases
+
+WAYS_OUT = "convert with another --validation_fraction, another --split_seed or other splits in"
+TEST_WAYS_OUT = "convert with another --test_fraction, another --split_seed or other splits in the"
+# Each: flags, the split of each case in the list, and the warnings.
+SMALL = {
+    "all by chance in train": (
+        {"validation_fraction": 0.001},
+        [],
+        [f"validation has 0 of 6 cases: {WAYS_OUT} the list, or train with --fold 0 --folds 5"],
+    ),
+    "all for training by wish": ({"validation_fraction": 0.0}, [], []),
+    "no test by chance": (
+        {"validation_fraction": 0.0, "test_fraction": 0.001},
+        [],
+        [f"test has 0 of 6 cases: {TEST_WAYS_OUT} list"],
+    ),
+    "none to train on": (
+        {"validation_fraction": 0.998, "test_fraction": 0.001},
+        ["validation"] * 4 + ["test"] * 2,
+        ["train has 0 of 6 cases: convert with lower", f"test has 2 of 6 cases: {TEST_WAYS_OUT}"],
+    ),
+    "few in the list": (
+        {},
+        ["train"] * 4 + ["validation"] * 2,
+        [f"validation has 2 of 6 cases: {WAYS_OUT}"],
+    ),
+    "enough": ({}, ["train"] * 3 + ["validation"] * 3, []),
+    "without labels": ({"images_only": True, "validation_fraction": 0.001}, [], []),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_splits_of_few_cases_are_said(cases, tmp_path, caplog, name):
+    flags, splits, warnings = SMALL[name]
+    _, *rows = cases.read_text().splitlines()
+    rows = [row[: row.rindex(",")] for row in rows]  # each a patient of its own
+    named = [f"{row},{split}" for row, split in zip(rows, splits or [""] * 6, strict=True)]
+    cases.write_text("\n".join(["case_id,image,label,split", *named]))
+    command(cases, tmp_path / "out", **{"test_fraction": 0.0, **flags}).run()
+    said = [record.message for record in caplog.records if " cases: " in record.message]
+    assert len(said) == len(warnings)
+    for message, beginning in zip(said, warnings, strict=True):
+        assert message.startswith(beginning)
 
 
 # -- validation alone
@@ -366,7 +496,12 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(cases, tmp_path,
     assert (tmp_path / "out" / "notes.txt").exists()
 
 
-FEWER = "fewer.csv"
+FEWER, TURNED = "fewer.csv", "turned.csv"
+# The flags that determine nothing of the output.
+FREE = {
+    *("output", "images", "labels", "dataset", "totalsegmentator", "classes", "write_label_map"),
+    *("validate_only", "overwrite", "resume", "max_reject_fraction"),
+}
 OTHER_JOBS = {
     "spacing_mm": ({"spacing_mm": (20.0, 20.0, 20.0)}, r"spacing_mm was \[10.0, 7.5, 7.5\] and is"),
     "split_seed": ({"split_seed": 7}, "split_seed was 0 and is 7 now"),
@@ -374,10 +509,38 @@ OTHER_JOBS = {
         {"accept": ("label_empty",)},
         r'checks.accept was \[\] and is \["label_empty"\] now',
     ),
+    "validation_fraction": (
+        {"validation_fraction": 0.5},
+        "validation_fraction was 0.2 and is 0.5 now",
+    ),
+    "test_fraction": ({"test_fraction": 0.0}, "test_fraction was 0.3 and is 0.0 now"),
+    "on_mismatch": (
+        {"on_mismatch": "trust_image"},
+        'checks.on_mismatch was "reject" and is "trust_image" now',
+    ),
+    "geometry_tolerance_mm": (
+        {"geometry_tolerance_mm": 1.0},
+        "checks.geometry_tolerance_mm was 0.01 and is 1.0 now",
+    ),
+    "max_case_voxels": ({"max_case_voxels": 10**6}, "checks.max_case_voxels was 1073741824 and"),
+    "shard_mib": ({"shard_mib": 64}, "shard_mib was 128 and is 64 now"),
+    "max_record_mib": ({"max_record_mib": 64}, "max_record_mib was 512 and is 64 now"),
+    "ignored": ({"label_map": "ignored.yaml"}, r"ignored was \[\] and is \[9\] now"),
+    "unlisted": ({"label_map": "unlisted.yaml"}, 'unlisted was "reject" and is "background" now'),
+    "patients": ({"cases": "patients.csv"}, "cases: others were listed, or other files, patients"),
+    "splits": ({"cases": "splits.csv"}, "cases: others were listed, or other files, patients"),
     "label_map": ({"label_map": "other.yaml"}, "label_map was .*liver.* and is .*spleen"),
     "cases": ({"cases": FEWER}, "cases: others were listed"),
     "images_only": ({"images_only": True}, "(cases|images_only)"),
 }
+
+
+def beside(cases: Path, flags: dict) -> dict:
+    """The flags, with the paths of files that lie beside the list of cases."""
+    return {
+        flag: str(cases.with_name(value)) if flag in ("cases", "label_map") else value
+        for flag, value in flags.items()
+    }
 
 
 @pytest.mark.parametrize("name", OTHER_JOBS)
@@ -386,14 +549,50 @@ def test_a_finished_output_of_another_job_is_refused(finished, name, resume):
     cases, output = finished
     before = contents(output)
     flags, difference = OTHER_JOBS[name]
-    flags = {
-        flag: str(cases.with_name(value)) if isinstance(value, str) else value
-        for flag, value in flags.items()
-    }
-    other = dataclasses.replace(command(cases, output, resume=resume), **flags)
+    other = dataclasses.replace(command(cases, output, resume=resume), **beside(cases, flags))
     with pytest.raises(DatasetError, match=f"finished dataset of another job: {difference}"):
         other.run()
     assert contents(output) == before
+
+
+def test_table_of_other_jobs_is_complete():
+    of_table = {flag for flags, _ in OTHER_JOBS.values() for flag in flags}
+    assert of_table == ConvertCt.__dataclass_fields__.keys() - FREE
+
+
+# The same job in other words; none of these changes a byte of the output.
+SAME_JOBS = {
+    "order of the cases": {"cases": TURNED},
+    "max_reject_fraction": {"max_reject_fraction": 0.5},
+    "resume": {"resume": True},
+}
+
+
+@pytest.mark.parametrize("name", SAME_JOBS)
+def test_a_finished_output_is_of_the_same_job_in_other_words(finished, caplog, name):
+    cases, output = finished
+    caplog.set_level("INFO")
+    before = contents(output)
+    dataclasses.replace(command(cases, output), **beside(cases, SAME_JOBS[name])).run()
+    assert "is complete already" in caplog.text
+    assert contents(output) == before
+
+
+def test_a_finished_output_tells_again_of_its_rejects(cases, tmp_path, caplog):
+    caplog.set_level("INFO")
+    spoil(cases, "case_02")
+    for attempt in range(2):
+        with pytest.raises(DatasetError, match=r"rejected 1 of 6 cases.*first:.*case_02\)"):
+            command(cases, tmp_path / "out").run()
+        assert caplog.text.count("complete already") == attempt
+    before = contents(tmp_path / "out")
+    write_case(cases.parent, "case_02", seed=2, shape=(14, 14, 16))
+    command(cases, tmp_path / "out", resume=True, max_reject_fraction=0.2).run()
+    assert "whose files were repaired needs --overwrite, which converts all" in caplog.text
+    assert contents(tmp_path / "out") == before
+    command(cases, tmp_path / "out", overwrite=True).run()
+    info = read_dataset_info(tmp_path / "out")
+    assert sum(split.cases for split in info.splits.values()) == 6
 
 
 @pytest.fixture(scope="module")
@@ -404,6 +603,13 @@ def finished(tmp_path_factory):
     cases.with_name(FEWER).write_text("\n".join(cases.read_text().splitlines()[:-1]))
     other = "classes:\n  background: [0]\n  spleen: [1, 2]\n  liver: [5]\n"
     cases.with_name("other.yaml").write_text(other)
+    cases.with_name("ignored.yaml").write_text(LABEL_MAP + "ignored: [9]\n")
+    cases.with_name("unlisted.yaml").write_text(LABEL_MAP + "unlisted: background\n")
+    header, *rows = cases.read_text().splitlines()
+    cases.with_name("patients.csv").write_text(cases.read_text().replace(",p2", ",p1"))
+    split = [f"{header},split", *(f"{row},train" for row in rows)]
+    cases.with_name("splits.csv").write_text("\n".join(split))
+    cases.with_name(TURNED).write_text("\n".join([header, *reversed(rows)]))
     command(cases, folder / "out").run()
     return cases, folder / "out"
 
@@ -511,8 +717,11 @@ def test_the_command_runs_where_tensorflow_cannot_be_imported(cases, tmp_path):
     result = run_without_tensorflow("pipelines.convert_ct", *argv(cases, tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[-1].startswith("records are in ")
-    assert len(result.stderr.splitlines()) == 3 + 1 + 1  # splits, warnings; nothing of Beam's
-    assert sum(s.cases for s in read_dataset_info(tmp_path / "out").splits.values()) == 6
+    # Splits, warnings, small splits, the folder; nothing of Beam's.
+    info = read_dataset_info(tmp_path / "out")
+    small = find_small_splits(info)
+    assert len(result.stderr.splitlines()) == 3 + 1 + len(small) + 1
+    assert sum(s.cases for s in info.splits.values()) == 6
 
 
 def test_help_names_every_flag():
@@ -530,6 +739,37 @@ def test_no_runner_is_fetched_from_the_network():
     """DirectRunner would fetch Prism; ours is taken unless the user names one."""
     assert type(local_runner(PipelineOptions([]))).__name__ == "FnApiRunner"
     assert local_runner(PipelineOptions(["--runner=DirectRunner"])) is None
+
+
+# Options of runners in other languages, which Beam for Python does not know, and of Dask.
+OF_RUNNERS = [
+    *(
+        "--numberOfExecutionRetries=2",
+        "--maxParallelism=4",
+        "--checkpointingInterval=9",
+        "--jobName=a",
+    ),
+    *("--sparkMaster=local", "--checkpointDir=/a", "--stateBackend=b", "--filesToStage=c"),
+    *("--npartitions=4", "--dask_client_address=a:1", "--autoBalanceWriteFilesShardingEnabled"),
+]
+
+
+@pytest.mark.parametrize("flag", OF_RUNNERS)
+def test_options_of_a_named_runner_are_left_to_it(flag):
+    known = ConvertCt.__dataclass_fields__
+    assert beam_options(["--runner=FlinkRunner", flag], known=known) is not None
+    with pytest.raises(InputError, match=f"unknown flag: {flag}"):
+        beam_options(["--environment_type=LOOPBACK", flag], known=known)
+
+
+@pytest.mark.parametrize("name", ConvertCt.__dataclass_fields__)
+@pytest.mark.parametrize("runner", ["--runner=FlinkRunner", "--direct_num_workers=2"])
+def test_a_flag_with_a_slip_never_reaches_the_runner(name, runner):
+    known = ConvertCt.__dataclass_fields__
+    for slip in (name[:-1], name[0] + name):
+        for flag in ([f"--{slip}=a"], [f"--{slip.replace('_', '-')}", "a"]):
+            with pytest.raises(InputError, match=f"did you mean .*--{name}"):
+                beam_options([runner, *flag], known=known)
 
 
 # -- other file systems

@@ -9,6 +9,7 @@ import yaml
 from fcnseg.errors import LabelError
 from fcnseg.volumes import LabelMap
 
+FORM = r'"classes: \{background: \[0\], liver: \[1\]\}"'
 CLASSES = {"background": [0], "artery": [52], "vein": [63, 64], "liver": [5]}
 
 
@@ -75,6 +76,15 @@ def test_mapping_round_trip():
     assert LabelMap.from_mapping(label_map.to_mapping()) == label_map
 
 
+@pytest.mark.parametrize("name", ["liver", "1", "yes", "Leber größer", "a: b", "x" * 100])
+def test_file_round_trip(tmp_path, name):
+    label_map = LabelMap({"background": (0,), name: (7, "mask 1")}, "background", ignored=(255,))
+    path = tmp_path / "map.yaml"
+    path.write_text(label_map.to_yaml(), encoding="utf-8")
+    assert LabelMap.read(path) == label_map
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 5
+
+
 def test_ids_and_masks_may_make_a_class(tmp_path):
     classes = CLASSES | {"kidney": [2, "kidney_left", "kidney_right"], "colon": []}
     label_map = LabelMap.read(write(tmp_path / "map.yaml", {"classes": classes}))
@@ -110,6 +120,15 @@ def test_ids_and_masks_may_make_a_class(tmp_path):
         ({"classes": {"background": ["air"], "a": [1]}}, r"no mask holds, got \['air'\]"),
         ({"classes": {"background": [0], "a": [-4]}}, "not be negative, got -4"),
         ({"classes": CLASSES, "unlisted": "ignore"}, "unlisted"),
+        # The mistakes of a first label map: the error shows the right form.
+        ({"classes": CLASSES | {"liver": 3}}, r'list of ids .*, got 3: write "liver: \[3\]"$'),
+        ({"classes": CLASSES | {"liver": "ts_liver"}}, r'write "liver: \[ts_liver\]"$'),
+        ({"classes": CLASSES | {"liver": None}}, r'got None: write "liver: \[\]"$'),
+        ({"classes": CLASSES, "ignored": 255}, r'got 255: write "ignored: \[255\]"$'),
+        ({"classes": {0: "background", 1: "liver"}}, rf"got 0: 'background': write {FORM}$"),
+        ({"classes": ["background", "liver"]}, rf"got \['background', 'liver'\]: write {FORM}$"),
+        ({"background": 0, "liver": 1}, rf"got \['background', 'liver'\]: write {FORM}$"),
+        ({"unlisted": "reject"}, rf"got None: write {FORM}$"),
     ],
 )
 def test_bad_map_is_refused(tmp_path, content, message):

@@ -88,12 +88,36 @@ MISTAKES = {
     "convert CASES --output NEW --direct_num_workers -3": "direct_num_workers must be 0 .*, got -3",
     "convert CASES --output NEW --shard_mib 0": "shard_mib must be positive, got 0",
     "convert CASES --output NEW --nonsense 1": "unknown flag: --nonsense 1",
+    "convert --case FILE --label_map MAP --output NEW": "--case FILE; did you mean --cases or --cl",
+    "convert CASES --output NEW --runer DirectRunner": "did you mean --runner.$",
+    "convert CASES --output NEW --runner FlinkRuner": "got FlinkRuner; did you mean FlinkRunner",
+    "convert CASES --output NEW --runner FlinkRunner --spacing_m 1 1 1": "mean --spacing_mm",
+    "convert CASES --output NEW --runner FlinkRunner --label-mapp=a": "did you mean --label_map",
+    "convert FILE --label_map MAP --output NEW": "unknown flag: FILE",
+    "convert --images FOLDER --label FOLDER --label_map MAP --output NEW": "did you mean --labels",
     "convert CASES --output nope://x/y": "nope://x/y",
+    "convert --cases FILE --output NEW": "label_map must be a YAML file with",
+    "convert --images FOLDER --labels FOLDER --output NEW": "label_map must be a YAML file with",
+    "convert CASES --classes liver --output NEW": "--classes goes with --totalsegmentator, without",
+    "convert --dataset FILE --classes a --output NEW": "--classes goes with --totalsegmentator",
+    "convert CASES --output NEW --write_label_map FILE": "FILE is there already: give --overwrite",
+    "convert CASES --output NEW --write_label_map FOLDER": "write_label_map must be a file",
+    "convert CASES --output NEW --write_label_map FILE/below": "write_label_map must be in",
+    "convert CASES --output FILE --write_label_map NEW": "output must be a folder, got the file",
     "convert --label_map MAP --cases BINARY --output NEW": "cannot read BINARY",
-    "convert --label_map MAP --cases FOLDER --output NEW": "FOLDER",
+    "convert --label_map MAP --cases FOLDER --output NEW": "a CSV file, got the folder FOLDER:",
     "convert --label_map MAP --dataset FILE --output NEW": "FILE is no dataset.json",
-    "convert --label_map MAP --dataset FOLDER --output NEW": "FOLDER",
+    "convert --dataset FILE --output NEW": "FILE is no dataset.json",
+    "convert --dataset FILE/below --output NEW": "FILE/below",
+    "convert --label_map MAP --dataset FOLDER --output NEW": "dataset.json, got the folder",
+    "convert --dataset FOLDER --output NEW": "a dataset.json, got the folder FOLDER$",
+    "convert --dataset DATASET --output NEW": "did you mean --dataset DATASET/dataset.json",
     "convert --label_map MAP --totalsegmentator FILE --output NEW": "FILE",
+    "convert --totalsegmentator FILE --output NEW": "no such folder: FILE",
+    "convert --totalsegmentator FOLDER --output NEW": "no SUBJECT/segmentations/NAME.nii",
+    "convert --totalsegmentator FILE/below --output NEW": "no such folder: FILE/below",
+    "convert --label_map FOLDER --cases FILE --output NEW": "label map FOLDER cannot be read",
+    "convert --label_map SCALAR --cases FILE --output NEW": "got 3: write .liver: .3..",
 }
 
 
@@ -104,6 +128,9 @@ def places(tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
     (folder / "map.yaml").write_text("classes: {background: [0], liver: [1]}\n")
+    (folder / "scalar.yaml").write_text("classes: {background: [0], liver: 3}\n")
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / "dataset.json").write_text("{}")
     (folder / "masks").mkdir()
     (folder / "masks" / "a.nii.gz").write_bytes(b"")
     (folder / "cases.csv").write_text("case_id,image,label\na,a.nii,b.nii\n")
@@ -115,6 +142,8 @@ def places(tmp_path_factory):
         "FILE": str(folder / "file"),
         "MASKS": str(folder / "masks"),
         "MAP": str(folder / "map.yaml"),
+        "SCALAR": str(folder / "scalar.yaml"),
+        "DATASET": str(folder / "dataset"),
     }
 
 
@@ -136,8 +165,10 @@ def test_mistake_ends_with_a_line_and_leaves_nothing(line, places, tmp_path, cap
     with pytest.raises(SystemExit) as caught:
         convert(argv) if name == "convert" else run_command(COMMANDS[name], argv)
     assert caught.value.code == 2
-    errors = [text for text in capfd.readouterr().err.splitlines() if text.startswith("error: ")]
+    lines = capfd.readouterr().err.splitlines()
+    errors = [text for text in lines if text.startswith("error: ")]
     assert len(errors) == 1
+    assert lines == errors or name != "convert"
     assert re.search(with_paths(MISTAKES[line], places), errors[0]), errors[0]
     assert is_left(tmp_path.parent) == before
 

@@ -59,7 +59,8 @@ def dataset(files, *, spacing_mm, split="train", organs=True) -> DatasetInfo:
         class_names=CLASSES,
         label_map={},
         seed=0,
-        splits=dict.fromkeys(("train", "validation", "test"), empty),
+        splits=dict.fromkeys(("train", "validation", "test"), empty)
+        | {split: dataclasses.replace(empty, cases=len(cases))},
         fingerprint=fingerprint_of(cases, counts, class_names=CLASSES, spacing_mm=spacing_mm),
     )
 
@@ -136,6 +137,19 @@ def test_equal_input_gives_equal_text():
         commented_yaml(each.config, each.reasons, notes=each.notes) for each in (first, second)
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("cases", "is_small"), [(0, True), (1, True), (2, True), (3, False)])
+def test_small_validation_split_is_said(cases, is_small):
+    info = DATASETS["tiny"]
+    validation = dataclasses.replace(info.splits["validation"], cases=cases)
+    info = dataclasses.replace(info, splits=info.splits | {"validation": validation})
+    found = propose(info, PRESETS["fcn_m"], base_name="fcn_m", memory_gib=8)
+    notes = [note for note in found.notes if note.startswith("Splits: ")]
+    assert len(notes) == is_small
+    for note in notes:
+        assert note.startswith(f"Splits: validation has {cases} of {3 + cases} cases: convert with")
+        assert note.endswith(f"or train with --fold 0 --folds {min(5, 3 + cases)}.")
 
 
 # Name, GiB -> patch, batch, channels at the top. Reasoned from the rules, not copied from a run.

@@ -223,6 +223,28 @@ def test_a_shard_that_is_whole_is_not_made_again(writing):
     assert path.exists()
 
 
+def test_a_shard_is_made_again_when_its_rejected_case_is_repaired(writing):
+    writer, (shard, *_) = writing
+    (case,) = shard.cases
+    image = Path(case.image)
+    whole = image.read_bytes()
+    image.write_bytes(whole[:3000])
+    try:
+        rejected = writer.write(shard)
+        assert [reject.case_id for reject in rejected.rejects] == [case.case_id]
+        path = Path(writer.output.folder) / shard.name
+        inode = path.stat().st_ino
+        assert writer.write(shard) == rejected  # still broken: nothing is written
+        assert path.stat().st_ino == inode
+    finally:
+        image.write_bytes(whole)
+    repaired = writer.write(shard)
+    assert [facts.case_id for facts in repaired.cases] == [case.case_id]
+    assert not repaired.rejects
+    assert writer.write(shard) == repaired
+    assert path.stat().st_size == repaired.info.bytes
+
+
 @pytest.mark.parametrize("content", [b"", bytes(300), b'{"key": 1}'], ids=len)
 def test_a_shard_whose_note_or_file_is_broken_is_made_again(writing, content):
     writer, (shard, *_) = writing

@@ -24,8 +24,9 @@ from fcnseg.inference import load_run, make_segmenter
 from fcnseg.records import COMPLETED_FILE, Dataset
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.sampling import make_volume_dataset
-from fcnseg.training import read_run, train
+from fcnseg.training import check_dataset, read_run, train
 from fcnseg.training.callbacks import KeepBest
+from fcnseg.training.dataset_checks import warn_of_few_validation_cases
 from fcnseg.training.strategy import make_strategy
 
 CONFIG = make_config(
@@ -125,16 +126,40 @@ def test_learns_two_boxes(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": 1}, "the validation split of .* has no cases"),
-        ({"validation": 1}, "the train split of .* has no cases"),
+        (
+            {"train": 8},
+            "the validation split of .* has no cases: convert with another --validation_fraction,"
+            " another --split_seed or other splits in the list, or train with --fold 0 --folds 5",
+        ),
+        ({"train": 1}, "the validation split of .* has no cases: convert more cases$"),
+        ({"validation": 3}, "the train split of .* has no cases: .* --fold 0 --folds 3$"),
     ],
 )
 def test_empty_split_is_named_before_training(tmp_path, splits, message):
-    records = {name: [[make_record("case", seed=0)]] for name in splits}
+    records = {
+        name: [[make_record(f"case_{seed}", seed=seed) for seed in range(count)]]
+        for name, count in splits.items()
+    }
     folder = write_dataset(tmp_path / "records", records)
     with pytest.raises(DatasetError, match=message):
         train(CONFIG, folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("cases", "warnings"), [(2, 1), (3, 0)])
+def test_few_validation_cases_are_one_warning(tmp_path, caplog, cases, warnings):
+    records = {
+        name: [[make_record(f"{name}_{seed}", seed=seed) for seed in range(cases)]]
+        for name in ("train", "validation")
+    }
+    dataset = Dataset.open(write_dataset(tmp_path / "records", records))
+    check_dataset(dataset)
+    assert not caplog.records
+    warn_of_few_validation_cases(dataset)
+    assert len(caplog.records) == warnings
+    if warnings:
+        assert f"validation has {cases} of {2 * cases} cases: convert" in caplog.text
+        assert f"--fold 0 --folds {min(5, 2 * cases)}" in caplog.text
 
 
 def test_split_without_organs_is_named(tmp_path):

@@ -127,4 +127,4 @@ def test_no_other_module_reads_yaml():
                 is_load = isinstance(node, ast.Attribute) and "load" in node.attr
                 if is_load and isinstance(node.value, ast.Name) and node.value.id == "yaml":
                     calls.append(path.name)
-    assert calls == ["unique_keys.py"]
+    assert calls == ["yaml_json.py"]

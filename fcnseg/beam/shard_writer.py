@@ -39,13 +39,13 @@ class ShardWriter:
     max_record_bytes: int
 
     def write(self, shard: Shard) -> WrittenShard:
-        """Writes a shard, unless it is complete already.
+        """Writes a shard, unless it is complete already and none of its rejects was repaired.
 
         Returns:
             The contents of the shard and its rejected cases.
         """
         done = self.output.find_written(shard)
-        if done is not None:
+        if done is not None and not self._is_repaired(shard, done):
             return done
         with self._opened(shard) as file:
             content = _Content(shard, TFRecordWriter(file))
@@ -56,6 +56,18 @@ class ShardWriter:
             self.output.note_written(written)
         _METRICS.bytes(written.info.bytes)
         return written
+
+    def _is_repaired(self, shard: Shard, done: WrittenShard) -> bool:
+        """Tells whether a case that was rejected in an earlier run can be converted now."""
+        rejected = {reject.case_id for reject in done.rejects}
+        return any(self._converts(case) for case in shard.cases if case.case_id in rejected)
+
+    def _converts(self, case: Case) -> bool:
+        try:
+            self.preprocessing.convert(case)
+        except Exception:  # whatever it raises, its reject is noted already
+            return False
+        return True
 
     def _opened(self, shard: Shard) -> contextlib.AbstractContextManager[BinaryIO]:
         if self.output.validate_only:

@@ -8,6 +8,7 @@ import math
 from fcnseg.errors import DatasetError
 from fcnseg.planning.spacing import median_shape, target_spacing
 from fcnseg.records import DatasetInfo
+from fcnseg.records.small_splits import find_small_splits
 from fcnseg.volumes import Shape, Triple
 
 
@@ -23,6 +24,7 @@ class PlanningFacts:
         voxels: Voxels of the training cases.
         hu_window: HU of the organs, all but 0.5 % at each end.
         organ_voxels: Number of voxels behind `hu_window`.
+        small_splits: Remarks on splits with too few cases, and the ways out.
     """
 
     spacing_mm: Triple
@@ -32,6 +34,7 @@ class PlanningFacts:
     voxels: int
     hu_window: tuple[float, float]
     organ_voxels: int
+    small_splits: tuple[str, ...]
 
     @classmethod
     def of(cls, info: DatasetInfo) -> PlanningFacts:
@@ -62,4 +65,5 @@ class PlanningFacts:
             voxels=sum(math.prod(case.shape) for case in cases),
             hu_window=(low, high),
             organ_voxels=foreground.voxels,
+            small_splits=tuple(find_small_splits(info).values()),
         )

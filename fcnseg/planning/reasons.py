@@ -45,6 +45,7 @@ def notes_of(
     notes = [
         f"Planned for {facts.cases} cases to train on; the median has {Zyx(facts.shape):d} voxels"
         f" (z, y, x) of {Zyx(facts.spacing_mm):g} mm.",
+        *(f"Splits: {small}." for small in facts.small_splits),
         f"Spacing: the files ask for {Zyx(facts.target_spacing_mm):g} mm;"
         f" {spacing_advice(facts.spacing_mm, facts.target_spacing_mm)}.",
         f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB of {memory_gib:g} GiB"

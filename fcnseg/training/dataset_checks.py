@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset
+from fcnseg.records.small_splits import find_small_splits, way_out
 from fcnseg.sampling import Fold
 from fcnseg.sampling.shards import deal_cases
 from fcnseg.training.lost_organs import TrainingOrgan, check_organs, count_organs
+
+logger = logging.getLogger(__name__)
 
 
 def check_dataset(dataset: Dataset, *, fold: Fold | None = None) -> None:
@@ -49,9 +54,19 @@ def _check_splits(dataset: Dataset) -> None:
     for split in ("train", "validation"):
         content = dataset.info.splits[split]
         if not content.cases:
-            raise DatasetError(f"the {split} split of {dataset.folder} has no cases")
+            raise DatasetError(
+                f"the {split} split of {dataset.folder} has no cases:"
+                f" {way_out(dataset.info, split)}"
+            )
         if not any(content.class_histogram[1:]):
             raise DatasetError(f"the {split} split of {dataset.folder} has no voxel of any organ")
+
+
+def warn_of_few_validation_cases(dataset: Dataset) -> None:
+    """Warns if the validation split has one or two cases, whose Dice says little of others."""
+    small = find_small_splits(dataset.info, needed=())
+    if "validation" in small:
+        logger.warning(small["validation"])
 
 
 def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[TrainingOrgan, ...]:

@@ -37,7 +37,11 @@ from fcnseg.sampling import Fold
 from fcnseg.sampling.damaged_files import naming_broken_files
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
-from fcnseg.training.dataset_checks import check_dataset, check_each_organ
+from fcnseg.training.dataset_checks import (
+    check_dataset,
+    check_each_organ,
+    warn_of_few_validation_cases,
+)
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.provenance import Provenance, identity_of
@@ -123,6 +127,8 @@ def train(
         _begin_extension(folder, then, config)
     loop = make_loop(config, provenance, folder, devices=devices)
     loop.resume()
+    if fold is None:  # of folds, all validation cases count together
+        warn_of_few_validation_cases(dataset)
     logger.info(f"trains on {', '.join(device_names(devices))}")
     with naming_broken_files(dataset):
         loop.run()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pydantic
+import yaml
 
 from fcnseg.codes import Code
 from fcnseg.errors import InputError, LabelError, first_finding, format_names, one_line
@@ -20,6 +21,8 @@ from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
 _MOST_NAMES = 10  # ids in one message: a CT given as a label has thousands
+_NO_WRAP = 10**6  # characters: a class stays on its line
+_FORM = ': write "classes: {background: [0], liver: [1]}"'  # the end of errors about the form
 _MOST_CLASSES = 65535  # range of uint16, less one number for voxels to ignore
 
 
@@ -85,7 +88,8 @@ class LabelMap:
         known = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(mapping, Mapping) or not set(mapping) <= set(known):
             keys = list(mapping) if isinstance(mapping, Mapping) else mapping
-            raise LabelError(f"a label map has the keys {format_names(known)}, got {keys!r}")
+            raise LabelError(f"a label map has the keys {format_names(known)}, got {keys!r}{_FORM}")
+        _check_form(mapping)
         try:
             return pydantic.TypeAdapter(cls).validate_python(dict(mapping))
         except pydantic.ValidationError as error:
@@ -134,6 +138,17 @@ class LabelMap:
         classes = {name: list(parts) for name, parts in self.classes.items()}
         return {"unlisted": self.unlisted, "ignored": list(self.ignored), "classes": classes}
 
+    def to_yaml(self) -> str:
+        """Text of a file that `read` reads back, with a class on each line."""
+        text: str = yaml.safe_dump(
+            self.to_mapping(),
+            default_flow_style=None,  # lists on one line, mappings on several
+            sort_keys=False,
+            allow_unicode=True,
+            width=_NO_WRAP,
+        )
+        return text
+
     @property
     def dtype(self) -> np.dtype[np.uint8 | np.uint16]:
         """Type of class indices, which is uint8, or uint16 if 255 values are too few."""
@@ -174,6 +189,28 @@ class LabelMap:
         if (table == unlisted).any() and (wrong := classes == unlisted).any():
             raise _unlisted_ids(label[wrong], case_id)
         return classes
+
+
+def _check_form(mapping: Mapping[str, Any]) -> None:
+    """Checks that classes have names, and lists of ids or masks: `liver: [3]`, not `liver: 3`."""
+    classes = mapping.get("classes")
+    if not isinstance(classes, Mapping):
+        raise LabelError(f"classes must be names, each with a list, got {classes!r}{_FORM}")
+    for name, parts in classes.items():
+        if not isinstance(name, str):
+            raise LabelError(
+                f"classes must be names, each with a list of ids, got {name!r}: {parts!r}{_FORM}"
+            )
+        _check_list(name, parts)
+    _check_list("ignored", mapping.get("ignored", ()))
+
+
+def _check_list(name: str, parts: Any) -> None:
+    if not isinstance(parts, list | tuple):
+        right = "" if parts is None else str(parts)
+        raise LabelError(
+            f'{name} must be a list of ids or masks, got {parts!r}: write "{name}: [{right}]"'
+        )
 
 
 def _check_once(what: str, parts: list[Any]) -> None:

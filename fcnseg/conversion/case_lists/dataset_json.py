@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic
 
+from fcnseg.conversion.case_lists.dataset_labels import DatasetLabels
 from fcnseg.conversion.case_lists.folders import cases_of_folders, volumes_in
 from fcnseg.conversion.cases import Case, CaseList, check_cases, listed_wrong
 from fcnseg.errors import InputError, first_finding, format_names
@@ -15,8 +16,6 @@ from fcnseg.storage.yaml_json import parse_json
 from fcnseg.volumes import LabelMap, case_id_of
 
 logger = logging.getLogger(__name__)
-
-_IGNORE = "ignore"  # nnU-Net's name for unannotated voxels
 
 
 class _Pair(pydantic.BaseModel):
@@ -36,19 +35,11 @@ class _DatasetJson(pydantic.BaseModel):
         validation_alias=pydantic.AliasChoices("channel_names", "modality")
     )
     labels: dict[str, Any]
+    regions_class_order: list[int] | None = None  # nnU-Net v2
     training: list[_Pair] | None = None  # the Decathlon and nnU-Net v1
     test: list[Any] = []
     dataset: dict[str, _Files] | None = None  # nnU-Net v2, where images are not in imagesTr
     number: int | None = pydantic.Field(None, validation_alias="numTraining")
-
-    def ids_by_name(self) -> dict[str, list[int]]:
-        """Ids of each label: nnU-Net v2 has {name: id or ids}, the others {id: name}."""
-        if all(key.isdecimal() for key in self.labels):
-            return {str(name): [int(key)] for key, name in self.labels.items()}
-        return {
-            name: list(map(int, ids if isinstance(ids, list) else [ids]))
-            for name, ids in self.labels.items()
-        }
 
     def listed(self, *, labelled: bool) -> list[tuple[str, str, str | None]]:
         """Lists case id, image and label of each case; those of `test` only if no label is wanted.
@@ -75,69 +66,45 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         InputError: If the file is of another form, its images are not CT alone, or its labels
             contradict the label map.
     """
-    text = files.read_text(path)
-    try:
-        content = _DatasetJson.model_validate(parse_json(text))
-        ids_by_name = content.ids_by_name()
-    except pydantic.ValidationError as error:
-        raise InputError(f"{path} is no dataset.json: {first_finding(error)}") from error
-    except InputError as error:
-        raise InputError(f"{path} is no dataset.json: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"labels of {path} must be names and ids: {error}") from error
+    content, labels = _read(path)
     channels = list(content.channels.values())
     if [name.casefold() for name in channels] != ["ct"]:
         raise InputError(
             f"images must have one channel, CT, got {format_names(channels)} in {path}"
         )
     if labelled:
-        _check_label_map(label_map, ids_by_name, path)
+        labels.check(label_map)
     listed = _list_cases(content, path, labelled=labelled)
     if labelled and content.number not in (None, len(listed)):
         logger.warning(f"{path} declares {content.number} training cases, but has {len(listed)}")
     return listed
 
 
-def _check_label_map(label_map: LabelMap, named: dict[str, list[int]], path: str) -> None:
-    """Checks that the label map lists all ids, and agrees with the names of the file."""
-    _check_ignored(set(label_map.ignored), named, path)
-    ids_of_class = {
-        name: {part for part in parts if isinstance(part, int)}
-        for name, parts in label_map.classes.items()
-    }
-    if label_map.unlisted == "reject":
-        _check_listed(set(label_map.ignored).union(*ids_of_class.values()), named, path)
-    ids_of_name = {name.casefold(): set(ids) for name, ids in named.items()}
-    for name, ids in ids_of_class.items():
-        _check_meaning(name, ids, ids_of_name.get(name.casefold(), set()), path)
+def label_map_of_dataset_json(path: str) -> LabelMap:
+    """Makes the label map of a dataset from the names and ids in its file.
+
+    Args:
+        path: Path of `dataset.json`.
+
+    Returns:
+        The classes by their lowest id; nnU-Net's `ignore` is ignored, and an id that the file does
+        not name rejects a case.
+
+    Raises:
+        InputError: If the file is of another form, or its regions cannot be one class a voxel.
+    """
+    return _read(path)[1].label_map()
 
 
-def _check_ignored(ignored: set[int], named: dict[str, list[int]], path: str) -> None:
-    """Checks that unannotated voxels become neither background nor an organ."""
-    ids = {number for name, ids in named.items() if name.casefold() == _IGNORE for number in ids}
-    if not ids <= ignored:
-        lacking = ", ".join(map(str, sorted(ids - ignored)))
-        raise InputError(
-            f"the label map must list under `ignored` what {path} names {_IGNORE}, it lacks"
-            f" {lacking}"
-        )
-
-
-def _check_listed(listed: set[int], named: dict[str, list[int]], path: str) -> None:
-    lacking = {(number, name) for name, ids in named.items() for number in set(ids) - listed}
-    if lacking:
-        raise InputError(
-            f"the label map must list each id of {path} or say `unlisted: background`, it lacks "
-            f"{format_names([f'{number} ({name})' for number, name in sorted(lacking)])}"
-        )
-
-
-def _check_meaning(name: str, ids: set[int], meant: set[int], path: str) -> None:
-    if ids and meant and not ids & meant:
-        raise InputError(
-            f"the label map and {path} must mean the same by {name}, got the ids {sorted(ids)} and "
-            f"{sorted(meant)}"
-        )
+def _read(path: str) -> tuple[_DatasetJson, DatasetLabels]:
+    text = files.read_text(path)
+    try:
+        content = _DatasetJson.model_validate(parse_json(text))
+    except pydantic.ValidationError as error:
+        raise InputError(f"{path} is no dataset.json: {first_finding(error)}") from error
+    except InputError as error:
+        raise InputError(f"{path} is no dataset.json: {error}") from error
+    return content, DatasetLabels.of(content.labels, content.regions_class_order, source=path)
 
 
 def _list_cases(content: _DatasetJson, path: str, *, labelled: bool) -> CaseList:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from fcnseg.errors import InputError
 from fcnseg.storage.whole_file import atomic_write, make_folder, write_whole
@@ -100,8 +99,7 @@ def _write(cases: int, root: Path, seed: int, variety: float) -> Iterator[str]:
             write_volume(volume, root / name)
         rows.append((case_id, *names, f"patient_{index:03d}"))
         yield case_id
-    label_map = yaml.safe_dump(LABEL_MAP.to_mapping(), sort_keys=False, default_flow_style=None)
-    write_whole(root / LABEL_MAP_FILE, label_map)
+    write_whole(root / LABEL_MAP_FILE, LABEL_MAP.to_yaml())
     _write_cases(rows, root / CASES_FILE)
 
 
