@@ -666,7 +666,7 @@ ODD: dict[str, tuple[Spoil, set[str]]] = {
 # Sound files where a package, or memory, is lacking.
 UNLUCKY = {
     "no package": Malformed(
-        "inspect", "missing_extra", r"pip install 'fcnseg\[dicom\]'", "image", series_as_label
+        "inspect", "missing_extra", r"fcnseg's extra dicom, pip install ", "image", series_as_label
     ),
     "no memory": Malformed("convert", "unexpected_error", "MemoryError", "", no_spoil),
 }

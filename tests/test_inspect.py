@@ -140,7 +140,7 @@ def test_a_wrong_flag_says_what_is_wrong(records, tmp_path, flags, error, messag
 
 def test_what_is_missing_is_asked_for_by_its_extra(records, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"fcnseg\[evaluation\]"):
+    with pytest.raises(MissingExtraError, match="fcnseg's extra evaluation, pip install "):
         Inspect(records, tmp_path / "page.html").run()
 
 
