@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a line per epoch, and a bar on a terminal."""
+"""The output of a run while it trains: a line per epoch, and a bar on a terminal."""
 
 from __future__ import annotations
 
