@@ -201,6 +201,14 @@ def test_folder_of_masks_has_one_file_for_each_case(done, objects):
     assert {*volumes_in("memory://masks")} == {"one", "two"}
 
 
+def test_segmentation_that_prediction_did_not_write_is_a_file_of_its_case(done, tmp_path):
+    for name in ("one.nii.gz", "one.seg.dcm"):  # and no one.json
+        shutil.copy(done / "masks" / name, tmp_path)
+    with pytest.raises(InputError, match=r"must have one file, got one.nii.gz and one.seg.dcm"):
+        list_volumes(tmp_path)
+    assert len(volumes_in(str(tmp_path))["one"]) == 2
+
+
 def test_without_a_flag_headers_are_not_read_twice(run_dir, done, tmp_path, monkeypatch):
     monkeypatch.setattr("fcnseg.volumes.formats.dicom.outputs.read_dicom_source", None)
     PredictCommand((run_dir,), done / "images", tmp_path, accept=CROP).run()

@@ -14,7 +14,7 @@ from fcnseg.volumes.formats.reading import SUFFIXES
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
 _DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is ignored
 _SEG_OF_MASK, _RTSTRUCT_OF_MASK = ".seg.dcm", ".rtstruct.dcm"  # as prediction names them
-_MASK = ".nii.gz"
+_OF_MASK = (".nii.gz", ".json")
 _NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
 
 _LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
@@ -117,16 +117,19 @@ def is_volume_name(name: str) -> bool:
 
 
 def copies_of_masks(names: Iterable[str]) -> set[str]:
-    """Selects the DICOM segmentations that prediction wrote next to masks of the same cases.
+    """Selects the DICOM segmentations of a folder that prediction wrote as copies of masks.
 
-    >>> copies_of_masks(["a.nii.gz", "a.seg.dcm", "b.seg.dcm"])
+    They have the mask and the organs' volumes of the same case next to them.
+
+    >>> copies_of_masks(["a.nii.gz", "a.json", "a.seg.dcm", "b.nii.gz", "b.seg.dcm"])
     {'a.seg.dcm'}
     """
     known = set(names)
     return {
         name
         for name in known
-        if name.endswith(_SEG_OF_MASK) and name.removesuffix(_SEG_OF_MASK) + _MASK in known
+        if name.endswith(_SEG_OF_MASK)
+        and {name.removesuffix(_SEG_OF_MASK) + end for end in _OF_MASK} <= known
     }
 
 
