@@ -334,12 +334,34 @@ def test_regions_of_interest_are_described(written):
     assert len(series.ContourImageSequence) == 5
 
 
+@pytest.mark.parametrize("step", [0.625, 1.25, 2.3])
+def test_segmentation_of_rounded_steps_is_read_back(tmp_path, step):
+    """Whichever slices it begins and ends at."""
+    slices = make_slices(stored_voxels((41, 9, 11)))
+    for z, made in enumerate(slices):
+        made.ImagePositionPatient = [-31.5, 20.25, round(112 + step * z, 1)]
+    image = write(slices, tmp_path / "image")
+    geometry, source = read_ct(image).geometry, read_dicom_source(image)
+    for first in range(8):
+        mask = make_mask((41, 9, 11))
+        mask[:first], mask[40 - 2 * first :] = 0, 0
+        write_dicom_seg(
+            mask, tmp_path / "a.seg.dcm", source=source, segments=SEGMENTS, made_with={}
+        )
+        label = read_label(tmp_path / "a.seg.dcm", like=geometry)
+        check_same_grid(geometry, label, tolerance_mm=0.1)
+        np.testing.assert_array_equal(label.array, mask)
+
+
 @pytest.mark.parametrize("kind", ["series", "frames"])
-def test_mask_without_organs_is_written_too(tmp_path, kind):
+def test_mask_without_organs_is_written_too(tmp_path, kind, caplog):
+    """And in silence: highdicom logs each step that it takes."""
+    caplog.set_level("INFO")
     slices = make_slices(stored_voxels(SHAPE))
     enhanced = [make_enhanced(stored_voxels(SHAPE))]
     image = write(slices if kind == "series" else enhanced, tmp_path / "image")
     outputs = check_all(image, tmp_path / "masks", np.zeros(SHAPE, np.uint8))
+    assert caplog.text == ""
     made = pydicom.dcmread(outputs.seg)
     assert len(made.SegmentSequence) == 4
     (series,) = made.ReferencedSeriesSequence
