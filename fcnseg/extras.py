@@ -13,7 +13,7 @@ from types import ModuleType
 from fcnseg.errors import MissingExtraError
 
 EXTRA_OF = {
-    **dict.fromkeys(("SimpleITK", "highdicom", "pydicom"), "dicom"),
+    **dict.fromkeys(("SimpleITK", "contourpy", "highdicom", "pydicom"), "dicom"),
     **dict.fromkeys(("cc3d", "fill_voids", "keras", "tensorflow"), "train"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib", "surface_distance"), "evaluation"),
     **dict.fromkeys(("dask", "distributed"), "dask"),

@@ -19,9 +19,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dicom_series
 import grpc
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import tensorflow as tf
 from half_plus_two import write_half_plus_two
@@ -40,9 +42,18 @@ from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
+from fcnseg.runs import ModelInfo
 from fcnseg.saved_model.export import SEGMENT_VOLUME, export_run
 from fcnseg.saved_model.session import SavedModelSession
-from fcnseg.volumes import Volume, from_canonical, read_ct, to_canonical, write_volume
+from fcnseg.volumes import (
+    Volume,
+    from_canonical,
+    read_ct,
+    read_geometry,
+    read_label,
+    to_canonical,
+    write_volume,
+)
 from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
 
@@ -780,6 +791,74 @@ def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
     np.testing.assert_array_equal(mask, expected)
     names = read_class_names(output, nib.load(output).header)
     assert names == {1: "liver", 2: "spleen"}
+
+
+class LiverEverywhere:
+    """Stands for the client of a served model that finds the liver in each voxel."""
+
+    def __init__(self, server, *, model_name):
+        self.asked = (server, model_name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def model_info(self):
+        return ModelInfo(
+            class_names=("background", "liver", "spleen"),
+            spacing_mm=(1.0, 1.0, 1.0),
+            hu_window=(-100.0, 240.0),
+            window=(16, 16, 16),
+            overlap=(0, 0, 0),
+            batch_size=1,
+            max_voxels=1000,
+        )
+
+    def segment(self, volume, *, accept):
+        return np.ones(volume.shape, np.uint8)
+
+
+def test_client_writes_dicom_of_dicom(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.client.SegmentationClient", LiverEverywhere)
+    slices = dicom_series.make_slices(make_oblique_volume((5, 6, 7)).array)
+    image = dicom_series.write(slices, tmp_path / "ct")
+    command = ClientCommand(
+        "nowhere:1",
+        image,
+        tmp_path / "masks/ct.nii.gz",
+        dicom_seg=tmp_path / "seg/ct.seg.dcm",
+        rtstruct=tmp_path / "ct.rtstruct.dcm",
+        accept=CROP,
+    )
+    command.run()
+    segments = pydicom.dcmread(command.dicom_seg).SegmentSequence
+    assert [segment.SegmentLabel for segment in segments] == ["liver", "spleen"]
+    (algorithm,) = segments[0].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmParameters == 'made_with={"model_name":"fcnseg"}'
+    assert (read_label(command.dicom_seg, like=read_geometry(image)).array == 1).all()
+    (roi,) = pydicom.dcmread(command.rtstruct).StructureSetROISequence
+    assert (roi.ROIName, roi.ROINumber) == ("liver", 1)
+    with pytest.raises(InputError, match="ct.nii.gz is there already: give --overwrite"):
+        command.run()
+    command.output.unlink()
+    with pytest.raises(InputError, match="ct.seg.dcm is there already: give --overwrite"):
+        command.run()
+    dataclasses.replace(command, overwrite=True).run()
+    assert command.output.exists()
+
+
+@pytest.mark.parametrize("flag", ["dicom_seg", "rtstruct"])
+def test_client_refuses_dicom_of_what_is_none_before_anything_is_sent(tmp_path, flag):
+    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
+    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "new/mask.nii.gz")
+    message = rf"{flag} must be given for images of DICOM alone, got .*ct.nii.gz \(case ct\)"
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(command, **{flag: tmp_path / "out.dcm"}).run()
+    with pytest.raises(InputError, match="must be different files, got"):
+        dataclasses.replace(command, **{flag: command.output}).run()
+    assert not command.output.parent.exists()
 
 
 def test_client_needs_no_tensorflow(tmp_path):

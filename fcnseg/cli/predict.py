@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fcnseg.cli.command import Location
-from fcnseg.conversion.case_lists.volumes import list_images
+from fcnseg.conversion.case_lists.volumes import is_dicom_image, list_images
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
@@ -57,6 +57,10 @@ class PredictCommand:
     before."""
     probabilities: bool = False
     """Write the probability of each class too, to probabilities/CASE/."""
+    dicom_seg: bool = False
+    """Write each mask as a DICOM Segmentation too, CASE.seg.dcm; all images must be DICOM."""
+    rtstruct: bool = False
+    """Write each mask as an RT Structure Set too, CASE.rtstruct.dcm; all images must be DICOM."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
     coarse_run_dir: Path | None = None
@@ -81,9 +85,12 @@ class PredictCommand:
         gate = Gate(CheckOptions(accept=self.accept))
         output = os.fspath(self.output)
         cases = {
-            case_id: CaseOutputs(case_id, image, output, self.probabilities)
+            case_id: CaseOutputs(
+                case_id, image, output, self.probabilities, self.dicom_seg, self.rtstruct
+            )
             for case_id, image in list_images(self.images).items()
         }
+        self._check_dicom(cases)
         runs = [Run.open(folder) for folder in self.run_dir]
         coarse = None if self.coarse_run_dir is None else Run.open(self.coarse_run_dir)
         made_with = self._made_with(runs, coarse)
@@ -99,6 +106,20 @@ class PredictCommand:
         if failures:
             raise InputError(f"{len(failures)} of {len(todo)} volumes failed: {failures[0]}")
 
+    def _check_dicom(self, cases: Mapping[str, CaseOutputs]) -> None:
+        """Checks that files that refer to DICOM images have images of DICOM, and their writers."""
+        flags = {"dicom_seg": self.dicom_seg, "rtstruct": self.rtstruct}
+        flag = next((name for name, is_given in flags.items() if is_given), None)
+        if flag is None:
+            return
+        for case in cases.values():
+            if not is_dicom_image(case.image):
+                raise InputError(
+                    f"{flag} must be given for images of DICOM alone, got {case.image}"
+                    f" (case {case.case_id})"
+                )
+            case.dicom.check_packages()
+
     def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
         """Provenance of the masks, as CASE.json contains it; images have their own entry."""
         made_with: dict[str, Any] = {
@@ -106,8 +127,9 @@ class PredictCommand:
             "flips": sorted(self.flips),
             "postprocessing": dataclasses.asdict(self.postprocessing),
         }
-        if self.probabilities:
-            made_with["probabilities"] = True
+        for name in ("probabilities", "dicom_seg", "rtstruct"):
+            if getattr(self, name):
+                made_with[name] = True
         if coarse is not None:
             digest = coarse.network_digest()
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
@@ -126,7 +148,8 @@ class PredictCommand:
         self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
     ) -> dict[str, CaseOutputs]:
         """The cases to segment."""
-        written = [*(case.mask for case in cases.values()), self._place(VOLUMES_FILE)]
+        written = [path for case in cases.values() for path in case.masks]
+        written.append(self._place(VOLUMES_FILE))
         present = [path for path in written if files.exists(path)]
         if present and not (self.overwrite or self.resume):
             raise InputError(

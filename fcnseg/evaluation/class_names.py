@@ -15,7 +15,7 @@ import nibabel as nib
 from fcnseg.conversion.rejects import CaseError
 from fcnseg.figures.palette import organ_rgb
 from fcnseg.storage import files
-from fcnseg.volumes import LabelMap, case_id_of
+from fcnseg.volumes import LabelMap, Segment, case_id_of
 from fcnseg.volumes.label_map import BACKGROUND
 
 SNAP_FILE = "organs.label"
@@ -41,6 +41,18 @@ def workbench_table(class_names: Sequence[str]) -> str:
         ElementTree.SubElement(table, "Label", {"Key": str(class_id), **colour}).text = name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def segments_of(class_names: Sequence[str]) -> tuple[Segment, ...]:
+    """Makes the segments that classes have in DICOM, with the colours of the palette.
+
+    Args:
+        class_names: By class id, background first.
+    """
+    return tuple(
+        Segment(class_id, name, organ_rgb(class_id))
+        for class_id, name in enumerate(class_names[1:], start=1)
+    )
 
 
 def read_class_names(mask: Path, header: nib.Nifti1Header | None) -> NamesById | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import opened
-from fcnseg.evaluation.class_names import workbench_table
+from fcnseg.evaluation.class_names import segments_of, workbench_table
 from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
@@ -24,7 +24,13 @@ from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write, write_whole
-from fcnseg.volumes import Volume, image_digest, write_mask, write_parts
+from fcnseg.volumes import (
+    DicomOutputs,
+    Volume,
+    image_digest,
+    write_mask,
+    write_parts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +44,16 @@ class CaseOutputs:
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
         with_probabilities: True if the probabilities of each class are among them.
+        with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
+        with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
     """
 
     case_id: str
     image: str
     output: str
     with_probabilities: bool = False
+    with_dicom_seg: bool = False
+    with_rtstruct: bool = False
 
     @property
     def mask(self) -> str:
@@ -60,12 +70,35 @@ class CaseOutputs:
         """Folder of the classes' probabilities, so that no other volume lies next to the masks."""
         return files.join(self.output, "probabilities", self.case_id)
 
+    @property
+    def dicom_seg(self) -> str:
+        """The mask as a DICOM Segmentation."""
+        return files.join(self.output, f"{self.case_id}.seg.dcm")
+
+    @property
+    def rtstruct(self) -> str:
+        """The mask as an RT Structure Set."""
+        return files.join(self.output, f"{self.case_id}.rtstruct.dcm")
+
+    @property
+    def dicom(self) -> DicomOutputs:
+        """Those of the two that are written."""
+        return DicomOutputs(
+            self.dicom_seg if self.with_dicom_seg else None,
+            self.rtstruct if self.with_rtstruct else None,
+        )
+
+    @property
+    def masks(self) -> list[str]:
+        """The mask in all the formats that are written."""
+        return [self.mask, *map(str, self.dicom.paths)]
+
     def is_whole(self) -> bool:
         """Tells whether all files of the case exist; each is written atomically.
 
         A disk may lose the contents of a file: a case whose volumes cannot be read is not complete.
         """
-        if not (files.exists(self.mask) and files.exists(self.volumes)):
+        if not all(files.exists(path) for path in (self.volumes, *self.masks)):
             return False
         if self.with_probabilities and not files.is_folder(self.probabilities):
             return False
@@ -73,8 +106,8 @@ class CaseOutputs:
 
     def clear(self) -> None:
         """Deletes old files: next to new ones, they would mix the results of two networks."""
-        if files.exists(self.mask):
-            files.delete([self.mask])
+        old = [self.mask, self.dicom_seg, self.rtstruct]  # the mask first: it ends a case
+        files.delete([path for path in old if files.exists(path)])
         files.delete_folder(self.probabilities)
 
     @contextlib.contextmanager
@@ -151,6 +184,7 @@ class CasePredictor:
             self.gate.inspect(str(image), case_id=case.case_id)
             made_with = {**self.made_with, **facts_of(image)}
             volume, warnings = self.gate.read(str(image), case_id=case.case_id)
+            source = case.dicom.read_source(image)
         for warning in warnings:
             logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
         voxel_mm3 = volume.geometry.voxel_mm3
@@ -166,6 +200,8 @@ class CasePredictor:
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
         content = {"volumes_ml": volumes_ml, "made_with": made_with}
         write_whole(case.volumes, json.dumps({"case_id": case.case_id, **content}, indent=2) + "\n")
+        if source is not None:
+            case.dicom.write(mask, source=source, segments=segments_of(names), made_with=made_with)
         write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
 
 

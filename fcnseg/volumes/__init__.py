@@ -6,7 +6,12 @@ neither TensorFlow nor Beam.
 
 from fcnseg.volumes.digest import image_digest
 from fcnseg.volumes.folders import case_id_of, list_images, list_volumes, pair_by_name
+from fcnseg.volumes.formats.dicom.outputs import DicomOutputs
+from fcnseg.volumes.formats.dicom.rtstruct import write_rtstruct
+from fcnseg.volumes.formats.dicom.seg_writing import write_dicom_seg
+from fcnseg.volumes.formats.dicom.segments import Segment
 from fcnseg.volumes.formats.dicom.series import Series, list_series
+from fcnseg.volumes.formats.dicom.source import DicomSource, read_dicom_source
 from fcnseg.volumes.formats.nifti import check_nifti_name, write_mask, write_parts, write_volume
 from fcnseg.volumes.formats.reading import read_ct, read_geometry, read_label
 from fcnseg.volumes.geometry import Geometry, voxel_ml
@@ -24,8 +29,11 @@ from fcnseg.volumes.zyx import Shape, Triple, Zyx
 
 __all__ = [
     "AIR_HU",
+    "DicomOutputs",
+    "DicomSource",
     "Geometry",
     "LabelMap",
+    "Segment",
     "Series",
     "Shape",
     "Triple",
@@ -43,6 +51,7 @@ __all__ = [
     "list_volumes",
     "pair_by_name",
     "read_ct",
+    "read_dicom_source",
     "read_geometry",
     "read_label",
     "resample_image",
@@ -51,7 +60,9 @@ __all__ = [
     "to_canonical",
     "turn_like",
     "voxel_ml",
+    "write_dicom_seg",
     "write_mask",
     "write_parts",
+    "write_rtstruct",
     "write_volume",
 ]

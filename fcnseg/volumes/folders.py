@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from fcnseg.errors import InputError, format_names
@@ -12,6 +13,8 @@ from fcnseg.volumes.formats.reading import SUFFIXES
 
 _SEGMENTATION = ".seg"  # 3D Slicer's mark of a label, before the suffix
 _DATA_OF_PAIR = ".img"  # the half of a NIfTI pair that is ignored
+_SEG_OF_MASK, _RTSTRUCT_OF_MASK = ".seg.dcm", ".rtstruct.dcm"  # as prediction names them
+_OF_MASK = (".nii.gz", ".json")
 _NNUNET_CHANNEL = "_0000"  # nnU-Net's name for the first, here the only, channel of an image
 
 _LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
@@ -42,8 +45,10 @@ def list_volumes(folder: str | os.PathLike[str]) -> dict[str, Path]:
     if not root.is_dir():
         raise InputError(f"no such folder: {root}")
     volumes: dict[str, Path] = {}
-    for path in sorted(root.iterdir()):
-        if not _is_volume(path):
+    paths = sorted(root.iterdir())
+    copies = copies_of_masks(path.name for path in paths)
+    for path in paths:
+        if path.name in copies or not _is_volume(path):
             continue
         case_id = case_id_of(path)
         if case_id in volumes:
@@ -104,7 +109,28 @@ def is_volume_name(name: str) -> bool:
     (True, True, False)
     """
     hidden, lower = name.startswith("."), name.lower()
-    return not hidden and lower.endswith(SUFFIXES) and not lower.endswith(_DATA_OF_PAIR)
+    return (
+        not hidden
+        and lower.endswith(SUFFIXES)
+        and not lower.endswith((_DATA_OF_PAIR, _RTSTRUCT_OF_MASK))
+    )
+
+
+def copies_of_masks(names: Iterable[str]) -> set[str]:
+    """Selects the DICOM segmentations of a folder that prediction wrote as copies of masks.
+
+    They have the mask and the organs' volumes of the same case next to them.
+
+    >>> copies_of_masks(["a.nii.gz", "a.json", "a.seg.dcm", "b.nii.gz", "b.seg.dcm"])
+    {'a.seg.dcm'}
+    """
+    known = set(names)
+    return {
+        name
+        for name in known
+        if name.endswith(_SEG_OF_MASK)
+        and {name.removesuffix(_SEG_OF_MASK) + end for end in _OF_MASK} <= known
+    }
 
 
 def _holds_slices(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import InputError
 from fcnseg.storage import files
 from fcnseg.volumes import case_id_of
-from fcnseg.volumes.folders import is_volume_name
+from fcnseg.volumes.folders import copies_of_masks, is_volume_name
 
 
 def cases_of_folders(images: str, labels: str | None) -> CaseList:
@@ -48,12 +48,18 @@ def cases_of_folders(images: str, labels: str | None) -> CaseList:
 def volumes_in(folder: str) -> dict[str, list[str]]:
     """Paths of possible volumes in a folder, by case id; hidden files are skipped.
 
+    So are DICOM segmentations that prediction wrote next to masks of the same cases.
+
     Raises:
         InputError: If there is none.
     """
     found = defaultdict(list)
-    for name, is_folder in sorted(files.children(folder).items()):
-        if not name.startswith(".") and (is_folder or is_volume_name(name)):
+    children = files.children(folder)
+    copies = copies_of_masks(children)
+    for name, is_folder in sorted(children.items()):
+        if name in copies or name.startswith("."):
+            continue
+        if is_folder or is_volume_name(name):
             case_id = name if is_folder else case_id_of(name)
             found[case_id].append(files.absolute(files.join(folder, name)))
     if not found:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fcnseg.conversion.case_lists.folders import volumes_in
 from fcnseg.errors import InputError
 from fcnseg.storage import files
 from fcnseg.volumes import case_id_of, folders
 from fcnseg.volumes.folders import is_volume_name
-from fcnseg.volumes.formats.dicom.files import SUFFIX, begins_dicom, find_files
+from fcnseg.volumes.formats.dicom.files import SUFFIX, begins_dicom, find_files, is_dicom
 from fcnseg.volumes.formats.dicom.headers import read_headers
 
 _START_BYTES = 132  # bytes read of a file to detect DICOM
@@ -32,6 +33,17 @@ def list_images(path: str | os.PathLike[str]) -> dict[str, str]:
         if not _holds_slices(path):
             return list_volumes(path)
     return {case_id_of(path): path}
+
+
+def is_dicom_image(image: str) -> bool:
+    """Tells whether an image of `list_images` is DICOM: a folder, or a file marked as such.
+
+    Raises:
+        InputError: If it cannot be opened.
+    """
+    if files.is_local(image):
+        return Path(image).is_dir() or is_dicom(image)
+    return not files.exists(image) or begins_dicom(files.read_start(image, _START_BYTES))
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> dict[str, str]:

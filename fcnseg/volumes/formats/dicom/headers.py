@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,10 +112,19 @@ def check_length(dataset: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses pydicom's warnings of values that break a rule and do no harm."""
+    """Suppresses pydicom's warnings of values that break a rule and do no harm.
+
+    Steps that highdicom takes are not logged either.
+    """
+    logger = logging.getLogger("highdicom")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _read_header(file: Path) -> Header:

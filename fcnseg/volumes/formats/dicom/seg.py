@@ -15,6 +15,7 @@ from fcnseg.extras import require_extra
 from fcnseg.volumes.formats.dicom import frame_decoding
 from fcnseg.volumes.formats.dicom.files import find_files
 from fcnseg.volumes.formats.dicom.headers import Header, check_length, quiet, read_headers
+from fcnseg.volumes.formats.dicom.stack import STEP_TOLERANCE_MM
 from fcnseg.volumes.geometry import Affine, Geometry, check_affine, make_affine
 from fcnseg.volumes.orientation import turn_geometry_like, turn_like
 from fcnseg.volumes.volume import Volume
@@ -35,7 +36,7 @@ def read_geometry(path: str, *, like: Geometry | None = None) -> Geometry:
     segmentation = _open(path)
     with quiet():
         try:
-            found = segmentation.get_volume_geometry()
+            found = segmentation.get_volume_geometry(atol=STEP_TOLERANCE_MM)
             shape = Zyx(map(int, found.spatial_shape if found else (0, 0, 0)))
         except Exception as error:  # highdicom raises many types of errors
             raise _refusal(error, path) from error
@@ -50,7 +51,7 @@ def read_label(path: str, *, like: Geometry | None = None) -> Volume:
     segmentation = _open(path)
     with quiet():
         try:
-            found = segmentation.get_volume(combine_segments=True)
+            found = segmentation.get_volume(combine_segments=True, atol=STEP_TOLERANCE_MM)
         except Exception as error:  # highdicom raises many types of errors
             raise _refusal(error, path) from error
     affine, upwards = _affine(found, path)

@@ -106,6 +106,17 @@ def read_ct(path: str, *, series_uid: str | None = None) -> Volume:
     )
 
 
+def read_slices(path: str, *, series_uid: str | None = None) -> list[Slice]:
+    """Reads the slices of a CT series from headers alone, in the order of the volume.
+
+    Raises:
+        InputError: If there is no such series, or a file is unreadable.
+        GeometryError: If the slices are not one stack.
+    """
+    series, _ = _choose(_list_series(read_headers(find_files(path)), path), path, series_uid)
+    return _stack(series, path)[0]
+
+
 def _stack(series: Series, path: str) -> tuple[list[Slice], Geometry]:
     """The slices of a series in order, and their grid, after checks of their HU scaling."""
     what = f"{series} of {path}"

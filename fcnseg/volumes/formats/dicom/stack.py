@@ -18,7 +18,8 @@ from fcnseg.volumes.zyx import Triple
 # Cosines are written with at least three digits.
 _COSINE_TOLERANCE = 2e-3
 # Scanners write positions to 0.1 mm, so that steps of 0.625 mm become 0.6 and 0.7.
-_STEP_TOLERANCE_MM = 0.11
+STEP_TOLERANCE_MM = 0.11
+"""Deviation of a step between slices that is taken for rounding."""
 _STEP_TOLERANCE = 0.1  # of a step, if that is larger
 # Less than a pixel over the complete stack: the effect of rounded cosines and positions.
 _DRIFT_TOLERANCE_MM = 0.5
@@ -129,10 +130,10 @@ def _check_steps(slices: Sequence[Slice], what: str) -> None:
     typical = float(np.sort(steps)[(len(steps) - 1) // 2])
     worst = int(np.abs(steps - typical).argmax())
     code: Code
-    if (steps < _STEP_TOLERANCE_MM / 10).any():
+    if (steps < STEP_TOLERANCE_MM / 10).any():
         worst = int(steps.argmin())
         code, rule = "dicom_duplicate_slice", "two slices must not have one position"
-    elif abs(steps[worst] - typical) <= max(_STEP_TOLERANCE * typical, _STEP_TOLERANCE_MM):
+    elif abs(steps[worst] - typical) <= max(_STEP_TOLERANCE * typical, STEP_TOLERANCE_MM):
         return
     elif _is_multiple(steps[worst], typical):
         count = round(steps[worst] / typical) - 1
