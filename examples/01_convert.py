@@ -27,7 +27,7 @@ def main() -> None:
     classes = label_map.apply(read_label(WORK / "scans/labels/phantom_000.nii.gz").array)
     print("voxels:", dict(zip(label_map.class_names, np.bincount(classes.ravel()), strict=True)))
 
-    # The same as `python -m pipelines.convert_ct --cases ... `; any flag of Beam goes to `run`.
+    # The same as `fcnseg convert --cases ... `; any flag of Beam goes to `run`.
     ConvertCt(
         cases=str(WORK / "scans/cases.csv"),
         label_map=str(WORK / "scans/label_map.yaml"),

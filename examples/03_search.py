@@ -13,7 +13,7 @@ WORK = Path("build/examples")
 
 
 def main() -> None:
-    # As `python -m tuning.search --data ... --config demo --space examples/space.yaml ...` does.
+    # As `fcnseg search --data ... --config demo --space examples/space.yaml ...` does.
     SearchCommand(
         data=WORK / "records",
         config=override(read_config("demo"), {**SHORT, "training.epochs": 1}),

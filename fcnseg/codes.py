@@ -163,7 +163,7 @@ ACCEPTABLE: tuple[RejectCode, ...] = (
 """Codes of findings that are implausible but not impossible: a user may accept them."""
 
 COMMANDS = ("convert", "predict", "client", "evaluate")
-"""The commands that read scans: `pipelines.convert_ct`, `fcnseg predict`, `serving.client`, and
+"""The commands that read scans: `fcnseg convert`, `fcnseg predict`, `fcnseg segment`, and
 `fcnseg evaluate`, which reads images where `--images` is given."""
 
 _OF_LISTS = {"patient_in_two_splits"}

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-    """Shows the statistics of a dataset of `python -m pipelines.convert_ct`.
+    """Shows the statistics of a dataset of `fcnseg convert`.
 
     Prints its fingerprint as tables, and writes one page with histograms and with pictures of some
     cases, which show at a glance if scans and labels are right.

@@ -1,4 +1,4 @@
-"""Segments a CT volume with a served model: `python -m serving.client --help`."""
+"""Segments a CT volume with a served model: `fcnseg segment --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishes a trained network for TensorFlow Serving: `python -m serving.export --help`."""
+"""Publishes a trained network for TensorFlow Serving: `fcnseg export --help`."""
 
 from __future__ import annotations
 

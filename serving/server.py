@@ -1,4 +1,4 @@
-"""Serves a model as TensorFlow Serving does, on this machine: `python -m serving.server --help`.
+"""Serves a model as TensorFlow Serving does, on this machine: `fcnseg serve --help`.
 
 It accepts the real server's flags, implements its gRPC and REST interfaces, and runs models in the
 same runtime, for development and for machines without the real server.

@@ -72,7 +72,8 @@ def test_folder_tells_what_ran(finished, dataset):
 def test_history_has_validation_where_there_was_one(finished):
     rows = history_rows(finished.run_dir)
     scores = ["dice", "dice_liver", "dice_spleen"]
-    assert list(rows[0]) == ["epoch", "loss", *scores, *(f"val_{score}" for score in scores)]
+    validated = ["val_loss", *(f"val_{score}" for score in scores)]
+    assert list(rows[0]) == ["epoch", "loss", *scores, *validated]
     organs = np.array([[float(row[score]) for score in scores[1:]] for row in rows])
     assert [float(row["dice"]) for row in rows] == pytest.approx(np.nanmean(organs, axis=1))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

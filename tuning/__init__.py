@@ -1,1 +1,1 @@
-"""Jobs that search for a good configuration: `python -m tuning.search`."""
+"""Jobs that search for a good configuration: `fcnseg search`."""

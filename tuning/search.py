@@ -1,4 +1,4 @@
-"""Searches for a configuration with high validation Dice: `python -m tuning.search --help`."""
+"""Searches for a configuration with high validation Dice: `fcnseg search --help`."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class SearchCommand:
     """Searches for a configuration: trains with settings from a search space, keeps the best."""
 
     data: Location
-    """Folder of records that pipelines.convert_ct wrote, which may be in an object store."""
+    """Folder of records that `fcnseg convert` wrote, which may be in an object store."""
     config: ConfigFlags
     """Base configuration, for all that is not searched; each flag overrides one of its values."""
     space: Path

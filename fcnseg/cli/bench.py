@@ -29,7 +29,7 @@ _HINTS = {
     "data": "more CPU cores, patches.samples_per_volume higher (each read gives more patches), or"
     " augmentation.run_on device",
     "model": "an accelerator, training.precision mixed_bfloat16, or a smaller network or patch"
-    " (python -m fcnseg summary)",
+    " (fcnseg summary)",
     "both": "data and model compete for the same cores, or take turns: what speeds up either helps",
 }
 

@@ -1,4 +1,4 @@
-"""Writes phantom scans and labels: `python -m fcnseg phantom --help`."""
+"""Writes phantom scans and labels: `fcnseg phantom --help`."""
 
 from __future__ import annotations
 

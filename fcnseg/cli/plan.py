@@ -27,7 +27,7 @@ class PlanCommand:
     """
 
     data: Location
-    """Folder of records that `pipelines.convert_ct` wrote, which may be in an object store."""
+    """Folder of records that `fcnseg convert` wrote, which may be in an object store."""
     memory_gib: float
     """Memory for the tensors of a training step on one device; leave the device 1 GiB beyond it."""
     output: Path

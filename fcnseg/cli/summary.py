@@ -16,8 +16,8 @@ class SummaryCommand:
     """Prints layers, parameters, multiply-adds, receptive field and training memory.
 
     Patch, batch and precision are those of the configuration. With `--spacing_mm`, strides and
-    kernels are first planned for slices of that thickness, and the matching flags for `python -m
-    fcnseg train` are printed.
+    kernels are first planned for slices of that thickness, and the matching flags for `fcnseg
+    train` are printed.
     """
 
     config: ConfigFlags

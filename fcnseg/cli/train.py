@@ -16,7 +16,7 @@ class TrainCommand:
     config: ConfigFlags
     """Configuration; each flag overrides one of its values."""
     data: Location
-    """Folder of records that `pipelines.convert_ct` wrote. Those of an object store, such as
+    """Folder of records that `fcnseg convert` wrote. Those of an object store, such as
     s3://bucket/records, are copied to the folder that FCNSEG_CACHE names, by default
     ~/.cache/fcnseg, where the next run finds them."""
     run_dir: Path

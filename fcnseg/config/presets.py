@@ -81,7 +81,7 @@ PRESETS: dict[str, Config] = {
     ),
     # Residual encoders as in nnU-Net (Isensee et al. 2024, arXiv 2404.09556: stem, blocks per
     # level, one convolution per decoder level, instance norm, leaky ReLU, a loss at each decoder
-    # level), in three sizes of our own; `python -m fcnseg summary` shows the cost of each.
+    # level), in three sizes of our own; `fcnseg summary` shows the cost of each.
     "fcn_s": _fcn((16, 32, 64, 128), (1, 2, 3, 4), patch=(64, 64, 64)),
     "fcn_m": _fcn((32, 64, 128, 256), (1, 3, 4, 6), patch=(96, 96, 96)),
     "fcn_l": _fcn((32, 64, 128, 256, 320), (1, 3, 4, 6, 6), patch=(128, 128, 128)),

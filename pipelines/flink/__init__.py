@@ -1,1 +1,1 @@
-"""Conversion on Apache Flink: `python -m pipelines.flink --help`."""
+"""Conversion on Apache Flink: `fcnseg flink --help`."""
