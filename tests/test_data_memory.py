@@ -30,7 +30,7 @@ folder, settings, steps = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 batches = make_training_dataset(
     Dataset.open(folder), PatchConfig(**settings), seed=0, with_case_ids=True
 )
-seen = {case_id for _, _, ids in batches.take(steps) for case_id in ids.numpy()}
+seen = {case_id for _, ids in batches.take(steps) for case_id in ids.numpy()}
 print("peak", len(seen), peak_bytes())
 """
 
