@@ -27,7 +27,9 @@ STANDARD = {
 
 @pytest.mark.parametrize(
     "code",
-    {*_ORGANS.values(), *_FINDINGS.values(), *_SIDES.values(), ANATOMY, ABNORMAL, TISSUE},
+    dict.fromkeys(
+        [*_ORGANS.values(), *_FINDINGS.values(), *_SIDES.values(), ANATOMY, ABNORMAL, TISSUE]
+    ),
     ids=lambda code: code.meaning,
 )
 def test_each_code_is_in_a_context_group_of_the_standard(code):
