@@ -58,7 +58,7 @@ def peak_of(folder, *, steps, cases) -> int:
 
 @pytest.mark.slow
 def test_memory_grows_neither_with_the_dataset_nor_with_the_steps(tmp_path):
-    """Of the cases that are read besides, not even a quarter is held."""
+    """Less than a quarter of the cases that are read in addition is held."""
     few, many = (write_cases(tmp_path / str(count), count) for count in (FEW, MANY))
     more = bytes_of(many) - bytes_of(few)
     peak = peak_of(few, steps=STEPS, cases=SHARDS * FEW)

@@ -101,7 +101,7 @@ def test_missing_package_is_named_before_anything_is_predicted(done, tmp_path, m
 
 
 def test_images_that_cannot_be_referred_to_are_not_segmented(run_dir, tmp_path, monkeypatch):
-    """Other cases go on."""
+    """Other cases are still predicted."""
     images = write_images(tmp_path / "images")
     for file in (images / "one").iterdir():
         made = pydicom.dcmread(file)
