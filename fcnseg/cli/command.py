@@ -54,6 +54,7 @@ class Command(Protocol):
 
 CommandT = TypeVar("CommandT", bound=Command)
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+ResultT = TypeVar("ResultT")
 
 
 def run_command(
@@ -69,15 +70,15 @@ def run_command(
     run_or_exit(lambda: parse(command, argv, prog=prog).run())
 
 
-def run_or_exit(work: Callable[[], None]) -> None:
-    """Runs a command's work.
+def run_or_exit(work: Callable[[], ResultT]) -> ResultT:
+    """Runs a command's work, and gives what it returns.
 
     An error of fcnseg becomes one line on stderr and its exit status, and so does Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with _quiet_when_interrupted():
-            work()
+            return work()
     except FcnsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)

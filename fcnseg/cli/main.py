@@ -157,14 +157,11 @@ def _main(name: str, *flags: str) -> None:
 def _run(entry: Entry, flags: Sequence[str], *, prog: str) -> None:
     from fcnseg.cli.command import run_command, run_or_exit  # tyro imports slowly
 
-    work: list[Any] = []
-
-    def load() -> None:
+    def load() -> Any:
         with quiet_stderr(), naming_extras():
-            work.append(getattr(importlib.import_module(entry.module), entry.work))
+            return getattr(importlib.import_module(entry.module), entry.work)
 
-    run_or_exit(load)
-    (command,) = work
+    command = run_or_exit(load)
     if isinstance(command, type):
         run_command(command, flags, prog=prog)
     else:
