@@ -66,7 +66,7 @@ MISTAKES = {
     "evaluate --masks MASKS --labels MASKS --label_map BINARY --output NEW": "label map BINARY",
     "evaluate --masks MASKS --labels MASKS --label_map FILE --output NEW": "has the keys classes",
     "evaluate --masks M --labels M --label_map MAP --output NEW --workers -1": "workers must be 0",
-    "evaluate --masks M --labels M --label_map MAP --output NEW --tolerance_mm nan": "tolerance_mm",
+    "evaluate --masks MASKS --labels MASKS --label_map MAP --output NEW --tolerance_mm nan": "tole",
     "compare --first FOLDER --second FOLDER --output NEW": "evaluation.json cannot be read",
     "compare --first FILE --second FILE --output NEW": "evaluation.json cannot be read",
     "plan --data FILE --memory_gib 4 --output NEW": "no such folder of records: FILE",

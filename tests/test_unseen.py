@@ -18,12 +18,15 @@ from test_dataset_cases import SPACING_MM, convert, make_scans
 
 from fcnseg.cli.command import parse
 from fcnseg.cli.evaluate import EvaluateCommand
+from fcnseg.cli.image_source import ImageSource
 from fcnseg.cli.predict import PredictCommand
+from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.evaluation import Evaluation
 from fcnseg.records import Dataset, Fold
-from fcnseg.runs import read_run
+from fcnseg.runs import Run, read_run
 from fcnseg.training.provenance import Provenance
+from pipelines.convert_ct import ConvertCt
 
 FOLDS = 3
 
@@ -69,48 +72,61 @@ def masks_in(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(".nii.gz") for path in folder.glob("*.nii.gz"))
 
 
+@pytest.fixture(scope="module")
+def predicted(made):
+    """The same, with masks of the test cases and of one other, and of each fold in its run."""
+    predict(made, output=made / "masks", data=made / "out", split="test")
+    predict(made, output=made / "masks", images=made / "in/images/case_00.nii.gz", resume=True)
+    for number in range(FOLDS):
+        of_fold = {"data": made / "out", "fold": number, "folds": FOLDS}
+        predict(made, f"fold_{number}", output=made / f"fold_{number}/masks", **of_fold)
+    return made
+
+
 # -- prediction
 
 
-@pytest.mark.parametrize(
-    ("selection", "cases"),
-    [
-        ({"split": "test"}, ["case_10", "case_11"]),
-        ({"split": "validation"}, ["case_06", "case_07", "case_08", "case_09"]),
-        ({"split": "test", "fold": 0, "folds": 2}, ["case_10", "case_11"]),
-    ],
-)
-def test_the_cases_of_a_split_are_predicted(made, tmp_path, selection, cases, caplog):
-    predict(made, output=tmp_path, data=made / "out", **selection)
-    assert masks_in(tmp_path) == cases
-    assert "has trained on" not in caplog.text
-    for case_id in cases:
-        image = nib.load(made / f"in/images/{case_id}.nii.gz")
-        assert nib.load(tmp_path / f"{case_id}.nii.gz").shape == image.shape
+def test_the_cases_of_a_split_are_predicted_on_their_grids(predicted):
+    assert masks_in(predicted / "masks") == ["case_00", "case_10", "case_11"]
+    for case_id in ("case_10", "case_11"):
+        image = nib.load(predicted / f"in/images/{case_id}.nii.gz")
+        assert nib.load(predicted / f"masks/{case_id}.nii.gz").shape == image.shape
 
 
-def test_the_cases_of_a_fold_are_those_that_its_run_left_out(made, tmp_path, caplog):
-    for number in range(FOLDS):
-        output = tmp_path / str(number)
-        of_fold = {"data": made / "out", "fold": number, "folds": FOLDS}
-        predict(made, f"fold_{number}", output=output, **of_fold)
-        assert tuple(masks_in(output)) == read_run(made / f"fold_{number}").validation_cases
-    assert "has trained on" not in caplog.text
+@pytest.mark.parametrize("number", range(FOLDS))
+def test_the_cases_of_a_fold_are_those_that_its_run_left_out(predicted, number):
+    run = predicted / f"fold_{number}"
+    assert tuple(masks_in(run / "masks")) == read_run(run).validation_cases
 
 
-def test_a_run_that_has_seen_cases_is_named(made, tmp_path, caplog):
-    of_fold = {"data": made / "out", "fold": 1, "folds": FOLDS}
-    predict(made, "fold_0", output=tmp_path, **of_fold)
-    count = len(read_run(made / "fold_1").validation_cases)
+def test_runs_that_have_seen_cases_are_named(made, caplog):
+    dataset = Dataset.open(made / "out")
+    runs = [Run.open(made / name) for name in ("run", "fold_0", "fold_1")]
+    of_fold_1 = runs[2].manifest.validation_cases
+    warn_of_seen_cases(runs[2:], dataset, of_fold_1)
+    warn_of_seen_cases(runs, dataset, dataset.info.splits["test"].case_ids)
+    other = dataclasses.replace(runs[1].manifest, data_fingerprint="")
+    warn_of_seen_cases([dataclasses.replace(runs[1], manifest=other)], dataset, of_fold_1)
+    assert caplog.text == ""
+    warn_of_seen_cases(runs[1:], dataset, of_fold_1)
+    count = len(of_fold_1)
     assert f"fold_0 has trained on {count} of the {count} cases: case_" in caplog.text
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_of_the_conversion_is_predicted(made, tmp_path, layout):
+def test_the_images_of_each_layout_are_those_of_the_conversion(tmp_path, layout):
     flags = LAYOUTS[layout](tmp_path / "in", make_scans(2), ("liver", "spleen"))
+    convert = ConvertCt(output="", **flags)
+    expected = convert.list_cases(convert.preprocessing().label_map)
     given = {name: path for name, path in flags.items() if name not in ("labels", "label_map")}
-    predict(made, output=tmp_path / "masks", **given, accept=CROP)
-    assert masks_in(tmp_path / "masks") == ["scan_0", "scan_1"]
+    source = ImageSource(**given)
+    assert source.open_dataset() is None
+    found = source.list_cases(None)
+    assert [(case.case_id, case.image, case.series_uid) for case in found.cases] == [
+        (case.case_id, case.image, case.series_uid) for case in expected.cases
+    ]
+    assert len(found.cases) == 2
 
 
 def test_the_series_that_the_list_names_is_predicted(made, tmp_path):
@@ -179,13 +195,9 @@ def test_mistakes_of_prediction_are_one_line(made, tmp_path, flags):
 # -- masks of several predictions in one folder
 
 
-def test_a_folder_of_masks_may_grow_and_its_table_has_all(made, tmp_path):
-    predict(made, output=tmp_path, data=made / "out", split="test")
-    whole = (tmp_path / "case_10.nii.gz").stat().st_mtime_ns
-    predict(made, output=tmp_path, images=made / "in/images/case_00.nii.gz", resume=True)
-    rows = csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines())
+def test_a_folder_of_masks_may_grow_and_its_table_has_all(predicted):
+    rows = csv.DictReader((predicted / "masks/volumes.csv").read_text().splitlines())
     assert [row["case_id"] for row in rows] == ["case_00", "case_10", "case_11"]
-    assert (tmp_path / "case_10.nii.gz").stat().st_mtime_ns == whole
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
@@ -197,28 +209,22 @@ def test_a_folder_of_masks_may_grow_and_its_table_has_all(made, tmp_path):
     ],
 )
 def test_masks_of_other_cases_and_another_job_are_not_mixed_with(
-    made, tmp_path, how, run, flags, finding
+    predicted, tmp_path, how, run, flags, finding
 ):
-    predict(made, output=tmp_path, images=made / "in/images/case_00.nii.gz")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    masks = shutil.copytree(predicted / "masks", tmp_path / "masks")
+    before = {path.name: path.read_bytes() for path in masks.iterdir()}
     message = f"output holds masks of another job: .*case_00.nii.gz: {finding}.*name another folder"
+    job = {"output": masks, "data": predicted / "out", "split": "test", how: True, **flags}
+    if how == "resume":
+        (masks / "case_10.nii.gz").unlink()
+        (masks / "case_11.nii.gz").unlink()
     with pytest.raises(InputError, match=message):
-        predict(made, run, output=tmp_path, data=made / "out", split="test", **{how: True}, **flags)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        predict(predicted, run, **job)
+    left = {path.name: path.read_bytes() for path in masks.iterdir()}
+    assert left == {name: before[name] for name in left}
 
 
 # -- evaluation
-
-
-@pytest.fixture(scope="module")
-def predicted(made):
-    """The same, with the masks of all test cases and of each fold in its run."""
-    predict(made, output=made / "masks", data=made / "out", split="test")
-    predict(made, output=made / "masks", images=made / "in/images/case_00.nii.gz", resume=True)
-    for number in range(FOLDS):
-        of_fold = {"data": made / "out", "fold": number, "folds": FOLDS}
-        predict(made, f"fold_{number}", output=made / f"fold_{number}/masks", **of_fold)
-    return made
 
 
 def evaluate(output: Path, **flags) -> Evaluation:
