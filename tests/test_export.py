@@ -22,9 +22,14 @@ from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import load_run, make_segmenter
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.saved_model import export
-from fcnseg.saved_model.export import MODEL_INFO, SEGMENT_VOLUME, export_run, export_segmenter
+from fcnseg.saved_model.export import export_run, export_segmenter
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
+from fcnseg.saved_model.signatures import (
+    MODEL_INFO,
+    SEGMENT_NIFTI,
+    SEGMENT_VOLUME,
+    ServedModel,
+)
 from serving.export import ExportCommand
 
 RIGHT = np.full(3, 2, np.float32)
@@ -56,6 +61,7 @@ def test_signatures_are_those_of_the_serving_api(session):
     assert listed == {
         "serving_default": (["patches"], ["probabilities"]),
         "segment_volume": (["spacing", "volume"], ["labels", "voxel_counts"]),
+        "segment_nifti": (["nifti_bytes"], ["labels_nifti_bytes", "voxel_counts"]),
         "model_info": (["unused"], ["info_json_bytes"]),
     }
 
@@ -165,7 +171,7 @@ def test_no_tensor_ends_the_servers_process(model_dir, seed):
             for each, reply in zip(sent, replies, strict=True)
             if each["signature"] == name
         }
-        for name in (DEFAULT_SIGNATURE, SEGMENT_VOLUME, MODEL_INFO)
+        for name in (DEFAULT_SIGNATURE, SEGMENT_VOLUME, SEGMENT_NIFTI, MODEL_INFO)
     }
     assert all(each == {"OK", "InvalidArgumentError"} for each in codes.values()), codes
 
@@ -182,7 +188,7 @@ def test_network_without_padding_is_exported(tmp_path):
 def test_each_export_is_the_next_version(model_dir, run_dir):
     (model_dir / "6").mkdir()
     (model_dir / "notes").mkdir()
-    ExportCommand(run_dir, model_dir).run()
+    ExportCommand((run_dir,), model_dir).run()
     assert (model_dir / "7" / "saved_model.pb").is_file()
     assert {child.name for child in model_dir.iterdir()} == {"1", "6", "7", "notes"}
 
@@ -191,13 +197,13 @@ def test_model_that_gives_something_else_is_not_published(tmp_path, monkeypatch)
     """A network whose weights change while it is exported stands for any export gone wrong."""
     network = make_network()
     segmenter = make_segmenter(network, make_info())
-    write = export.write_saved_model
+    write = ServedModel.write
 
     def write_and_change(*arguments):
         write(*arguments)
         network.set_weights(make_network(seed=1).get_weights())
 
-    monkeypatch.setattr(export, "write_saved_model", write_and_change)
+    monkeypatch.setattr(ServedModel, "write", write_and_change)
     with pytest.raises(ModelError, match="gives another serving_default: probabilities"):
         export_segmenter(segmenter, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -206,13 +212,13 @@ def test_model_that_gives_something_else_is_not_published(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_model_that_fails_in_the_servers_runtime_is_not_published(tmp_path, monkeypatch):
     segmenter = make_segmenter(make_network(), make_info())
-    write = export.write_saved_model
+    write = ServedModel.write
 
-    def write_half(segmenter, directory):
-        write(segmenter, directory)
+    def write_half(model, directory):
+        write(model, directory)
         (directory / "variables" / "variables.index").unlink()
 
-    monkeypatch.setattr(export, "write_saved_model", write_half)
+    monkeypatch.setattr(ServedModel, "write", write_half)
     with pytest.raises(ModelError, match="fails in the server's runtime"):
         export_segmenter(segmenter, tmp_path)
     assert list(tmp_path.iterdir()) == []
