@@ -62,6 +62,7 @@ test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compar
 .venv-tf-%/ready:
 	$(PYTHON) -m venv .venv-tf-$*
 	.venv-tf-$*/bin/python -m pip install --quiet tensorflow-cpu==$*
+	.venv-tf-$*/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 lint: $(READY)  ## Style of code

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import fcnseg
 from fcnseg.errors import ModelError
 from fcnseg.saved_model.session import PEAK_BYTES, as_array, bytes_as_numbers
 from fcnseg.saved_model.signatures import Arrays, ServedModel
@@ -78,7 +77,6 @@ def replay_in_fresh_process(
         script = "import sys; from fcnseg.saved_model.session import replay; replay(*sys.argv[1:])"
         done = subprocess.run(
             [python, "-c", script, directory, sent, got],
-            env={**os.environ, "PYTHONPATH": _python_path()},
             stderr=subprocess.PIPE,
             text=True,
             check=False,
@@ -89,12 +87,6 @@ def replay_in_fresh_process(
         with np.load(got) as replies:
             outputs = dict(replies)
         return Replies(outputs, int(outputs.pop(PEAK_BYTES)))
-
-
-def _python_path() -> str:
-    """The search path of modules with this fcnseg first, for an interpreter that has none."""
-    here = str(Path(fcnseg.__file__).parents[1])
-    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
 
 
 def _check_equal(expected: npt.NDArray[Any], reply: npt.NDArray[Any], what: str) -> None:
