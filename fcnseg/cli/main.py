@@ -108,8 +108,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         ),
         "serve": Entry(
             "fcnseg.jobs.serving.server",
-            "ServerCommand",
+            "serve",
             "Serves a model as TensorFlow Serving does, on this machine",
+            command="ServerCommand",
         ),
         "segment": Entry(
             "fcnseg.jobs.serving.client",
