@@ -35,7 +35,7 @@ LOCAL = {
         "--masks m --labels l --label_map map.yaml --output {}",
     ),
     "compare": ("fcnseg.cli.compare.CompareCommand", "--first a --second {} --output out"),
-    "client": ("serving.client.ClientCommand", "--server s:1 --image {} --output mask.nii"),
+    "client": ("serving.client.ClientCommand", "--server s:1 --images i --output o --ca_file {}"),
     "train": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data d --run_dir {}"),
 }
 PATHS = {
@@ -155,7 +155,6 @@ WRITING = {
     "bench": ("fcnseg.cli.bench.BenchCommand", {"data": NOWHERE, "config": "demo"}, ""),
     "preview": ("fcnseg.cli.preview.PreviewCommand", {"directory": NOWHERE}, ""),
     "inspect": ("pipelines.inspect.Inspect", {"directory": NOWHERE}, ""),
-    "client": ("serving.client.ClientCommand", {"server": "", "image": NOWHERE}, ""),
     "phantom": ("fcnseg.cli.phantom.PhantomCommand", {"cases": 1}, "cases.csv"),
     "compare": (
         "fcnseg.cli.compare.CompareCommand",
@@ -169,7 +168,7 @@ WRITING = {
     ),
 }
 # They refuse an output too, each in its way: tests of their own tell.
-ELSEWHERE = {"convert_ct", "predict", "train", "search"}
+ELSEWHERE = {"convert_ct", "predict", "client", "train", "search"}
 
 
 @pytest.mark.parametrize("name", WRITING)

@@ -115,7 +115,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "segment": Entry(
             "fcnseg.jobs.serving.client",
             "ClientCommand",
-            "Segments a CT volume with a served model",
+            "Segments CT volumes with a served model",
         ),
     },
     "shell": {

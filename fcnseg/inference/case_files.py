@@ -1,14 +1,10 @@
-"""An image, and the files that prediction writes for it."""
+"""The files that prediction writes for a case."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import logging
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,158 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
-from fcnseg.conversion.rejects import opened
-from fcnseg.evaluation.class_names import segments_of, workbench_table
-from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
+from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.storage import files
-from fcnseg.storage.whole_file import atomic_write, write_whole
-from fcnseg.volumes import (
-    DicomOutputs,
-    Volume,
-    image_digest,
-    write_mask,
-    write_parts,
-)
-
-logger = logging.getLogger(__name__)
-
-_IMAGE_FACTS = ("image_sha256", "series_uid")
-
-
-@dataclasses.dataclass(frozen=True)
-class CaseOutputs:
-    """An image and the files that are written for it.
-
-    Attributes:
-        case_id: Name of the case; it names the files.
-        image: A CT volume, on any file system.
-        output: Folder of the files, on any file system.
-        series_uid: The DICOM series of the image; by default that with the most slices.
-        with_probabilities: True if the probabilities of each class are among them.
-        with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
-        with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
-    """
-
-    case_id: str
-    image: str
-    output: str
-    series_uid: str | None = None
-    with_probabilities: bool = False
-    with_dicom_seg: bool = False
-    with_rtstruct: bool = False
-
-    @property
-    def mask(self) -> str:
-        """The mask, written last, so that the case is complete if it exists."""
-        return files.join(self.output, f"{self.case_id}.nii.gz")
-
-    @property
-    def volumes(self) -> str:
-        """The organs' volumes in ml."""
-        return files.join(self.output, f"{self.case_id}.json")
-
-    @property
-    def probabilities(self) -> str:
-        """Folder of the classes' probabilities, so that no other volume lies next to the masks."""
-        return files.join(self.output, "probabilities", self.case_id)
-
-    @property
-    def dicom_seg(self) -> str:
-        """The mask as a DICOM Segmentation."""
-        return files.join(self.output, f"{self.case_id}.seg.dcm")
-
-    @property
-    def rtstruct(self) -> str:
-        """The mask as an RT Structure Set."""
-        return files.join(self.output, f"{self.case_id}.rtstruct.dcm")
-
-    @property
-    def dicom(self) -> DicomOutputs:
-        """Those of the two that are written."""
-        return DicomOutputs(
-            self.dicom_seg if self.with_dicom_seg else None,
-            self.rtstruct if self.with_rtstruct else None,
-        )
-
-    @property
-    def masks(self) -> list[str]:
-        """The mask in all the formats that are written."""
-        return [self.mask, *map(str, self.dicom.paths)]
-
-    def is_whole(self) -> bool:
-        """Tells whether all files of the case exist; each is written atomically.
-
-        A disk may lose the contents of a file: a case whose volumes cannot be read is not complete.
-        """
-        if not all(files.exists(path) for path in (self.volumes, *self.masks)):
-            return False
-        if self.with_probabilities and not files.is_folder(self.probabilities):
-            return False
-        return bool(self._content())
-
-    def clear(self) -> None:
-        """Deletes old files: next to new ones, they would mix the results of two networks."""
-        old = [self.mask, self.dicom_seg, self.rtstruct]  # the mask first: it ends a case
-        files.delete([path for path in old if files.exists(path)])
-        files.delete_folder(self.probabilities)
-
-    @contextlib.contextmanager
-    def local_image(self) -> Iterator[Path]:
-        """The image on this machine: itself, or a copy that is deleted afterwards.
-
-        Raises:
-            CaseError: If it is in an object store, and is missing or the block fails on it.
-        """
-        if files.is_local(self.image):
-            yield Path(self.image)
-            return
-        with opened(self.image) as path:
-            yield path
-
-    def image_facts(self) -> dict[str, str]:
-        """Facts that identify the image, as `made_with` has them.
-
-        Raises:
-            InputError: If the image cannot be read.
-        """
-        with self.local_image() as image:
-            return self.facts_of(image)
-
-    def facts_of(self, copy: Path) -> dict[str, str]:
-        """The same, from a copy on this machine; see `image_facts`."""
-        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
-        return {"image_sha256": image_digest(copy), **series}
-
-    def made_with(self) -> dict[str, Any]:
-        """The provenance of the files, as in `CasePredictor`."""
-        return dict(self._content().get("made_with", {}))
-
-    def made_by(self) -> dict[str, Any]:
-        """The same without the facts of the image: equal for all masks of a job."""
-        return {name: fact for name, fact in self.made_with().items() if name not in _IMAGE_FACTS}
-
-    def _content(self) -> dict[str, Any]:
-        """Reads the file of volumes; empty if it is not as it was written."""
-        try:
-            content = json.loads(files.read_text(self.volumes))
-        except ValueError:
-            return {}
-        is_ours = isinstance(content, dict) and isinstance(content.get("volumes_ml"), dict)
-        is_ours = is_ours and isinstance(content.get("made_with", {}), dict)
-        return dict(content) if is_ours else {}
-
-
-def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
-    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
-    if not files.is_folder(folder):
-        return []
-    names = files.children(folder)
-    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)
+from fcnseg.storage.whole_file import atomic_write
+from fcnseg.volumes import Volume, write_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,30 +46,19 @@ class CasePredictor:
         Raises:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
-        with case.local_image() as image:
-            case_id, series_uid = case.case_id, case.series_uid
-            self.gate.inspect(str(image), case_id=case_id, series_uid=series_uid)
-            made_with = {**self.made_with, **case.facts_of(image)}
-            volume, warnings = self.gate.read(str(image), case_id=case_id, series_uid=series_uid)
-            source = case.dicom.read_source(image, series_uid=series_uid)
-        for warning in warnings:
-            logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
-        voxel_mm3 = volume.geometry.voxel_mm3
+        image = case.read(self.gate)
         names = self.segmenter.info.class_names
         if case.with_probabilities:
-            mask, parts = predict_probabilities(self.segmenter, volume, coarse=self.coarse)
+            mask, parts = predict_probabilities(self.segmenter, image.volume, coarse=self.coarse)
             case.clear()
-            _write_probabilities(zip(names, parts, strict=True), case.probabilities, like=volume)
+            by_class = zip(names, parts, strict=True)
+            _write_probabilities(by_class, case.probabilities, like=image.volume)
         else:
-            mask = predict_volume(self.segmenter, volume, coarse=self.coarse)
+            mask = predict_volume(self.segmenter, image.volume, coarse=self.coarse)
             case.clear()
+        voxel_mm3 = image.volume.geometry.voxel_mm3
         mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
-        volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        content = {"volumes_ml": volumes_ml, "made_with": made_with}
-        write_whole(case.volumes, json.dumps({"case_id": case.case_id, **content}, indent=2) + "\n")
-        if source is not None:
-            case.dicom.write(mask, source=source, segments=segments_of(names), made_with=made_with)
-        write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
+        case.write(mask, image, class_names=names, made_with=self.made_with)
 
 
 def probability_file(index: int, class_name: str) -> str:
