@@ -17,22 +17,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fcnseg.cli.command import Location, run_command
+from fcnseg.cli.image_source import ImageSource
 from fcnseg.client import Credentials, SegmentationClient, ServerError
 from fcnseg.client.client import TIMEOUT_S
-from fcnseg.conversion.case_lists import (
-    cases_of_dataset_json,
-    cases_of_totalsegmentator,
-    label_map_of_dataset_json,
-    read_cases_csv,
-)
-from fcnseg.conversion.case_lists.volumes import list_images
-from fcnseg.conversion.cases import Case, CaseList
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
 from fcnseg.masks.case_outputs import CaseOutputs
-from fcnseg.masks.mask_folder import MaskFolder, report_failures
+from fcnseg.masks.mask_folder import MaskFolder
+from fcnseg.records.dataset_info import Split
 from fcnseg.runs import ModelInfo
 from fcnseg.storage.whole_file import check_output_folder
 from fcnseg.volumes import Volume
@@ -56,13 +50,22 @@ class ClientCommand:
     may be in an object store."""
     images: Location | None = None
     """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either;
-    it may be in an object store. The cases come from here or from one of the next three."""
+    it may be in an object store."""
+    data: Location | None = None
+    """Folder of records, instead of --images: the cases of --split, or of a fold, from the files
+    that they were converted from."""
+    split: Split | None = None
+    """Cases of --data to segment."""
+    fold: int | None = None
+    """Number of a fold of --data, from 0, as in training."""
+    folds: int | None = None
+    """Number of folds."""
     cases: Location | None = None
-    """CSV file with the images of cases."""
+    """CSV file as in the conversion, instead of --images; its labels are not needed."""
     dataset: Location | None = None
-    """A dataset.json of the Medical Segmentation Decathlon or of nnU-Net."""
+    """dataset.json of the Medical Segmentation Decathlon or of nnU-Net, instead of --images."""
     totalsegmentator: Location | None = None
-    """Folder in TotalSegmentator's layout."""
+    """Folder of TotalSegmentator's dataset, instead of --images: SUBJECT/ct.nii.gz."""
     model_name: str = "fcnseg"
     """Name of the model on the server."""
     version: int | None = None
@@ -102,21 +105,19 @@ class ClientCommand:
             raise InputError(f"in_flight must be 1 to {_MOST_IN_FLIGHT}, got {self.in_flight}")
         if self.model_info is not None and not self.tiled:
             raise InputError(f"model_info goes with tiled, got {self.model_info} without it")
-        masks = MaskFolder(
-            os.fspath(self.output), self._cases(), overwrite=self.overwrite, resume=self.resume
-        )
+        masks = self._masks()
         masks.check_dicom()
         masks.check_free()
         with self._client() as client:
             ready = client.wait_until_ready(self.wait_s)
             info = self._info(client)
             made_with = self._made_with(ready.version, info)
-            todo = masks.todo(made_with)
+            others, todo = masks.others(made_with), masks.todo(made_with)
             check_output_folder(os.fspath(self.output), argument="output")
             worker = _CaseWorker(client, info, made_with, self.accept, is_tiled=self.tiled)
             reasons = _reasons(worker, client, todo, self.in_flight)
-        masks.write_tables(info.class_names)
-        report_failures(reasons)
+        masks.write_tables(info.class_names, others=others)
+        masks.report_failures(reasons)
 
     def _client(self) -> SegmentationClient:
         password = os.environ.get(PASSWORD_VARIABLE, "")
@@ -153,46 +154,22 @@ class ClientCommand:
                 made_with[name] = getattr(self, name)
         return made_with
 
-    def _cases(self) -> dict[str, CaseOutputs]:
-        """The cases to segment, by id.
+    def _masks(self) -> MaskFolder:
+        """The masks to write.
 
         Raises:
-            InputError: If there is not one source of cases, or one of its entries is no case.
+            InputError: If there is not one source of images, or a flag does not go with it.
         """
-        sources: dict[str, Callable[[str], CaseList]] = {
-            "images": _listed,
-            "cases": lambda path: read_cases_csv(path, labelled=False),
-            "dataset": lambda path: cases_of_dataset_json(
-                path, label_map_of_dataset_json(path), labelled=False
-            ),
-            "totalsegmentator": lambda path: cases_of_totalsegmentator(path, labelled=False),
-        }
-        given = {name: getattr(self, name) for name in sources if getattr(self, name) is not None}
-        if len(given) != 1:
-            raise InputError(
-                "cases come from --images, --cases, --dataset or --totalsegmentator, one of them,"
-                f" got {' and '.join(given) or 'none'}"
-            )
-        ((name, path),) = given.items()
-        listed = sources[name](os.fspath(path))
-        if listed.rejects:
-            raise InputError(f"{name}: {listed.rejects[0]}", code=listed.rejects[0].code)
-        return {case.case_id: self._outputs(case) for case in listed.cases}
-
-    def _outputs(self, case: Case) -> CaseOutputs:
-        return CaseOutputs(
-            case.case_id,
-            case.image,
+        names = [field.name for field in dataclasses.fields(ImageSource)]
+        source = ImageSource(**{name: getattr(self, name) for name in names})
+        return MaskFolder.of(
+            source.list_cases(source.open_dataset()),
             os.fspath(self.output),
+            overwrite=self.overwrite,
+            resume=self.resume,
             with_dicom_seg=self.dicom_seg,
             with_rtstruct=self.rtstruct,
-            series_uid=case.series_uid,
         )
-
-
-def _listed(images: str) -> CaseList:
-    found = list_images(images).items()
-    return CaseList(tuple(Case(case_id, image, None, case_id) for case_id, image in found))
 
 
 @dataclasses.dataclass(frozen=True)

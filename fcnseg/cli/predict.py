@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from fcnseg.cli.command import Location
-from fcnseg.conversion.case_lists.volumes import list_images
+from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
@@ -23,11 +23,10 @@ from fcnseg.inference.averaging import Axis
 from fcnseg.inference.case_files import CasePredictor
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.masks.case_outputs import CaseOutputs
-from fcnseg.masks.mask_folder import MaskFolder, report_failures
+from fcnseg.masks.mask_folder import MaskFolder
+from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
-
-logger = logging.getLogger(__name__)
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -39,9 +38,27 @@ class PredictCommand:
     run_dir: tuple[Path, ...]
     """Folder of a finished training run, always on this machine; the probabilities of several runs
     are averaged."""
-    images: Location
+    _: dataclasses.KW_ONLY
+    images: Location | None = None
     """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either;
     it may be in an object store, such as s3://bucket/images."""
+    data: Location | None = None
+    """Folder of records, instead of --images: the cases of --split, or of a fold, from the files
+    that they were converted from."""
+    split: Split | None = None
+    """Cases of --data to predict; with a fold, by default validation, which are those that a run of
+    the fold has not trained on."""
+    fold: int | None = None
+    """Number of a fold of --data, from 0, as in training."""
+    folds: int | None = None
+    """Number of folds."""
+    cases: Location | None = None
+    """CSV file as in the conversion, instead of --images; its labels are not needed."""
+    dataset: Location | None = None
+    """dataset.json of the Medical Segmentation Decathlon or of nnU-Net, instead of --images: all
+    images that it lists, for training too."""
+    totalsegmentator: Location | None = None
+    """Folder of TotalSegmentator's dataset, instead of --images: SUBJECT/ct.nii.gz."""
     output: Location
     """Folder for the masks: CASE.nii.gz, on exactly the grid of its image, and organ volumes; it
     may be in an object store."""
@@ -76,26 +93,38 @@ class PredictCommand:
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         gate = Gate(CheckOptions(accept=self.accept))
-        output = os.fspath(self.output)
-        cases = {
-            case_id: CaseOutputs(
-                case_id, image, output, self.probabilities, self.dicom_seg, self.rtstruct
-            )
-            for case_id, image in list_images(self.images).items()
-        }
-        masks = MaskFolder(output, cases, self.overwrite, self.resume)
+        source = self._source()
+        dataset = source.open_dataset()
+        listed = source.list_cases(dataset)
+        masks = MaskFolder.of(
+            listed,
+            os.fspath(self.output),
+            overwrite=self.overwrite,
+            resume=self.resume,
+            with_probabilities=self.probabilities,
+            with_dicom_seg=self.dicom_seg,
+            with_rtstruct=self.rtstruct,
+        )
         masks.check_dicom()
         runs = [Run.open(folder) for folder in self.run_dir]
         coarse = None if self.coarse_run_dir is None else Run.open(self.coarse_run_dir)
         made_with = self._made_with(runs, coarse)
+        others = masks.others(made_with)
         masks.check_free()
         todo = masks.todo(made_with)
+        if dataset is not None:
+            warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
-        check_output_folder(output, argument="output")
+        check_output_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
-        masks.write_tables(predictor.segmenter.info.class_names)
-        report_failures(reasons)
+        masks.write_tables(predictor.segmenter.info.class_names, others=others)
+        masks.report_failures(reasons)
+
+    def _source(self) -> ImageSource:
+        """The place of the images."""
+        names = [field.name for field in dataclasses.fields(ImageSource)]
+        return ImageSource(**{name: getattr(self, name) for name in names})
 
     def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
         """Provenance of the masks, as CASE.json contains it; images have their own entry."""

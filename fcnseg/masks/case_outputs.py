@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from fcnseg.storage.whole_file import write_whole
 from fcnseg.volumes import DicomOutputs, DicomSource, Volume, image_digest, write_mask
 
 logger = logging.getLogger(__name__)
+
+_IMAGE_FACTS = ("image_sha256", "series_uid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +50,19 @@ class CaseOutputs:
         case_id: Name of the case; it names the files.
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
+        series_uid: The DICOM series of the image; by default that with the most slices.
         with_probabilities: True if the probabilities of each class are among them.
         with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
         with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
-        series_uid: The series to read if the image is a folder that contains several.
     """
 
     case_id: str
     image: str
     output: str
+    series_uid: str | None = None
     with_probabilities: bool = False
     with_dicom_seg: bool = False
     with_rtstruct: bool = False
-    series_uid: str | None = None
 
     @property
     def mask(self) -> str:
@@ -136,7 +139,12 @@ class CaseOutputs:
             InputError: If the image cannot be read.
         """
         with self.local_image() as image:
-            return facts_of(image)
+            return self.facts_of(image)
+
+    def facts_of(self, copy: Path) -> dict[str, str]:
+        """The same, from a copy on this machine; see `image_facts`."""
+        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
+        return {"image_sha256": image_digest(copy), **series}
 
     def read(self, gate: Gate) -> CaseImage:
         """Reads the image, if it can be a CT, and logs what is odd about it.
@@ -147,9 +155,9 @@ class CaseOutputs:
         named: dict[str, Any] = {"case_id": self.case_id, "series_uid": self.series_uid}
         with self.local_image() as image:
             gate.inspect(str(image), **named)
-            facts = facts_of(image)
+            facts = self.facts_of(image)
             volume, warnings = gate.read(str(image), **named)
-            source = self.dicom.read_source(image)
+            source = self.dicom.read_source(image, series_uid=self.series_uid)
         for warning in warnings:
             logger.warning("%s: %s [%s]", self.case_id, warning.reason, warning.code)
         return CaseImage(volume, source, facts)
@@ -185,6 +193,10 @@ class CaseOutputs:
         """The provenance of the files and facts of the image, as `write` had them."""
         return dict(self._content().get("made_with", {}))
 
+    def made_by(self) -> dict[str, Any]:
+        """The same without the facts of the image: equal for all masks of a job."""
+        return {name: fact for name, fact in self.made_with().items() if name not in _IMAGE_FACTS}
+
     def _content(self) -> dict[str, Any]:
         """Reads the file of volumes; empty if it is not as it was written."""
         try:
@@ -196,10 +208,10 @@ class CaseOutputs:
         return dict(content) if is_ours else {}
 
 
-def facts_of(image: Path) -> dict[str, str]:
-    """Facts that identify an image on this machine.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return {"image_sha256": image_digest(image)}
+def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
+    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
+    if not files.is_folder(folder):
+        return []
+    names = files.children(folder)
+    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)
