@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fcnseg.figures.palette import organ_rgb
 
@@ -34,6 +35,11 @@ _POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
 
 @dataclasses.dataclass(frozen=True)
 class PageFile:
@@ -48,6 +54,37 @@ class PageFile:
     content: bytes
     media_type: str
     headers: tuple[tuple[str, str], ...]
+
+
+class WebPage:
+    """An ASGI application that answers with the page, before one that answers all else."""
+
+    def __init__(self, app: AsgiApp, model_names: Callable[[], Sequence[str]]) -> None:
+        """Makes the application.
+
+        Args:
+            app: Answers requests that are not for the page.
+            model_names: Gives the names of the models that the page offers now.
+        """
+        self._app = app
+        self._model_names = model_names
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        file = None
+        if scope["type"] == "http" and scope["method"] == "GET":
+            file = page_file(scope["path"], model_names=self._model_names())
+        if file is None:
+            await self._app(scope, receive, send)
+            return
+        headers = [
+            ("Content-Type", file.media_type),
+            ("Content-Length", str(len(file.content))),
+            *file.headers,
+        ]
+        coded = [(name.lower().encode(), value.encode()) for name, value in headers]
+        await send({"type": "http.response.start", "status": 200, "headers": coded})
+        await send({"type": "http.response.body", "body": file.content})
 
 
 def page_file(path: str, *, model_names: Sequence[str]) -> PageFile | None:

@@ -41,8 +41,8 @@ ROOMS = {
     },
     "client": {"conversion", "runs", "volumes"},
     "saved_model": {
-        *("conversion", "evaluation", "figures", "inference", "networks", "runs", "storage"),
-        "volumes",
+        *("conversion", "evaluation", "figures", "inference", "masks", "networks", "runs"),
+        *("storage", "volumes"),
     },
     "testing": {"storage", "volumes"},
     "jobs": set(),

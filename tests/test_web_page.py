@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import io
+import json
 import re
 import shutil
 import threading
@@ -24,7 +26,7 @@ from threshold_model import BONE_HU, NAMES, ORGAN_HU, write_threshold_model
 from fcnseg.figures.palette import organ_rgb
 from fcnseg.testing.phantom import make_phantom
 from fcnseg.volumes import read_ct, read_label, write_volume
-from serving.web_page import page_file
+from serving.web_page import WebPage, page_file
 
 PAGE = Path(__file__).parent.parent / "serving" / "page"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -65,6 +67,32 @@ def test_each_file_has_its_type_and_stays_on_this_server(path):
 )
 def test_other_paths_have_no_file(path):
     assert page_file(path, model_names=["fcnseg"]) is None
+
+
+def asked(path, method="GET"):
+    """What the page answers over ASGI, with an application behind it that says so."""
+    sent = []
+
+    async def behind(scope, receive, send):
+        await send({"type": "http.response.start", "status": 418, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path}
+    asyncio.run(WebPage(behind, lambda: ["a", "b"])(scope, None, send))
+    return sent
+
+
+def test_over_asgi_all_else_is_passed_on():
+    start, body = asked("/page/settings.json")
+    assert start["status"] == 200
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    settings = json.loads(body["body"])
+    assert settings["model_names"] == ["a", "b"]
+    assert settings["palette"][3] == list(organ_rgb(3))
+    for path, method in (("/v1/models/a", "GET"), ("/", "POST"), ("/page/none", "GET")):
+        assert [message["status"] for message in asked(path, method)] == [418]
 
 
 def test_what_the_page_names_is_there():

@@ -198,7 +198,9 @@ class SegmentationClient:
         """
         volume = _checked(image, accept)
         canonical = to_canonical(volume)
-        if self._is_rest and SEGMENT_NIFTI in self.metadata().signatures:
+        # As a file an image is a quarter of its numbers in JSON; but the server checks it by the
+        # codes that were accepted at export.
+        if self._is_rest and not accept and SEGMENT_NIFTI in self.metadata().signatures:
             labels = self._labels_of_nifti(canonical)
         else:
             spacing = np.array(canonical.spacing, np.float32)
