@@ -28,7 +28,7 @@ from fcnseg.client.served_model import (
     SEGMENT_NIFTI,
     SEGMENT_VOLUME,
     ModelMetadata,
-    ServedModel,
+    ModelSpec,
     VersionStatus,
 )
 from fcnseg.client.tensors import bytes_scalar
@@ -96,7 +96,7 @@ class SegmentationClient:
         """
         endpoint = Endpoint.parse(server)
         self.server = str(endpoint)
-        self.model = ServedModel(model_name, version, label)
+        self.model = ModelSpec(model_name, version, label)
         self.timeout_s = timeout_s
         self.retry_s = retry_s
         self._is_rest = endpoint.is_rest
@@ -297,7 +297,7 @@ class SegmentationClient:
         """The states of all versions of the model; none if the server does not know it."""
         try:
             return self._transport.status(
-                ServedModel(self.model.name), timeout_s=min(self.timeout_s, STATUS_TIMEOUT_S)
+                ModelSpec(self.model.name), timeout_s=min(self.timeout_s, STATUS_TIMEOUT_S)
             )
         except CallError:
             return ()
