@@ -72,6 +72,7 @@ def test_flags_are_those_that_the_real_server_has_and_that_scans_need(place):
     assert given.keys() <= FLAGS.keys()
     assert given["rest_api_timeout_in_ms"] == "600000"
     assert given["enable_serialization_as_tensor_content"] == "true"
+    assert given["allow_version_labels_for_unavailable_models"] == "true"
     assert given["model_config_file"] == "/config/models.config"
 
 
@@ -138,7 +139,8 @@ def test_models_config_is_served_with_its_metrics(tmp_path):
             metrics = response.read().decode()
     assert {name for name in KNOWN if name not in metrics} == set()
     labelled = config_for(tmp_path, with_examples=True)
-    with running_server(None, model_config_file=labelled) as (over_grpc, rest):
+    flags = {"allow_version_labels_for_unavailable_models": True}
+    with running_server(None, model_config_file=labelled, **flags) as (over_grpc, rest):
         for address in (over_grpc, rest):
             assert halved(address, label="stable") == 2
             assert halved(address, label="canary") == 3
