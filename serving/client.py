@@ -24,8 +24,8 @@ from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
-from fcnseg.masks.case_outputs import CaseOutputs, outputs_of
-from fcnseg.masks.mask_folder import MaskFolder, report_failures
+from fcnseg.masks.case_outputs import CaseOutputs
+from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import ModelInfo
 from fcnseg.storage.whole_file import check_output_folder
@@ -55,7 +55,7 @@ class ClientCommand:
     """Folder of records, instead of --images: the cases of --split, or of a fold, from the files
     that they were converted from."""
     split: Split | None = None
-    """Cases of --data to segment; with a fold, by default validation."""
+    """Cases of --data to segment."""
     fold: int | None = None
     """Number of a fold of --data, from 0, as in training."""
     folds: int | None = None
@@ -105,26 +105,19 @@ class ClientCommand:
             raise InputError(f"in_flight must be 1 to {_MOST_IN_FLIGHT}, got {self.in_flight}")
         if self.model_info is not None and not self.tiled:
             raise InputError(f"model_info goes with tiled, got {self.model_info} without it")
-        source = ImageSource.of(self)
-        listed = source.list_cases(source.open_dataset())
-        output = os.fspath(self.output)
-        cases = outputs_of(
-            listed.cases, output, with_dicom_seg=self.dicom_seg, with_rtstruct=self.rtstruct
-        )
-        masks = MaskFolder(output, cases, self.overwrite, self.resume)
+        masks = self._masks()
         masks.check_dicom()
         masks.check_free()
         with self._client() as client:
             ready = client.wait_until_ready(self.wait_s)
             info = self._info(client)
             made_with = self._made_with(ready.version, info)
-            masks.check_others(made_with)
-            todo = masks.todo(made_with)
-            check_output_folder(output, argument="output")
+            others, todo = masks.others(made_with), masks.todo(made_with)
+            check_output_folder(os.fspath(self.output), argument="output")
             worker = _CaseWorker(client, info, made_with, self.accept, is_tiled=self.tiled)
             reasons = _reasons(worker, client, todo, self.in_flight)
-        masks.write_tables(info.class_names)
-        report_failures(reasons, rejects=listed.rejects)
+        masks.write_tables(info.class_names, others=others)
+        masks.report_failures(reasons)
 
     def _client(self) -> SegmentationClient:
         password = os.environ.get(PASSWORD_VARIABLE, "")
@@ -160,6 +153,22 @@ class ClientCommand:
             if getattr(self, name):
                 made_with[name] = getattr(self, name)
         return made_with
+
+    def _masks(self) -> MaskFolder:
+        """The masks to write.
+
+        Raises:
+            InputError: If there is not one source of images, or a flag does not go with it.
+        """
+        source = ImageSource.of(self)
+        return MaskFolder.of(
+            source.list_cases(source.open_dataset()),
+            os.fspath(self.output),
+            overwrite=self.overwrite,
+            resume=self.resume,
+            with_dicom_seg=self.dicom_seg,
+            with_rtstruct=self.rtstruct,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

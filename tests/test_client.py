@@ -17,6 +17,7 @@ from half_plus_two import write_half_plus_two
 from running_server import free_port, running_server
 from small_models import CROP, make_hu, make_info, make_oblique_volume, write_run
 from tensorflow_serving.apis import predict_pb2
+from threshold_model import BONE_HU, ORGAN_HU, write_threshold_model
 
 from fcnseg.client import Credentials, SegmentationClient, ServerError, TooBusyError
 from fcnseg.client.body import body_region
@@ -25,6 +26,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume, regions
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.saved_model.export import export_run
+from fcnseg.testing.phantom import make_phantom
 from fcnseg.volumes import Volume, read_ct, write_volume
 from fcnseg.volumes.tiling import Tiling
 
@@ -71,6 +73,25 @@ def test_the_mask_is_that_of_predict_for_each_format(addresses, segmenter, tmp_p
             mask = client.segment(image, accept=CROP)
             np.testing.assert_array_equal(mask, predict_volume(segmenter, expected))
             assert len(np.unique(mask)) > 1
+
+
+def test_over_rest_a_volume_goes_as_a_file(tmp_path):
+    """In any orientation; segment_nifti of a real export is tested with the export."""
+    write_threshold_model(tmp_path / "1")
+    image, _ = make_phantom(3, spacing=(10.0, 8.0, 8.0))
+    turned = Volume(
+        np.ascontiguousarray(image.array.transpose(2, 0, 1)[:, ::-1]),
+        image.affine @ turn_of(image.shape),
+    )
+    with running_server(tmp_path) as (_, rest), SegmentationClient(rest) as client:
+        mask = client.segment(turned)
+    np.testing.assert_array_equal(mask, (turned.array > ORGAN_HU) + 1 * (turned.array > BONE_HU))
+    assert len(np.unique(mask)) == 3
+
+
+def turn_of(shape):
+    """Index (i, j, k) of an array turned by (2, 0, 1), its new y reversed, to that of the array."""
+    return np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, -1, 0, shape[0] - 1], [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -113,9 +113,11 @@ def test_cases_come_from_a_list(folder, servers, tmp_path):
     assert names_in(tmp_path / "csv") == TABLES | {
         f"{name}.{end}" for name in ("one", "two") for end in ("nii.gz", "json")
     }
-    with pytest.raises(InputError, match="one of them, got images and cases"):
-        ClientCommand(servers[0], tmp_path / "x", folder / "images", listed.cases).run()
-    with pytest.raises(InputError, match="one of them, got none"):
+    with pytest.raises(InputError, match="images come from one of .*, got --images and --cases"):
+        ClientCommand(
+            servers[0], tmp_path / "x", images=folder / "images", cases=listed.cases
+        ).run()
+    with pytest.raises(InputError, match="images come from one of .*, got none"):
         ClientCommand(servers[0], tmp_path / "x").run()
     assert not (tmp_path / "x").exists()
 

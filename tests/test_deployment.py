@@ -6,17 +6,19 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from google.protobuf import text_format
 from half_plus_two import write_half_plus_two
-from real_server_flags import REAL_SERVER_FLAGS
 from running_server import running_server
 from tensorflow_serving.config import model_server_config_pb2
 
 from fcnseg.client import SegmentationClient
+from serving.flags import FLAGS
 
 ROOT = Path(__file__).parent.parent
 DEPLOYMENT = ROOT / "serving" / "deployment"
@@ -29,6 +31,15 @@ SERVERS = {
     "compose": COMPOSE["services"]["server"]["command"],
     "kubernetes": CONTAINER["args"],
     "Dockerfile": re.findall(r'"(--[^"]+)"', DOCKERFILE),
+}
+
+METRICS = re.compile(r'__name__="(:tensorflow:serving:\w+)"')
+# What TensorFlow Serving exports: a counter, and two histograms of microseconds.
+HISTOGRAMS = ("request_latency", "runtime_latency")
+KNOWN = {":tensorflow:serving:request_count"} | {
+    f":tensorflow:serving:{name}_{part}"
+    for name in HISTOGRAMS
+    for part in ("bucket", "sum", "count")
 }
 
 
@@ -58,9 +69,10 @@ def test_each_manifest_is_applied():
 @pytest.mark.parametrize("place", SERVERS)
 def test_flags_are_those_that_the_real_server_has_and_that_scans_need(place):
     given = dict(flag.removeprefix("--").split("=") for flag in SERVERS[place])
-    assert given.keys() <= REAL_SERVER_FLAGS
+    assert given.keys() <= FLAGS.keys()
     assert given["rest_api_timeout_in_ms"] == "600000"
     assert given["enable_serialization_as_tensor_content"] == "true"
+    assert given["allow_version_labels_for_unavailable_models"] == "true"
     assert given["model_config_file"] == "/config/models.config"
 
 
@@ -69,7 +81,7 @@ def test_flags_on_the_page_are_those_of_a_server():
     page = (ROOT / "docs/deployment.md").read_text()
     named = set(re.findall(r"(?<!-)--(\w+)=", page))
     assert named
-    assert named <= REAL_SERVER_FLAGS
+    assert named <= FLAGS.keys()
 
 
 def test_images_are_pinned_and_the_same_everywhere():
@@ -91,18 +103,48 @@ def test_ports_are_of_this_machine_and_mounts_are_read_only():
     )
 
 
-def test_models_config_is_read_by_protobuf_and_by_the_local_server(tmp_path):
+def halved(address, **options):
+    """The answer of a served `half_plus_two` to 2, which is 1 and its offset."""
+    with SegmentationClient(address, **options) as client:
+        outputs = client._predict("serving_default", {"x": np.array([2.0], np.float32)})
+    return outputs["y"].item()
+
+
+def config_for(folder, *, with_examples):
+    """`models.config` with the models in a folder, and the lines that it has as comments or not."""
+    text = (DEPLOYMENT / "models.config").read_text().replace("/models/fcnseg", str(folder))
+    examples = re.findall(r"^    # ((?:model_version_policy|version_labels) .*)$", text, re.M)
+    assert len(examples) == 3
+    for example in examples * with_examples:
+        text = text.replace(f"# {example}", example)
+    path = folder / "models.config"
+    path.write_text(text)
+    return path
+
+
+def test_models_config_is_served_with_its_metrics(tmp_path):
+    """As the real server's parser reads it, and as the local server does."""
     text = (DEPLOYMENT / "models.config").read_text()
     (config,) = text_format.Parse(
         text, model_server_config_pb2.ModelServerConfig()
     ).model_config_list.config
     assert (config.name, config.base_path) == ("fcnseg", "/models/fcnseg")
-    examples = "".join(
-        re.findall(r"^    # (model_version_policy .*|version_labels .*)$", text, re.M)
-    )
-    found = text_format.Parse(examples, model_server_config_pb2.ModelConfig())
-    assert dict(found.version_labels) == {"stable": 1, "canary": 2}
-    assert list(found.model_version_policy.specific.versions) == [1, 2]
+    write_half_plus_two(tmp_path / "1", offset=1.0)
+    write_half_plus_two(tmp_path / "2", offset=2.0)
+    flags = {"monitoring_config_file": DEPLOYMENT / "monitoring.config"}
+    newest = config_for(tmp_path, with_examples=False)
+    with running_server(None, model_config_file=newest, **flags) as (over_grpc, rest):
+        assert halved(over_grpc) == 3
+        with urllib.request.urlopen(f"{rest}/monitoring/prometheus/metrics") as response:
+            metrics = response.read().decode()
+    assert {name for name in KNOWN if name not in metrics} == set()
+    labelled = config_for(tmp_path, with_examples=True)
+    flags = {"allow_version_labels_for_unavailable_models": True}
+    with running_server(None, model_config_file=labelled, **flags) as (over_grpc, rest):
+        for address in (over_grpc, rest):
+            assert halved(address, label="stable") == 2
+            assert halved(address, label="canary") == 3
+            assert halved(address, version=1) == 2
 
 
 def test_probes_find_an_available_version_and_no_other(tmp_path):
@@ -125,16 +167,6 @@ def test_probes_find_an_available_version_and_no_other(tmp_path):
         with SegmentationClient(rest) as client:
             assert client.status()[0].state == "AVAILABLE"
     assert subprocess.run(here, capture_output=True).returncode != 0
-
-
-METRICS = re.compile(r'__name__="(:tensorflow:serving:\w+)"')
-# What TensorFlow Serving exports: a counter, and two histograms of microseconds.
-HISTOGRAMS = ("request_latency", "runtime_latency")
-KNOWN = {":tensorflow:serving:request_count"} | {
-    f":tensorflow:serving:{name}_{part}"
-    for name in HISTOGRAMS
-    for part in ("bucket", "sum", "count")
-}
 
 
 def test_board_and_alerts_ask_for_metrics_that_are_there():

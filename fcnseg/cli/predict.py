@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,13 +22,11 @@ from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
 from fcnseg.inference.case_files import CasePredictor
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
-from fcnseg.masks.case_outputs import CaseOutputs, outputs_of
-from fcnseg.masks.mask_folder import MaskFolder, report_failures
+from fcnseg.masks.case_outputs import CaseOutputs
+from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
-
-logger = logging.getLogger(__name__)
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -99,29 +96,30 @@ class PredictCommand:
         source = ImageSource.of(self)
         dataset = source.open_dataset()
         listed = source.list_cases(dataset)
-        cases = outputs_of(
-            listed.cases,
+        masks = MaskFolder.of(
+            listed,
             os.fspath(self.output),
+            overwrite=self.overwrite,
+            resume=self.resume,
             with_probabilities=self.probabilities,
             with_dicom_seg=self.dicom_seg,
             with_rtstruct=self.rtstruct,
         )
-        masks = MaskFolder(os.fspath(self.output), cases, self.overwrite, self.resume)
         masks.check_dicom()
         runs = [Run.open(folder) for folder in self.run_dir]
         coarse = None if self.coarse_run_dir is None else Run.open(self.coarse_run_dir)
         made_with = self._made_with(runs, coarse)
-        masks.check_others(made_with)
+        others = masks.others(made_with)
         masks.check_free()
         todo = masks.todo(made_with)
         if dataset is not None:
-            warn_of_seen_cases(runs, dataset, cases)
+            warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
-        masks.write_tables(predictor.segmenter.info.class_names)
-        report_failures(reasons, rejects=listed.rejects)
+        masks.write_tables(predictor.segmenter.info.class_names, others=others)
+        masks.report_failures(reasons)
 
     def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
         """Provenance of the masks, as CASE.json contains it; images have their own entry."""

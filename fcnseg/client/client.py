@@ -28,7 +28,7 @@ from fcnseg.client.served_model import (
     SEGMENT_NIFTI,
     SEGMENT_VOLUME,
     ModelMetadata,
-    ServedModel,
+    ModelSpec,
     VersionStatus,
 )
 from fcnseg.client.tensors import bytes_scalar
@@ -96,7 +96,7 @@ class SegmentationClient:
         """
         endpoint = Endpoint.parse(server)
         self.server = str(endpoint)
-        self.model = ServedModel(model_name, version, label)
+        self.model = ModelSpec(model_name, version, label)
         self.timeout_s = timeout_s
         self.retry_s = retry_s
         self._is_rest = endpoint.is_rest
@@ -198,7 +198,9 @@ class SegmentationClient:
         """
         volume = _checked(image, accept)
         canonical = to_canonical(volume)
-        if self._is_rest and SEGMENT_NIFTI in self.metadata().signatures:
+        # As a file an image is a quarter of its numbers in JSON; but the server checks it by the
+        # codes that were accepted at export.
+        if self._is_rest and not accept and SEGMENT_NIFTI in self.metadata().signatures:
             labels = self._labels_of_nifti(canonical)
         else:
             spacing = np.array(canonical.spacing, np.float32)
@@ -295,7 +297,7 @@ class SegmentationClient:
         """The states of all versions of the model; none if the server does not know it."""
         try:
             return self._transport.status(
-                ServedModel(self.model.name), timeout_s=min(self.timeout_s, STATUS_TIMEOUT_S)
+                ModelSpec(self.model.name), timeout_s=min(self.timeout_s, STATUS_TIMEOUT_S)
             )
         except CallError:
             return ()

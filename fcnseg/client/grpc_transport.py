@@ -12,7 +12,7 @@ from fcnseg.client.messages import message_class
 from fcnseg.client.served_model import (
     STATES,
     ModelMetadata,
-    ServedModel,
+    ModelSpec,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
@@ -53,7 +53,7 @@ class GrpcTransport:
             self._channel = self._grpc.insecure_channel(address, options=_NO_LIMIT)
 
     def predict(
-        self, model: ServedModel, signature_name: str, inputs: Arrays, *, timeout_s: float
+        self, model: ModelSpec, signature_name: str, inputs: Arrays, *, timeout_s: float
     ) -> Arrays:
         """Runs a signature; see `Transport`."""
         size = sum(array.nbytes for array in inputs.values())
@@ -67,7 +67,7 @@ class GrpcTransport:
         response = self._call("PredictionService/Predict", request, "PredictResponse", timeout_s)
         return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
 
-    def status(self, model: ServedModel, *, timeout_s: float) -> tuple[VersionStatus, ...]:
+    def status(self, model: ModelSpec, *, timeout_s: float) -> tuple[VersionStatus, ...]:
         """The states of the model's versions; see `Transport`."""
         request = self._request("GetModelStatusRequest", model)
         method, reply = "ModelService/GetModelStatus", "GetModelStatusResponse"
@@ -79,7 +79,7 @@ class GrpcTransport:
             for each in found
         )
 
-    def metadata(self, model: ServedModel, *, timeout_s: float) -> ModelMetadata:
+    def metadata(self, model: ModelSpec, *, timeout_s: float) -> ModelMetadata:
         """The signatures of the model; see `Transport`."""
         request = self._request("GetModelMetadataRequest", model)
         request.metadata_field.append(_SIGNATURE_DEF)
@@ -94,7 +94,7 @@ class GrpcTransport:
         """Closes the channel; see `Transport`."""
         self._channel.close()
 
-    def _request(self, name: str, model: ServedModel) -> Any:
+    def _request(self, name: str, model: ModelSpec) -> Any:
         request: Any = message_class(f"{_APIS}.{name}")()
         request.model_spec.name = model.name
         if model.version is not None:

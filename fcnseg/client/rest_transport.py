@@ -17,7 +17,7 @@ from fcnseg.client.failures import CODES_OF_HTTP, CallError
 from fcnseg.client.rest_json import inputs_to_json, outputs_from_json
 from fcnseg.client.served_model import (
     ModelMetadata,
-    ServedModel,
+    ModelSpec,
     SignatureInfo,
     TensorInfo,
     VersionStatus,
@@ -45,11 +45,11 @@ class RestTransport:
             trusted = credentials.ca_pem()
             self._tls = ssl.create_default_context(cadata=trusted and trusted.decode())
         self._open: set[http.client.HTTPConnection] = set()
-        self._signatures: dict[tuple[ServedModel, str], SignatureInfo] = {}
+        self._signatures: dict[tuple[ModelSpec, str], SignatureInfo] = {}
         self._lock = threading.Lock()
 
     def predict(
-        self, model: ServedModel, signature_name: str, inputs: Arrays, *, timeout_s: float
+        self, model: ModelSpec, signature_name: str, inputs: Arrays, *, timeout_s: float
     ) -> Arrays:
         """Runs a signature; see `Transport`."""
         ends = time.monotonic() + timeout_s
@@ -60,7 +60,7 @@ class RestTransport:
             raise CallError("UNKNOWN", f"not JSON of a model server: it has {sorted(reply)[:3]}")
         return outputs_from_json(reply["outputs"], signature)
 
-    def status(self, model: ServedModel, *, timeout_s: float) -> tuple[VersionStatus, ...]:
+    def status(self, model: ModelSpec, *, timeout_s: float) -> tuple[VersionStatus, ...]:
         """The states of the model's versions; see `Transport`."""
         reply = self._request("GET", _path(model), time.monotonic() + timeout_s)
         with _of_a_model_server():
@@ -73,7 +73,7 @@ class RestTransport:
                 for each in reply["model_version_status"]
             )
 
-    def metadata(self, model: ServedModel, *, timeout_s: float) -> ModelMetadata:
+    def metadata(self, model: ModelSpec, *, timeout_s: float) -> ModelMetadata:
         """The signatures of the model; see `Transport`."""
         return self._metadata(model, time.monotonic() + timeout_s)
 
@@ -83,7 +83,7 @@ class RestTransport:
             for connection in self._open:
                 connection.close()
 
-    def _signature(self, model: ServedModel, name: str, ends: float) -> SignatureInfo:
+    def _signature(self, model: ModelSpec, name: str, ends: float) -> SignatureInfo:
         """Gives a signature, which is asked for once."""
         if (model, name) not in self._signatures:
             signatures = self._metadata(model, ends).signatures
@@ -92,7 +92,7 @@ class RestTransport:
             self._signatures[model, name] = signatures[name]
         return self._signatures[model, name]
 
-    def _metadata(self, model: ServedModel, ends: float) -> ModelMetadata:
+    def _metadata(self, model: ModelSpec, ends: float) -> ModelMetadata:
         reply = self._request("GET", f"{_path(model)}/metadata", ends)
         with _of_a_model_server():
             found = reply["metadata"]["signature_def"]["signature_def"]
@@ -169,7 +169,7 @@ def _left(ends: float) -> float:
     return left
 
 
-def _path(model: ServedModel) -> str:
+def _path(model: ModelSpec) -> str:
     path = f"/v1/models/{quote(model.name, safe='')}"
     if model.version is not None:
         return f"{path}/versions/{model.version}"

@@ -24,7 +24,7 @@ _OTHER_NAMES |= {"DT_STRING": "object"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ServedModel:
+class ModelSpec:
     """The model that a request asks for.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from fcnseg.client.served_model import ModelMetadata, ServedModel, VersionStatus
+from fcnseg.client.served_model import ModelMetadata, ModelSpec, VersionStatus
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -15,14 +15,14 @@ class Transport(Protocol):
     """Calls of a model server; each raises `CallError` if it fails, and may run in many threads."""
 
     def predict(
-        self, model: ServedModel, signature_name: str, inputs: Arrays, *, timeout_s: float
+        self, model: ModelSpec, signature_name: str, inputs: Arrays, *, timeout_s: float
     ) -> Arrays:
         """Runs a signature, and gives its outputs by name."""
 
-    def status(self, model: ServedModel, *, timeout_s: float) -> tuple[VersionStatus, ...]:
+    def status(self, model: ModelSpec, *, timeout_s: float) -> tuple[VersionStatus, ...]:
         """The states of the model's versions."""
 
-    def metadata(self, model: ServedModel, *, timeout_s: float) -> ModelMetadata:
+    def metadata(self, model: ModelSpec, *, timeout_s: float) -> ModelMetadata:
         """The signatures of the model."""
 
     def close(self) -> None:

@@ -6,17 +6,16 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.conversion.cases import Case
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import opened
-from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import segments_of, workbench_table
 from fcnseg.masks.organ_volumes import organ_volumes_ml
 from fcnseg.storage import files
@@ -51,19 +50,19 @@ class CaseOutputs:
         case_id: Name of the case; it names the files.
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
+        series_uid: The DICOM series of the image; by default that with the most slices.
         with_probabilities: True if the probabilities of each class are among them.
         with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
         with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
-        series_uid: The DICOM series of the image; by default that with the most slices.
     """
 
     case_id: str
     image: str
     output: str
+    series_uid: str | None = None
     with_probabilities: bool = False
     with_dicom_seg: bool = False
     with_rtstruct: bool = False
-    series_uid: str | None = None
 
     @property
     def mask(self) -> str:
@@ -140,7 +139,12 @@ class CaseOutputs:
             InputError: If the image cannot be read.
         """
         with self.local_image() as image:
-            return self._facts_of(image)
+            return self.facts_of(image)
+
+    def facts_of(self, copy: Path) -> dict[str, str]:
+        """The same, from a copy on this machine; see `image_facts`."""
+        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
+        return {"image_sha256": image_digest(copy), **series}
 
     def read(self, gate: Gate) -> CaseImage:
         """Reads the image, if it can be a CT, and logs what is odd about it.
@@ -151,7 +155,7 @@ class CaseOutputs:
         named: dict[str, Any] = {"case_id": self.case_id, "series_uid": self.series_uid}
         with self.local_image() as image:
             gate.inspect(str(image), **named)
-            facts = self._facts_of(image)
+            facts = self.facts_of(image)
             volume, warnings = gate.read(str(image), **named)
             source = self.dicom.read_source(image, series_uid=self.series_uid)
         for warning in warnings:
@@ -193,11 +197,6 @@ class CaseOutputs:
         """The same without the facts of the image: equal for all masks of a job."""
         return {name: fact for name, fact in self.made_with().items() if name not in _IMAGE_FACTS}
 
-    def _facts_of(self, image: Path) -> dict[str, str]:
-        """Facts that identify the image, from a file on this machine."""
-        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
-        return {"image_sha256": image_digest(image), **series}
-
     def _content(self) -> dict[str, Any]:
         """Reads the file of volumes; empty if it is not as it was written."""
         try:
@@ -209,47 +208,10 @@ class CaseOutputs:
         return dict(content) if is_ours else {}
 
 
-def outputs_of(
-    cases: Iterable[Case],
-    output: str,
-    *,
-    with_probabilities: bool = False,
-    with_dicom_seg: bool = False,
-    with_rtstruct: bool = False,
-) -> dict[str, CaseOutputs]:
-    """Names the files that are written for each case.
-
-    Args:
-        cases: Cases with their images.
-        output: Folder of the files, on any file system.
-        with_probabilities: See `CaseOutputs`, like the other two.
-        with_dicom_seg: See there.
-        with_rtstruct: See there.
-
-    Returns:
-        The files by case id.
-
-    Raises:
-        InputError: If a case id is not a file name.
-    """
-    outputs = {}
-    for case in cases:
-        if not _is_file_name(case.case_id):
-            raise InputError(
-                f"case_id must be a file name, by which masks are named, got {case.case_id!r}"
-            )
-        outputs[case.case_id] = CaseOutputs(
-            case.case_id,
-            case.image,
-            output,
-            with_probabilities,
-            with_dicom_seg,
-            with_rtstruct,
-            case.series_uid,
-        )
-    return outputs
-
-
-def _is_file_name(case_id: str) -> bool:
-    """Tells whether a case id leads to no other folder, on any system."""
-    return not case_id.startswith(".") and not {"/", "\\", "\0"}.intersection(case_id)
+def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
+    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
+    if not files.is_folder(folder):
+        return []
+    names = files.children(folder)
+    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fcnseg.conversion.case_lists.volumes import is_dicom_image
+from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import InputError, format_names
 from fcnseg.evaluation.class_names import SNAP_FILE
-from fcnseg.masks.case_outputs import CaseOutputs
+from fcnseg.masks.case_outputs import CaseOutputs, list_masked_cases
 from fcnseg.masks.label_tables import (
     SLICER_FILE,
     itk_snap_label_descriptions,
@@ -34,18 +35,49 @@ class MaskFolder:
     Attributes:
         output: The folder.
         cases: By case id.
+        rejects: Entries of the list of cases that are no cases.
         overwrite: True to replace masks that exist already.
         resume: True to leave out cases that are complete.
     """
 
     output: str
     cases: Mapping[str, CaseOutputs]
+    rejects: tuple[Reject, ...] = ()
     overwrite: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:
         if self.overwrite and self.resume:
             raise InputError("overwrite and resume exclude each other: give one of them")
+
+    @classmethod
+    def of(
+        cls, listed: CaseList, output: str, *, overwrite: bool, resume: bool, **files: bool
+    ) -> MaskFolder:
+        """Makes the folder of listed cases.
+
+        Args:
+            listed: The cases, and entries that are none.
+            output: The folder, on any file system.
+            overwrite: True to replace masks that exist already.
+            resume: True to leave out cases that are complete.
+            files: Files to write beside masks: fields of `CaseOutputs` that begin with `with_`.
+
+        Raises:
+            InputError: If a case id is no file name, or both flags are set.
+        """
+        for case in listed.cases:
+            if not _is_file_name(case.case_id):
+                raise InputError(
+                    f"case_id must be a file name, by which masks are named, got {case.case_id!r}"
+                )
+        cases = {
+            case.case_id: CaseOutputs(
+                case.case_id, case.image, output, series_uid=case.series_uid, **files
+            )
+            for case in listed.cases
+        }
+        return cls(output, cases, listed.rejects, overwrite, resume)
 
     def check_dicom(self) -> None:
         """Checks that files that refer to DICOM images have images of DICOM, and their writers.
@@ -78,24 +110,7 @@ class MaskFolder:
                 " leave out cases that are whole"
             )
 
-    def check_others(self, made_with: Mapping[str, Any]) -> None:
-        """Checks that complete cases in the folder that are not asked for now are of the same job.
-
-        Args:
-            made_with: Provenance of the masks.
-
-        Raises:
-            InputError: If one was made with something else: a folder is of one kind of mask.
-        """
-        for case in self._complete().values():
-            differences = find_differences(case.made_by(), dict(made_with))
-            if case.case_id not in self.cases and differences:
-                raise InputError(
-                    f"output holds masks of another job: {case.mask}: {format_names(differences)}:"
-                    " name another folder, or delete them"
-                )
-
-    def todo(self, made_with: Mapping[str, Any]) -> dict[str, CaseOutputs]:
+    def todo(self, made_with: dict[str, Any]) -> dict[str, CaseOutputs]:
         """Selects the cases to segment.
 
         Args:
@@ -116,50 +131,68 @@ class MaskFolder:
             logger.info("left out: %d cases that are whole", len(done))
         return todo
 
-    def write_tables(self, class_names: tuple[str, ...]) -> None:
-        """Writes the organ volumes of all complete cases, and the colour tables of viewers."""
-        complete = [case.volumes for _, case in sorted(self._complete().items())]
-        if not complete:
+    def others(self, made_with: dict[str, Any]) -> dict[str, CaseOutputs]:
+        """Finds the complete cases in the folder that are not among these.
+
+        Args:
+            made_with: Provenance of the masks.
+
+        Raises:
+            InputError: If one was made with something else: a folder is of one kind of mask.
+        """
+        others = {
+            case_id: CaseOutputs(case_id, "", self.output)
+            for case_id in list_masked_cases(self.output)
+            if case_id not in self.cases
+        }
+        others = {case_id: case for case_id, case in others.items() if case.is_whole()}
+        for case in others.values():
+            differences = find_differences(case.made_by(), made_with)
+            if differences:
+                raise InputError(
+                    f"output holds masks of another job: {case.mask}: {format_names(differences)}:"
+                    " name another folder, or delete them"
+                )
+        return others
+
+    def write_tables(
+        self, class_names: tuple[str, ...], *, others: Mapping[str, CaseOutputs]
+    ) -> None:
+        """Writes the organ volumes of all complete cases, and the colour tables of viewers.
+
+        Args:
+            class_names: By class id, background first.
+            others: The cases of `others`.
+        """
+        cases = sorted({**self.cases, **others}.items())
+        whole = [case.volumes for _, case in cases if case.is_whole()]
+        if not whole:
             return
-        gather_organ_volumes(self._place(VOLUMES_FILE), complete, class_names)
+        gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
         write_whole(self._place(SNAP_FILE), itk_snap_label_descriptions(class_names))
         write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
 
-    def _complete(self) -> dict[str, CaseOutputs]:
-        """The complete cases in the folder, asked for now or not, by case id."""
-        others = {
-            case_id: CaseOutputs(case_id, "", self.output) for case_id in _masked_cases(self.output)
-        }
-        cases = {**others, **self.cases}
-        return {case_id: case for case_id, case in cases.items() if case.is_whole()}
+    def report_failures(self, reasons: Mapping[str, str | None]) -> None:
+        """Logs the cases that failed, and the entries that are no cases.
+
+        Args:
+            reasons: The reason of each case's failure, None of those that did not fail, by case id.
+
+        Raises:
+            InputError: If there are any; the message names the first.
+        """
+        failures = [f"{each.case_id}: {each.reason} [{each.code}]" for each in self.rejects]
+        failures += [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
+        for failure in failures:
+            logger.error("failed: %s", failure)
+        if failures:
+            count = len(reasons) + len(self.rejects)
+            raise InputError(f"{len(failures)} of {count} volumes failed: {failures[0]}")
 
     def _place(self, name: str) -> str:
         return files.join(self.output, name)
 
 
-def report_failures(reasons: Mapping[str, str | None], *, rejects: Sequence[Reject] = ()) -> None:
-    """Logs the cases that failed.
-
-    Args:
-        reasons: The reason of each case's failure, None of those that did not fail, by case id.
-        rejects: Cases that could not even be begun.
-
-    Raises:
-        InputError: If a case failed; the message names the first.
-    """
-    failures = [f"{reject.case_id}: {reject.reason} [{reject.code}]" for reject in rejects]
-    failures += [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
-    for failure in failures:
-        logger.error("failed: %s", failure)
-    if failures:
-        count = len(reasons) + len(rejects)
-        raise InputError(f"{len(failures)} of {count} volumes failed: {failures[0]}")
-
-
-def _masked_cases(folder: str) -> list[str]:
-    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
-    if not files.is_folder(folder):
-        return []
-    names = files.children(folder)
-    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)
+def _is_file_name(case_id: str) -> bool:
+    """Tells whether a case id leads to no other folder, on any system."""
+    return not case_id.startswith(".") and not {"/", "\\", "\0"}.intersection(case_id)
