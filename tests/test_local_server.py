@@ -201,6 +201,48 @@ def test_slow_and_half_open_clients_are_cut(base):
         assert server.admission.wait_until_idle(10)
 
 
+POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+NO_REQUESTS = {
+    "length of letters": (POST + b"Content-Length: abc\r\n\r\n{}", 400),
+    "negative length": (POST + b"Content-Length: -1\r\n\r\n{}", 400),
+    "two lengths": (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+    "length of 3 GB": (POST + b"Content-Length: 3000000000\r\n\r\n{", 413),
+    "chunk of no size": (CHUNKED + b"{}\r\n", 400),
+    "chunk of a negative size": (CHUNKED + b"-2\r\n{}\r\n", 400),
+    "no HTTP": (b"no HTTP\r\n\r\n", 400),
+    "no host": (b"GET /v1/models/m HTTP/1.1\r\n\r\n", 400),
+}
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    with serving(base, idle_seconds=5.0) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("sent", "status"), NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_what_is_no_request_is_answered(server, sent, status):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")  # until it is closed
+    assert int(head.split()[1]) == status
+    assert set(json.loads(body)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET /" + b"x" * 10**6, POST + b"X: " + b"x" * 10**6], ids=["path", "header"]
+)
+def test_head_of_a_megabyte_is_cut(server, sent):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):  # what is not read resets the connection
+            connection.sendall(sent)
+            while connection.recv(2**16):
+                pass  # until it is closed
+    assert rest(server)[0] == 200
+
+
 def test_client_that_does_not_read_is_cut(base):
     body = {"signature_name": "id_int32", "instances": list(range(10**6))}
     with serving(base, idle_seconds=0.5) as server:
