@@ -235,11 +235,12 @@ def test_what_is_no_request_is_answered(server, sent, status):
     "sent", [b"GET /" + b"x" * 10**6, POST + b"X: " + b"x" * 10**6], ids=["path", "header"]
 )
 def test_head_of_a_megabyte_is_cut(server, sent):
-    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
-        with contextlib.suppress(ConnectionError):  # what is not read resets the connection
-            connection.sendall(sent)
-            while connection.recv(2**16):
-                pass  # until it is closed
+    address = ("127.0.0.1", server.rest_port)
+    # What is not read resets the connection.
+    with contextlib.suppress(ConnectionError), socket.create_connection(address, 20) as connection:
+        connection.sendall(sent)
+        while connection.recv(2**16):
+            pass  # until it is closed
     assert rest(server)[0] == 200
 
 

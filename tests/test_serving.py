@@ -41,8 +41,9 @@ from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.runs import ModelInfo
-from fcnseg.saved_model.export import SEGMENT_VOLUME, export_run
+from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
+from fcnseg.saved_model.signatures import SEGMENT_VOLUME
 from fcnseg.volumes import (
     Volume,
     from_canonical,

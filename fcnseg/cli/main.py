@@ -101,6 +101,11 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "ExportCommand",
             "Publishes a trained network for TensorFlow Serving",
         ),
+        "rollback": Entry(
+            "fcnseg.jobs.serving.rollback",
+            "RollbackCommand",
+            "Withdraws the newest version of a served model",
+        ),
         "serve": Entry(
             "fcnseg.jobs.serving.server",
             "serve",

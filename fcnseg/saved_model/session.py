@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from fcnseg.errors import FcnsegError, ModelError, one_line
 
 DEFAULT_SIGNATURE = "serving_default"
+PEAK_BYTES = "peak_bytes"
+"""Key of the largest memory of a process among its replies."""
+
 _SERVE_TAG = "serve"
 # The server is built without XLA: a function with this attribute fails there at its first request.
 _MUST_COMPILE = "_XlaMustCompile"
@@ -132,7 +137,7 @@ class SavedModelSession:
                 values = self._session._call_tf_sessionrun(options, arrays, outputs, [], None)
         except tf.errors.OpError as error:
             raise StatusError(error_codes_pb2.Code.Name(error.error_code), error.message) from error
-        return [_as_array(value) for value in values]
+        return [as_array(value) for value in values]
 
     def check_input_names(self, signature_name: str, names: Collection[str]) -> None:
         """Checks that inputs are those of a signature, before they are read.
@@ -175,24 +180,46 @@ def replay(directory: str, requests: str, replies: str) -> None:
 
     Args:
         directory: The SavedModel's folder.
-        requests: An `.npz` file with an array for each `signature/input`.
-        replies: The `.npz` file to write, with an array for each `signature/output`.
+        requests: An `.npz` file with an array for each `signature/input`, as `bytes_as_numbers`
+            gives it.
+        replies: The `.npz` file to write, with such an array for each `signature/output`, and the
+            largest memory of the process as `PEAK_BYTES`.
     """
     session = SavedModelSession(directory)
     inputs: dict[str, dict[str, npt.NDArray[Any]]] = {}
     with np.load(requests) as arrays:
         for key, array in arrays.items():
             signature, name = key.split("/")
-            inputs.setdefault(signature, {})[name] = array
+            is_bytes = session.signature(signature).inputs[name].dtype == types_pb2.DT_STRING
+            value = np.array(array.tobytes(), object) if is_bytes else array
+            inputs.setdefault(signature, {})[name] = value
     outputs: dict[str, Any] = {
-        f"{signature}/{name}": value
+        f"{signature}/{name}": bytes_as_numbers(value)
         for signature, given in inputs.items()
         for name, value in session.run(signature, given).items()
     }
-    # numpy stores bytes of equal length, objects only by pickling
-    np.savez(
-        replies, **{k: v.astype(bytes) if v.dtype == object else v for k, v in outputs.items()}
-    )
+    np.savez(replies, **outputs, **{PEAK_BYTES: _peak_bytes()})
+
+
+def bytes_as_numbers(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Gives bytes, a scalar of objects, as uint8 (count,), and any other array as it is.
+
+    numpy stores objects only by pickling.
+    """
+    return np.frombuffer(value.item(), np.uint8) if value.dtype == object else value
+
+
+def as_array(value: Any) -> npt.NDArray[Any]:
+    """Gives an array; of bytes, a scalar of objects, as numpy would cut zeros at their end."""
+    return np.asarray(value, object if isinstance(value, bytes) else None)
+
+
+def _peak_bytes() -> int:
+    """The largest memory of this process so far; 0 where there is no /proc of Linux to tell."""
+    status = Path("/proc/self/status")  # `getrusage` counts that of the parent process too
+    if not status.exists():
+        return 0
+    return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _check_names(expected: Mapping[str, Any], given: Collection[str]) -> None:
@@ -232,10 +259,6 @@ def _checked_outputs(outputs: Mapping[str, Any], wanted: Sequence[str]) -> list[
         if name in wanted[:number]:
             raise StatusError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
     return list(wanted) or sorted(outputs)
-
-
-def _as_array(value: Any) -> npt.NDArray[Any]:
-    return np.asarray(value, object if isinstance(value, bytes) else None)
 
 
 def _names(names: Any) -> str:
