@@ -5,6 +5,7 @@ DEMO_DIR ?= build/demo
 REAL_DATA ?= $(or $(FCNSEG_REAL_DATA),../shared/data)
 IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
+TFSERVING_IMAGE ?= tensorflow/serving:2.19.1
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 # The old line: tensorflow-addons runs on TensorFlow 2.15 alone, which has no wheel after Python 3.11.
@@ -21,7 +22,7 @@ OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes lint types docs format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +46,9 @@ test: $(READY)  ## The fast tests
 
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
+
+verify-docker: $(READY)  ## The table of requests against the real server: TFSERVING_IMAGE, where Docker is
+	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q tests/test_serving_conformance.py
 
 test-addons: $(ADDONS_READY)  ## The tests of models, losses, metrics and data on the old line
 	$(ADDONS)/bin/python -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(ADDONS_TESTS)
