@@ -392,6 +392,8 @@ def test_network_of_half_precision_predicts_without_a_gpu(tmp_path):
     half.set_weights(plain.get_weights())
     half.save(run / "best.keras")
     hu = np.random.default_rng(0).uniform(-1000, 1000, (1, 8, 12, 10, 1)).astype(np.float32)
+    with tf.device("CPU:0"):
+        np.testing.assert_array_equal(load_run(run, runs_on_cpu=True)[0](hu), plain(hu))
     found = load_run(run)[0](hu)
     if tf.config.list_physical_devices("GPU"):
         np.testing.assert_allclose(found, plain(hu), atol=0.05)

@@ -32,11 +32,15 @@ _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
-def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
+def load_run(
+    run: Run | str | os.PathLike[str], *, runs_on_cpu: bool = False
+) -> tuple[keras.Model, ModelInfo]:
     """Loads the best network of a finished run.
 
     Args:
         run: The run, or its folder.
+        runs_on_cpu: True for a network that a CPU can run, even if there is a GPU here: one of
+            float16 becomes one of float32.
 
     Returns:
         The network and its info, as `make_segmenter` takes them.
@@ -53,15 +57,16 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
-    return _for_these_devices(model), run.info
+    if runs_on_cpu or not tf.config.list_physical_devices("GPU"):
+        model = _for_cpu(model)
+    return model, run.info
 
 
-def _for_these_devices(model: keras.Model) -> keras.Model:
-    """Adapts a network to the devices here: a CPU does not pool float16, so there it is float32."""
-    policies = {layer.dtype_policy.name for layer in model.layers}
-    if _HALF not in policies or tf.config.list_physical_devices("GPU"):
+def _for_cpu(model: keras.Model) -> keras.Model:
+    """Adapts a network to a CPU, which does not pool float16: there it is one of float32."""
+    if _HALF not in {layer.dtype_policy.name for layer in model.layers}:
         return model
-    logger.info(f"a network of {_HALF} becomes one of float32, as there is no GPU")
+    logger.info(f"a network of {_HALF} becomes one of float32, which a CPU can run")
     again = type(model).from_config(_in_float32(model.get_config()))
     again.set_weights(model.get_weights())
     return again

@@ -41,6 +41,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str]) -> Path:
     """Publishes the best network of a run as the next version of a served model.
 
+    A network of float16 is published in float32: a server without a GPU could not run it.
+
     Args:
         run_dir: Folder of a finished training run.
         model_dir: The served model's base folder, made if missing; versions are its children.
@@ -53,7 +55,8 @@ def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str
         ModelError: If the results of the server's runtime differ from those of this process;
             nothing is published then.
     """
-    return export_segmenter(make_segmenter(*load_run(run_dir)), model_dir)
+    network, info = load_run(run_dir, runs_on_cpu=True)
+    return export_segmenter(make_segmenter(network, info), model_dir)
 
 
 def export_segmenter(segmenter: Segmenter, model_dir: str | os.PathLike[str]) -> Path:
@@ -106,16 +109,21 @@ def example_requests(segmenter: Segmenter) -> dict[str, Arrays]:
 def check_saved_model(segmenter: Segmenter, directory: Path) -> None:
     """Compares each signature, in a fresh process with the server's runtime, with the segmenter.
 
+    Both compute on the CPU. This process may hold the memory of the GPU, and two processes on one
+    differ by more than the last bits: float32 convolutions are in TF32, by the algorithm that was
+    fastest when each process tried them.
+
     Raises:
         ModelError: If a signature fails there, or its results differ.
     """
     requests = example_requests(segmenter)
     replies = _replay_in_fresh_process(directory, requests)
-    expected = {
-        DEFAULT_SIGNATURE: segmenter.predict_patches(**requests[DEFAULT_SIGNATURE]),
-        SEGMENT_VOLUME: segmenter.segment_volume(**requests[SEGMENT_VOLUME]),
-        MODEL_INFO: {"info_json_bytes": np.array(segmenter.info.to_json().encode())},
-    }
+    with tf.device("CPU:0"):
+        expected = {
+            DEFAULT_SIGNATURE: segmenter.predict_patches(**requests[DEFAULT_SIGNATURE]),
+            SEGMENT_VOLUME: segmenter.segment_volume(**requests[SEGMENT_VOLUME]),
+            MODEL_INFO: {"info_json_bytes": np.array(segmenter.info.to_json().encode())},
+        }
     for signature, outputs in expected.items():
         for name, value in outputs.items():
             _check_equal(np.asarray(value), replies[f"{signature}/{name}"], f"{signature}: {name}")
@@ -134,6 +142,7 @@ def _replay_in_fresh_process(directory: Path, requests: dict[str, Arrays]) -> Ar
         script = "import sys; from fcnseg.saved_model.session import replay; replay(*sys.argv[1:])"
         done = subprocess.run(
             [sys.executable, "-c", script, directory, sent, got],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             stderr=subprocess.PIPE,
             text=True,
             check=False,
