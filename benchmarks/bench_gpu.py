@@ -182,10 +182,10 @@ def check_step(bench: Bench) -> None:
     ]
     if bench.is_smoke:  # each value once
         cases = [
-            ("roth2018", "mixed_bfloat16", False, "device"),
-            ("fcn_m", "float32", False, "host"),
+            ("roth2018", "mixed_bfloat16", False, "host"),
+            ("fcn_m", "float32", False, "device"),
+            ("demo", "float32", False, "host"),
         ]
-        cases.append(("demo", "float32", False, "host"))
     while cases:
         arguments = {"size": bench.size, "data": bench.data, "cases": cases}
         lines = bench.run("steps", arguments, share=0.4)
