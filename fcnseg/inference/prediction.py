@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +18,7 @@ import fcnseg.losses
 import fcnseg.networks.layers  # noqa: F401  registers the layers of saved networks
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
+from fcnseg.networks.precision import policies_of, with_precision
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.run import Run
@@ -32,15 +32,11 @@ _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
-def load_run(
-    run: Run | str | os.PathLike[str], *, runs_on_cpu: bool = False
-) -> tuple[keras.Model, ModelInfo]:
+def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
     """Loads the best network of a finished run.
 
     Args:
         run: The run, or its folder.
-        runs_on_cpu: True for a network that a CPU can run, even if there is a GPU here: one of
-            float16 becomes one of float32.
 
     Returns:
         The network and its info, as `make_segmenter` takes them.
@@ -57,28 +53,15 @@ def load_run(
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
-    if runs_on_cpu or not tf.config.list_physical_devices("GPU"):
-        model = _for_cpu(model)
-    return model, run.info
+    return _for_these_devices(model), run.info
 
 
-def _for_cpu(model: keras.Model) -> keras.Model:
-    """Adapts a network to a CPU, which does not pool float16: there it is one of float32."""
-    if _HALF not in {layer.dtype_policy.name for layer in model.layers}:
+def _for_these_devices(model: keras.Model) -> keras.Model:
+    """Adapts a network to the devices here: a CPU does not pool float16, so there it is float32."""
+    if _HALF not in policies_of(model) or tf.config.list_physical_devices("GPU"):
         return model
-    logger.info(f"a network of {_HALF} becomes one of float32, which a CPU can run")
-    again = type(model).from_config(_in_float32(model.get_config()))
-    again.set_weights(model.get_weights())
-    return again
-
-
-def _in_float32(config: Any) -> Any:
-    """Changes the precision policy in the configuration of a model."""
-    if isinstance(config, dict):
-        return {key: _in_float32(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_in_float32, config))
-    return "float32" if config == _HALF else config
+    logger.info(f"a network of {_HALF} becomes one of float32, as there is no GPU")
+    return with_precision(model, "float32")
 
 
 def load_runs(
