@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -71,6 +72,11 @@ class Bench:
         self._output = output
 
     @property
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return self._end - time.monotonic()
+
+    @property
     def data(self) -> str:
         """Folder of the records."""
         return str(self.folder / "records")
@@ -114,9 +120,9 @@ class Bench:
                 env={**os.environ, "PYTHONPATH": path, **(environment or {})},
             )
 
-    def finish(self, process: subprocess.Popen[str], share: float = 1.0) -> Iterator[Line]:
-        """Yields the lines of a job until it ends; kills it when its share of the time is up."""
-        timer = threading.Timer(max(1.0, share * self._left), process.kill)
+    def finish(self, process: subprocess.Popen[str], seconds: float = math.inf) -> Iterator[Line]:
+        """Yields the lines of a job until it ends; kills it when its time or that of all is up."""
+        timer = threading.Timer(max(1.0, min(seconds, self.left)), process.kill)
         timer.start()
         try:
             assert process.stdout is not None
@@ -128,21 +134,23 @@ class Bench:
             timer.cancel()
             process.kill()
 
-    def run(self, job: str, arguments: Line, *, share: float = 1.0, **options: Any) -> list[Line]:
+    def run(
+        self, job: str, arguments: Line, *, seconds: float = math.inf, **options: Any
+    ) -> list[Line]:
         """Runs a job to its end, prints its lines and returns them.
 
         Args:
             job: Name of its function.
             arguments: Its arguments.
-            share: Largest part of the time that is left.
+            seconds: Its time, at most all that is left.
             **options: See `start`.
         """
-        if self._left < LEAST_SECONDS:
+        if min(seconds, self.left) < LEAST_SECONDS:
             self.emit({"check": job, "error": "left out, the time is up"})
             return []
         process = self.start(job, arguments, **options)
         lines = []
-        for line in self.finish(process, share):
+        for line in self.finish(process, seconds):
             lines.append(line)
             if line["check"] != "begins":
                 self.emit(line)
@@ -153,11 +161,12 @@ class Bench:
     def failure(self, job: str, status: int) -> str:
         """Describes the end of a failed job by its last words."""
         words = " ".join(self._log(job).read_text(errors="replace").split())
-        return f"ended with status {status}: {words[-800:]}"
-
-    @property
-    def _left(self) -> float:
-        return self._end - time.monotonic()
+        end = (
+            "was killed, as its time was up"
+            if status == -signal.SIGKILL
+            else f"ended with {status}"
+        )
+        return f"{end}: {words[-800:]}"
 
     def _log(self, job: str) -> Path:
         return self.folder / f"{job}.log"
@@ -186,13 +195,13 @@ def check_step(bench: Bench) -> None:
             ("fcn_m", "float32", False, "device"),
             ("demo", "float32", False, "host"),
         ]
-    while cases:
+    end = time.monotonic() + 0.4 * bench.left
+    while cases and (seconds := end - time.monotonic()) > LEAST_SECONDS:
         arguments = {"size": bench.size, "data": bench.data, "cases": cases}
-        lines = bench.run("steps", arguments, share=0.4)
-        begun = sum(line["check"] == "begins" for line in lines)
-        if not begun:
-            return
-        cases = cases[begun:]
+        lines = bench.run("steps", arguments, seconds=seconds)
+        cases = cases[max(1, sum(line["check"] == "begins" for line in lines)) :]
+    if cases:
+        bench.emit({"check": "step", "error": f"left out, the time is up: {cases}"})
 
 
 def check_peer(bench: Bench) -> None:
@@ -201,7 +210,7 @@ def check_peer(bench: Bench) -> None:
         return
     compiles = [False] if bench.is_smoke else [False, True]
     arguments = {"size": bench.size, "precisions": bench.precisions, "compiles": compiles}
-    bench.run("steps", arguments, share=0.4, contender="pytorch")
+    bench.run("steps", arguments, seconds=0.4 * bench.left, contender="pytorch")
     for precision in bench.precisions:
         ours = _times(bench.lines, "step", precision, "jit_compile")
         theirs = _times(bench.lines, "peer", precision, "compiled")
@@ -228,16 +237,18 @@ def _times(lines: Sequence[Line], check: str, precision: str, key: str) -> dict[
 
 def check_data(bench: Bench) -> None:
     """Measures the input pipeline, alone and in training."""
-    bench.run("data_rates", {"size": bench.size, "data": bench.data}, share=0.3)
-    bench.run("joint", {"size": bench.size, "data": bench.data}, share=0.3)
+    bench.run("data_rates", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
+    bench.run("joint", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
 
 
 def check_window(bench: Bench) -> None:
     """Measures the segmentation of a volume."""
-    ours = bench.run("window", {"size": bench.size}, share=0.3)
+    ours = bench.run("window", {"size": bench.size}, seconds=0.3 * bench.left)
     if not bench.peer_python or not has_module(bench.peer_python, "monai"):
         return
-    theirs = bench.run("window", {"size": bench.size}, share=0.3, contender="pytorch")
+    theirs = bench.run(
+        "window", {"size": bench.size}, seconds=0.3 * bench.left, contender="pytorch"
+    )
     for mine, other in zip(ours, theirs, strict=False):
         if "seconds" in mine and "seconds" in other:
             facts = {key: mine[key] for key in ("precision", "batch")}
@@ -254,13 +265,13 @@ def check_resume(bench: Bench) -> None:
         names = [f"{name}_{precision}_{deterministic}" for name in ("complete", "killed")]
         complete, killed = (str(bench.folder / name) for name in names)
         arguments = {"size": bench.size, "data": bench.data, **facts}
-        bench.run("run", {**arguments, "run_dir": complete}, share=0.5)
+        bench.run("run", {**arguments, "run_dir": complete}, seconds=0.5 * bench.left)
         process = bench.start("run", {**arguments, "run_dir": killed, "kill_at": kill_at})
         list(bench.finish(process))
         if process.returncode != -signal.SIGKILL:
             bench.emit({"check": "resume", "error": bench.failure("run", process.returncode)})
             continue
-        bench.run("run", {**arguments, "run_dir": killed, "resume": True}, share=0.5)
+        bench.run("run", {**arguments, "run_dir": killed, "resume": True}, seconds=0.5 * bench.left)
         bench.run("compare", {"run_dirs": [complete, killed], **facts})
 
 

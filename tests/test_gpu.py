@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scripts import output_of
-from small_models import make_hu, make_info, make_network, write_run
+from small_models import CONFIG, make_hu, make_info, make_network, write_run
 from small_runs import ALL_STATE, assert_same_runs
 
 from fcnseg.config import PRESETS, override, write_config
 from fcnseg.inference import make_segmenter
+from fcnseg.networks.build import build_fcn
 from fcnseg.records import Dataset
 from fcnseg.training.assembly import build_model, make_average, make_step, patches_maker
 from fcnseg.training.step import make_steps
@@ -92,9 +93,12 @@ print(export_run(*sys.argv[1:]).name)
 """
 
 
-def test_a_process_that_holds_all_memory_exports(tmp_path):
-    """The check before publication starts a second process."""
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_process_that_holds_all_memory_exports(tmp_path, precision):
+    """The check before publication starts a second process, and is on the CPU."""
     run_dir = write_run(tmp_path / "run")
+    network = build_fcn(CONFIG.model, num_classes=3, precision=precision)
+    network.save(run_dir / "best.keras")
     assert output_of(EXPORT_WITH_ALL_MEMORY, run_dir, tmp_path / "models").split()[-1] == "1"
 
 
