@@ -22,7 +22,8 @@ OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs \
+	format gpu-check clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +83,9 @@ docs: $(READY)  ## The pages and the API reference as a site, in build/docs
 format: $(READY)  ## Put the code into the one format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+gpu-check: $(READY)  ## What the GPU of this machine does: speed, memory, resume, export
+	$(RUN) benchmarks/bench_gpu.py
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

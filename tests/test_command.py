@@ -295,3 +295,16 @@ def test_ctrl_c_ends_a_conversion_that_can_be_resumed(tmp_path, workers):
     assert not (output / "COMPLETED").exists()
     assert not list(output.glob(".tmp-*"))
     assert subprocess.run([sys.executable, "-m", *job, "--resume"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "true"), ("false", "false")])
+def test_a_command_takes_memory_of_a_gpu_as_it_needs_it(before, after):
+    """Unless the user says otherwise; TensorFlow itself takes nearly all at its start."""
+    variable = "TF_FORCE_GPU_ALLOW_GROWTH"
+    environment = {name: value for name, value in os.environ.items() if name != variable}
+    if before is not None:
+        environment[variable] = before
+    script = f"import os, serving.export; print(os.environ['{variable}'])"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == after
