@@ -277,12 +277,14 @@ class SearchSpace:
         return {key: self.settings[key].values.encode(value) for key, value in settings.items()}
 
     def to_mapping(self) -> dict[str, Any]:
-        """The space as in its file, for comparison."""
-        return {
+        """The space as JSON has it, for comparison."""
+        content = {
             key: dataclasses.asdict(setting.values)  # type: ignore[call-overload]
             | ({_WHEN: setting.when} if setting.when else {})
             for key, setting in self.settings.items()
         }
+        mapping: dict[str, Any] = json.loads(json.dumps(content))
+        return mapping
 
 
 def _value_of(mapping: Mapping[str, Any], key: str) -> Any:
