@@ -78,6 +78,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "SearchCommand",
             "Searches for a configuration with high validation Dice",
         ),
+        "report": Entry(
+            "fcnseg.jobs.tuning.report", "ReportCommand", "Reports on a search, finished or not"
+        ),
         "train": Entry(
             "fcnseg.cli.train",
             "TrainCommand",
