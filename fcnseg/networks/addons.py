@@ -37,16 +37,20 @@ class Origin:
     wrapped: str | None = None
 
 
+def _keras_optimizer(name: str, *, wrapped: str | None = None) -> Origin:
+    return Origin(f"keras.optimizers.{name}", f"keras.optimizers.{name}", wrapped)
+
+
 def _addons_optimizer(name: str, *, keras_3: str | None = None) -> Origin:
     return Origin(keras_3, f"{_TFA}.optimizers.{name}", f"{_TFA}.optimizers.{name}")
 
 
 ORIGINS = {
     "training.optimizer": {
-        "adam": Origin(*["keras.optimizers.Adam"] * 2, "keras.optimizers.legacy.Adam"),
+        "adam": _keras_optimizer("Adam", wrapped="keras.optimizers.legacy.Adam"),
         # That of tensorflow-addons does not multiply the decay by the learning rate.
-        "adamw": Origin(*["keras.optimizers.AdamW"] * 2),
-        "sgd": Origin(*["keras.optimizers.SGD"] * 2, "keras.optimizers.legacy.SGD"),
+        "adamw": _keras_optimizer("AdamW"),
+        "sgd": _keras_optimizer("SGD", wrapped="keras.optimizers.legacy.SGD"),
         "lamb": _addons_optimizer("LAMB", keras_3="keras.optimizers.Lamb"),
         "radam": _addons_optimizer("RectifiedAdam"),
         "novograd": _addons_optimizer("NovoGrad"),
