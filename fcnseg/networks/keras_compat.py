@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,12 +14,32 @@ import keras
 import tensorflow as tf
 
 IS_KERAS_3 = not keras.__version__.startswith("2.")
+LINE = 3 if IS_KERAS_3 else 2
+"""Major version of Keras."""
+
+
+WEIGHTS_FILE = "model.weights.h5"
+"""Name of the weights in a `.keras` file, which both lines read."""
+
+
+def is_of_this_line(path: str | os.PathLike[str]) -> bool:
+    """Tells whether this line of Keras wrote a `.keras` file; it reads no other's.
+
+    Raises:
+        OSError: If the file cannot be read.
+        KeyError: If it has no version of Keras.
+        ValueError: If it is no such file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        version = json.loads(archive.read("metadata.json"))["keras_version"]
+    return bool(version.startswith("2.") != IS_KERAS_3)
 
 
 def write_archive(archive: keras.export.ExportArchive, directory: str | os.PathLike[str]) -> None:
-    """Writes a SavedModel without console output; Keras 2 has none."""
+    """Writes a SavedModel without console output."""
     options = {"verbose": False} if IS_KERAS_3 else {}
-    archive.write_out(os.fspath(directory), **options)
+    with contextlib.redirect_stdout(io.StringIO()):  # Keras 2 prints the signatures
+        archive.write_out(os.fspath(directory), **options)
 
 
 def tensorflow_variables(variables: Iterable[Any]) -> list[tf.Variable]:

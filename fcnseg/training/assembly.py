@@ -14,7 +14,7 @@ from fcnseg.config import Config, override, write_config
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.networks import output_shape
 from fcnseg.networks.build import full_resolution
-from fcnseg.networks.keras_compat import tensorflow_variables
+from fcnseg.networks.keras_compat import LINE, tensorflow_variables
 from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.runs.run_folder import (
@@ -95,7 +95,7 @@ def make_loop(
             run_dir / CHECKPOINT_FILE,
             [*state_of(model), *average.averages],
             model.distribute_strategy,
-            {**provenance.identity(), "devices": replicas},
+            {**provenance.identity(), "devices": replicas, "keras": LINE},
         ),
         validation=validation,
         lost=LostOrgans(organs_to_learn(dataset, fold=fold), config),
