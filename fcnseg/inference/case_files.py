@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ from fcnseg.volumes import (
 
 logger = logging.getLogger(__name__)
 
+_IMAGE_FACTS = ("image_sha256", "series_uid")
+
 
 @dataclasses.dataclass(frozen=True)
 class CaseOutputs:
@@ -43,6 +46,7 @@ class CaseOutputs:
         case_id: Name of the case; it names the files.
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
+        series_uid: The DICOM series of the image; by default that with the most slices.
         with_probabilities: True if the probabilities of each class are among them.
         with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
         with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
@@ -51,6 +55,7 @@ class CaseOutputs:
     case_id: str
     image: str
     output: str
+    series_uid: str | None = None
     with_probabilities: bool = False
     with_dicom_seg: bool = False
     with_rtstruct: bool = False
@@ -130,11 +135,20 @@ class CaseOutputs:
             InputError: If the image cannot be read.
         """
         with self.local_image() as image:
-            return facts_of(image)
+            return self.facts_of(image)
+
+    def facts_of(self, copy: Path) -> dict[str, str]:
+        """The same, from a copy on this machine; see `image_facts`."""
+        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
+        return {"image_sha256": image_digest(copy), **series}
 
     def made_with(self) -> dict[str, Any]:
         """The provenance of the files, as in `CasePredictor`."""
         return dict(self._content().get("made_with", {}))
+
+    def made_by(self) -> dict[str, Any]:
+        """The same without the facts of the image: equal for all masks of a job."""
+        return {name: fact for name, fact in self.made_with().items() if name not in _IMAGE_FACTS}
 
     def _content(self) -> dict[str, Any]:
         """Reads the file of volumes; empty if it is not as it was written."""
@@ -147,13 +161,13 @@ class CaseOutputs:
         return dict(content) if is_ours else {}
 
 
-def facts_of(image: Path) -> dict[str, str]:
-    """Facts that identify an image on this machine.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return {"image_sha256": image_digest(image)}
+def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
+    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
+    if not files.is_folder(folder):
+        return []
+    names = files.children(folder)
+    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +195,11 @@ class CasePredictor:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
         with case.local_image() as image:
-            self.gate.inspect(str(image), case_id=case.case_id)
-            made_with = {**self.made_with, **facts_of(image)}
-            volume, warnings = self.gate.read(str(image), case_id=case.case_id)
-            source = case.dicom.read_source(image)
+            case_id, series_uid = case.case_id, case.series_uid
+            self.gate.inspect(str(image), case_id=case_id, series_uid=series_uid)
+            made_with = {**self.made_with, **case.facts_of(image)}
+            volume, warnings = self.gate.read(str(image), case_id=case_id, series_uid=series_uid)
+            source = case.dicom.read_source(image, series_uid=series_uid)
         for warning in warnings:
             logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
         voxel_mm3 = volume.geometry.voxel_mm3
