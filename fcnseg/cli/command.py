@@ -30,6 +30,12 @@ from fcnseg.storage.file_urls import local_path
 # The form that pathlib leaves of gs:// and similar; longer than a drive letter of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
+# One flag for each boolean, that which changes it. Beside tensorflow-addons there is only a tyro
+# that has no such option, and offers both.
+_FLAGS: tuple[Any, ...] = (
+    (tyro.conf.FlagCreatePairsOff,) if hasattr(tyro.conf, "FlagCreatePairsOff") else ()
+)
+
 USER_ERROR_STATUS = FcnsegError.exit_status
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
 
@@ -147,7 +153,7 @@ def parse(
     options: dict[str, Any] = {
         "prog": prog or program_name(),
         "args": argv,
-        "config": (tyro.conf.FlagCreatePairsOff,),
+        "config": _FLAGS,
     }
     fields = dataclasses.fields(command)
     parsed_class: type[Any] = command
@@ -179,7 +185,7 @@ def _settings_left_to_us() -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(said):
             yield
-    except SystemExit as stopped:
+    except (SystemExit, IndexError) as stopped:  # the tyro beside addons expects a message
         finding = _behind(stopped, pydantic.ValidationError)
         if finding is not None:
             raise finding from None
@@ -206,7 +212,7 @@ def parse_known(
         args=argv,
         use_underscores=True,
         return_unknown_args=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=_FLAGS,
     )
     return parsed
 
