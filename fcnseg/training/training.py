@@ -44,6 +44,7 @@ from fcnseg.training.dataset_checks import (
 )
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.out_of_memory import naming_memory_settings
 from fcnseg.training.provenance import Provenance, identity_of
 from fcnseg.training.setting_checks import check_settings
 from fcnseg.training.strategy import device_names
@@ -108,6 +109,7 @@ def train(
             such a network, or there are no such devices.
         ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
+        OutOfMemoryError: If network and patches do not fit in the memory of a device.
         TrainingStoppedError: If the process receives a SIGTERM or a Ctrl-C; `resume` continues the
             run.
     """
@@ -125,13 +127,14 @@ def train(
         if not is_extended(then, config):
             return _finished(folder, provenance)
         _begin_extension(folder, then, config)
-    loop = make_loop(config, provenance, folder, devices=devices)
-    loop.resume()
-    if fold is None:  # of folds, all validation cases count together
-        warn_of_few_validation_cases(dataset)
-    logger.info(f"trains on {', '.join(device_names(devices))}")
-    with naming_broken_files(dataset):
-        loop.run()
+    with naming_memory_settings(config):
+        loop = make_loop(config, provenance, folder, devices=devices)
+        loop.resume()
+        if fold is None:  # of folds, all validation cases count together
+            warn_of_few_validation_cases(dataset)
+        logger.info(f"trains on {', '.join(device_names(devices))}")
+        with naming_broken_files(dataset):
+            loop.run()
     if not loop.best.best_epoch:  # it was deleted, as `--resume` advises if it is broken
         raise InputError(
             f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
