@@ -7,21 +7,20 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from fcnseg.cli.command import Location
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.conversion.case_lists.volumes import is_dicom_image, list_images
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import SNAP_FILE
-from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
-from fcnseg.inference.averaging import Axis
-from fcnseg.inference.case_files import CaseOutputs, CasePredictor
+from fcnseg.inference.case_files import CaseOutputs
 from fcnseg.inference.label_tables import itk_snap_label_descriptions, slicer_colours
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
@@ -29,6 +28,10 @@ from fcnseg.runs import Run
 from fcnseg.runs.run_folder import check_same
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import check_output_folder, write_whole
+from fcnseg.volumes import Axis
+
+if TYPE_CHECKING:
+    from fcnseg.inference.case_prediction import CasePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,11 @@ class PredictCommand:
     def _make_predictor(
         self, runs: Sequence[Run], coarse: Run | None, made_with: Mapping[str, Any], gate: Gate
     ) -> CasePredictor:
+        load_tensorflow()
+        # --help and mistakes in flags need not wait for these.
+        from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
+        from fcnseg.inference.case_prediction import CasePredictor
+
         segmenter = make_segmenter(*load_runs(runs), flips=self.flips)
         region = None
         if coarse is not None:
