@@ -118,7 +118,9 @@ def case(tmp_path):
 @pytest.mark.slow
 def test_predictions_and_their_evaluation_have_no_text_of_headers_or_folders(case):
     run_dir = write_run(case / "run", max_voxels=200_000)
-    PredictCommand((run_dir,), case / "images", case / "masks", probabilities=True).run()
+    PredictCommand(
+        (run_dir,), images=case / "images", output=case / "masks", probabilities=True
+    ).run()
     folders = {name: case / name for name in ("masks", "labels", "images")}
     EvaluateCommand(**folders, label_map=case / "map.yaml", output=case / "scores", workers=1).run()
     for text in (TEXT, str(case).encode()):

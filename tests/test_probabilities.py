@@ -97,7 +97,9 @@ def images(tmp_path):
 
 
 def predict(run_dir, images, **flags):
-    PredictCommand((run_dir,), images, images.parent / "masks", **flags, accept=CROP).run()
+    PredictCommand(
+        (run_dir,), images=images, output=images.parent / "masks", **flags, accept=CROP
+    ).run()
     return images.parent / "masks"
 
 

@@ -136,7 +136,7 @@ nib.save(nib.Nifti1Image(hu.T, np.eye(4)), folder / "case.nii")
 del hu
 Path("/proc/self/clear_refs").write_text("5")  # the most held is counted from here
 command = PredictCommand(
-    (run_dir,), folder / "case.nii", folder / "masks", accept=("scaled_image",)
+    (run_dir,), images=folder / "case.nii", output=folder / "masks", accept=("scaled_image",)
 )
 command.run()
 print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from fcnseg.conversion.rejects import opened
 from fcnseg.storage import files
 from fcnseg.volumes import DicomOutputs, image_digest
+
+_IMAGE_FACTS = ("image_sha256", "series_uid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,7 @@ class CaseOutputs:
         case_id: Name of the case; it names the files.
         image: A CT volume, on any file system.
         output: Folder of the files, on any file system.
+        series_uid: The DICOM series of the image; by default that with the most slices.
         with_probabilities: True if the probabilities of each class are among them.
         with_dicom_seg: True if a DICOM Segmentation is among them; the image is DICOM then.
         with_rtstruct: True if an RT Structure Set is among them; the image is DICOM then.
@@ -30,6 +34,7 @@ class CaseOutputs:
     case_id: str
     image: str
     output: str
+    series_uid: str | None = None
     with_probabilities: bool = False
     with_dicom_seg: bool = False
     with_rtstruct: bool = False
@@ -109,11 +114,20 @@ class CaseOutputs:
             InputError: If the image cannot be read.
         """
         with self.local_image() as image:
-            return facts_of(image)
+            return self.facts_of(image)
+
+    def facts_of(self, copy: Path) -> dict[str, str]:
+        """The same, from a copy on this machine; see `image_facts`."""
+        series = {} if self.series_uid is None else {"series_uid": self.series_uid}
+        return {"image_sha256": image_digest(copy), **series}
 
     def made_with(self) -> dict[str, Any]:
         """The provenance of the files, as in `CasePredictor`."""
         return dict(self._content().get("made_with", {}))
+
+    def made_by(self) -> dict[str, Any]:
+        """The same without the facts of the image: equal for all masks of a job."""
+        return {name: fact for name, fact in self.made_with().items() if name not in _IMAGE_FACTS}
 
     def _content(self) -> dict[str, Any]:
         """Reads the file of volumes; empty if it is not as it was written."""
@@ -126,10 +140,10 @@ class CaseOutputs:
         return dict(content) if is_ours else {}
 
 
-def facts_of(image: Path) -> dict[str, str]:
-    """Facts that identify an image on this machine.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return {"image_sha256": image_digest(image)}
+def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
+    """Lists the ids of the cases with a mask and a file of volumes in a folder, if it exists."""
+    if not files.is_folder(folder):
+        return []
+    names = files.children(folder)
+    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)

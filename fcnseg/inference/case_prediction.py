@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
 from fcnseg.evaluation.class_names import segments_of, workbench_table
-from fcnseg.inference.case_files import CaseOutputs, facts_of
+from fcnseg.inference.case_files import CaseOutputs
 from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
@@ -53,10 +53,11 @@ class CasePredictor:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
         with case.local_image() as image:
-            self.gate.inspect(str(image), case_id=case.case_id)
-            made_with = {**self.made_with, **facts_of(image)}
-            volume, warnings = self.gate.read(str(image), case_id=case.case_id)
-            source = case.dicom.read_source(image)
+            case_id, series_uid = case.case_id, case.series_uid
+            self.gate.inspect(str(image), case_id=case_id, series_uid=series_uid)
+            made_with = {**self.made_with, **case.facts_of(image)}
+            volume, warnings = self.gate.read(str(image), case_id=case_id, series_uid=series_uid)
+            source = case.dicom.read_source(image, series_uid=series_uid)
         for warning in warnings:
             logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
         voxel_mm3 = volume.geometry.voxel_mm3
