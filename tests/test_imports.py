@@ -78,7 +78,7 @@ LIGHT = [
     *("fcnseg.evaluation", "fcnseg.figures", "fcnseg.networks", "fcnseg.planning"),
     *("fcnseg.records", "fcnseg.runs.run_folder", "fcnseg.testing.phantom", "fcnseg.volumes"),
     *("fcnseg.cli.compare", "fcnseg.cli.evaluate", "fcnseg.cli.main", "fcnseg.cli.phantom"),
-    *("fcnseg.cli.plan", "fcnseg.cli.summary", "serving.client"),
+    *("fcnseg.cli.plan", "fcnseg.cli.predict", "fcnseg.cli.summary", "serving.client"),
 ]
 
 

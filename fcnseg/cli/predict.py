@@ -6,27 +6,29 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from fcnseg.cli.command import Location
 from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
-from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
-from fcnseg.inference.averaging import Axis
-from fcnseg.inference.case_files import CasePredictor
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
+from fcnseg.volumes import Axis
+
+if TYPE_CHECKING:
+    from fcnseg.inference.case_prediction import CasePredictor
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -139,6 +141,11 @@ class PredictCommand:
     def _make_predictor(
         self, runs: Sequence[Run], coarse: Run | None, made_with: Mapping[str, Any], gate: Gate
     ) -> CasePredictor:
+        load_tensorflow()
+        # --help and mistakes in flags need not wait for these.
+        from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
+        from fcnseg.inference.case_prediction import CasePredictor
+
         segmenter = make_segmenter(*load_runs(runs), flips=self.flips)
         region = None
         if coarse is not None:

@@ -30,10 +30,11 @@ from fcnseg.volumes.resampling import (
     resampled_shape,
 )
 from fcnseg.volumes.volume import AIR_HU, Volume, check_same_grid
-from fcnseg.volumes.zyx import Shape, Triple, Zyx
+from fcnseg.volumes.zyx import Axis, Shape, Triple, Zyx
 
 __all__ = [
     "AIR_HU",
+    "Axis",
     "DicomOutputs",
     "DicomSource",
     "Geometry",

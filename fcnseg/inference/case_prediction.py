@@ -1,4 +1,4 @@
-"""The files that prediction writes for a case."""
+"""Prediction of a case: from its image to its files."""
 
 from __future__ import annotations
 
