@@ -96,14 +96,7 @@ class PredictCommand:
 
     def run(self) -> None:
         """Segments each volume; one that fails does not stop the others."""
-        if self.overwrite and self.resume:
-            raise InputError("overwrite and resume exclude each other: give one of them")
-        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
-            raise InputError(
-                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
-            )
-        if len(set(self.flips)) < len(self.flips):
-            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
+        self._check_flags()
         gate = Gate(CheckOptions(accept=self.accept))
         source = self._source()
         dataset = source.open_dataset()
@@ -120,17 +113,26 @@ class PredictCommand:
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
-        reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
+        reasons: dict[str, str | None] = {
+            reject.case_id: f"{reject.reason} [{reject.code}]" for reject in listed.rejects
+        }
+        reasons |= {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         self._write_tables(cases | others, predictor.segmenter.info.class_names)
-        failures = [
-            f"{reject.case_id}: {reject.reason} [{reject.code}]" for reject in listed.rejects
-        ]
-        failures += [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
+        failures = [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
         for failure in failures:
             logger.error("failed: %s", failure)
         if failures:
-            count = len(todo) + len(listed.rejects)
-            raise InputError(f"{len(failures)} of {count} volumes failed: {failures[0]}")
+            raise InputError(f"{len(failures)} of {len(reasons)} volumes failed: {failures[0]}")
+
+    def _check_flags(self) -> None:
+        if self.overwrite and self.resume:
+            raise InputError("overwrite and resume exclude each other: give one of them")
+        if not 0 <= self.dilation_voxels <= _MOST_DILATION:
+            raise InputError(
+                f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
+            )
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
 
     def _source(self) -> ImageSource:
         """The place of the images."""
