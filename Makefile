@@ -14,11 +14,14 @@ ADDONS_READY := $(ADDONS)/ready
 OLD_WARNINGS := -W ignore::DeprecationWarning
 ADDONS_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision layers losses metrics models))
 RUN := $(VENV)/bin/python
+# Older runtimes that an export must load in; the last that a server of that age has.
+OLD_RUNTIMES := 2.16.2 2.20.0
+OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 # Two files of tests at a time, each in one process, as its fixtures are shared.
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons lint types docs format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes lint types docs format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +44,7 @@ test: $(READY)  ## The fast tests
 	$(RUN) -m pytest -q $(PARALLEL)
 
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
-	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu"
+	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
 
 test-addons: $(ADDONS_READY)  ## The tests of models, losses, metrics and data on the old line
 	$(ADDONS)/bin/python -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(ADDONS_TESTS)
@@ -50,6 +53,16 @@ $(ADDONS_READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(ADDONS)
 	$(ADDONS)/bin/python -m pip install --quiet --upgrade pip
 	$(ADDONS)/bin/python -m pip install --quiet --editable '.[addons,test]'
+	touch $@
+
+test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
+	FCNSEG_OLD_RUNTIMES="$(OLD_RUNTIMES:%=$(CURDIR)/.venv-tf-%/bin/python)" \
+		$(RUN) -m pytest -q -m old_runtime tests/test_old_runtimes.py
+
+.venv-tf-%/ready:
+	$(PYTHON) -m venv .venv-tf-$*
+	.venv-tf-$*/bin/python -m pip install --quiet tensorflow-cpu==$*
+	.venv-tf-$*/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 lint: $(READY)  ## Style of code

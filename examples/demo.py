@@ -211,7 +211,7 @@ class Demo:
         """A model server on this machine while it is needed; yields its address."""
         command = [sys.executable, "-m", "serving.server", "--model_name", "fcnseg"]
         command += ["--model_base_path", str(self.folder / "models")]
-        command += ["--port", "0", "--rest_api_port", "0"]
+        command += ["--port=-1", "--rest_api_port=-1"]
         with self.log("server").open("w") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:

@@ -80,7 +80,7 @@ def write_run(folder: Path, *, finished=True, seed=0, **changes) -> Path:
             versions={},
             devices=(),
             data="records",
-            data_fingerprint="",
+            data_digest="0" * 64,
             config=CONFIG,
             started="2026-01-01T00:00:00+00:00",
             seconds=1.0,

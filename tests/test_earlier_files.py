@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_models import write_run
 from small_records import write_small_dataset
 
 import fcnseg.networks.layers  # noqa: F401  registers the layers that a saved network is made of
@@ -20,7 +21,8 @@ from fcnseg.config import read_config
 from fcnseg.config.renamed import RENAMED
 from fcnseg.evaluation import Evaluation, OrganScores
 from fcnseg.records import read_dataset_info
-from fcnseg.runs.model_info import ModelInfo
+from fcnseg.runs import ModelInfo, read_run
+from fcnseg.runs.run_folder import MANIFEST_FILE
 from fcnseg.training.assembly import build_model, make_average
 from fcnseg.training.checkpoints import Checkpoints
 from fcnseg.training.compiled_model import state_of
@@ -44,6 +46,15 @@ def test_earlier_names_in_an_evaluation_are_read():
     text = evaluation.to_json()
     assert '"reference_ml": 7.0' in text
     assert Evaluation.from_json(text.replace("reference_ml", "truth_ml")) == evaluation
+
+
+def test_an_earlier_name_in_the_manifest_of_a_run_is_read(tmp_path):
+    run = write_run(tmp_path / "run")
+    manifest = read_run(run)
+    text = (run / MANIFEST_FILE).read_text()
+    assert '"data_digest"' in text
+    (run / MANIFEST_FILE).write_text(text.replace('"data_digest"', '"data_fingerprint"'))
+    assert read_run(run) == manifest
 
 
 def test_an_earlier_checkpoint_is_restored(tmp_path):

@@ -40,7 +40,10 @@ ROOMS = {
         *("sampling", "storage", "volumes"),
     },
     "client": {"conversion", "runs", "volumes"},
-    "saved_model": {"inference", "networks", "storage"},
+    "saved_model": {
+        *("conversion", "evaluation", "figures", "inference", "networks", "runs", "storage"),
+        "volumes",
+    },
     "testing": {"storage", "volumes"},
     "jobs": set(),
     "cli": {

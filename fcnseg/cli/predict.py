@@ -25,7 +25,11 @@ from fcnseg.evaluation.class_names import SNAP_FILE
 from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
 from fcnseg.inference.case_files import CaseOutputs, CasePredictor, list_masked_cases
-from fcnseg.inference.label_tables import itk_snap_label_descriptions, slicer_colours
+from fcnseg.inference.label_tables import (
+    SLICER_FILE,
+    itk_snap_label_descriptions,
+    slicer_colours,
+)
 from fcnseg.inference.organ_volumes import gather_organ_volumes
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.records.dataset_info import Split
@@ -37,7 +41,7 @@ from fcnseg.storage.whole_file import check_output_folder, write_whole
 logger = logging.getLogger(__name__)
 
 VOLUMES_FILE = "volumes.csv"
-SLICER_FILE = "organs.ctbl"
+
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
 

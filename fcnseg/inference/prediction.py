@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +18,7 @@ import fcnseg.losses
 import fcnseg.networks.layers  # noqa: F401  registers the layers of saved networks
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
+from fcnseg.networks.precision import policies_of, with_precision
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.run import Run
@@ -58,22 +58,10 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
 
 def _for_these_devices(model: keras.Model) -> keras.Model:
     """Adapts a network to the devices here: a CPU does not pool float16, so there it is float32."""
-    policies = {layer.dtype_policy.name for layer in model.layers}
-    if _HALF not in policies or tf.config.list_physical_devices("GPU"):
+    if _HALF not in policies_of(model) or tf.config.list_physical_devices("GPU"):
         return model
     logger.info(f"a network of {_HALF} becomes one of float32, as there is no GPU")
-    again = type(model).from_config(_in_float32(model.get_config()))
-    again.set_weights(model.get_weights())
-    return again
-
-
-def _in_float32(config: Any) -> Any:
-    """Changes the precision policy in the configuration of a model."""
-    if isinstance(config, dict):
-        return {key: _in_float32(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_in_float32, config))
-    return "float32" if config == _HALF else config
+    return with_precision(model, "float32")
 
 
 def load_runs(

@@ -102,6 +102,12 @@ class Segmenter(tf.Module):
             batch_size=info.batch_size,
         )
 
+    @functools.cached_property
+    def patch_sizes(self) -> PatchSizes:
+        """Patch sizes that `predict_patches` takes."""
+        info = self.info
+        return PatchSizes.of(self.models, info.window, batch_size=info.batch_size)
+
     @tf.function(input_signature=[PATCHES])
     def predict_patches(self, patches: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes class probabilities of patches.
@@ -116,7 +122,7 @@ class Segmenter(tf.Module):
             tf.errors.InvalidArgumentError: If the patches have a shape that the network does not
             take, are too many, or are not finite.
         """
-        patches = checked_patches(patches, self._patch_sizes)
+        patches = checked_patches(patches, self.patch_sizes)
         return {"probabilities": self._predict_patches(patches)}
 
     @tf.function(input_signature=[VOLUME])
@@ -227,11 +233,6 @@ class Segmenter(tf.Module):
         ids, steps = self._on_model_grid(volume, spacing, self._body_within(volume))
         near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
         return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
-
-    @functools.cached_property
-    def _patch_sizes(self) -> PatchSizes:
-        info = self.info
-        return PatchSizes.of(self.models, info.window, batch_size=info.batch_size)
 
     def _segment(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -25,6 +25,8 @@ FINAL_STATE_FILE = "final_state.npz"
 MANIFEST_FILE = "run.json"
 """Written last: a folder without it is not a finished run."""
 
+_DIGEST = pydantic.AliasChoices("data_digest", "data_fingerprint")  # the second in earlier runs
+
 
 @dataclasses.dataclass(frozen=True)
 class RunManifest:
@@ -39,7 +41,7 @@ class RunManifest:
         versions: Versions of fcnseg, tensorflow, keras, numpy and python.
         devices: Devices, one per replica.
         data: Folder of the records.
-        data_fingerprint: SHA-256 of their manifest, which contains the checksum of every file.
+        data_digest: SHA-256 of their manifest, which contains the checksum of every file.
         config: All settings; the seed is one of them.
         started: Start time, UTC, ISO 8601.
         seconds: Wall time of the complete run, without the time between a stop and its resumption.
@@ -60,7 +62,7 @@ class RunManifest:
     versions: dict[str, str]
     devices: tuple[str, ...]
     data: str
-    data_fingerprint: str
+    data_digest: Annotated[str, pydantic.Field(validation_alias=_DIGEST)]
     config: Config
     started: str
     seconds: float

@@ -55,7 +55,7 @@ class Provenance:
 def identity_of(manifest: RunManifest) -> dict[str, Any]:
     """Gives the `Provenance.identity` of a finished run."""
     fold = Fold.of(manifest.fold, manifest.folds)
-    return _identity(manifest.data_fingerprint, manifest.init_from, fold)
+    return _identity(manifest.data_digest, manifest.init_from, fold)
 
 
 def _identity(digest: str, init_from: object, fold: Fold | None) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _manifest(config: Config, provenance: Provenance, loop: TrainingLoop) -> Run
         versions=_versions(),
         devices=tuple(loop.model.distribute_strategy.extended.worker_devices),
         data=str(provenance.dataset.folder),
-        data_fingerprint=identity["data"],
+        data_digest=identity["data"],
         init_from=identity["init_from"],
         fold=None if provenance.fold is None else provenance.fold.number,
         folds=None if provenance.fold is None else provenance.fold.count,
