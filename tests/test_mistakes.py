@@ -197,6 +197,7 @@ NEVER_REPLACE = {
     "completion": "writes to stdout",
     "export": "publishes the next version",
     "flink": "takes the flags of convert",
+    "rollback": "renames a version",
     "search": "output must be new or empty",
     "serve": "writes no file",
     "summary": "writes no file",
