@@ -152,7 +152,7 @@ def test_a_wrong_entry_of_a_list_is_a_failure_and_the_others_are_predicted(made,
     images = made / "in/images"
     rows = [f"one,{images}/case_00.nii.gz"] * 2 + [f"two,{images}/case_01.nii.gz"]
     (tmp_path / "cases.csv").write_text("\n".join(["case_id,image", *rows]))
-    message = r"1 of 2 volumes failed: one: case_id must be unique.*\[duplicate_case\]"
+    message = r"2 of 3 volumes failed: one: case_id must be unique.*\[duplicate_case\]"
     with pytest.raises(InputError, match=message):
         predict(made, cases=tmp_path / "cases.csv", output=tmp_path / "masks")
     assert masks_in(tmp_path / "masks") == ["two"]
