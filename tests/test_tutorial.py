@@ -112,11 +112,11 @@ def test_each_command_prints_what_the_page_says(walked):
 def test_the_served_masks_are_those_of_the_prediction(walked):
     folder, _ = walked
     for served, predicted in (
-        ("served.nii.gz", "masks/abdomen_002.nii.gz"),
-        ("served_dicom.nii.gz", "for_pacs/abdomen_002.nii.gz"),
+        ("served/abdomen_002.nii.gz", "masks/abdomen_002.nii.gz"),
+        ("served_dicom/abdomen_002.nii.gz", "for_pacs/abdomen_002.nii.gz"),
     ):
         one, other = (read_label(folder / name).array for name in (served, predicted))
         np.testing.assert_array_equal(one, other)
     for name in ("for_pacs/abdomen_002.seg.dcm", "for_pacs/abdomen_002.rtstruct.dcm"):
         assert (folder / name).stat().st_size > 0
-    assert (folder / "served.seg.dcm").stat().st_size > 0
+    assert (folder / "served_dicom/abdomen_002.seg.dcm").stat().st_size > 0
