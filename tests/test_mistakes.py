@@ -26,6 +26,7 @@ from fcnseg.cli.train import TrainCommand
 from pipelines.convert_ct import main as convert
 from pipelines.inspect import Inspect
 from serving.client import ClientCommand
+from tuning.report import ReportCommand
 
 COMMANDS = {
     "bench": BenchCommand,
@@ -36,6 +37,7 @@ COMMANDS = {
     "plan": PlanCommand,
     "predict": PredictCommand,
     "preview": PreviewCommand,
+    "report": ReportCommand,
     "segment": ClientCommand,
     "summary": SummaryCommand,
     "train": TrainCommand,
@@ -190,13 +192,15 @@ REPLACED = {
     "phantom --cases 1 --output OUT": "OUT/cases.csv",
     "plan --data RECORDS --memory_gib 4 --output OUT": "OUT",
     "preview RECORDS --output OUT": "OUT",
-    "segment --server 127.0.0.1:1 --image FILE --output OUT/a.nii.gz": "OUT/a.nii.gz",
+    "report FOLDER --output OUT": "OUT",
+    "segment --server 127.0.0.1:1 --images MASKS --output OUT": "OUT/a.nii.gz",
 }
 # Commands without --overwrite: hours of training are not deleted by a flag.
 NEVER_REPLACE = {
     "completion": "writes to stdout",
     "export": "publishes the next version",
     "flink": "takes the flags of convert",
+    "rollback": "renames a version",
     "search": "output must be new or empty",
     "serve": "writes no file",
     "summary": "writes no file",
