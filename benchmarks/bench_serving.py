@@ -41,10 +41,10 @@ from fcnseg.config import ModelConfig
 from fcnseg.inference import make_segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.saved_model.export import SEGMENT_VOLUME, export_segmenter
+from fcnseg.saved_model.export import export_segmenter
 from fcnseg.saved_model.session import SavedModelSession
+from fcnseg.saved_model.signatures import SEGMENT_NIFTI, SEGMENT_VOLUME
 
-SEGMENT_NIFTI = "segment_nifti"
 SMALL, LARGE = (128, 128, 128), (200, 512, 512)  # (z, y, x)
 SPACING_MM = 2.0
 CLIENTS = (1, 2, 4, 8)
