@@ -46,6 +46,7 @@ def test_wheel_holds_one_package(built):
     templates = (ROOT / "fcnseg/figures/templates").iterdir()
     assert {str(path.relative_to(ROOT)) for path in templates} <= set(names)
     jobs = [path for job in JOBS for path in (ROOT / job).rglob("*.py")]
+    jobs += (ROOT / "tuning/spaces").iterdir()
     assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in jobs} <= set(names)
 
 

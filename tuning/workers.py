@@ -208,7 +208,8 @@ def run_threads(workers: Sequence[Worker]) -> None:
             worker.runner.should_stop.set()
 
     threads = [
-        threading.Thread(target=run, args=(worker,), name=worker.tuner_id) for worker in workers
+        threading.Thread(target=run, args=(worker,), name=worker.tuner_id, daemon=True)
+        for worker in workers
     ]
     for thread in threads:
         thread.start()
