@@ -92,7 +92,7 @@ def _killed(options: argparse.Namespace, records: Path, tuner: str) -> dict[str,
     folders = [options.output / f"{tuner}_{name}" for name in ("alone", "killed")]
     alone, killed = folders
     _start(options, records, alone, "--tuner", tuner, "--workers", 2).wait()
-    moments = []
+    moments: list[float] = []
     while len(moments) < options.kills and not (killed / BEST_CONFIG_FILE).exists():
         process = _start(options, records, killed, "--tuner", tuner, "--workers", 2)
         moments.append(round(random.uniform(0, options.longest), 1))
