@@ -145,6 +145,7 @@ def run_search(command: SearchCommand) -> None:
 def _run(
     command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
 ) -> None:
+    parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
     (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     oracle.reload(has_workers_elsewhere=cluster.is_chief())
     if command.retry_failed:
@@ -153,8 +154,7 @@ def _run(
         if cluster.is_chief():
             cluster.serve(oracle, signals.should_stop)
         else:
-            found = shares(command.workers, command.devices)
-            workers = [Worker(oracle, runner, share=share) for share in found]
+            workers = [Worker(oracle, runner, share=share) for share in parts]
             for number, worker in enumerate(workers):
                 worker.tuner_id = f"worker{number}"
             run_threads(workers)
