@@ -14,7 +14,7 @@ WORK = Path("build/examples")
 
 def main() -> None:
     command = ServerCommand(
-        model_base_path=WORK / "models", model_name="fcnseg", port=0, rest_api_port=0
+        model_base_path=WORK / "models", model_name="fcnseg", port=-1, rest_api_port=-1
     )
     with LocalServer(command) as server:
         print(server)

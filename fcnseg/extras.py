@@ -22,6 +22,7 @@ EXTRA_OF = {
     "grpc": "client",
     **dict.fromkeys(("keras_tuner", "sklearn", "tensorboard"), "tuning"),
     "s3fs": "s3",
+    "tensorflow_addons": "addons",
     "tensorflow_serving": "serving",
 }
 """The extra of fcnseg that installs each optional package."""

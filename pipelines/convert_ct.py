@@ -17,14 +17,15 @@ from fcnseg.beam.shard_writer import ShardWriter
 from fcnseg.beam.transforms import FinishDataset, InspectCases, Only, PlanShards, WriteShards
 from fcnseg.cli.command import parse_known, run_or_exit
 from fcnseg.conversion.case_source import CaseSource
-from fcnseg.conversion.cases import CaseList
+from fcnseg.conversion.cases import Case, CaseList
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
+from fcnseg.conversion.dataset_cases import add_case_files, note_case_files
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import SizedCase
-from fcnseg.conversion.splits import check_fractions
+from fcnseg.conversion.splits import check_fractions, with_splits
 from fcnseg.errors import InputError
-from fcnseg.records import SCHEMA_VERSION
+from fcnseg.records import CASE_FILES_FILE, SCHEMA_VERSION
 from fcnseg.storage import files
 from fcnseg.storage.file_urls import local_path
 from fcnseg.volumes import LabelMap
@@ -55,7 +56,8 @@ class ConvertCt:
     """
 
     output: str
-    """Folder for records, dataset_info.json, rejects.jsonl and, written last, COMPLETED."""
+    """Folder for records, dataset_info.json, case_files.csv, rejects.jsonl and, written last,
+    COMPLETED."""
     cases: str | None = None
     """CSV file: case_id,image,label[,patient_id][,split][,series_uid]; its paths are relative to
     its folder. An image may be a folder of DICOM files."""
@@ -139,9 +141,10 @@ class ConvertCt:
         is_complete = not output.prepare(overwrite=self.overwrite, resume=self.resume)
         label_map_file.write()
         if is_complete:
-            most = self.max_reject_fraction
-            report_complete(output.folder, cases=len(cases), max_reject_fraction=most)
+            self._report_complete(output.folder, cases)
             return
+        if not self.validate_only:
+            note_case_files(output.folder, self.divided(cases))
         try:
             with (
                 naming_failures(),
@@ -154,6 +157,24 @@ class ConvertCt:
             output.delete_temporary()
         output.tidy()
         self._report(output.folder, cases=len(cases))
+
+    def divided(self, cases: CaseList) -> tuple[Case, ...]:
+        """The valid entries of a list, each with its split."""
+        return with_splits(
+            cases.cases,
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.split_seed,
+        )
+
+    def _report_complete(self, folder: str, cases: CaseList) -> None:
+        """Reports that the output is there already; an earlier version's gets its case files."""
+        if add_case_files(folder, self.divided(cases)):
+            logger.info(
+                f"added {CASE_FILES_FILE}: the files of the cases, for fcnseg predict --data"
+            )
+        most = self.max_reject_fraction
+        report_complete(folder, cases=len(cases), max_reject_fraction=most)
 
     def _report(self, folder: str, *, cases: int) -> None:
         """Reports what is in the output, and raises an error if too many cases are rejected."""
@@ -237,14 +258,8 @@ class ConvertCt:
         seed = self.split_seed
         inspected = (
             pipeline
-            | "Cases" >> beam.Create(cases.cases)
-            | "Inspect"
-            >> InspectCases(
-                preprocessing,
-                validation_fraction=self.validation_fraction,
-                test_fraction=self.test_fraction,
-                seed=seed,
-            )
+            | "Cases" >> beam.Create(self.divided(cases))
+            | "Inspect" >> InspectCases(preprocessing)
         )
         written = (
             inspected

@@ -1,163 +1,237 @@
-"""TensorFlow Serving's gRPC services, with the calls that clients of fcnseg's models use.
+"""TensorFlow Serving's gRPC services.
 
-All other calls answer UNIMPLEMENTED.
+Each call is taken as a stream of one message, so that it is admitted before its message is read.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
-    prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
-from fcnseg.client.tensors import read_tensor, write_tensor
-from fcnseg.errors import InputError, one_line
-from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
+from fcnseg.errors import InputError
+from fcnseg.saved_model.session import StatusError
 
-from .model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
-from .model_versions import ModelVersions
+from .admission import Admission, Call, Place
+from .core import ServerCore, answered
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
-_THREADS = 8  # calls at once; each call uses all cores anyway
+_MAX_DETAILS = 4096  # characters of an error: clients take 8 kB of headers
+_NO_DEADLINE_S = 1e8  # what is left of a call that has no deadline is more than this
+_HANDSHAKE_MS = 20_000  # for which a connection may stay half open
+_LIGHT_CALLS = 8  # calls at once that run no model
+_REFUSED_CALLS = 64  # calls at once that are read far enough to be refused
 
-logger = logging.getLogger(__name__)
-
-ResponseT = TypeVar("ResponseT")
+PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Implements Predict and GetModelMetadata."""
+@dataclasses.dataclass(frozen=True)
+class _Method:
+    """A call of the API.
 
-    def __init__(self, versions: ModelVersions, *, tensor_content: bool) -> None:
-        """Serves the newest of some versions.
+    Attributes:
+        request: Class of its message.
+        answer: Gives the reply.
+        api: Name in the metrics if it runs a model, else empty.
+    """
+
+    request: type[Any]
+    answer: Callable[[Any, Call], Message]
+    api: str = ""
+
+
+class GrpcServer:
+    """A running gRPC server."""
+
+    def __init__(
+        self,
+        core: ServerCore,
+        admission: Admission,
+        addresses: list[str],
+        *,
+        max_calls: int,
+        idle_s: float,
+        options: list[tuple[str, Any]],
+        with_health: bool,
+    ) -> None:
+        """Starts the server.
 
         Args:
-            versions: Versions of the model.
-            tensor_content: Reply with raw bytes instead of single values.
+            core: Gives the answers.
+            admission: Admits calls that run a model.
+            addresses: `HOST:PORT` or `unix:PATH` each; port 0 takes a free one.
+            max_calls: Calls that run a model and are admitted or wait.
+            idle_s: Seconds in which a message must have arrived.
+            options: Arguments of the channel.
+            with_health: Serve `grpc.health.v1` too.
+
+        Raises:
+            InputError: If an address is taken.
         """
-        self._versions = versions
-        self._tensor_content = tensor_content
-
-    def Predict(  # noqa: N802, the name of the call
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
-        """Runs a signature."""
-        return _answer(context, lambda: self._predict(request))
-
-    def GetModelMetadata(  # noqa: N802, the name of the call
-        self,
-        request: get_model_metadata_pb2.GetModelMetadataRequest,
-        context: grpc.ServicerContext,
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Returns the signatures."""
-        return _answer(context, lambda: self._metadata(request))
-
-    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        spec = request.model_spec
-        version, session = self._versions.session(spec.name, wanted_version(spec))
-        signature_name = spec.signature_name or DEFAULT_SIGNATURE
-        outputs = session.run(
-            signature_name,
-            {name: _parsed(name, tensor) for name, tensor in request.inputs.items()},
-            output_filter=request.output_filter,
+        threads = max_calls + _LIGHT_CALLS
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=threads + _REFUSED_CALLS,
+            options=[
+                ("grpc.max_send_message_length", _MAX_MESSAGE),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.so_reuseport", 0),  # else a second server would silently share a used port
+                *options,
+            ],
         )
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = spec.name
-        response.model_spec.version.value = version
-        response.model_spec.signature_name = signature_name
-        for name, array in outputs.items():
-            write_tensor(array, response.outputs[name], as_content=self._tensor_content)
-        return response
+        light = Admission(
+            max_running=_LIGHT_CALLS, max_waiting=threads, max_held_bytes=_MAX_MESSAGE
+        )
+        handler = _Handler(core, admission, light, idle_s=idle_s)
+        self._server.add_generic_rpc_handlers([handler])
+        self._health = _add_health(self._server) if with_health else None
+        try:
+            self.ports = [self._server.add_insecure_port(address) for address in addresses]
+        except RuntimeError as error:
+            raise InputError(f"port must be free, got {', '.join(addresses)}") from error
+        self._server.start()
 
-    def _metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        if not request.metadata_field:
-            raise StatusError(
-                "INVALID_ARGUMENT",
-                "GetModelMetadataRequest must specify at least one metadata_field",
-            )
-        for field in request.metadata_field:
-            if field != SIGNATURE_DEF:
-                raise StatusError("INVALID_ARGUMENT", f"Metadata field {field} is not supported")
-        return model_metadata(self._versions, request.model_spec)
+    def stop(self, grace_s: float) -> threading.Event:
+        """Takes no further call, and cuts those that have not ended in some seconds.
 
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Implements GetModelStatus."""
-
-    def __init__(self, versions: ModelVersions) -> None:
-        """Serves the status of some versions."""
-        self._versions = versions
-
-    def GetModelStatus(  # noqa: N802, the name of the call
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Returns the states of versions."""
-        return _answer(context, lambda: model_status(self._versions, request.model_spec))
+        Returns:
+            An event that is set once the server has ended.
+        """
+        if self._health is not None:
+            self._health.enter_graceful_shutdown()
+        stopped: threading.Event = self._server.stop(grace_s)
+        return stopped
 
 
-def start_grpc_server(
-    versions: ModelVersions, address: str, *, tensor_content: bool
-) -> tuple[grpc.Server, int]:
-    """Starts the gRPC server.
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """Finds the call of a name, and answers it."""
 
-    Args:
-        versions: Versions of the model.
-        address: `HOST:PORT`; port 0 takes a free one.
-        tensor_content: Reply with raw bytes instead of single values.
+    def __init__(
+        self, core: ServerCore, admission: Admission, light: Admission, *, idle_s: float
+    ) -> None:
+        self._core = core
+        self._admission = admission
+        self._light = light
+        self._idle_s = idle_s
+        self._methods = _methods(core)
 
-    Returns:
-        The running server and its port.
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Gives the handler of a call, None if there is no such call."""
+        method = self._methods.get(handler_call_details.method)
+        if method is None:
+            return None
+        return grpc.stream_unary_rpc_method_handler(
+            lambda messages, context: self._answer(method, messages, context)
+        )
 
-    Raises:
-        InputError: If the port is taken.
-    """
-    server = grpc.server(
-        futures.ThreadPoolExecutor(_THREADS),
-        options=[
-            ("grpc.max_send_message_length", _MAX_MESSAGE),
-            ("grpc.max_receive_message_length", _MAX_MESSAGE),
-            ("grpc.so_reuseport", 0),  # else a second server would silently share a used port
-        ],
+    def _answer(
+        self, method: _Method, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> bytes:
+        started, code = time.perf_counter(), "OK"
+        name: list[str] = []
+        admission = self._admission if method.api else self._light
+        call = Call(_timeout_s(context))
+        context.add_callback(lambda: admission.give_up(call))
+        try:
+            with admission.enter(call) as place:
+                body = self._read(messages, context, place)
+                with place.running():
+                    return answered(lambda: _serialized(method, body.pop(), call, name))
+        except StatusError as error:
+            code = error.code
+            return context.abort(grpc.StatusCode[code], error.message[:_MAX_DETAILS])
+        finally:
+            if method.api and name:
+                self._note(name[0], method.api, code, time.perf_counter() - started)
+
+    def _note(self, model_name: str, api: str, code: str, seconds: float) -> None:
+        if model_name not in self._core.models.names:
+            return  # any client could make up as many as it likes
+        self._core.metrics.count_request(model_name, code)
+        if code == "OK":
+            self._core.metrics.observe_request(model_name, api, "GRPC", seconds)
+
+    def _read(
+        self, messages: Iterator[bytes], context: grpc.ServicerContext, place: Place
+    ) -> list[bytes]:
+        """Reads the message, in a list from which it can be taken; a slow client is cut."""
+        cut = threading.Timer(self._idle_s, context.cancel)
+        cut.daemon = True
+        cut.start()
+        try:
+            body = [next(messages)]
+        except (StopIteration, grpc.RpcError) as error:
+            raise StatusError("CANCELLED", "the client sent no message") from error
+        finally:
+            cut.cancel()
+        place.hold(len(body[0]))
+        return body
+
+
+def _methods(core: ServerCore) -> dict[str, _Method]:
+    predict = _Method(predict_pb2.PredictRequest, core.predict, "Predict")
+    classify = _Method(classification_pb2.ClassificationRequest, core.classify, "Classify")
+    regress = _Method(regression_pb2.RegressionRequest, core.regress, "Regress")
+    infer = _Method(inference_pb2.MultiInferenceRequest, core.multi_inference, "MultiInference")
+    metadata = get_model_metadata_pb2.GetModelMetadataRequest
+    status = get_model_status_pb2.GetModelStatusRequest
+    reload = model_management_pb2.ReloadConfigRequest
+    return {
+        f"/{PREDICTION}/Predict": predict,
+        f"/{PREDICTION}/Classify": classify,
+        f"/{PREDICTION}/Regress": regress,
+        f"/{PREDICTION}/MultiInference": infer,
+        f"/{PREDICTION}/GetModelMetadata": _Method(metadata, lambda r, _: core.model_metadata(r)),
+        f"/{MODEL}/GetModelStatus": _Method(status, lambda r, _: core.model_status(r)),
+        f"/{MODEL}/HandleReloadConfigRequest": _Method(reload, lambda r, _: core.reload_config(r)),
+    }
+
+
+def _serialized(method: _Method, body: bytes, call: Call, name: list[str]) -> bytes:
+    """Parses a message and gives the reply; the model's name is added to a list."""
+    try:
+        request = method.request.FromString(body)
+    except DecodeError as error:
+        raise StatusError("INTERNAL", "Failed to parse the message") from error
+    del body
+    with contextlib.suppress(AttributeError):  # some have none, or one for each task
+        name.append(request.model_spec.name)
+    if method.request is inference_pb2.MultiInferenceRequest and request.tasks:
+        name.append(request.tasks[0].model_spec.name)
+    requests = [request]
+    del request
+    reply: bytes = method.answer(requests.pop(), call).SerializeToString()
+    return reply
+
+
+def _timeout_s(context: grpc.ServicerContext) -> float | None:
+    left: float | None = context.time_remaining()
+    return None if left is None or left > _NO_DEADLINE_S else left
+
+
+def _add_health(server: grpc.Server) -> health.HealthServicer:
+    servicer = health.HealthServicer(
+        experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(2)
     )
-    prediction = PredictionService(versions, tensor_content=tensor_content)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(versions), server)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise InputError(f"port must be free, got {address}") from error
-    server.start()
-    return server, port
-
-
-def _answer(context: grpc.ServicerContext, work: Callable[[], ResponseT]) -> ResponseT:
-    """Gives the work's result; its error becomes the call's status."""
-    try:
-        return work()
-    except StatusError as error:
-        return context.abort(grpc.StatusCode[error.code], error.message)
-    except MemoryError as error:
-        return context.abort(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, f"out of memory: {one_line(error)}"
-        )
-    except Exception as error:  # else the client gets no cause, and the log only grpc's words
-        logger.exception("a call failed")
-        return context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {one_line(error)}")
-
-
-def _parsed(name: str, tensor: Any) -> Any:
-    try:
-        return read_tensor(tensor)
-    except InputError as error:
-        raise StatusError("INVALID_ARGUMENT", f"tensor parsing error: {name}: {error}") from error
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in ("", PREDICTION, MODEL):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return servicer

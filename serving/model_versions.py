@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tensorflow_serving.apis import get_model_status_pb2
@@ -22,8 +23,32 @@ LOAD_RETRIES = 5
 LOAD_RETRY_INTERVAL_S = 60.0
 
 _MAX_VERSION = 2**63 - 1  # int64 in the API
+_WARNING_INTERVAL_S = 60.0  # between two warnings of a folder that has no versions
 
 State = get_model_status_pb2.ModelVersionStatus.State
+
+Policy = Callable[[Collection[int]], Collection[int]]
+"""Chooses the versions to serve among those that are there."""
+
+
+def latest(versions: Collection[int], *, number: int = 1) -> Collection[int]:
+    """Chooses the newest versions."""
+    return sorted(versions)[-number:]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadOptions:
+    """How a version is loaded.
+
+    Attributes:
+        retries: Maximum number of retries of a version whose files do not change.
+        retry_interval_s: Seconds between these retries.
+        load: Makes a session of a folder; an error of any type is a failed load.
+    """
+
+    retries: int = LOAD_RETRIES
+    retry_interval_s: float = LOAD_RETRY_INTERVAL_S
+    load: Callable[[Path], SavedModelSession] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +56,7 @@ class VersionStatus:
     """State of a version, as `GetModelStatus` reports it.
 
     Attributes:
-        state: LOADING, AVAILABLE or END.
+        state: LOADING, AVAILABLE, UNLOADING or END.
         error_code: Name of a canonical code, `OK` if nothing went wrong.
         error_message: Reason why it could not be loaded.
     """
@@ -61,13 +86,57 @@ class _Failure:
     seen: _Files
 
 
-class ModelVersions:
-    """Serves the newest version in a folder whose children are named by integers.
+class _Loaded:
+    """A session that is closed once it is retired and its last call has ended."""
 
-    A new version is loaded before the old one is released, and requests that run on the old one
-    finish on it. One that cannot be loaded is retried: some times at an interval, and whenever its
-    files have changed and then rested from one poll to the next, as at the end of a copy. `poll`
-    belongs to one thread, `session` and `statuses` to any.
+    def __init__(self, session: SavedModelSession, closed: Callable[[], None]) -> None:
+        self.session = session
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._is_retired = False
+
+    def enter(self) -> bool:
+        """Counts a call; false if the session is no longer for use."""
+        with self._lock:
+            if self._is_retired:
+                return False
+            self._calls += 1
+            return True
+
+    def leave(self) -> None:
+        """Counts a call that has ended."""
+        with self._lock:
+            self._calls -= 1
+            is_last = self._is_retired and not self._calls
+        if is_last:
+            self._close()
+
+    def retire(self) -> None:
+        """Takes no further call."""
+        with self._lock:
+            was_retired, self._is_retired = self._is_retired, True
+            is_idle = not self._calls
+        if is_idle and not was_retired:
+            self._close()
+
+    def cancel(self) -> None:
+        """Ends the calls that still run."""
+        self.session.close()
+
+    def _close(self) -> None:
+        self.session.close()
+        self._closed()
+
+
+class ModelVersions:
+    """Serves versions in a folder whose children are named by integers, by default the newest.
+
+    A new version is loaded before the old one is released, and calls that run on the old one end
+    on it, the last of which closes it. One that cannot be loaded is retried: some times at an
+    interval, and whenever its files have changed and then rested from one poll to the next, as at
+    the end of a copy. One whose folder is removed is released; if the base path cannot be read,
+    all stay. `poll` belongs to one thread at a time, all else to any.
     """
 
     def __init__(
@@ -75,51 +144,70 @@ class ModelVersions:
         name: str,
         base_path: Path,
         *,
-        load_retries: int = LOAD_RETRIES,
-        load_retry_interval_s: float = LOAD_RETRY_INTERVAL_S,
+        policy: Policy = latest,
+        options: LoadOptions | None = None,
     ) -> None:
         """Starts without versions; `poll` finds them.
 
         Args:
             name: Name of the model in requests.
             base_path: Folder of the versions.
-            load_retries: Maximum number of retries of a version whose files do not change.
-            load_retry_interval_s: Seconds between these retries.
+            policy: Chooses the versions to serve.
+            options: How a version is loaded.
         """
         self.name = name
         self.base_path = base_path
+        self.policy = policy
+        self._options = options or LoadOptions()
         self._statuses: dict[int, VersionStatus] = {}
-        self._load_retries = load_retries
-        self._load_retry_interval_s = load_retry_interval_s
+        self._statuses_lock = threading.Lock()
         self._failures: dict[int, _Failure] = {}
-        self._served: tuple[int, SavedModelSession] | None = None
-        self._stopped = threading.Event()
+        self._served: dict[int, _Loaded] = {}
+        self._warned_at = -_WARNING_INTERVAL_S
 
     def poll(self) -> None:
-        """Loads the newest version if it is not being served."""
-        folders = _version_folders(self.base_path)
+        """Loads the versions that the policy chooses, then releases the others."""
+        folders = self._folders()
+        if folders is None:
+            return
+        wanted = self.policy(folders) if folders else ()
         self._failures = {v: failure for v, failure in self._failures.items() if v in folders}
-        if not folders:
-            logger.warning("no version of %s in %s", self.name, self.base_path)
-            return
-        newest = max(folders)
-        if self._served is not None and self._served[0] == newest:
-            return
-        files = _files(folders[newest])
-        if self._is_due(newest, files):
-            self._load(newest, folders[newest], files)
+        for version in sorted(set(wanted) & set(folders) - set(self._served)):
+            files = _files(folders[version])
+            if self._is_due(version, files):
+                self._load(version, folders[version], files)
+        if not wanted or set(wanted) & set(self._served):
+            for version in sorted(set(self._served) - set(wanted)):
+                self._release(version)
 
-    def poll_until_stopped(self, interval_s: float) -> None:
-        """Polls every `interval_s` seconds until `stop` is called."""
-        while not self._stopped.wait(interval_s):
-            self._poll_or_log()
+    def release_all(self) -> None:
+        """Takes no further calls: the model is no longer to be served."""
+        for version in sorted(self._served):
+            self._release(version)
 
-    def stop(self) -> None:
-        """Ends `poll_until_stopped`."""
-        self._stopped.set()
+    def cancel_calls(self) -> None:
+        """Ends the calls that still run."""
+        for loaded in self._served.values():
+            loaded.cancel()
+
+    @property
+    def is_available(self) -> bool:
+        """True if a version is served."""
+        return bool(self._served)
+
+    @property
+    def served_versions(self) -> list[int]:
+        """The versions that are served."""
+        return sorted(self._served)
+
+    @property
+    def has_failed(self) -> bool:
+        """True if nothing is served, and no version will be tried again as it is."""
+        is_over = [f.attempts > self._options.retries for f in self._failures.values()]
+        return not self._served and bool(is_over) and all(is_over)
 
     def session(self, name: str, version: int | None = None) -> tuple[int, SavedModelSession]:
-        """Gives the model that a request asks for.
+        """Gives the model that a request asks for, to read its signatures.
 
         Args:
             name: The model's name.
@@ -131,20 +219,30 @@ class ModelVersions:
         Raises:
             StatusError: If it is not served.
         """
-        _check_name(name)
-        served = self._served
-        if name != self.name or served is None or version not in (None, served[0]):
-            wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise StatusError("NOT_FOUND", f"Servable not found for request: {wanted}")
-        return served
+        found, loaded = self._loaded(name, version)
+        return found, loaded.session
+
+    @contextlib.contextmanager
+    def call(self, version: int | None) -> Iterator[tuple[int, SavedModelSession]]:
+        """Gives the model that a call runs on, which stays open to its end.
+
+        Raises:
+            StatusError: If it is not served.
+        """
+        found, loaded = self._loaded(self.name, version)
+        while not loaded.enter():  # it was released at this moment: another one is served
+            found, loaded = self._loaded(self.name, version)
+        try:
+            yield found, loaded.session
+        finally:
+            loaded.leave()
 
     def statuses(self, name: str, version: int | None = None) -> dict[int, VersionStatus]:
-        """Gives the states of versions: one, or all versions so far.
+        """Gives the states of all versions so far, or of one.
 
         Raises:
             StatusError: If the model or the version is unknown.
         """
-        _check_name(name)
         known = self._statuses if name == self.name else {}
         if version is None and not known:
             raise StatusError("NOT_FOUND", f"Could not find any versions of model {name}")
@@ -156,11 +254,21 @@ class ModelVersions:
         """Gives the reasons why versions could not be loaded."""
         return [status.error_message for status in self._statuses.values() if status.error_message]
 
-    def _poll_or_log(self) -> None:
-        try:
-            self.poll()
-        except Exception:  # otherwise no version would ever be found again
-            logger.exception("the versions of %s could not be looked at", self.name)
+    def _loaded(self, name: str, version: int | None) -> tuple[int, _Loaded]:
+        served = self._served if name == self.name else {}
+        found = max(served, default=None) if version is None else version
+        if found is None or found not in served:
+            raise not_found(name, version)
+        return found, served[found]
+
+    def _folders(self) -> dict[int, Path] | None:
+        """The folders of versions; None if the base path cannot be read."""
+        folders = _version_folders(self.base_path)
+        is_time = time.monotonic() - self._warned_at >= _WARNING_INTERVAL_S
+        if not folders and is_time:
+            self._warned_at = time.monotonic()
+            logger.warning("no version of %s in %s", self.name, self.base_path)
+        return folders
 
     def _is_due(self, version: int, files: _Files) -> bool:
         """Tells whether a version whose folder contains these files is to be loaded now."""
@@ -168,8 +276,8 @@ class ModelVersions:
         if failure is None:
             return True
         if files == failure.files:
-            is_time = time.monotonic() - failure.at >= self._load_retry_interval_s
-            return is_time and failure.attempts <= self._load_retries
+            is_time = time.monotonic() - failure.at >= self._options.retry_interval_s
+            return is_time and failure.attempts <= self._options.retries
         if files == failure.seen:
             del self._failures[version]
             return True
@@ -180,13 +288,18 @@ class ModelVersions:
         """Loads and serves a version, or records why it cannot be."""
         self._set(version, VersionStatus(State.LOADING))
         try:
-            session = SavedModelSession(folder)
+            session = (self._options.load or SavedModelSession)(folder)
         except Exception as error:  # an incomplete file may cause any error
-            code = "INVALID_ARGUMENT" if isinstance(error, ModelError) else "INTERNAL"
+            is_expected = isinstance(error, ModelError | StatusError)
+            code = "INVALID_ARGUMENT" if is_expected else "INTERNAL"
             self._note_failure(version, files, code, one_line(error))
         else:
             self._failures.pop(version, None)
-            self._serve(version, session)
+            ended = VersionStatus(State.END)
+            loaded = _Loaded(session, closed=lambda: self._set(version, ended))
+            self._served = {**self._served, version: loaded}
+            self._set(version, VersionStatus(State.AVAILABLE))
+            logger.info("version %d of %s is served", version, self.name)
 
     def _note_failure(self, version: int, files: _Files, code: str, reason: str) -> None:
         before = self._failures.get(version)
@@ -199,35 +312,36 @@ class ModelVersions:
             self.name,
             reason,
             attempts,
-            self._load_retries + 1,
+            self._options.retries + 1,
         )
 
-    def _serve(self, version: int, session: SavedModelSession) -> None:
-        """Replaces the version before, which its last request closes."""
-        before, self._served = self._served, (version, session)
-        self._set(version, VersionStatus(State.AVAILABLE))
-        logger.info("version %d of %s is served", version, self.name)
-        if before is not None:
-            self._set(before[0], VersionStatus(State.END))
+    def _release(self, version: int) -> None:
+        loaded = self._served[version]
+        self._served = {v: other for v, other in self._served.items() if v != version}
+        self._set(version, VersionStatus(State.UNLOADING))
+        loaded.retire()
+        logger.info("version %d of %s is no longer served", version, self.name)
 
     def _set(self, version: int, status: VersionStatus) -> None:
         # Readers in other threads hold the old dictionary, which is never modified.
-        self._statuses = {**self._statuses, version: status}
+        with self._statuses_lock:
+            self._statuses = {**self._statuses, version: status}
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise StatusError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
+def not_found(name: str, version: int | None) -> StatusError:
+    """Makes the error of a version that is not served, None for the newest."""
+    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return StatusError("NOT_FOUND", f"Servable not found for request: {wanted}")
 
 
-def _version_folders(base_path: Path) -> dict[int, Path]:
-    if not base_path.is_dir():
-        return {}
+def _version_folders(base_path: Path) -> dict[int, Path] | None:
     try:
         children = [child for child in base_path.iterdir() if child.is_dir()]
+    except FileNotFoundError:
+        return None
     except OSError as error:
         logger.error("the folder of versions cannot be read: %s", one_line(error))
-        return {}
+        return None
     numbers = {
         int(child.name): child
         for child in children

@@ -1,243 +1,279 @@
-"""TensorFlow Serving's REST interface: predict, status and metadata."""
+"""TensorFlow Serving's REST interface, as an ASGI application."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
 import logging
-import re
-import sys
+import time
 import zlib
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    regression_pb2,
+)
 
-from fcnseg.errors import InputError, one_line
-from fcnseg.saved_model.session import DEFAULT_SIGNATURE, StatusError
+from fcnseg.saved_model.session import StatusError
 
-from .http_body import BodyError, read_body
-from .json_tensors import inputs_from_json, outputs_to_json
-from .model_facts import SIGNATURE_DEF, model_metadata, model_status, wanted_version
-from .model_versions import ModelVersions
-
-_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_RUN = re.compile(_MODEL + r":(?P<method>predict|classify|regress)", re.IGNORECASE)
-_TELL = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE)
-
-_HTTP_STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
-_OTHER_HTTP_STATUS = 500
-_MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
-IDLE_S = 30.0  # seconds for which a client may be idle before it is disconnected
-_PIECE = 2**16  # bytes of an answer that must be received within that time
+from .admission import Admission, Call, Place
+from .core import SIGNATURE_DEF, ServerCore, answered
+from .json_body import parse_body
+from .json_replies import (
+    classifications_to_json,
+    error_to_json,
+    metadata_to_json,
+    outputs_to_json,
+    regressions_to_json,
+    status_to_json,
+)
+from .json_requests import examples_from_json, inputs_from_json, signature_name_of
+from .rest_paths import RestPath, api_path, parse_path
+from .statuses import HTTP_STATUS, OTHER_HTTP_STATUS
 
 logger = logging.getLogger(__name__)
 
+_MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
+_MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
+_MIN_RATE = 1024  # bytes a second at which a body must arrive, on the whole
+_PIECE = 2**18  # bytes of a reply that are sent at once
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+]
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
-class RestServer(ThreadingHTTPServer):
-    """Answers REST requests, each in a thread of its own."""
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
-    daemon_threads = True
+
+class HttpError(Exception):
+    """A request that is answered with an HTTP status which is that of no code."""
+
+    def __init__(self, http_status: int, message: str) -> None:
+        """Makes an error with the message of the answer."""
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class RestApp:
+    """Answers REST requests; an ASGI application."""
 
     def __init__(
-        self, versions: ModelVersions, host: str, port: int, *, idle_s: float = IDLE_S
+        self,
+        core: ServerCore,
+        admission: Admission,
+        *,
+        max_calls: int,
+        timeout_s: float | None,
+        idle_s: float,
+        allow_cors: bool = False,
+        metrics_path: str | None = None,
     ) -> None:
-        """Binds to an address.
+        """Makes the application.
 
         Args:
-            versions: Versions of the model.
-            host: Name or address to listen on.
-            port: 0 takes a free one.
-            idle_s: Seconds for which a client may be idle before it is disconnected.
-
-        Raises:
-            InputError: If the port is taken.
+            core: Gives the answers.
+            admission: Admits calls that run a model.
+            max_calls: Calls that run a model and are admitted.
+            timeout_s: Seconds that a call may take; None for no limit.
+            idle_s: Seconds for which a client may pause within a body.
+            allow_cors: Let pages of other sites call.
+            metrics_path: Path of the metrics for Prometheus; None for none.
         """
-        self.versions = versions
-        self.idle_s = idle_s
+        self._core = core
+        self._admission = admission
+        self._timeout_s = timeout_s
+        self._idle_s = idle_s
+        self._headers = _CORS if allow_cors else []
+        self._metrics_path = metrics_path
+        self._pool = ThreadPoolExecutor(max_calls, thread_name_prefix="rest")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        target = scope["raw_path"].decode("latin-1")
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        close = False
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise InputError(f"rest_api_port must be free, got {host}:{port}: {error}") from error
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Logs errors of a connection: one line if the client disconnected."""
-        del request
-        error = sys.exc_info()[1]
-        if isinstance(error, ConnectionError | TimeoutError):
-            logger.info("the client at %s went away: %s", client_address[0], error)
-        else:
-            logger.error("a connection from %s failed", client_address[0], exc_info=error)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: RestServer
-    protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # so that a malformed request line gets a valid answer
-
-    def setup(self) -> None:
-        """Sets the timeout of the connection."""
-        super().setup()
-        self.connection.settimeout(self.server.idle_s)
-
-    def do_GET(self) -> None:
-        self._reply("GET")
-
-    def do_POST(self) -> None:
-        self._reply("POST")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Logs nothing, like the real server."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers a malformed request, and closes the connection."""
-        del explain
-        self.close_connection = True
-        self._send(code, {"error": message or HTTPStatus(code).phrase})
-
-    def _reply(self, method: str) -> None:
-        try:
-            body = read_body(self.headers, self.rfile, required=method == "POST")
-        except BodyError as error:
-            self.send_error(error.http_status, str(error))
-        except TimeoutError:
-            self.send_error(408, f"a body must come without a pause of {self.server.idle_s:g} s")
-        else:
-            if self.path.lower().startswith("/v1/"):
-                self._send(*self._answer(method, body))
-            else:
-                self._send(404, {"error": f"Not Found: {self.path[:80]}"})
-
-    def _answer(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Computes the HTTP status and the JSON object of an answer."""
-        try:
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = _unpacked(body)
-            return 200, answer_request(self.server.versions, method, self.path, body)
+            status, kind, text = await self._answer(scope["method"], target, headers, receive)
         except StatusError as error:
-            status = _HTTP_STATUS.get(error.code, _OTHER_HTTP_STATUS)
-            return status, {"error": error.message}
-        except MemoryError as error:
-            return _HTTP_STATUS["RESOURCE_EXHAUSTED"], {"error": f"out of memory: {error}"}
-        except Exception as error:  # otherwise the connection would close without an answer
-            logger.exception("a request failed")
-            return _OTHER_HTTP_STATUS, {"error": f"{type(error).__name__}: {one_line(error)}"}
+            status, kind = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS), "application/json"
+            text, close = error_to_json(error.message), True
+        except HttpError as error:
+            status, kind = error.http_status, "application/json"
+            text, close = error_to_json(str(error)), True
+        await self._send(send, status, kind, text.encode(), close=close and _has_body(headers))
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        for start in range(0, len(content), _PIECE):
-            self.wfile.write(content[start : start + _PIECE])
+    async def _answer(
+        self, method: str, target: str, headers: dict[bytes, str], receive: Receive
+    ) -> tuple[int, str, str]:
+        """Gives the status, the type and the text of the answer."""
+        if target == self._metrics_path:
+            return 200, "text/plain", self._core.metrics.text()
+        path = api_path(target)
+        if path is None:
+            raise HttpError(404, f"Not Found: {target[:80]}")
+        if method not in _METHODS:
+            raise HttpError(501, f"Not Implemented: {method[:80]}")
+        if method == "OPTIONS":
+            if not headers.get(b"origin", "").startswith(("http://", "https://")):
+                raise StatusError(
+                    "FAILED_PRECONDITION", "Origin header is missing in CORS preflight"
+                )
+            return 200, "application/json", ""
+        asked = parse_path(method, path)
+        if method == "GET":
+            return 200, "application/json", answered(lambda: self._tell(asked))
+        return 200, "application/json", await self._run(asked, headers, receive)
 
+    def _tell(self, asked: RestPath) -> str:
+        if asked.method == "metadata":
+            metadata = get_model_metadata_pb2.GetModelMetadataRequest(
+                model_spec=asked.spec, metadata_field=[SIGNATURE_DEF]
+            )
+            return metadata_to_json(self._core.model_metadata(metadata))
+        status = get_model_status_pb2.GetModelStatusRequest(model_spec=asked.spec)
+        return status_to_json(self._core.model_status(status))
 
-def answer_request(versions: ModelVersions, method: str, path: str, body: bytes) -> dict[str, Any]:
-    """Gives the JSON object that answers a request.
-
-    Args:
-        versions: Versions of the model.
-        method: GET or POST.
-        path: Path of the URL.
-        body: Body of the request, decompressed.
-
-    Raises:
-        StatusError: If the request cannot be answered.
-    """
-    run, tell = _RUN.fullmatch(path), _TELL.fullmatch(path)
-    if method == "POST" and run:
-        if run["method"].lower() != "predict":
-            raise StatusError("UNIMPLEMENTED", f"{run['method']} is not implemented")
-        return _predict(versions, _spec(run), body)
-    if method == "GET" and tell:
-        return _metadata(versions, _spec(tell)) if tell["metadata"] else _status(versions, tell)
-    raise StatusError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
-
-
-def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=match["name"])
-    if match["version"]:
+    async def _run(self, asked: RestPath, headers: dict[bytes, str], receive: Receive) -> str:
+        started, code, call = time.perf_counter(), "OK", Call(self._timeout_s)
         try:
-            spec.version.value = int(match["version"])
-        except ValueError as error:  # beyond int64
-            raise StatusError(
-                "INVALID_ARGUMENT",
-                f"Failed to convert version: {match['version'][:80]} to numeric.",
-            ) from error
-    if match["label"]:
-        spec.version_label = match["label"]
-    return spec
+            with self._admission.enter(call) as place:
+                body = await self._read(headers, receive, place)
+                return await self._work(asked, headers, body, place, receive)
+        except StatusError as error:
+            code = error.code
+            raise
+        finally:
+            name = asked.spec.name
+            if name in self._core.models.names:  # else clients could make up any number of them
+                seconds = time.perf_counter() - started
+                self._core.metrics.count_request(name, code)
+                if code == "OK":
+                    self._core.metrics.observe_request(name, asked.method, "REST", seconds)
+
+    async def _read(self, headers: dict[bytes, str], receive: Receive, place: Place) -> list[bytes]:
+        """Reads the body, whose bytes are counted first if the client tells their number."""
+        length = int(headers.get(b"content-length", "0"))
+        _check_size(length)
+        place.hold(length)
+        pieces: list[bytes] = []
+        size, started, has_more = 0, time.monotonic(), True
+        while has_more:
+            try:
+                message = await asyncio.wait_for(receive(), self._idle_s)
+            except asyncio.TimeoutError as error:
+                text = f"a body must come without a pause of {self._idle_s:g} s"
+                raise HttpError(408, text) from error
+            if message["type"] == "http.disconnect":
+                raise StatusError("CANCELLED", "the client gave up the call")
+            size += len(message["body"])
+            _check_size(size)
+            if size > place.held:
+                place.hold(size - place.held)
+            if time.monotonic() - started > self._idle_s + size / _MIN_RATE:
+                raise HttpError(408, f"a body must come at {_MIN_RATE} bytes a second")
+            pieces.append(message["body"])
+            has_more = message.get("more_body", False)
+        return pieces
+
+    async def _work(
+        self,
+        asked: RestPath,
+        headers: dict[bytes, str],
+        pieces: list[bytes],
+        place: Place,
+        receive: Receive,
+    ) -> str:
+        """Runs the model in a thread, unless the client goes before its turn comes."""
+
+        def work() -> str:
+            with place.running():
+                body = b"".join(pieces)
+                pieces.clear()
+                return answered(lambda: self._text(asked, headers, body, place.call))
+
+        watching = asyncio.ensure_future(self._watch(receive, place.call))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+    async def _watch(self, receive: Receive, call: Call) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._admission.give_up(call)
+
+    def _text(self, asked: RestPath, headers: dict[bytes, str], body: bytes, call: Call) -> str:
+        """Parses a body, runs the model, and gives the text of the answer."""
+        if "gzip" in headers.get(b"content-encoding", ""):
+            body = _unpacked(body)
+        request, spec = parse_body(body), asked.spec
+        del body
+        spec.signature_name = signature_name_of(request)
+        if asked.method == "predict":
+            return self._predicted(request, spec, call)
+        given = examples_from_json(request)
+        if asked.method == "classify":
+            classify = classification_pb2.ClassificationRequest(model_spec=spec, input=given)
+            return classifications_to_json(self._core.classify(classify, call).result)
+        regress = regression_pb2.RegressionRequest(model_spec=spec, input=given)
+        return regressions_to_json(self._core.regress(regress, call).result)
+
+    def _predicted(self, request: dict[str, Any], spec: model_pb2.ModelSpec, call: Call) -> str:
+        in_rows = "instances" in request
+
+        def make_inputs(expected: Any) -> Any:
+            arrays, _ = inputs_from_json(request, expected)
+            request.clear()  # lists of numbers take many times the memory of an array
+            return arrays
+
+        return outputs_to_json(self._core.predict_arrays(spec, make_inputs, call), in_rows=in_rows)
+
+    async def _send(
+        self, send: Send, status: int, kind: str, content: bytes, *, close: bool
+    ) -> None:
+        headers = [
+            (b"content-type", kind.encode()),
+            (b"content-length", str(len(content)).encode()),
+            *self._headers,
+        ]
+        if close:  # what is left of the body would be read to no end
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for start in range(0, max(1, len(content)), _PIECE):
+            piece, end = content[start : start + _PIECE], start + _PIECE
+            has_more = end < len(content)
+            await send({"type": "http.response.body", "body": piece, "more_body": has_more})
 
 
-def _predict(versions: ModelVersions, spec: model_pb2.ModelSpec, body: bytes) -> dict[str, Any]:
-    request = _parsed(body)
-    _, session = versions.session(spec.name, wanted_version(spec))
-    signature_name = request.get("signature_name", DEFAULT_SIGNATURE)
-    if not isinstance(signature_name, str):
-        raise StatusError("INVALID_ARGUMENT", "'signature_name' key must be a string value.")
-    if signature_name not in session.signatures:
-        raise StatusError(
-            "INVALID_ARGUMENT",
-            f'Serving signature name: "{signature_name}" not found in signature def',
-        )
-    expected = session.signatures[signature_name].inputs
-    inputs, in_rows = inputs_from_json(request, expected)
-    return outputs_to_json(session.run(signature_name, inputs), in_rows=in_rows)
+def _has_body(headers: dict[bytes, str]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
-    if not body:
-        raise StatusError("INVALID_ARGUMENT", "JSON Parse error: The document is empty")
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise StatusError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-    if not isinstance(request, dict):
-        raise StatusError("INVALID_ARGUMENT", f"JSON Value: {str(request)[:80]} Is not object")
-    return request
-
-
-def _status(versions: ModelVersions, match: re.Match[str]) -> dict[str, Any]:
-    return _as_dict(model_status(versions, _spec(match)))
-
-
-def _metadata(versions: ModelVersions, spec: model_pb2.ModelSpec) -> dict[str, Any]:
-    response = model_metadata(versions, spec)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata[SIGNATURE_DEF].Unpack(signatures)
-    return {
-        "model_spec": _as_dict(response.model_spec),
-        "metadata": {SIGNATURE_DEF: _as_dict(signatures)},
-    }
-
-
-def _as_dict(message: Any) -> dict[str, Any]:
-    return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+def _check_size(size: int) -> None:
+    if size > _MAX_BODY:
+        raise HttpError(413, f"a body must have at most {_MAX_BODY} bytes, got {size}")
 
 
 def _unpacked(body: bytes) -> bytes:
+    """Unpacks gzip; what cannot be unpacked is empty, as in the real server."""
     unpacker = zlib.decompressobj(wbits=31)  # 31: with a gzip header
     try:
         content = unpacker.decompress(body, _MAX_UNPACKED)
     except zlib.error as error:
-        raise StatusError("INVALID_ARGUMENT", f"Failed to unpack the body: {error}") from error
+        logger.warning("a gzip body cannot be unpacked: %s", error)
+        return b""
     if unpacker.unconsumed_tail or not unpacker.eof:
-        raise StatusError(
-            "INVALID_ARGUMENT", f"The body is cut, or unpacks to over {_MAX_UNPACKED} bytes"
-        )
+        logger.warning("a gzip body is cut, or unpacks to over %d bytes", _MAX_UNPACKED)
+        return b""
     return content

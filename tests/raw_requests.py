@@ -7,9 +7,11 @@ one of its reply.
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 
+import nibabel as nib
 import numpy as np
 import tensorflow as tf
 
@@ -57,7 +59,30 @@ def fitting(name, draw):
     if name == "spacing":
         usual = draw.random() < 0.7
         return draw.choice((0.5, 2, 3, 50) if usual else LENGTHS_MM, 3).astype(np.float32)
+    if name == "nifti_bytes":
+        return np.array(nifti_bytes(draw), object)
     return np.zeros((), np.int32)
+
+
+def nifti_bytes(draw):
+    """A NIfTI file of either version and byte order, of which bytes may be wrong or missing."""
+    kind = nib.Nifti1Image if draw.random() < 0.7 else nib.Nifti2Image
+    header = kind.header_class(endianness=str(draw.choice(["<", ">"])))
+    dtype = draw.choice(["u1", "i2", "i4", "f4", "f8", "u8"])
+    shape = (*draw.integers(9, 12, 2), draw.integers(1, 4))
+    hu = draw.integers(0, 100, shape).astype(dtype)
+    image = kind(hu, np.diag([9.0, 9, 9, 1]), header)
+    image.header.set_slope_inter(20, -1000)
+    content = bytearray(image.to_bytes())
+    for _ in range(draw.integers(0, 4)):
+        content[draw.integers(0, 352)] = draw.integers(0, 256)
+    if draw.random() < 0.2:
+        content = content[: draw.integers(0, len(content))]
+    if draw.random() < 0.5:
+        content = bytearray(gzip.compress(bytes(content), 1))
+        if draw.random() < 0.3:
+            content[draw.integers(0, len(content))] = draw.integers(0, 256)
+    return bytes(content)
 
 
 def any_tensor(draw, dtype):
@@ -67,7 +92,7 @@ def any_tensor(draw, dtype):
     if draw.random() < 0.1:  # one long axis: a huge matrix, if it were resampled
         shape = np.where(np.arange(rank) == draw.integers(0, 8), 90_000, np.minimum(shape, 1))
     if dtype == "object":
-        return np.full(shape, b"CT", object)
+        return np.full(shape, bytes(draw.bytes(draw.integers(0, 700))), object)
     values = np.asarray(draw.normal(0, 300, shape))
     if draw.random() < 0.2:
         values = np.full(shape, draw.choice((np.nan, np.inf, -np.inf, 1e38)))
@@ -83,12 +108,12 @@ def random_requests(signatures, count, seed):
         expected = signatures[name].inputs
         inputs = {}
         for key, info in expected.items():
-            dtype = tf.as_dtype(info.dtype).name
+            dtype = tf.as_dtype(info.dtype).name.replace("string", "object")
             if draw.random() < 0.2:
                 dtype = str(draw.choice(TYPES))
             is_odd = len(expected) == 1 or draw.random() < 0.6
             inputs[key] = any_tensor(draw, dtype) if is_odd else fitting(key, draw)
-            if len(expected) == 1 and draw.random() < 0.3:
+            if len(expected) == 1 and draw.random() < (0.8 if key == "nifti_bytes" else 0.3):
                 inputs[key] = fitting(key, draw)
         yield name, inputs
 

@@ -57,7 +57,11 @@ def test_command_averages_runs_over_flips(tmp_path):
     runs = tuple(write_run(tmp_path / f"run_{seed}", seed=seed) for seed in range(2))
     write_volume(make_oblique_volume(), tmp_path / "case.nii")
     PredictCommand(
-        runs, tmp_path / "case.nii", tmp_path / "masks", flips=("z", "x"), accept=CROP
+        runs,
+        images=tmp_path / "case.nii",
+        output=tmp_path / "masks",
+        flips=("z", "x"),
+        accept=CROP,
     ).run()
     mask = np.asarray(nib.load(tmp_path / "masks/case.nii.gz").dataobj).T
     volume = read_ct(tmp_path / "case.nii")

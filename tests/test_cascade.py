@@ -42,7 +42,9 @@ def folder(tmp_path_factory):
 
 
 def predict(folder, name, **how):
-    PredictCommand((folder / "fine",), folder / "case.nii", folder / name, **how, accept=CROP).run()
+    PredictCommand(
+        (folder / "fine",), images=folder / "case.nii", output=folder / name, **how, accept=CROP
+    ).run()
     return np.asarray(nib.load(folder / name / "case.nii.gz").dataobj).T
 
 
@@ -78,7 +80,10 @@ def test_coarse_run_that_finds_nothing_leaves_background(folder, tmp_path):
 def test_dilation_below_zero_is_refused(folder, tmp_path):
     folder, _ = folder
     command = PredictCommand(
-        (folder / "fine",), folder / "case.nii", tmp_path / "masks", dilation_voxels=-1
+        (folder / "fine",),
+        images=folder / "case.nii",
+        output=tmp_path / "masks",
+        dilation_voxels=-1,
     )
     with pytest.raises(InputError, match="dilation_voxels must be 0 to 512, got -1"):
         command.run()

@@ -114,6 +114,7 @@ def test_the_manifest_describes_the_files(cases, tmp_path):
     shards = [shard for split in info.splits.values() for shard in split.shards]
     assert files.keys() == {shard.name for shard in shards} | {
         "dataset_info.json",
+        "case_files.csv",
         "rejects.jsonl",
         "COMPLETED",
     }
@@ -153,7 +154,7 @@ def test_bytes_depend_on_no_runner_and_no_order(reference, tmp_path, beam_args):
 
     command(turned, tmp_path / "out", **FINE).run(beam_args)
 
-    assert len(expected) == 6 + 3
+    assert len(expected) == 6 + 4
     assert contents(tmp_path / "out") == expected
 
 
@@ -315,7 +316,7 @@ def test_a_list_of_nothing_good_makes_no_dataset(cases, tmp_path):
     cases.write_text("\n".join([*rows, rows[1]]))
     with pytest.raises(DatasetError, match="rejected 2 of 2 cases"):
         command(cases, tmp_path / "out").run()
-    assert contents(tmp_path / "out").keys() == {"rejects.jsonl"}
+    assert contents(tmp_path / "out").keys() == {"case_files.csv", "rejects.jsonl"}
 
 
 # -- splits of few cases
@@ -667,8 +668,8 @@ main({argv(cases, tmp_path / "out")})
     assert result.returncode != 0
     assert "File too large" in result.stderr
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert sorted(path.name for path in left) == ["job.json", "plan.json"]  # what --resume needs
-    assert {path.parent.name for path in left} == {".state"}
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in left)
+    assert names == [".state/job.json", ".state/plan.json", "case_files.csv"]  # to resume
 
 
 # -- flags
@@ -810,6 +811,10 @@ def test_an_object_store_holds_the_same_bytes_as_a_folder(cases, store, tmp_path
     local_files = contents(tmp_path / "out")
     here, there = (json.loads(of.pop("COMPLETED")) for of in (local_files, records))
     assert here | {"cases": there["cases"]} == there  # whose paths are others
+    paths = (
+        local_files.pop("case_files.csv").decode().replace(str(tmp_path / "in"), "memory://scans")
+    )
+    assert records.pop("case_files.csv").decode() == paths
     assert records == local_files
 
     remote.run()

@@ -104,7 +104,7 @@ def test_means_leave_out_what_has_no_score(evaluation):
 def test_json_has_its_form(evaluation):
     content = json.loads(evaluation.to_json())
     facts = ["tolerances_mm", "labels_sha256", "rejected"]
-    assert list(content) == ["mean_dice", *facts, "classes", "cases"]
+    assert list(content) == ["mean_dice", "selection", *facts, "classes", "cases"]
     assert content["mean_dice"] == 0.625
     assert content["tolerances_mm"] == TOLERANCES_MM
     assert content["cases"]["b"]["liver"] == {**dict.fromkeys(METRICS), "dice": 0.5}

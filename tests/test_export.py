@@ -8,23 +8,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_models import (
+    AFFINE,
+    CLASSES,
     CONFIG,
+    CROP,
     make_hu,
     make_info,
     make_network,
     write_run,
 )
+from tensorflow_serving.apis import prediction_log_pb2
 
 from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, ModelError
-from fcnseg.inference import load_run, make_segmenter
+from fcnseg.figures.palette import organ_rgb
+from fcnseg.inference import load_run, load_runs, make_segmenter
+from fcnseg.runs import Run
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.saved_model import export
-from fcnseg.saved_model.export import MODEL_INFO, SEGMENT_VOLUME, export_run, export_segmenter
+from fcnseg.saved_model.export import ExportOptions, export_run, export_segmenter
+from fcnseg.saved_model.model_card import INTENDED_USE
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
+from fcnseg.saved_model.signatures import (
+    MODEL_INFO,
+    SEGMENT_NIFTI,
+    SEGMENT_VOLUME,
+    ServedModel,
+)
 from serving.export import ExportCommand
 
 RIGHT = np.full(3, 2, np.float32)
@@ -56,6 +70,7 @@ def test_signatures_are_those_of_the_serving_api(session):
     assert listed == {
         "serving_default": (["patches"], ["probabilities"]),
         "segment_volume": (["spacing", "volume"], ["labels", "voxel_counts"]),
+        "segment_nifti": (["nifti_bytes"], ["labels_nifti_bytes", "voxel_counts"]),
         "model_info": (["unused"], ["info_json_bytes"]),
     }
 
@@ -165,7 +180,7 @@ def test_no_tensor_ends_the_servers_process(model_dir, seed):
             for each, reply in zip(sent, replies, strict=True)
             if each["signature"] == name
         }
-        for name in (DEFAULT_SIGNATURE, SEGMENT_VOLUME, MODEL_INFO)
+        for name in (DEFAULT_SIGNATURE, SEGMENT_VOLUME, SEGMENT_NIFTI, MODEL_INFO)
     }
     assert all(each == {"OK", "InvalidArgumentError"} for each in codes.values()), codes
 
@@ -182,7 +197,7 @@ def test_network_without_padding_is_exported(tmp_path):
 def test_each_export_is_the_next_version(model_dir, run_dir):
     (model_dir / "6").mkdir()
     (model_dir / "notes").mkdir()
-    ExportCommand(run_dir, model_dir).run()
+    ExportCommand((run_dir,), model_dir).run()
     assert (model_dir / "7" / "saved_model.pb").is_file()
     assert {child.name for child in model_dir.iterdir()} == {"1", "6", "7", "notes"}
 
@@ -191,13 +206,13 @@ def test_model_that_gives_something_else_is_not_published(tmp_path, monkeypatch)
     """A network whose weights change while it is exported stands for any export gone wrong."""
     network = make_network()
     segmenter = make_segmenter(network, make_info())
-    write = export.write_saved_model
+    write = ServedModel.write
 
     def write_and_change(*arguments):
         write(*arguments)
         network.set_weights(make_network(seed=1).get_weights())
 
-    monkeypatch.setattr(export, "write_saved_model", write_and_change)
+    monkeypatch.setattr(ServedModel, "write", write_and_change)
     with pytest.raises(ModelError, match="gives another serving_default: probabilities"):
         export_segmenter(segmenter, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -206,15 +221,106 @@ def test_model_that_gives_something_else_is_not_published(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_model_that_fails_in_the_servers_runtime_is_not_published(tmp_path, monkeypatch):
     segmenter = make_segmenter(make_network(), make_info())
-    write = export.write_saved_model
+    write = ServedModel.write
 
-    def write_half(segmenter, directory):
-        write(segmenter, directory)
+    def write_half(model, directory):
+        write(model, directory)
         (directory / "variables" / "variables.index").unlink()
 
-    monkeypatch.setattr(export, "write_saved_model", write_half)
+    monkeypatch.setattr(ServedModel, "write", write_half)
     with pytest.raises(ModelError, match="fails in the server's runtime"):
         export_segmenter(segmenter, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warm_up_is_of_one_window_and_runs(session, model_dir):
+    """Read as TensorFlow Serving reads it, and replayed."""
+    path = model_dir / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    replayed = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        name = request.model_spec.signature_name
+        replayed[name] = session.run(name, inputs)
+    assert set(replayed) == {DEFAULT_SIGNATURE, SEGMENT_VOLUME}
+    assert replayed[DEFAULT_SIGNATURE]["probabilities"].shape == (1, 8, 12, 10, 3)
+    assert replayed[SEGMENT_VOLUME]["labels"].shape == (8, 12, 10)
+
+
+def test_files_beside_the_model_tell_its_classes_and_origin(model_dir, run_dir):
+    folder = model_dir / "1" / "assets.extra"
+    classes = json.loads((folder / "classes.json").read_text())
+    assert [(each["index"], each["name"]) for each in classes] == list(enumerate(CLASSES))
+    assert classes[1]["rgb"] == list(organ_rgb(1))
+    assert ModelInfo.from_json((folder / "model_info.json").read_text()) == make_info()
+    assert '"liver"' in (folder / "organs.label").read_text()
+    assert "1 liver" in (folder / "organs.ctbl").read_text()
+    card = json.loads((folder / "model_card.json").read_text())
+    (network,) = card["networks"]
+    assert network["network_sha256"] == Run.open(run_dir).network_digest()
+    assert network["validation_dice"] == 0.5
+    assert card["intended_use"] == INTENDED_USE
+    page = (folder / "model_card.md").read_text()
+    for expected in (INTENDED_USE, "| 2 | spleen |", network["network_sha256"][:12], "0.500"):
+        assert expected in page
+
+
+@pytest.mark.slow
+def test_options_of_an_export(tmp_path, run_dir):
+    """The check before publication compares each signature, so here is what they are."""
+    other = write_run(tmp_path / "other", seed=1)
+    models = tmp_path / "models"
+    (models / "5").mkdir(parents=True)
+    ExportCommand(
+        (run_dir, other),
+        models,
+        precision="bfloat16",
+        overlap=(1, 2, 3),
+        flips=("x",),
+        accept=CROP,
+        keep=1,
+        intended_use="Counting voxels.",
+    ).run()
+    assert [child.name for child in models.iterdir()] == ["6"]
+    session = SavedModelSession(models / "6")
+    info = session.run(MODEL_INFO, {"unused": np.zeros((), np.int32)})["info_json_bytes"].item()
+    assert ModelInfo.from_json(info).overlap == (1, 2, 3)
+    networks, _ = load_runs([run_dir, other])
+    exact = make_segmenter(networks, make_info(overlap=(1, 2, 3)), flips=("x",))
+    patches = {"patches": make_hu((2, 8, 12, 10)).astype(np.float32)[..., None]}
+    served = session.run(DEFAULT_SIGNATURE, patches)["probabilities"]
+    expected = exact.predict_patches(**patches)["probabilities"].numpy()
+    assert served.dtype == np.float32
+    assert 0 < np.abs(served - expected).max() < 0.05  # the last digits of bfloat16
+    card = json.loads((models / "6" / "assets.extra" / "model_card.json").read_text())
+    assert len(card["networks"]) == 2
+    assert card["intended_use"] == "Counting voxels."
+    assert card["settings"]["flips averaged"] == "x"
+    small = nib.Nifti1Image(make_hu((9, 7, 6)), AFFINE)  # a crop, which is accepted
+    small.set_sform(AFFINE, code=1)
+    nifti = {"nifti_bytes": np.array(small.to_bytes(), object)}
+    labels = session.run(SEGMENT_NIFTI, nifti)["labels_nifti_bytes"].item()
+    assert nib.Nifti1Image.from_bytes(labels).shape == (9, 7, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flips": ("x", "x")}, "flips must name each axis once, got x x"),
+        ({"max_memory_gib": 0.0}, "max_memory_gib must be positive, got 0.0"),
+        ({"keep": 0}, "keep must be 1 or more, got 0"),
+        ({"accept": ("noise",)}, "accept must be of .*, got noise"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        ExportOptions(**options)
+
+
+def test_overlap_of_a_window_is_refused(tmp_path, run_dir):
+    with pytest.raises(ModelError, match="overlap must be smaller"):
+        export_run(run_dir, tmp_path, options=ExportOptions(overlap=(8, 12, 10)))
     assert list(tmp_path.iterdir()) == []
 
 

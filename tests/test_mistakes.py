@@ -5,14 +5,18 @@ The mistakes that a module's own tests have are not here again.
 
 from __future__ import annotations
 
+import importlib
 import re
+from pathlib import Path
 
 import pytest
 from small_records import write_small_dataset
 
+from fcnseg.cli.bench import BenchCommand
 from fcnseg.cli.command import run_command, run_or_exit
 from fcnseg.cli.compare import CompareCommand
 from fcnseg.cli.evaluate import EvaluateCommand
+from fcnseg.cli.main import entries
 from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.cli.plan import PlanCommand
 from fcnseg.cli.predict import PredictCommand
@@ -21,8 +25,10 @@ from fcnseg.cli.summary import SummaryCommand
 from fcnseg.cli.train import TrainCommand
 from pipelines.convert_ct import main as convert
 from pipelines.inspect import Inspect
+from serving.client import ClientCommand
 
 COMMANDS = {
+    "bench": BenchCommand,
     "compare": CompareCommand,
     "evaluate": EvaluateCommand,
     "inspect": Inspect,
@@ -30,6 +36,7 @@ COMMANDS = {
     "plan": PlanCommand,
     "predict": PredictCommand,
     "preview": PreviewCommand,
+    "segment": ClientCommand,
     "summary": SummaryCommand,
     "train": TrainCommand,
 }
@@ -59,7 +66,7 @@ MISTAKES = {
     "evaluate --masks MASKS --labels MASKS --label_map BINARY --output NEW": "label map BINARY",
     "evaluate --masks MASKS --labels MASKS --label_map FILE --output NEW": "has the keys classes",
     "evaluate --masks M --labels M --label_map MAP --output NEW --workers -1": "workers must be 0",
-    "evaluate --masks M --labels M --label_map MAP --output NEW --tolerance_mm nan": "tolerance_mm",
+    "evaluate --masks MASKS --labels MASKS --label_map MAP --output NEW --tolerance_mm nan": "tole",
     "compare --first FOLDER --second FOLDER --output NEW": "evaluation.json cannot be read",
     "compare --first FILE --second FILE --output NEW": "evaluation.json cannot be read",
     "plan --data FILE --memory_gib 4 --output NEW": "no such folder of records: FILE",
@@ -171,6 +178,57 @@ def test_mistake_ends_with_a_line_and_leaves_nothing(line, places, tmp_path, cap
     assert lines == errors or name != "convert"
     assert re.search(with_paths(MISTAKES[line], places), errors[0]), errors[0]
     assert is_left(tmp_path.parent) == before
+
+
+# What each command finds in its output, OUT, and would replace.
+REPLACED = {
+    "bench --data RECORDS --config demo --output OUT": "OUT",
+    "compare --first FOLDER --second FOLDER --output OUT": "OUT/comparison.csv",
+    "convert CASES --output OUT": "OUT/train-00000-of-00001.tfrecord",
+    "evaluate --masks MASKS --labels MASKS --label_map MAP --output OUT": "OUT/evaluation.json",
+    "inspect RECORDS --output OUT": "OUT",
+    "phantom --cases 1 --output OUT": "OUT/cases.csv",
+    "plan --data RECORDS --memory_gib 4 --output OUT": "OUT",
+    "preview RECORDS --output OUT": "OUT",
+    "segment --server 127.0.0.1:1 --image FILE --output OUT/a.nii.gz": "OUT/a.nii.gz",
+}
+# Commands without --overwrite: hours of training are not deleted by a flag.
+NEVER_REPLACE = {
+    "completion": "writes to stdout",
+    "export": "publishes the next version",
+    "flink": "takes the flags of convert",
+    "search": "output must be new or empty",
+    "serve": "writes no file",
+    "summary": "writes no file",
+    "train": "run_dir must be new or empty, or of the same run with --resume",
+}
+ELSEWHERE = {"predict"}  # in test_predict.py and test_unseen.py, as it needs a network
+
+
+@pytest.mark.parametrize("line", REPLACED)
+def test_what_is_there_is_replaced_only_when_told_to(line, places, tmp_path, capfd):
+    places = places | {"OUT": str(tmp_path / "out")}
+    name, *argv = with_paths(line, places).split()
+    found = Path(with_paths(REPLACED[line], places))
+    found.parent.mkdir(exist_ok=True)
+    found.write_text("precious")
+    with pytest.raises(SystemExit) as caught:
+        convert(argv) if name == "convert" else run_command(COMMANDS[name], argv)
+    assert caught.value.code == 2
+    (error,) = [text for text in capfd.readouterr().err.splitlines() if "error: " in text]
+    assert "--overwrite" in error
+    assert str(tmp_path / "out") in error
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [found]
+    assert found.read_text() == "precious"
+
+
+def test_each_command_is_in_one_of_these_tables():
+    replaced = {line.split()[0] for line in REPLACED}
+    assert sorted([*replaced, *NEVER_REPLACE, *ELSEWHERE]) == sorted(entries())
+    for name, entry in entries().items():
+        module = importlib.import_module(entry.module)
+        flags = vars(getattr(module, entry.command or entry.work))["__dataclass_fields__"]
+        assert ("overwrite" in flags) == (name not in NEVER_REPLACE), name
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 import threading
@@ -14,7 +15,8 @@ from half_plus_two import write_half_plus_two
 from fcnseg.errors import ModelError
 from fcnseg.saved_model.session import StatusError
 from serving import model_versions
-from serving.model_versions import ModelVersions, State
+from serving.model_versions import LoadOptions, ModelVersions, State, latest
+from serving.served_models import ServedModels, config_of_one
 
 
 @dataclasses.dataclass
@@ -28,6 +30,10 @@ class FakeSession:
         FakeSession.attempts += 1
         if not (self.folder / "whole").exists():
             raise ModelError(f"not a SavedModel: {self.folder}")
+        self.is_closed = False
+
+    def close(self):
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -90,15 +96,63 @@ def test_older_version_is_served_where_the_newest_is_taken_away(base):
     assert poll(versions) == 2
     shutil.rmtree(base / "2")
     assert poll(versions) == 1
-    shutil.rmtree(base / "1")
-    assert poll(versions) == 1  # the last one stays, as if the disk were gone
+    shutil.rmtree(base)
+    assert poll(versions) == 1  # all stay if the disk is gone
+    base.mkdir()
+    with pytest.raises(StatusError, match=r"Latest\(m\)"):
+        poll(versions)
+    assert versions.statuses("m", 1)[1].state == State.END
+
+
+def test_version_is_closed_after_its_last_call(base):
+    versions = ModelVersions("m", base)
+    poll(versions)
+    with versions.call(1) as (version, session):
+        assert version == 1
+        write_version(base, 2)
+        assert poll(versions) == 2
+        assert versions.statuses("m", 1)[1].state == State.UNLOADING
+        assert not session.is_closed
+        with versions.call(None) as (newest, _):
+            assert newest == 2
+        with pytest.raises(StatusError, match=r"Specific\(m, 1\)"), versions.call(1):
+            pass
+    assert session.is_closed
+    assert versions.statuses("m", 1)[1].state == State.END
+
+
+def test_old_version_stays_while_the_new_one_cannot_be_loaded(base):
+    versions = ModelVersions("m", base)
+    poll(versions)
+    write_version(base, 2, "half")
+    shutil.rmtree(base / "1")  # no longer there, but all that can be served
+    assert poll(versions) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (latest, [3]),
+        (functools.partial(latest, number=2), [2, 3]),
+        (functools.partial(latest, number=9), [1, 2, 3]),
+        (list, [1, 2, 3]),
+        (frozenset({1, 7}).intersection, [1]),
+    ],
+)
+def test_policy_chooses_the_versions(base, policy, expected):
+    for version in (2, 3):
+        write_version(base, version)
+    versions = ModelVersions("m", base, policy=policy)
+    poll(versions)
+    assert versions.served_versions == expected
+    assert served(versions) == expected[-1]
 
 
 @pytest.mark.parametrize("retries", [0, 5])
 def test_files_that_rest_are_tried_some_times(base, retries):
     """As TensorFlow Serving does: a first time, and so many times after it."""
     write_version(base, 2, "half")
-    versions = ModelVersions("m", base, load_retries=retries, load_retry_interval_s=0)
+    versions = ModelVersions("m", base, options=LoadOptions(retries, retry_interval_s=0))
     for _ in range(10):
         versions.poll()
     assert FakeSession.attempts == 1 + retries
@@ -117,7 +171,7 @@ def test_tries_are_an_interval_apart(base, monkeypatch):
 
 def test_log_tells_of_each_try(base, caplog):
     write_version(base, 2, "half")
-    versions = ModelVersions("m", base, load_retries=1, load_retry_interval_s=0)
+    versions = ModelVersions("m", base, options=LoadOptions(1, retry_interval_s=0))
     for _ in range(3):
         versions.poll()
     first, second = caplog.messages
@@ -146,16 +200,17 @@ def test_fault_of_loading_is_not_the_end_of_polling(base, fault, monkeypatch):
 
 
 def test_polling_goes_on_after_a_fault(base, monkeypatch, caplog):
-    versions, polled = ModelVersions("m", base), []
+    models, polled = ServedModels(), []
+    models.reload(config_of_one("m", base))
 
-    def poll_and_fail():
+    def poll_and_fail(self):
         polled.append(1)
         if len(polled) == 3:
-            versions.stop()
+            models.stop()
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(versions, "poll", poll_and_fail)
-    thread = threading.Thread(target=versions.poll_until_stopped, args=(0,))
+    monkeypatch.setattr(ModelVersions, "poll", poll_and_fail)
+    thread = threading.Thread(target=models.poll_until_stopped, args=(0,))
     with caplog.at_level(logging.CRITICAL):
         thread.start()
         thread.join(timeout=30)

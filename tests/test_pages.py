@@ -156,7 +156,9 @@ def test_no_template_turns_escaping_off():
 
 
 COMMANDS = {
-    "evaluate": lambda folder: EvaluateCommand(folder, folder, folder, folder / "out"),
+    "evaluate": lambda folder: EvaluateCommand(
+        folder, labels=folder, label_map=folder, output=folder / "out"
+    ),
     "compare": lambda folder: CompareCommand(folder, folder, folder / "out"),
     "preview": lambda folder: PreviewCommand(folder, folder / "page.html"),
     "inspect": lambda folder: Inspect(folder),

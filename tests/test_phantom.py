@@ -226,6 +226,16 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert path.read_bytes() != before
 
 
+def test_scans_of_others_are_never_overwritten(tmp_path):
+    """Names of folders are common; `--overwrite` is for phantoms."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/liver_017.nii.gz").write_bytes(b"precious")
+    message = "must be a folder of phantoms to be replaced, got .*labels/liver_017.nii.gz"
+    with pytest.raises(InputError, match=message):
+        write_phantoms(1, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["liver_017.nii.gz"]
+
+
 def plain(value):
     """Plain values for JSON, with numbers that are the same to the sixth decimal everywhere."""
     if isinstance(value, dict):

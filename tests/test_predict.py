@@ -20,7 +20,7 @@ from small_models import CONFIG, CROP, make_oblique_volume, write_run
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.inference.case_files import CasePredictor
+from fcnseg.inference.case_prediction import CasePredictor
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.networks.build import build_fcn
 from fcnseg.volumes import Volume, list_images, read_ct, write_volume
@@ -41,7 +41,7 @@ def done(run_dir, tmp_path_factory):
     """A folder of images, and one of what the command makes of them."""
     folder = tmp_path_factory.mktemp("done")
     write_images(folder / "images")
-    PredictCommand((run_dir,), folder / "images", folder / "masks", accept=CROP).run()
+    PredictCommand((run_dir,), images=folder / "images", output=folder / "masks", accept=CROP).run()
     return folder
 
 
@@ -73,7 +73,9 @@ def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, done):
 
 
 def test_one_file_is_enough(run_dir, images, tmp_path):
-    PredictCommand((run_dir,), images / "two.nii", tmp_path / "deep" / "masks", accept=CROP).run()
+    PredictCommand(
+        (run_dir,), images=images / "two.nii", output=tmp_path / "deep" / "masks", accept=CROP
+    ).run()
     assert masks_in(tmp_path / "deep" / "masks") == {"two.nii.gz"}
 
 
@@ -109,7 +111,7 @@ def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path):
     images.mkdir()
     for name in FORMATS:
         write_image(images / name, make_oblique_volume((6, 9, 8)))
-    PredictCommand((run_dir,), images, masks, accept=CROP).run()
+    PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
     segmenter = make_segmenter(*load_run(run_dir))
     for name in FORMATS:
         image, mask = read_ct(images / name), nib.load(masks / f"{name.split('.')[0]}.nii.gz")
@@ -130,7 +132,9 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     first = (masks / "one.nii.gz").stat().st_mtime_ns
     (masks / "two.nii.gz").unlink()  # as if killed before the second mask
     with caplog.at_level("INFO"):
-        PredictCommand((run_dir,), done / "images", masks, resume=True, accept=CROP).run()
+        PredictCommand(
+            (run_dir,), images=done / "images", output=masks, resume=True, accept=CROP
+        ).run()
     assert (masks / "one.nii.gz").stat().st_mtime_ns == first
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
@@ -142,7 +146,7 @@ def test_resume_makes_again_what_a_disk_has_lost(run_dir, done, tmp_path, conten
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     whole = (masks / "one.json").read_bytes()
     (masks / "one.json").write_bytes(content)
-    PredictCommand((run_dir,), done / "images", masks, resume=True, accept=CROP).run()
+    PredictCommand((run_dir,), images=done / "images", output=masks, resume=True, accept=CROP).run()
     assert (masks / "one.json").read_bytes() == whole
 
 
@@ -161,7 +165,9 @@ def test_resume_does_not_mix_masks_of_two_kinds(run_dir, done, tmp_path, changes
     (masks / "two.nii.gz").unlink()
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     with pytest.raises(InputError, match=f"resume needs.*one.nii.gz began with: {finding}"):
-        PredictCommand((run_dir,), done / "images", masks, resume=True, **changes).run()
+        PredictCommand(
+            (run_dir,), images=done / "images", output=masks, resume=True, **changes
+        ).run()
     assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
 
 
@@ -187,33 +193,37 @@ def test_resume_knows_an_image_by_its_content(run_dir, tmp_path, name):
     images, masks = write_images(tmp_path / "images"), tmp_path / "masks"
     if not (images / file).exists():
         write_image(images / file, make_oblique_volume((6, 9, 8)))
-    PredictCommand((run_dir,), images, masks, accept=CROP).run()
-    PredictCommand((run_dir,), images, masks, accept=CROP, resume=True).run()
+    PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
+    PredictCommand((run_dir,), images=images, output=masks, accept=CROP, resume=True).run()
     before = {path.name: path.read_bytes() for path in masks.iterdir()}
     replace(images / file)
     case_id = file.split(".")[0].removesuffix("_0000")
     message = rf"resume needs what .*{case_id}.nii.gz began with: image_sha256 was \w+, got \w+"
     with pytest.raises(InputError, match=message):
-        PredictCommand((run_dir,), images, masks, accept=CROP, resume=True).run()
+        PredictCommand((run_dir,), images=images, output=masks, accept=CROP, resume=True).run()
     assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
 
 
 def test_resume_takes_the_same_image_elsewhere_for_the_same(run_dir, done, tmp_path):
     shutil.copytree(done / "images", tmp_path / "moved")
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
-    PredictCommand((run_dir,), tmp_path / "moved", masks, resume=True).run()
+    PredictCommand((run_dir,), images=tmp_path / "moved", output=masks, resume=True).run()
 
 
 def test_resume_does_not_mix_masks_of_two_networks(done, tmp_path):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     other = write_run(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="networks_sha256 was"):
-        PredictCommand((other,), done / "images", masks, resume=True, accept=CROP).run()
+        PredictCommand(
+            (other,), images=done / "images", output=masks, resume=True, accept=CROP
+        ).run()
 
 
 def test_resume_and_overwrite_exclude_each_other(run_dir, images, tmp_path):
     with pytest.raises(InputError, match="overwrite and resume exclude each other"):
-        PredictCommand((run_dir,), images, tmp_path, overwrite=True, resume=True).run()
+        PredictCommand(
+            (run_dir,), images=images, output=tmp_path, overwrite=True, resume=True
+        ).run()
 
 
 def test_organ_volumes_are_those_of_the_mask(done):
@@ -235,7 +245,9 @@ def test_organ_volumes_are_those_of_the_mask(done):
 
 def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_path):
     how = Postprocessing(largest_component=True)
-    PredictCommand((run_dir,), images / "two.nii", tmp_path, postprocessing=how, accept=CROP).run()
+    PredictCommand(
+        (run_dir,), images=images / "two.nii", output=tmp_path, postprocessing=how, accept=CROP
+    ).run()
     volume = read_ct(images / "two.nii")
     plain = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
@@ -269,7 +281,7 @@ def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
 def test_a_bad_volume_does_not_stop_the_others(run_dir, images, tmp_path, caplog):
     (images / "broken.nii.gz").write_bytes(b"no volume")
     with pytest.raises(InputError, match=r"1 of 3 volumes failed: broken: .*broken.nii.gz"):
-        PredictCommand((run_dir,), images, tmp_path / "masks", accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
     assert masks_in(tmp_path / "masks") == {"one.nii.gz", "two.nii.gz"}
     assert "failed: broken" in caplog.text
 
@@ -295,7 +307,7 @@ def test_what_the_conversion_refuses_is_refused_and_named(run_dir, tmp_path, cap
         volume = Volume(hu, np.diag([spacing] * 3 + [1.0]))
         write_volume(volume, tmp_path / f"images/{name}.nii.gz")
     with pytest.raises(InputError, match=f"{len(IMPLAUSIBLE)} of {len(IMPLAUSIBLE) + 1} volumes"):
-        PredictCommand((run_dir,), tmp_path / "images", tmp_path / "masks").run()
+        PredictCommand((run_dir,), images=tmp_path / "images", output=tmp_path / "masks").run()
     assert masks_in(tmp_path / "masks") == {"good.nii.gz"}
     for code in IMPLAUSIBLE:
         message = rf"failed: {code}: .*\[{code}\]; --accept {code} lets such cases pass"
@@ -306,7 +318,9 @@ def test_what_is_accepted_is_segmented_with_a_warning(run_dir, tmp_path, caplog)
     offset, spacing = IMPLAUSIBLE["missing_rescale"]
     write_volume(Volume(offset, np.diag([spacing] * 3 + [1.0])), tmp_path / "offset.nii")
     accepted = {"accept": ("missing_rescale",)}
-    PredictCommand((run_dir,), tmp_path / "offset.nii", tmp_path / "masks", **accepted).run()
+    PredictCommand(
+        (run_dir,), images=tmp_path / "offset.nii", output=tmp_path / "masks", **accepted
+    ).run()
     assert "offset: values are 124 to 1084" in caplog.text
     assert masks_in(tmp_path / "masks") == {"offset.nii.gz"}
 
@@ -315,7 +329,9 @@ def test_codes_that_cannot_be_accepted_are_refused(run_dir, images, tmp_path):
     with pytest.raises(
         InputError, match="accept must be of .*spacing_implausible.*got file_missing"
     ):
-        PredictCommand((run_dir,), images, tmp_path / "masks", accept=("file_missing",)).run()
+        PredictCommand(
+            (run_dir,), images=images, output=tmp_path / "masks", accept=("file_missing",)
+        ).run()
     assert not (tmp_path / "masks").exists()
 
 
@@ -329,7 +345,7 @@ def test_an_unexpected_error_of_one_volume_does_not_stop_the_others(run_dir, ima
     masks = images.parent / "masks"
     message = r"1 of 2 volumes failed: one: ZeroDivisionError: .* \[unexpected_error\]"
     with pytest.raises(InputError, match=message):
-        PredictCommand((run_dir,), images, masks, accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
     assert masks_in(masks) == {"two.nii.gz"}
 
 
@@ -338,7 +354,7 @@ def test_tables_of_other_cases_are_replaced_only_when_told_to(run_dir, images, d
     (images / "two.nii").rename(images / "three.nii")
     (images / "one_0000.nii.gz").unlink()
     with pytest.raises(InputError, match="volumes.csv is there already: give --overwrite"):
-        PredictCommand((run_dir,), images, masks, accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
 
 
 def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
@@ -346,10 +362,10 @@ def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
     masks.mkdir()
     (masks / "two.nii.gz").write_bytes(b"precious")
     with pytest.raises(InputError, match=r"two.nii.gz is there already: give --overwrite"):
-        PredictCommand((run_dir,), images, masks, accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
     assert [path.name for path in masks.iterdir()] == ["two.nii.gz"]
     assert (masks / "two.nii.gz").read_bytes() == b"precious"
-    PredictCommand((run_dir,), images, masks, overwrite=True, accept=CROP).run()
+    PredictCommand((run_dir,), images=images, output=masks, overwrite=True, accept=CROP).run()
     assert nib.load(masks / "two.nii.gz").shape == (18, 14, 16)
 
 
@@ -360,14 +376,16 @@ def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
 def test_missing_and_empty_folders_are_refused(run_dir, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        PredictCommand((run_dir,), tmp_path / "empty" / name, tmp_path / "masks").run()
+        PredictCommand(
+            (run_dir,), images=tmp_path / "empty" / name, output=tmp_path / "masks"
+        ).run()
     assert not (tmp_path / "masks").exists()
 
 
 def test_unfinished_run_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run", finished=False)
     with pytest.raises(InputError, match="is not a finished run"):
-        PredictCommand((run_dir,), images, tmp_path / "masks", accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
     assert not (tmp_path / "masks").exists()
 
 
@@ -375,12 +393,14 @@ def test_network_that_is_not_whole_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "best.keras").write_bytes(b"PK half")
     with pytest.raises(InputError, match="not a whole network: .*best.keras"):
-        PredictCommand((run_dir,), images, tmp_path / "masks", accept=CROP).run()
+        PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
 
 
 def test_flip_named_twice_is_refused(run_dir, images, tmp_path):
     with pytest.raises(InputError, match="flips must name each axis once, got z x z"):
-        PredictCommand((run_dir,), images, tmp_path / "masks", flips=("z", "x", "z")).run()
+        PredictCommand(
+            (run_dir,), images=images, output=tmp_path / "masks", flips=("z", "x", "z")
+        ).run()
     assert not (tmp_path / "masks").exists()
 
 

@@ -41,7 +41,9 @@ def write_images(folder):
 def done(run_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("done")
     write_images(folder / "images")
-    PredictCommand((run_dir,), folder / "images", folder / "masks", accept=CROP, **BOTH).run()
+    PredictCommand(
+        (run_dir,), images=folder / "images", output=folder / "masks", accept=CROP, **BOTH
+    ).run()
     return folder
 
 
@@ -76,7 +78,11 @@ def test_masks_have_their_dicom_beside_them(done):
 def test_each_flag_writes_its_own_file(run_dir, done, tmp_path):
     for flag, name in (("dicom_seg", "one.seg.dcm"), ("rtstruct", "one.rtstruct.dcm")):
         command = PredictCommand(
-            (run_dir,), done / "images/one", tmp_path / flag, accept=CROP, **{flag: True}
+            (run_dir,),
+            images=done / "images/one",
+            output=tmp_path / flag,
+            accept=CROP,
+            **{flag: True},
         )
         command.run()
         assert {each for each in names_in(tmp_path / flag) if each.endswith(".dcm")} == {name}
@@ -86,7 +92,9 @@ def test_each_flag_writes_its_own_file(run_dir, done, tmp_path):
 def test_image_that_is_no_dicom_is_refused_before_anything_is_predicted(done, tmp_path, flag):
     images = shutil.copytree(done / "images", tmp_path / "images")
     write_volume(make_oblique_volume((6, 9, 8)), images / "three.nii.gz")
-    command = PredictCommand((tmp_path / "no_run",), images, tmp_path / "masks", **{flag: True})
+    command = PredictCommand(
+        (tmp_path / "no_run",), images=images, output=tmp_path / "masks", **{flag: True}
+    )
     message = rf"{flag} must be given for images of DICOM alone, got .*three.nii.gz \(case three\)"
     with pytest.raises(InputError, match=message):
         command.run()
@@ -95,7 +103,9 @@ def test_image_that_is_no_dicom_is_refused_before_anything_is_predicted(done, tm
 
 def test_missing_package_is_named_before_anything_is_predicted(done, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "contourpy", None)
-    command = PredictCommand((tmp_path,), done / "images", tmp_path / "masks", rtstruct=True)
+    command = PredictCommand(
+        (tmp_path,), images=done / "images", output=tmp_path / "masks", rtstruct=True
+    )
     with pytest.raises(MissingExtraError, match="contourpy is not installed"):
         command.run()
 
@@ -109,11 +119,13 @@ def test_images_that_cannot_be_referred_to_are_not_segmented(run_dir, tmp_path, 
         made.save_as(file)
     segmented = []
     monkeypatch.setattr(
-        "fcnseg.inference.case_files.predict_volume",
+        "fcnseg.inference.case_prediction.predict_volume",
         lambda segmenter, volume, coarse: segmented.append(1) or np.zeros(volume.shape, np.uint8),
     )
     with pytest.raises(InputError, match="1 of 2 volumes failed: one: .*no FrameOfReferenceUID"):
-        PredictCommand((run_dir,), images, tmp_path / "masks", accept=CROP, **BOTH).run()
+        PredictCommand(
+            (run_dir,), images=images, output=tmp_path / "masks", accept=CROP, **BOTH
+        ).run()
     assert names_in(tmp_path / "masks") == {name for name in FILES if not name.startswith("one")}
     assert len(segmented) == 1
 
@@ -123,7 +135,9 @@ def test_resume_repeats_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     (masks / "two.rtstruct.dcm").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in masks.iterdir()}
     with caplog.at_level("INFO"):
-        PredictCommand((run_dir,), done / "images", masks, resume=True, accept=CROP, **BOTH).run()
+        PredictCommand(
+            (run_dir,), images=done / "images", output=masks, resume=True, accept=CROP, **BOTH
+        ).run()
     assert names_in(masks) == FILES
     assert "left out: 1 cases" in caplog.text
     for name in ("one.nii.gz", "one.seg.dcm", "one.rtstruct.dcm", "one.json"):
@@ -132,17 +146,23 @@ def test_resume_repeats_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
 
 def test_resume_with_a_flag_more_adds_its_files(run_dir, done, tmp_path):
     masks = tmp_path / "masks"
-    plain = PredictCommand((run_dir,), done / "images", masks, accept=CROP)
+    plain = PredictCommand((run_dir,), images=done / "images", output=masks, accept=CROP)
     plain.run()
-    PredictCommand((run_dir,), done / "images", masks, accept=CROP, resume=True, **BOTH).run()
+    PredictCommand(
+        (run_dir,), images=done / "images", output=masks, accept=CROP, resume=True, **BOTH
+    ).run()
     assert names_in(masks) == FILES
     with pytest.raises(InputError, match="one.nii.gz began with: dicom_seg was True, got None"):
-        PredictCommand((run_dir,), done / "images", masks, accept=CROP, resume=True).run()
+        PredictCommand(
+            (run_dir,), images=done / "images", output=masks, accept=CROP, resume=True
+        ).run()
 
 
 def test_overwriting_leaves_no_dicom_of_another_mask(run_dir, done, tmp_path):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
-    PredictCommand((run_dir,), done / "images", masks, overwrite=True, accept=CROP).run()
+    PredictCommand(
+        (run_dir,), images=done / "images", output=masks, overwrite=True, accept=CROP
+    ).run()
     assert names_in(masks) == {name for name in FILES if not name.endswith(".dcm")}
 
 
@@ -151,7 +171,7 @@ def test_dicom_that_is_there_is_not_replaced(run_dir, done, tmp_path):
     masks.mkdir()
     (masks / "two.seg.dcm").write_bytes(b"precious")
     with pytest.raises(InputError, match="two.seg.dcm is there already: give --overwrite"):
-        PredictCommand((run_dir,), done / "images", masks, accept=CROP, **BOTH).run()
+        PredictCommand((run_dir,), images=done / "images", output=masks, accept=CROP, **BOTH).run()
     assert names_in(masks) == {"two.seg.dcm"}
 
 
@@ -161,9 +181,11 @@ def test_mask_is_written_after_its_dicom(run_dir, done, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fcnseg.inference.case_files.write_mask", fail)
+    monkeypatch.setattr("fcnseg.masks.case_outputs.write_mask", fail)
     with pytest.raises(InputError, match="2 of 2 volumes failed"):
-        PredictCommand((run_dir,), done / "images", tmp_path / "m", accept=CROP, **BOTH).run()
+        PredictCommand(
+            (run_dir,), images=done / "images", output=tmp_path / "m", accept=CROP, **BOTH
+        ).run()
     assert {"one.seg.dcm", "one.rtstruct.dcm"} < names_in(tmp_path / "m")
     assert "one.nii.gz" not in names_in(tmp_path / "m")
 
@@ -172,7 +194,9 @@ def test_images_and_output_may_be_in_a_store(run_dir, done, tmp_path, objects):
     for path in (done / "images").rglob("*.dcm"):
         name = path.relative_to(done / "images").as_posix()
         objects[f"memory://scans/{name}"] = path.read_bytes()
-    command = PredictCommand((run_dir,), "memory://scans", "memory://masks", accept=CROP, **BOTH)
+    command = PredictCommand(
+        (run_dir,), images="memory://scans", output="memory://masks", accept=CROP, **BOTH
+    )
     command.run()
     for case_id, image in (("one", "one"), ("two", "two.dcm")):
         for name in (f"{case_id}.seg.dcm", f"{case_id}.rtstruct.dcm"):
@@ -184,7 +208,7 @@ def test_images_and_output_may_be_in_a_store(run_dir, done, tmp_path, objects):
     write_volume(make_oblique_volume((6, 9, 8)), tmp_path / "three.nii.gz")
     objects["memory://scans/three.nii.gz"] = (tmp_path / "three.nii.gz").read_bytes()
     with pytest.raises(InputError, match=r"dicom_seg must be .* got memory://.*\(case three\)"):
-        PredictCommand((run_dir,), "memory://scans", "memory://other", **BOTH).run()
+        PredictCommand((run_dir,), images="memory://scans", output="memory://other", **BOTH).run()
 
 
 def test_folder_of_masks_has_one_file_for_each_case(done, objects):
@@ -211,4 +235,4 @@ def test_segmentation_that_prediction_did_not_write_is_a_file_of_its_case(done, 
 
 def test_without_a_flag_headers_are_not_read_twice(run_dir, done, tmp_path, monkeypatch):
     monkeypatch.setattr("fcnseg.volumes.formats.dicom.outputs.read_dicom_source", None)
-    PredictCommand((run_dir,), done / "images", tmp_path, accept=CROP).run()
+    PredictCommand((run_dir,), images=done / "images", output=tmp_path, accept=CROP).run()

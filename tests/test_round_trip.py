@@ -83,12 +83,17 @@ def folder(tmp_path_factory):
             nib.save(image, folder / part / f"{name}.nii")
         run_dir = write_run(folder / f"run_{part}", spacing_mm=spacing)
         thresholds().save(run_dir / "best.keras")
-        PredictCommand((run_dir,), folder / part, folder / "masks", resume=True, accept=CROP).run()
+        PredictCommand(
+            (run_dir,), images=folder / part, output=folder / f"masks_{part}", accept=CROP
+        ).run()
     return folder
 
 
 def read(folder, part, name):
-    image, mask = nib.load(folder / part / f"{name}.nii"), nib.load(folder / f"masks/{name}.nii.gz")
+    image, mask = (
+        nib.load(folder / part / f"{name}.nii"),
+        nib.load(folder / f"masks_{part}/{name}.nii.gz"),
+    )
     np.testing.assert_array_equal(mask.affine, image.affine)
     for field in ("qform_code", "sform_code", "pixdim", "quatern_b", "qoffset_x", "srow_y"):
         np.testing.assert_array_equal(mask.header[field], image.header[field])

@@ -108,6 +108,8 @@ def test_s3_holds_the_same_bytes_as_a_folder(client, jobs, tmp_path, caplog, wor
     found = download(client, "records/v1")
     jobs_of = [json.loads(folder.pop("COMPLETED")) for folder in (expected, found)]
     assert jobs_of[0] | {"cases": jobs_of[1]["cases"]} == jobs_of[1]  # which have other paths
+    paths = [folder.pop("case_files.csv").decode() for folder in (expected, found)]
+    assert paths[0].replace(f"{tmp_path}/in", f"s3://{BUCKET}/scans") == paths[1]
     assert found == expected
 
     caplog.set_level("INFO")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import dataclasses
 import gzip
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,21 +12,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import dicom_series
 import grpc
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
 import tensorflow as tf
 from half_plus_two import write_half_plus_two
 from small_models import CROP, make_oblique_volume, write_run
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -38,19 +29,16 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from fcnseg.client import SegmentationClient, ServerError
+from fcnseg.client import SegmentationClient
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.runs import ModelInfo
-from fcnseg.saved_model.export import SEGMENT_VOLUME, export_run
+from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
+from fcnseg.saved_model.signatures import SEGMENT_VOLUME
 from fcnseg.volumes import (
-    Volume,
     from_canonical,
     read_ct,
-    read_geometry,
-    read_label,
     to_canonical,
     write_volume,
 )
@@ -58,16 +46,15 @@ from serving.client import ClientCommand
 from serving.server import LocalServer, ServerCommand
 
 
-def make_server(model_base_path, *, rest_idle_s=30.0, **flags):
+def make_server(model_base_path, **flags):
     return LocalServer(
         ServerCommand(
             model_base_path,
-            port=0,
-            rest_api_port=0,
+            port=-1,
+            rest_api_port=-1,
             file_system_poll_wait_seconds=0.05,
             **{"model_name": "half", **flags},
-        ),
-        rest_idle_s=rest_idle_s,
+        )
     )
 
 
@@ -125,68 +112,11 @@ def test_grpc_predict(prediction):
     assert (spec.name, spec.version.value, spec.signature_name) == ("half", 3, "serving_default")
 
 
-NO_VERSION = "Servable not found for request: Specific(half, 7)"
-
-
-@pytest.mark.parametrize(
-    ("request_", "code", "message"),
-    [
-        (predict_request("", x=X), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
-        (predict_request("no", x=X), "NOT_FOUND", "Servable not found for request: Latest(no)"),
-        (predict_request(version=7, x=X), "NOT_FOUND", NO_VERSION),
-        (predict_request(signature="no"), "FAILED_PRECONDITION", 'signature key "no" not found.'),
-        (predict_request(), "INVALID_ARGUMENT", "Missing but required: {x}."),
-        (predict_request(x=X, output_filter=["z"]), "INVALID_ARGUMENT", "alias not found"),
-    ],
-)
-def test_grpc_errors_are_the_real_servers(prediction, request_, code, message):
-    with pytest.raises(grpc.RpcError) as caught:
-        prediction.Predict(request_)
-    assert caught.value.code().name == code
-    assert message in caught.value.details()
-
-
-def test_grpc_label_and_broken_tensor_are_refused(prediction):
-    labelled = predict_request(x=X)
-    labelled.model_spec.version_label = "stable"
-    with pytest.raises(grpc.RpcError, match="Unrecognized servable version label: stable"):
-        prediction.Predict(labelled)
-    broken = predict_request(x=X)
-    broken.inputs["x"].tensor_content = b"123"
-    with pytest.raises(grpc.RpcError, match="tensor parsing error: x"):
-        prediction.Predict(broken)
-
-
 def broken_tensor(shape, dtype=tf.int16.as_datatype_enum, **fields):
     tensor = tensor_pb2.TensorProto(dtype=dtype, **fields)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
     return tensor
-
-
-BROKEN_TENSORS = {
-    "negative sizes": (broken_tensor((-1, -1), int_val=[1]), "sizes must not be negative"),
-    "too large a number": (broken_tensor((1,), int_val=[70000]), "numbers of int16, got 70000"),
-    "too few bytes": (broken_tensor((3,), tensor_content=b"1234"), "must not have 2 values"),
-    "no whole number": (broken_tensor((3,), tensor_content=b"123"), "no whole number of int16"),
-    "too many values": (broken_tensor((1,), int_val=[1, 2]), "must not have 2 values"),
-    "claims 2 TB": (broken_tensor((2**20, 2**20), int_val=[1]), "at most 2147483647 bytes"),
-    "unknown type": (broken_tensor((1,), dtype=14), "must be of a known type, got DataType 14"),
-    "no type": (broken_tensor((1,), dtype=0), "must be of a known type, got DataType 0"),
-    "reference type": (broken_tensor((1,), dtype=105), "known type, got DataType 105"),
-    "many axes": (broken_tensor((1,) * 300, int_val=[1]), "at most 32 axes, got 300"),
-}
-
-
-@pytest.mark.parametrize(("tensor", "message"), BROKEN_TENSORS.values(), ids=BROKEN_TENSORS)
-def test_grpc_names_what_is_wrong_with_a_tensor(prediction, tensor, message):
-    request = predict_request(signature="label", word=["a"])
-    request.inputs["number"].CopyFrom(tensor)
-    with pytest.raises(grpc.RpcError) as caught:
-        prediction.Predict(request)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details().startswith("tensor parsing error: number: ")
-    assert message in caught.value.details()
 
 
 def test_grpc_tells_of_a_fault_of_its_own(prediction, monkeypatch):
@@ -210,17 +140,6 @@ def test_grpc_metadata(prediction):
     assert response.model_spec.version.value == 3
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [([], "must specify at least one metadata_field"), (["x"], "field x is not supported")],
-)
-def test_grpc_metadata_is_signature_def_only(prediction, fields, message):
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
-    request.model_spec.name = "half"
-    with pytest.raises(grpc.RpcError, match=message):
-        prediction.GetModelMetadata(request)
-
-
 def test_grpc_status(channel):
     stub = model_service_pb2_grpc.ModelServiceStub(channel)
     request = get_model_status_pb2.GetModelStatusRequest()
@@ -229,151 +148,7 @@ def test_grpc_status(channel):
     assert (status.version, status.state, status.status.error_code) == (3, 30, 0)
 
 
-def test_grpc_calls_that_fcnseg_has_no_use_for_are_unimplemented(prediction):
-    with pytest.raises(grpc.RpcError) as caught:
-        prediction.Classify(classification_pb2.ClassificationRequest())
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 PREDICT = "/v1/models/half:predict"
-
-
-def deep_list(value, depth):
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "reply"),
-    [
-        (PREDICT, {"instances": [1.0, 5]}, {"predictions": [2.5, 4.5]}),
-        (PREDICT, {"instances": [{"x": 1.0}, {"x": 5}]}, {"predictions": [2.5, 4.5]}),
-        (PREDICT, {"inputs": [1.0, 5]}, {"outputs": [2.5, 4.5]}),
-        (PREDICT, {"inputs": {"x": [0.4]}}, {"outputs": [2.2]}),
-        ("/V1/Models/half/Versions/3:Predict", {"inputs": [2]}, {"outputs": [3.0]}),
-        (
-            PREDICT,
-            {
-                "signature_name": "label",
-                "inputs": {"number": [7, -8], "word": ["a", {"b64": "/wA="}]},
-            },
-            {
-                "outputs": {
-                    "raw_bytes": [
-                        {"b64": base64.b64encode(b"a7").decode()},
-                        {"b64": base64.b64encode(b"\xff\x00-8").decode()},
-                    ],
-                    "text": ["a7", "\ufffd\x00-8"],
-                    "total": -1,
-                }
-            },
-        ),
-    ],
-)
-def test_rest_predict(server, path, body, reply):
-    assert rest(server, path, body) == (200, reply)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message"),
-    [
-        (PREDICT, b"", 400, "JSON Parse error: The document is empty"),
-        (PREDICT, b"{", 400, "JSON Parse error"),
-        (PREDICT, b"[1]", 400, "Is not object"),
-        (PREDICT, {}, 400, "Missing 'inputs' or 'instances' key"),
-        (PREDICT, {"inputs": [1], "instances": [1]}, 400, "expecting only one of"),
-        (PREDICT, {"instances": 1}, 400, "to be an list/array"),
-        (PREDICT, {"instances": []}, 400, "No values in 'instances' array"),
-        (PREDICT, {"instances": [{"z": 1}]}, 400, "keys must be equal to: x"),
-        (PREDICT, {"inputs": ["a"]}, 400, "is not of expected type: float32"),
-        (PREDICT, {"inputs": [1e39]}, 400, "is not of expected type: float32"),
-        (PREDICT, {"inputs": [[1], [2, 3]]}, 400, "is not a tensor"),
-        (PREDICT, {"inputs": {"z": [1]}}, 400, "Missing named input: x in 'inputs' object."),
-        (PREDICT, {"signature_name": "no"}, 400, 'name: "no" not found in signature def'),
-        (PREDICT, {"signature_name": ["label"]}, 400, "key must be a string value"),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [1], "word": [["a"], ["b", "c"]]}},
-            400,
-            "is not a tensor",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "instances": [1]},
-            400,
-            "instances is a plain list, but expecting list of objects",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [1.5], "word": ["a"]}},
-            400,
-            "JSON Value: [1.5] is not of expected type: int16",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [40000], "word": ["a"]}},
-            400,
-            "is not of expected type: int16",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [1], "word": [{"b64": "?"}]}},
-            400,
-            "Unable to base64 decode",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "instances": [{"number": 1, "word": "a"}]},
-            400,
-            "Tensor name: total has no shape information",
-        ),
-        (PREDICT, {"inputs": deep_list(1, 40)}, 400, "input tensor x must have at most 32 axes"),
-        (PREDICT, b'{"inputs": ' + b"[" * 200 + b"1" + b"]" * 200 + b"}", 400, "is not a tensor"),
-        (PREDICT, b'{"inputs": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", 400, "JSON Parse error"),
-        (PREDICT, b'{"inputs": [' + b"9" * 400 + b"]}", 400, "is not of expected type: float32"),
-        (PREDICT, b'{"inputs": [' + b"9" * 5000 + b"]}", 400, "JSON Parse error"),
-        (PREDICT, b'{"inputs": ["\xff"]}', 400, "JSON Parse error"),
-        (PREDICT, {"inputs": [1, None]}, 400, "is not of expected type: float32"),
-        (PREDICT, {"inputs": ["a" * 10**6] + ["a"] * 10**5}, 400, "not of expected type: float32"),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [1], "word": deep_list("a", 40)}},
-            400,
-            "input tensor word must have at most 32 axes, got 40",
-        ),
-        (
-            PREDICT,
-            {"signature_name": "label", "inputs": {"number": [1], "word": deep_list("a", 200)}},
-            400,
-            "is not a tensor",
-        ),
-        ("/v1/models/half/versions/99999999999999999999", None, 400, "Failed to convert version"),
-        (f"/v1/models/half/versions/{'9' * 5000}", None, 400, "Failed to convert version"),
-        ("/v1/models/no:predict", {"inputs": [1]}, 404, "not found for request: Latest(no)"),
-        ("/v1/models/half/versions/7:predict", {"inputs": [1]}, 404, NO_VERSION),
-        ("/v1/models/half/labels/a:predict", {"inputs": [1]}, 400, "version label: a"),
-        ("/v1/models/half:classify", {"examples": []}, 501, "classify is not implemented"),
-        ("/v1/foo", {}, 400, "Malformed request: POST /v1/foo"),
-        ("/v1/models/half/versions/x", None, 400, "Malformed request: GET /v1/models/half/"),
-        ("/v1/models/no", None, 404, "Could not find any versions of model no"),
-        ("/v1/models/half/versions/7", None, 404, "Could not find version 7 of model half"),
-        ("/v1/models/no/metadata", None, 404, "Servable not found for request: Latest(no)"),
-    ],
-)
-def test_rest_errors_are_the_real_servers(server, path, body, status, message):
-    got, reply = rest(server, path, body)
-    assert got == status
-    assert set(reply) == {"error"}
-    assert message in reply["error"]
-
-
-@pytest.mark.parametrize("path", ["/index.html", "/", "/v2/models/half"])
-@pytest.mark.parametrize("body", [None, b"{}"])
-def test_rest_path_outside_the_api_is_not_found(server, path, body):
-    status, reply = rest(server, path, body)
-    assert status == 404
-    assert reply["error"].startswith("Not Found: /")
 
 
 def exchange(server, *pieces, end=False):
@@ -430,40 +205,9 @@ def test_rest_request_after_a_body_is_one_of_its_own(server):
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"200"]
 
 
-@pytest.mark.parametrize(
-    ("request_", "status", "message"),
-    [
-        (POST + b"Content-Length: abc\r\n\r\n{}", 400, "must be one whole number, got abc"),
-        (POST + b"Content-Length: -1\r\n\r\n{}", 400, "must be one whole number, got -1"),
-        (POST + b"Content-Length: 1_0\r\n\r\n{}", 400, "must be one whole number, got 1_0"),
-        (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "one whole number"),
-        (POST + b"Content-Length: 9000000000\r\n\r\n{}", 413, "at most 2147483647 bytes"),
-        (POST + b"Content-Length: 9\r\n\r\n{}", 400, "must not be cut, got 2 of 9 bytes"),
-        (POST + b"\r\n{}", 411, "must have a Content-Length, or be chunked"),
-        (POST + CHUNKED + b"Content-Length: 2\r\n\r\n{}", 400, "must have no Content-Length"),
-        (POST + b"Transfer-Encoding: gzip\r\n\r\n{}", 501, "must be chunked, got gzip"),
-        (POST + CHUNKED + b"\r\n{}\r\n", 400, "begin with its size in hexadecimals, got b'{}"),
-        (POST + CHUNKED + b"\r\n-2\r\n{}\r\n", 400, "size in hexadecimals"),
-        (POST + CHUNKED + b"\r\n2\r\n{}0\r\n\r\n", 400, "a chunk of 2 bytes must end there"),
-        (POST + CHUNKED + b"\r\n8\r\n{}", 400, "must not be cut, got 2 of 8 bytes"),
-        (POST + CHUNKED + b"\r\nFFFFFFFFF\r\n{}", 413, "at most 2147483647 bytes"),
-        (POST + CHUNKED + b"\r\n", 400, "size in hexadecimals, got b''"),
-        (b"PUT /v1/models/half HTTP/1.1\r\n\r\n", 501, "Unsupported method ('PUT')"),
-        (b"no HTTP\r\n\r\n", 400, "Bad"),
-        (b"GET /v1/models/half HTTP/9.9\r\n\r\n", 505, "Invalid HTTP version"),
-        (b"GET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n", 414, "URI Too Long"),
-    ],
-)
-def test_rest_answers_what_is_no_request(server, request_, status, message, caplog):
-    got, reply = status_and_reply(exchange(server, request_, end=True))
-    assert (got, set(reply)) == (status, {"error"})
-    assert message in reply["error"]
-    assert "Traceback" not in caplog.text
-
-
 def test_rest_leaves_a_client_that_sends_no_more(tmp_path):
     write_half_plus_two(tmp_path / "1")
-    with make_server(tmp_path, rest_idle_s=0.2) as server:
+    with make_server(tmp_path, idle_seconds=0.2) as server:
         for body in (b"Content-Length: 9\r\n\r\n{}", CHUNKED + b"\r\n9\r\n{}"):
             status, reply = status_and_reply(exchange(server, POST + body))
             assert status == 408
@@ -484,8 +228,8 @@ def test_rest_takes_gzip(server):
     packed = gzip.compress(b'{"inputs": [2]}')
     header = {"Content-Encoding": "gzip"}
     assert rest(server, PREDICT, packed, header) == (200, {"outputs": [3.0]})
-    status, reply = rest(server, PREDICT, packed[:-9], header)
-    assert (status, set(reply)) == (400, {"error"})
+    empty = {"error": "JSON Parse error: The document is empty"}  # as the real server says
+    assert rest(server, PREDICT, packed[:-9], header) == (400, empty)
 
 
 def test_rest_status(server):
@@ -514,7 +258,7 @@ def test_rest_metadata_is_what_the_real_server_said(real_data):
 def test_newest_version_of_the_real_servers_tests_is_served(real_data):
     folder = real_data / "tfserving_testdata" / "saved_model_half_plus_two_2_versions"
     with make_server(folder) as server:
-        assert server.version == 124
+        assert "half version 124 at" in str(server)
         assert rest(server, PREDICT, {"instances": [1.0, 2.0]}) == (
             200,
             {"predictions": [2.5, 3.0]},
@@ -555,17 +299,10 @@ def test_broken_version_leaves_the_old_one(tmp_path):
         assert rest(server, PREDICT, {"inputs": [2]}) == (200, {"outputs": [3.0]})
 
 
-@pytest.mark.parametrize(("name", "reason"), [("absent", ""), ("broken", "not a SavedModel")])
-def test_server_without_a_model_does_not_start(tmp_path, name, reason):
-    (tmp_path / "broken" / "1").mkdir(parents=True)
-    with pytest.raises(InputError, match=f"must hold a numbered version.*{name}.*{reason}"):
-        make_server(tmp_path / name)
-
-
 def test_port_that_is_taken_is_named(server, tmp_path):
     write_half_plus_two(tmp_path / "1")
     for flag, port in (("port", server.grpc_port), ("rest_api_port", server.rest_port)):
-        ports = {"port": 0, "rest_api_port": 0, flag: port}
+        ports = {"port": -1, "rest_api_port": -1, flag: port}
         with pytest.raises(InputError, match=f"port must be free, got 127.0.0.1:{port}"):
             LocalServer(ServerCommand(tmp_path, **ports))
 
@@ -622,114 +359,6 @@ def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
     assert reply["outputs"]["voxel_counts"] == np.bincount(mask.ravel(), minlength=3).tolist()
 
 
-def test_client_names_what_went_wrong(server):
-    volume = make_oblique_volume((4, 5, 6))
-    address = f"127.0.0.1:{server.grpc_port}"
-    with pytest.raises(ServerError, match=f"no model other at {address}: Servable not found"):
-        SegmentationClient(address, model_name="other").segment(volume, accept=CROP)
-    with pytest.raises(ServerError, match="FAILED_PRECONDITION: Serving signature key"):
-        SegmentationClient(address, model_name="half").model_info()
-    with pytest.raises(ServerError, match="no server at 127.0.0.1:1: "):
-        SegmentationClient("127.0.0.1:1").segment(volume, accept=CROP)
-    with pytest.raises(InputError, match="volume must be HU as int16, got float32"):
-        SegmentationClient(address).segment(volume.with_array(volume.array.astype(np.float32)))
-
-
-def test_client_is_told_why_a_volume_is_refused(model_dir):
-    large = Volume(np.zeros((99, 99, 99), np.int16), np.eye(4))
-    with make_server(model_dir, model_name="fcnseg") as server:
-        address = f"127.0.0.1:{server.grpc_port}"
-        with pytest.raises(InputError, match=r"refused the volume: \[volume must have at most"):
-            SegmentationClient(address).segment(large, accept=("constant_image",))
-
-
-NOT_CT = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20  # from 0 to 780
-
-
-def test_client_refuses_what_the_conversion_refuses(tmp_path):
-    """Before anything is sent: there is no server."""
-    volume = Volume(NOT_CT, np.diag([2.5, 2.5, 2.5, 1.0]))
-    with pytest.raises(InputError, match="was the rescale intercept") as caught:
-        SegmentationClient("127.0.0.1:1").segment(volume)
-    assert caught.value.code == "missing_rescale"
-    write_volume(volume, tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz")
-    message = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
-    with pytest.raises(InputError, match=message):
-        command.run()
-    with pytest.raises(ServerError, match="no server"):
-        dataclasses.replace(command, accept=("missing_rescale",)).run()
-    assert not (tmp_path / "mask.nii.gz").exists()
-
-
-PADDED = np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
-PADDED[..., :9] = -3024
-
-
-@contextlib.contextmanager
-def answering(response):
-    """A client of a server that gives one response to all, and the requests that it gets."""
-    requests = []
-
-    def predict(request, context):
-        requests.append(request)
-        return response
-
-    method = grpc.unary_unary_rpc_method_handler(
-        predict,
-        request_deserializer=predict_pb2.PredictRequest.FromString,
-        response_serializer=predict_pb2.PredictResponse.SerializeToString,
-    )
-    service = "tensorflow.serving.PredictionService"
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(service, {"Predict": method})]
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with SegmentationClient(f"127.0.0.1:{port}") as client:
-            yield client, requests
-    finally:
-        server.stop(None).wait()
-
-
-def test_client_sends_padding_as_air_and_leaves_the_volume_as_it_is():
-    volume = Volume(PADDED.copy(), np.diag([-2.5, 2.5, 2.5, 1.0]))
-    with answering(predict_pb2.PredictResponse()) as (client, requests):
-        for writeable in (True, False):
-            volume.array.flags.writeable = writeable
-            with pytest.raises(ServerError, match="gave no mask"):
-                client.segment(volume)
-    assert len(requests) == 2
-    for request in requests:
-        sent = tf.make_ndarray(request.inputs["volume"])
-        np.testing.assert_array_equal(sent[..., ::-1], np.maximum(PADDED, -1024))
-    np.testing.assert_array_equal(volume.array, PADDED)
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("mask.mha", "must be written to a .nii or .nii.gz file"),
-        ("file/below/mask.nii", "output must be a folder that can be written to"),
-        ("file/mask.nii", "output must be a folder, got the file"),
-        ("folder", "output must be a file, got the folder"),
-    ],
-)
-def test_client_checks_its_output_before_anything_is_sent(tmp_path, output, message):
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "folder").mkdir()
-    write_volume(Volume(PADDED, np.diag([2.5, 2.5, 2.5, 1.0])), tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / output)
-    with pytest.raises(InputError, match=message):
-        command.run()
-    good = dataclasses.replace(command, output=tmp_path / "new" / "mask.nii.gz")
-    with pytest.raises(ServerError, match="no server"):
-        good.run()
-    assert not good.output.parent.exists()
-
-
 CUBE = np.zeros((4, 4, 4), np.int16)
 MM = np.full(3, 2, np.float32)
 BAD_INPUTS = [
@@ -762,122 +391,25 @@ def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
             assert value in reply["error"]
 
 
-def test_client_names_a_reply_that_is_no_tensor():
-    response = predict_pb2.PredictResponse()
-    response.outputs["labels"].CopyFrom(broken_tensor((-1, -1), int_val=[1]))
-    message = "gave what is no tensor: .* must not be negative"
-    with answering(response) as (client, _), pytest.raises(ServerError, match=message):
-        client.segment(make_oblique_volume((4, 5, 6)), accept=CROP)
-
-
 @pytest.mark.serving
 def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
     """The server and the client as a user starts them, each in a process of its own."""
     command = [sys.executable, "-m", "serving.server", "--model_base_path", str(model_dir)]
-    flags = ["--model_name", "abdomen", "--port", "0", "--rest_api_port", "0"]
-    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks" / "mask.nii.gz"
+    flags = ["--model_name=abdomen", "--port=-1", "--rest_api_port", "-1"]
+    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks"
     volume = make_oblique_volume()
     write_volume(volume, image)
     with subprocess.Popen(command + flags, stdout=subprocess.PIPE, text=True) as server:
         try:
             ready = server.stdout.readline()
             address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
-            ClientCommand(address, image, output, model_name="abdomen", accept=CROP).run()
+            ClientCommand(address, output, image, model_name="abdomen", accept=CROP).run()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
-    mask = np.asarray(nib.load(output).dataobj).T
+    file = nib.load(output / "ct.nii.gz")
+    mask = np.asarray(file.dataobj).T
     expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     np.testing.assert_array_equal(mask, expected)
-    names = read_class_names(output, nib.load(output).header)
+    names = read_class_names(output / "ct.nii.gz", file.header)
     assert names == {1: "liver", 2: "spleen"}
-
-
-class LiverEverywhere:
-    """Stands for the client of a served model that finds the liver in each voxel."""
-
-    def __init__(self, server, *, model_name):
-        self.asked = (server, model_name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def model_info(self):
-        return ModelInfo(
-            class_names=("background", "liver", "spleen"),
-            spacing_mm=(1.0, 1.0, 1.0),
-            hu_window=(-100.0, 240.0),
-            window=(16, 16, 16),
-            overlap=(0, 0, 0),
-            batch_size=1,
-            max_voxels=1000,
-        )
-
-    def segment(self, volume, *, accept):
-        return np.ones(volume.shape, np.uint8)
-
-
-def test_client_writes_dicom_of_dicom(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.client.SegmentationClient", LiverEverywhere)
-    slices = dicom_series.make_slices(make_oblique_volume((5, 6, 7)).array)
-    image = dicom_series.write(slices, tmp_path / "ct")
-    command = ClientCommand(
-        "nowhere:1",
-        image,
-        tmp_path / "masks/ct.nii.gz",
-        dicom_seg=tmp_path / "seg/ct.seg.dcm",
-        rtstruct=tmp_path / "ct.rtstruct.dcm",
-        accept=CROP,
-    )
-    command.run()
-    segments = pydicom.dcmread(command.dicom_seg).SegmentSequence
-    assert [segment.SegmentLabel for segment in segments] == ["liver", "spleen"]
-    (algorithm,) = segments[0].SegmentationAlgorithmIdentificationSequence
-    assert algorithm.AlgorithmParameters == 'made_with={"model_name":"fcnseg"}'
-    assert (read_label(command.dicom_seg, like=read_geometry(image)).array == 1).all()
-    (roi,) = pydicom.dcmread(command.rtstruct).StructureSetROISequence
-    assert (roi.ROIName, roi.ROINumber) == ("liver", 1)
-    with pytest.raises(InputError, match="ct.nii.gz is there already: give --overwrite"):
-        command.run()
-    command.output.unlink()
-    with pytest.raises(InputError, match="ct.seg.dcm is there already: give --overwrite"):
-        command.run()
-    dataclasses.replace(command, overwrite=True).run()
-    assert command.output.exists()
-
-
-@pytest.mark.parametrize("flag", ["dicom_seg", "rtstruct"])
-def test_client_refuses_dicom_of_what_is_none_before_anything_is_sent(tmp_path, flag):
-    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "new/mask.nii.gz")
-    message = rf"{flag} must be given for images of DICOM alone, got .*ct.nii.gz \(case ct\)"
-    with pytest.raises(InputError, match=message):
-        dataclasses.replace(command, **{flag: tmp_path / "out.dcm"}).run()
-    with pytest.raises(InputError, match="must be different files, got"):
-        dataclasses.replace(command, **{flag: command.output}).run()
-    assert not command.output.parent.exists()
-
-
-def test_client_needs_no_tensorflow(tmp_path):
-    """Reading, asking and failing, where importing TensorFlow or Keras is an error."""
-    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
-    shutil.copytree(Path(__file__).parent.parent / "serving", tmp_path / "serving")
-    script = """
-import sys
-sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["apache_beam"] = None
-from serving.client import ClientCommand, main
-main()
-"""
-    flags = ["--server", "127.0.0.1:1", "--image", "ct.nii.gz", "--output", "mask.nii.gz"]
-    flags += ["--accept", *CROP]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *flags], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    warning, error = done.stderr.splitlines()
-    assert "[field_of_view_implausible]" in warning
-    assert error.startswith("error: no server at 127.0.0.1:1")
-    assert not (tmp_path / "mask.nii.gz").exists()

@@ -21,7 +21,14 @@ import pydantic
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
 from fcnseg.errors import DatasetError, one_line
-from fcnseg.records import COMPLETED_FILE, INFO_FILE, REJECTS_FILE, DatasetInfo, ShardInfo
+from fcnseg.records import (
+    CASE_FILES_FILE,
+    COMPLETED_FILE,
+    INFO_FILE,
+    REJECTS_FILE,
+    DatasetInfo,
+    ShardInfo,
+)
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.storage import files
 from fcnseg.storage.file_systems import UNFINISHED
@@ -31,7 +38,8 @@ STATE = ".state"
 WARNINGS_FILE = "warnings.jsonl"
 _JOB_FILE = "job.json"
 _PLAN_FILE = "plan.json"
-_REPORT = (REJECTS_FILE, WARNINGS_FILE)
+# Files of a job that converted no case; they are no dataset.
+_REPORT = (REJECTS_FILE, WARNINGS_FILE, CASE_FILES_FILE)
 
 
 @dataclasses.dataclass(frozen=True)

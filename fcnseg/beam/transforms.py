@@ -19,7 +19,6 @@ from fcnseg.conversion.cases import Case
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard, SizedCase, plan_shards
-from fcnseg.conversion.splits import split_of
 
 
 class Only(beam.PTransform):
@@ -48,24 +47,11 @@ class Gather(beam.PTransform):
 
 
 class InspectCases(beam.PTransform):
-    """Turns `Case`s into `SizedCase`s where the headers are valid, else into `Reject`s."""
+    """Turns `Case`s with splits into `SizedCase`s where headers are valid, else into `Reject`s."""
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        *,
-        validation_fraction: float,
-        test_fraction: float,
-        seed: int,
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.preprocessing = preprocessing
-        self.split_of = functools.partial(
-            split_of,
-            validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-        )
         self.metrics = StageMetrics("inspect")
 
     def expand(self, cases: Any) -> Any:
@@ -76,7 +62,7 @@ class InspectCases(beam.PTransform):
         with self.metrics.case():
             try:
                 size = self.preprocessing.record_bytes(self.preprocessing.inspect(case))
-                return SizedCase(case, case.split or self.split_of(case.patient_id), size)
+                return SizedCase(case, str(case.split), size)
             except Exception as error:  # whatever one case raises, the others continue
                 reject = Reject.of(error, case_id=case.case_id, stage="inspect")
                 self.metrics.reject(reject.code)

@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fcnseg.cli.command import Location
+from fcnseg.cli.scored_cases import MaskSource
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError
@@ -35,14 +36,13 @@ from fcnseg.evaluation import (
     Evaluation,
     OrganScores,
     Summary,
-    pair_files,
     read_case,
     report_html,
     write_picture,
 )
 from fcnseg.extras import require_extra
 from fcnseg.figures.page import check_page_extras
-from fcnseg.storage.files import local_copy
+from fcnseg.records.dataset_info import Split
 from fcnseg.storage.whole_file import check_free, folder_for_output, write_whole
 from fcnseg.volumes import LabelMap
 
@@ -74,18 +74,32 @@ class Scored:
 class EvaluateCommand:
     """Scores predicted masks against labels, organ by organ, and reports on one page."""
 
-    masks: Location
+    masks: Location | None = None
     """Folder of masks as fcnseg predict writes them, or with class indices of the label map. Like
     labels, images and the label map, it may be in an object store, such as s3://bucket/masks."""
-    labels: Location
+    _: dataclasses.KW_ONLY
+    data: Location | None = None
+    """Folder of records, instead of --labels, --label_map and --images: the cases of --split, or of
+    a fold, are scored against the files that they were converted from."""
+    split: Split | None = None
+    """Cases of --data to score; with a fold, by default validation."""
+    fold: int | None = None
+    """Number of a fold of --data, from 0, as in training."""
+    folds: int | None = None
+    """Number of folds."""
+    run_dirs: tuple[Path, ...] = ()
+    """Folders of all runs of a cross-validation, instead of --masks: one evaluation of all cases,
+    each by its mask in RUN/masks of the run that has not seen it. --data names the records if they
+    were moved."""
+    labels: Location | None = None
     """Folder of labels, in the layouts of the conversion; those without a mask are skipped."""
-    label_map: Location
+    label_map: Location | None = None
     """YAML file with the ids of the labels that make each class."""
+    images: Location | None = None
+    """Folder of the CT volumes, the background of the outlines."""
     output: Path
     """Folder for evaluation.html, evaluation.json, evaluation.csv and pictures/, on this
     machine."""
-    images: Location | None = None
-    """Folder of the CT volumes, the background of the outlines."""
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     """Surfaces within this distance of each other count as right in the surface Dice."""
     organ_tolerance_mm: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -116,10 +130,8 @@ class EvaluateCommand:
         check_page_extras()
         require_extra("surface_distance")
         checks = CheckOptions(self.geometry_tolerance_mm, self.on_mismatch, accept=self.accept)
-        with local_copy(self.label_map) as path:
-            label_map = LabelMap.read(path)
+        files, label_map = self._source().open()
         tolerances_mm = self._tolerances(label_map.class_names[1:])
-        files = pair_files(self.masks, self.labels, self.images)
         with folder_for_output(self.output), _unfinished(self.output) as pictures:
             for path in written:  # of an earlier run: no longer valid
                 path.unlink(missing_ok=True)
@@ -134,6 +146,11 @@ class EvaluateCommand:
             console = Console(stderr=True)
             shown = track(results, "cases", total=len(files), console=console, transient=True)
             self._report(list(shown), tolerances_mm, pictures)
+
+    def _source(self) -> MaskSource:
+        """The place of masks and references."""
+        names = [field.name for field in dataclasses.fields(MaskSource)]
+        return MaskSource(**{name: getattr(self, name) for name in names})
 
     def _report(
         self, results: list[Scored | Reject], tolerances_mm: Mapping[str, float], pictures: Path
@@ -152,6 +169,7 @@ class EvaluateCommand:
                 tolerances_mm,
                 labels_sha256={case.case_id: case.label_sha256 for case in scored},
                 rejected={reject.case_id: f"{reject.reason} [{reject.code}]" for reject in rejects},
+                selection=self._source().selection,
             )
             self._write(evaluation, pictures)
             if evaluation.lost_organs:

@@ -104,15 +104,21 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "ExportCommand",
             "Publishes a trained network for TensorFlow Serving",
         ),
+        "rollback": Entry(
+            "fcnseg.jobs.serving.rollback",
+            "RollbackCommand",
+            "Withdraws the newest version of a served model",
+        ),
         "serve": Entry(
             "fcnseg.jobs.serving.server",
-            "ServerCommand",
+            "serve",
             "Serves a model as TensorFlow Serving does, on this machine",
+            command="ServerCommand",
         ),
         "segment": Entry(
             "fcnseg.jobs.serving.client",
             "ClientCommand",
-            "Segments a CT volume with a served model",
+            "Segments CT volumes with a served model",
         ),
     },
     "shell": {

@@ -1,4 +1,4 @@
-"""The source of the cases of a conversion: a list or a folder, and the label map that goes with it.
+"""The source of the cases of a command: a list or a folder, and the label map that goes with it.
 
 One of the layouts of `fcnseg.conversion.case_lists` is chosen by the flags of the user.
 """
@@ -59,18 +59,19 @@ class CaseSource:
             raise InputError("--images and --labels go together")
         if self.classes and (self.totalsegmentator is None or self.label_map is not None):
             raise InputError("--classes goes with --totalsegmentator, without --label_map")
-        if self.label_map is None and self.dataset is None and self.totalsegmentator is None:
-            raise InputError(
-                "label_map must be a YAML file with the classes: only --dataset and"
-                " --totalsegmentator have their names"
-            )
 
     def read_label_map(self) -> LabelMap:
         """Reads the label map, or takes it from the names of the dataset.
 
         Raises:
-            InputError: If the file, or the dataset, is missing or not of its form.
+            InputError: If the file, or the dataset, is missing or not of its form, or there is no
+                label map and the layout has no names.
         """
+        if self.label_map is None and self.dataset is None and self.totalsegmentator is None:
+            raise InputError(
+                "label_map must be a YAML file with the classes: only --dataset and"
+                " --totalsegmentator have their names"
+            )
         if self.label_map is not None:
             with files.local_copy(self.label_map) as path:
                 return LabelMap.read(path)
@@ -79,11 +80,12 @@ class CaseSource:
             return label_map_of_dataset_json(self.dataset)
         return label_map_of_totalsegmentator(str(self.totalsegmentator), self.classes)
 
-    def list_cases(self, label_map: LabelMap) -> CaseList:
+    def list_cases(self, label_map: LabelMap | None = None) -> CaseList:
         """Lists the cases.
 
         Args:
-            label_map: The names and ids of a `dataset.json` must agree with it.
+            label_map: The names and ids of a `dataset.json` must agree with it, if there are
+                labels.
 
         Raises:
             InputError: If the source is missing, is not of its form, or names no case.

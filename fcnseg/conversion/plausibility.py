@@ -15,28 +15,28 @@ from fcnseg.volumes import AIR_HU, Geometry, Volume
 
 # Diagnostic CT has voxels of 0.2 to 5 mm in the plane and slices of 0.4 to 10 mm; values outside
 # mean a header in another unit, or no spacing at all.
-_SPACING_MM = (0.2, 10.0)
-_ROUNDING = 1e-4  # headers contain 9.9999 and 10.0001 for 10
+SPACING_MM = (0.2, 10.0)
+ROUNDING = 1e-4  # headers contain 9.9999 and 10.0001 for 10
 # A child's abdomen is imaged in 150 mm, a gantry's bore is 700 to 900 mm wide, a bed moves 2000 mm.
 # A slab may be one slice thin, so the smallest extent has no bound.
-_FIELD_OF_VIEW_MM = (80.0, 1000.0)
-_LONGEST_MM = 2500.0
+FIELD_OF_VIEW_MM = (80.0, 1000.0)
+LONGEST_MM = 2500.0
 # A grid that was sheared to correct a tilted gantry is off by 5 degrees and more; rounded direction
 # cosines are off by 0.1.
-_SKEW_DEGREES = 1.0
+SKEW_DEGREES = 1.0
 _THICK_SLICES_MM = 5.0  # the paper's scans have 0.5 to 5 mm; gallbladder and vessels fit into more
 _OBLIQUE_DEGREES = 15.0  # patients on the table rotate by less; augmentation by as much
 
 # Scanners write air as -1000 with noise of some 100 HU, and cut off at -1024. Lower values stand
 # for "outside of the field of view": -2000, -2048 and -3024 are in use.
-_PADDING_HU = -1500
+PADDING_HU = -1500
 _PADDING_SHARE = 0.01
 # One percent of any scan is air or fat: below -50 HU, whatever the field of view.
-_DARK_QUANTILE, _DARKEST_HU = 0.01, -20
+DARK_QUANTILE, DARKEST_HU = 0.01, -20
 # Half a percent of any scan is tissue: above 0 HU but for fat, lungs and air.
-_TISSUE_QUANTILE, _TISSUE_HU = 0.995, -200
-_NARROW_HU = 100  # noise alone spans more; images scaled to 0..1 or unit standard deviation less
-_SAMPLE = 2**18  # voxels in the sample: a thousand times what a quantile of 0.5 % needs
+TISSUE_QUANTILE, TISSUE_HU = 0.995, -200
+NARROW_HU = 100  # noise alone spans more; images scaled to 0..1 or unit standard deviation less
+SAMPLE = 2**18  # voxels in the sample: a thousand times what a quantile of 0.5 % needs
 
 
 def find_in_geometry(geometry: Geometry) -> Iterator[Finding]:
@@ -45,10 +45,8 @@ def find_in_geometry(geometry: Geometry) -> Iterator[Finding]:
     Args:
         geometry: The grid according to the file.
     """
-    low, high = _SPACING_MM
-    if not all(
-        low * (1 - _ROUNDING) <= step <= high * (1 + _ROUNDING) for step in geometry.spacing
-    ):
+    low, high = SPACING_MM
+    if not all(low * (1 - ROUNDING) <= step <= high * (1 + ROUNDING) for step in geometry.spacing):
         yield Finding(
             "spacing_implausible",
             f"spacing must be {low} to {high} mm for a CT, got {_rounded(geometry.spacing)}"
@@ -57,7 +55,7 @@ def find_in_geometry(geometry: Geometry) -> Iterator[Finding]:
     yield from _find_in_extent(geometry)
     yield from _find_in_directions(geometry)
     thickness = max(geometry.spacing)
-    if thickness > _THICK_SLICES_MM * (1 + _ROUNDING):
+    if thickness > _THICK_SLICES_MM * (1 + ROUNDING):
         yield Finding(
             "thick_slices",
             f"slices are {thickness:.4g} mm apart, more than {_THICK_SLICES_MM:g} mm",
@@ -71,7 +69,7 @@ def find_in_hu(hu: npt.NDArray[np.int16]) -> Iterator[Finding]:
         hu: Values (z, y, x).
     """
     sample = _sampled(hu)
-    inside = sample[sample >= _PADDING_HU]
+    inside = sample[sample >= PADDING_HU]
     padding = 1 - inside.size / sample.size
     if inside.size == 0 or inside.min() == inside.max():
         value = int(sample.min())
@@ -98,11 +96,11 @@ def without_padding(volume: Volume) -> Volume:
 def _find_in_extent(geometry: Geometry) -> Iterator[Finding]:
     extents = [count * step for count, step in zip(geometry.shape, geometry.spacing, strict=True)]
     _, middle, longest = sorted(extents)
-    low, high = _FIELD_OF_VIEW_MM
-    if not low <= middle <= high or longest > _LONGEST_MM:
+    low, high = FIELD_OF_VIEW_MM
+    if not low <= middle <= high or longest > LONGEST_MM:
         yield Finding(
             "field_of_view_implausible",
-            f"a CT must be {low:g} to {high:g} mm wide and at most {_LONGEST_MM:g} mm long, got"
+            f"a CT must be {low:g} to {high:g} mm wide and at most {LONGEST_MM:g} mm long, got"
             f" {_rounded(extents)} mm (z, y, x)",
         )
 
@@ -110,7 +108,7 @@ def _find_in_extent(geometry: Geometry) -> Iterator[Finding]:
 def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
     directions = geometry.directions
     skew = _degrees(np.abs(directions.T @ directions - np.eye(3)).max(), np.arcsin)
-    if skew > _SKEW_DEGREES:
+    if skew > SKEW_DEGREES:
         yield Finding(
             "sheared_grid",
             f"axes must stand at right angles, but miss them by {skew:.3g} degrees",
@@ -131,29 +129,29 @@ def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
 
 def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Finding | None:
     """The finding if values are not HU; `inside` is a sample of them, without padding."""
-    dark, tissue = np.quantile(inside, (_DARK_QUANTILE, _TISSUE_QUANTILE))
-    if dark < _DARKEST_HU and tissue > _TISSUE_HU and tissue - dark > _NARROW_HU:
+    dark, tissue = np.quantile(inside, (DARK_QUANTILE, TISSUE_QUANTILE))
+    if dark < DARKEST_HU and tissue > TISSUE_HU and tissue - dark > NARROW_HU:
         return None
-    low, high = int(hu[hu >= _PADDING_HU].min()), int(hu.max())
+    low, high = int(hu[hu >= PADDING_HU].min()), int(hu.max())
     got = f"values are {low} to {high}"
-    if high - low <= _NARROW_HU:
-        reason = f"{got}: HU of a CT span more than {_NARROW_HU}; was it scaled?"
+    if high - low <= NARROW_HU:
+        reason = f"{got}: HU of a CT span more than {NARROW_HU}; was it scaled?"
         return Finding("scaled_image", reason)
     if low >= 0 and high <= 255:
         return Finding("windowed_image", f"{got}: an image of 8 bit, made for the eye, has no HU")
-    if dark >= _DARKEST_HU:
+    if dark >= DARKEST_HU:
         return Finding(
             "missing_rescale",
             f"{got} and 99 % are above {dark:.0f}, but air and fat lie below -50 HU: was the"
             " rescale intercept, such as -1024, left out?",
         )
-    reason = f"{got}, but {_TISSUE_QUANTILE:.1%} lie below {tissue:.0f} HU: no tissue"
+    reason = f"{got}, but {TISSUE_QUANTILE:.1%} lie below {tissue:.0f} HU: no tissue"
     return Finding("no_tissue", reason)
 
 
 def _sampled(hu: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A sample of voxels, evenly spaced."""
-    step = max(1, math.ceil((hu.size / _SAMPLE) ** (1 / 3)))
+    step = max(1, math.ceil((hu.size / SAMPLE) ** (1 / 3)))
     return hu[::step, ::step, ::step].ravel()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
+from fcnseg.conversion.cases import Case
 from fcnseg.errors import InputError
 from fcnseg.records.hash_to_unit_interval import hash_to_unit_interval
 
@@ -25,6 +29,26 @@ def split_of(
     if place < test_fraction:
         return "test"
     return "validation" if place < test_fraction + validation_fraction else "train"
+
+
+def with_splits(
+    cases: Iterable[Case], *, validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[Case, ...]:
+    """Gives each case its split: the one that it has already, or else that of its patient.
+
+    Args:
+        cases: The cases.
+        validation_fraction: See `split_of`, like the other two.
+        test_fraction: See there.
+        seed: See there.
+    """
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    return tuple(
+        dataclasses.replace(
+            case, split=case.split or split_of(case.patient_id, **fractions, seed=seed)
+        )
+        for case in cases
+    )
 
 
 def check_fractions(*, validation_fraction: float, test_fraction: float) -> None:

@@ -4,7 +4,7 @@ It does not need TensorFlow, and needs surface-distance, matplotlib and jinja2 o
 is scored, a picture drawn or a page written.
 """
 
-from fcnseg.evaluation.cases import CaseFiles, CaseVolumes, pair_files, read_case
+from fcnseg.evaluation.cases import CaseFiles, CaseVolumes, pair_files, pair_masks, read_case
 from fcnseg.evaluation.comparison import Comparison, Difference, compare
 from fcnseg.evaluation.evaluation import CSV_FILE, JSON_FILE, LOST_DICE, Evaluation, csv_text
 from fcnseg.evaluation.metric_facts import METRICS, Metric, Summary
@@ -31,6 +31,7 @@ __all__ = [
     "csv_text",
     "draw_case",
     "pair_files",
+    "pair_masks",
     "read_case",
     "report_html",
     "score_organs",

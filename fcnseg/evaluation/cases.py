@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from fcnseg.codes import Code, Finding
 from fcnseg.conversion.case_lists.folders import volumes_in
 from fcnseg.conversion.case_lists.volumes import list_volumes
+from fcnseg.conversion.cases import Case
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
@@ -23,6 +24,7 @@ from fcnseg.volumes import (
     Geometry,
     LabelMap,
     Volume,
+    case_id_of,
     check_same_voxels,
     read_label,
     to_canonical,
@@ -41,6 +43,7 @@ class CaseFiles:
         mask: The predicted mask.
         label: The reference: a volume, or a folder of binary masks.
         image: The CT volume, if it is to be drawn.
+        series_uid: The DICOM series of the image; by default that with the most slices.
         wrong: A missing or ambiguous file; such a case is refused when it is read.
     """
 
@@ -48,6 +51,7 @@ class CaseFiles:
     mask: PathLike
     label: PathLike
     image: PathLike | None = None
+    series_uid: str | None = None
     wrong: Finding | None = None
 
 
@@ -119,6 +123,36 @@ def pair_files(
     ]
 
 
+def pair_masks(masks: PathLike, cases: Iterable[Case]) -> list[CaseFiles]:
+    """Finds the masks of some cases by their ids; masks of other cases are skipped.
+
+    Args:
+        masks: Folder of the masks, on any file system.
+        cases: The cases, with labels.
+
+    Raises:
+        InputError: If the folder is missing or contains no volume.
+    """
+    by_mask = list_volumes(masks)
+    found = []
+    for case in cases:
+        mask = by_mask.get(case_id_of(f"{case.case_id}.nii.gz"))
+        wrong = None
+        if mask is None:
+            wrong = Finding("file_missing", f"no mask in {masks} of case {case.case_id}")
+        found.append(
+            CaseFiles(
+                case.case_id,
+                mask or masks,
+                case.label or "",
+                case.image,
+                series_uid=case.series_uid,
+                wrong=wrong,
+            )
+        )
+    return found
+
+
 def _files_of(
     case_id: str,
     mask: str,
@@ -136,7 +170,7 @@ def _files_of(
     elif by_image is not None and image is None:
         wrong = Finding("file_missing", f"no image in {folders[1]} for mask {mask}")
     label = labels[0] if labels else mask
-    return CaseFiles(case_id, mask, label, image, wrong)
+    return CaseFiles(case_id, mask, label, image, wrong=wrong)
 
 
 def read_case(
@@ -206,8 +240,9 @@ def _read_image(
     files: CaseFiles, grid: Geometry, checks: CheckOptions
 ) -> tuple[Volume, list[CaseWarning]]:
     gate, path = Gate(checks), os.fspath(files.image or "")
-    gate.inspect(path, case_id=files.case_id)
-    image, warnings = gate.read(path, case_id=files.case_id)
+    case_id, series_uid = files.case_id, files.series_uid
+    gate.inspect(path, case_id=case_id, series_uid=series_uid)
+    image, warnings = gate.read(path, case_id=case_id, series_uid=series_uid)
     try:
         check_same_voxels(
             grid, image.geometry, tolerance_mm=checks.geometry_tolerance_mm, names=("mask", "image")

@@ -32,6 +32,7 @@ class Evaluation:
         labels_sha256: SHA-256 of the classes of the reference by case id; absent from older
             evaluations.
         rejected: Reasons why other cases have no scores, by case id.
+        selection: The cases in words, such as `test split`; empty if they are those of a folder.
     """
 
     organs: tuple[str, ...]
@@ -39,6 +40,7 @@ class Evaluation:
     tolerances_mm: Mapping[str, float] = dataclasses.field(default_factory=dict)
     labels_sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    selection: str = ""
 
     @property
     def classes(self) -> dict[str, OrganScores]:
@@ -72,6 +74,7 @@ class Evaluation:
         return json.dumps(
             {
                 "mean_dice": self.mean_dice,
+                "selection": self.selection,
                 "tolerances_mm": dict(self.tolerances_mm),
                 "labels_sha256": dict(self.labels_sha256),
                 "rejected": dict(self.rejected),
@@ -96,7 +99,8 @@ class Evaluation:
             }
             names = ("tolerances_mm", "labels_sha256", "rejected")
             facts = {name: dict(content.get(name, {})) for name in names}
-            return cls(tuple(content["classes"]), cases, **facts)
+            selection = str(content.get("selection", ""))
+            return cls(tuple(content["classes"]), cases, **facts, selection=selection)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not an evaluation: {one_line(error)}") from error
 

@@ -142,7 +142,10 @@ def _mean_dice(scores: Mapping[str, OrganScores]) -> float | None:
 def _facts(evaluation: Evaluation, *, worst: _Case) -> list[tuple[str, str]]:
     means = evaluation.classes.values()
     facts = [
-        ("cases", str(len(evaluation.cases))),
+        (
+            f"cases{evaluation.selection and f', {evaluation.selection}'}",
+            str(len(evaluation.cases)),
+        ),
         ("mean Dice", METRICS["dice"].format(evaluation.mean_dice)),
     ]
     for name in ("surface_dice", "hausdorff_distance_95_mm"):

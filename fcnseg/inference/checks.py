@@ -31,28 +31,28 @@ def checked_patches(patches: tf.Tensor, sizes: PatchSizes) -> tf.Tensor:
         tf.errors.InvalidArgumentError: If a check fails; it names the argument, the rule and the
         shape.
     """
-    fed = _as_fed(patches)
+    fed = as_fed(patches)
     shape = tf.shape(fed)
     is_shape = tf.logical_and(tf.equal(tf.size(shape), 5), tf.reduce_all(shape > 0))
-    shape = _checked(
+    shape = checked(
         shape,
         tf.logical_and(is_shape, tf.equal(tf.reduce_sum(shape[4:]), 1)),
         "patches must have five axes (batch, z, y, x, 1) of at least one voxel, got shape {}",
     )
-    shape = _checked(
+    shape = checked(
         shape,
         _voxels(shape) <= sizes.max_voxels,
         f"patches must have at most {sizes.max_voxels} voxels in all, got shape {{}}",
     )
     beyond = shape[1:4] - tf.constant(sizes.smallest)
     fits = tf.logical_and(beyond >= 0, tf.equal(beyond % tf.constant(sizes.step), 0))
-    shape = _checked(
+    shape = checked(
         shape,
         tf.reduce_all(fits),
         f"patches must be {sizes.smallest} voxels (z, y, x) or more in steps of {sizes.step}, got"
         " shape {}",
     )
-    shape = _checked(
+    shape = checked(
         shape,
         tf.reduce_all(tf.math.is_finite(fed)),
         "patches must be finite HU, got NaN or infinity in patches of shape {}",
@@ -75,8 +75,8 @@ def checked_request(
         tf.errors.InvalidArgumentError: If a check fails; it names the argument, the rule and the
         value.
     """
-    shape = tf.shape(_as_fed(volume))
-    shape = _checked(
+    shape = tf.shape(as_fed(volume))
+    shape = checked(
         shape,
         tf.logical_and(tf.equal(tf.size(shape), 3), tf.reduce_all(shape > 0)),
         "volume must have three axes (z, y, x) of at least one voxel, got shape {}",
@@ -89,37 +89,8 @@ def checked_request(
         return tf.identity(volume), sizes
 
 
-def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
-    """Returns the spacing after checking it."""
-    fed, (low, high) = _as_fed(spacing), _SPACING_MM
-    sizes = tf.reshape(fed, [-1])
-    is_triple = tf.logical_and(tf.equal(tf.rank(fed), 1), tf.equal(tf.size(fed), 3))
-    is_length = tf.logical_and(sizes >= low, sizes <= high)  # both are False for NaN
-    return _checked(
-        sizes,
-        tf.logical_and(is_triple, tf.reduce_all(is_length)),
-        f"spacing must be three positive numbers in mm, {low:g} to {high:g}, got {{}} of shape"
-        " {}",
-        tf.shape(fed),
-    )
-
-
-def _checked_size(shape: tf.Tensor, info: ModelInfo, where: str) -> tf.Tensor:
-    """Returns the shape (z, y, x) after checking that it is not too large."""
-    shape = _checked(
-        shape,
-        _voxels(shape) <= info.max_voxels,
-        f"volume must have at most {info.max_voxels} voxels{where}, got shape {{}}",
-    )
-    return _checked(
-        shape,
-        tf.reduce_all(shape <= _MAX_AXIS),
-        f"volume must have at most {_MAX_AXIS} voxels along each axis{where}, got shape {{}}",
-    )
-
-
-def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
-    """Hides the static shape of a tensor; nothing is copied.
+def as_fed(tensor: tf.Tensor) -> tf.Tensor:
+    """Hides the static shape of a tensor of a request; nothing is copied.
 
     The graph optimiser would otherwise remove a check against the declared shape.
     """
@@ -129,11 +100,52 @@ def _as_fed(tensor: tf.Tensor) -> tf.Tensor:
     return box.write(0, tensor).read(0)
 
 
-def _checked(value: tf.Tensor, holds: tf.Tensor, rule: str, *others: tf.Tensor) -> tf.Tensor:
-    """Returns the value after checking the rule, whose `{}` show it and others."""
-    check = tf.debugging.Assert(holds, [tf.strings.format(rule, (value, *others))])
+def checked(value: tf.Tensor, holds: tf.Tensor, rule: str, *shown: tf.Tensor) -> tf.Tensor:
+    """Returns the value after checking a rule.
+
+    Args:
+        value: The value; whatever uses the one returned runs after the check.
+        holds: Scalar bool.
+        rule: Message of the error; its `{}` show the tensors in `shown`, in order.
+        *shown: Tensors to show, by default the value.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the rule does not hold.
+    """
+    message = tf.strings.format(rule, shown or (value,)) if "{}" in rule else rule
+    check = tf.debugging.Assert(holds, [message])
     with tf.control_dependencies([check]):
         return tf.identity(value)
+
+
+def _checked_spacing(spacing: tf.Tensor) -> tf.Tensor:
+    """Returns the spacing after checking it."""
+    fed, (low, high) = as_fed(spacing), _SPACING_MM
+    sizes = tf.reshape(fed, [-1])
+    is_triple = tf.logical_and(tf.equal(tf.rank(fed), 1), tf.equal(tf.size(fed), 3))
+    is_length = tf.logical_and(sizes >= low, sizes <= high)  # both are False for NaN
+    return checked(
+        sizes,
+        tf.logical_and(is_triple, tf.reduce_all(is_length)),
+        f"spacing must be three positive numbers in mm, {low:g} to {high:g}, got {{}} of shape"
+        " {}",
+        sizes,
+        tf.shape(fed),
+    )
+
+
+def _checked_size(shape: tf.Tensor, info: ModelInfo, where: str) -> tf.Tensor:
+    """Returns the shape (z, y, x) after checking that it is not too large."""
+    shape = checked(
+        shape,
+        _voxels(shape) <= info.max_voxels,
+        f"volume must have at most {info.max_voxels} voxels{where}, got shape {{}}",
+    )
+    return checked(
+        shape,
+        tf.reduce_all(shape <= _MAX_AXIS),
+        f"volume must have at most {_MAX_AXIS} voxels along each axis{where}, got shape {{}}",
+    )
 
 
 def _voxels(shape: tf.Tensor) -> tf.Tensor:

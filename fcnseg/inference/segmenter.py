@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.inference.averaging import Axis, mean_of, over_flips
+from fcnseg.inference.averaging import mean_of, over_flips
 from fcnseg.inference.checks import checked_patches, checked_request
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
@@ -21,9 +21,9 @@ from fcnseg.inference.resampling import (
     spacing_steps,
 )
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE, SlidingWindow
-from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.volumes import AIR_HU, Shape, Zyx
+from fcnseg.volumes import AIR_HU, Axis, Shape, Zyx
+from fcnseg.volumes.tiling import Tiling
 
 _MAX_CLASSES = 256  # class ids are served as uint8
 
@@ -102,6 +102,12 @@ class Segmenter(tf.Module):
             batch_size=info.batch_size,
         )
 
+    @functools.cached_property
+    def patch_sizes(self) -> PatchSizes:
+        """Patch sizes that `predict_patches` takes."""
+        info = self.info
+        return PatchSizes.of(self.models, info.window, batch_size=info.batch_size)
+
     @tf.function(input_signature=[PATCHES])
     def predict_patches(self, patches: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes class probabilities of patches.
@@ -116,7 +122,7 @@ class Segmenter(tf.Module):
             tf.errors.InvalidArgumentError: If the patches have a shape that the network does not
             take, are too many, or are not finite.
         """
-        patches = checked_patches(patches, self._patch_sizes)
+        patches = checked_patches(patches, self.patch_sizes)
         return {"probabilities": self._predict_patches(patches)}
 
     @tf.function(input_signature=[VOLUME])
@@ -227,11 +233,6 @@ class Segmenter(tf.Module):
         ids, steps = self._on_model_grid(volume, spacing, self._body_within(volume))
         near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
         return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
-
-    @functools.cached_property
-    def _patch_sizes(self) -> PatchSizes:
-        info = self.info
-        return PatchSizes.of(self.models, info.window, batch_size=info.batch_size)
 
     def _segment(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None

@@ -5,6 +5,7 @@ Only `fcnseg.records.decoding` needs TensorFlow, and it is not imported here.
 
 from fcnseg.records.dataset import Dataset
 from fcnseg.records.dataset_info import (
+    CASE_FILES_FILE,
     COMPLETED_FILE,
     INFO_FILE,
     REJECTS_FILE,
@@ -16,11 +17,13 @@ from fcnseg.records.dataset_info import (
 )
 from fcnseg.records.encoding import encode_chunks, encode_record
 from fcnseg.records.fingerprint import Fingerprint
+from fcnseg.records.folds import Fold
 from fcnseg.records.reading import read_cases
 from fcnseg.records.schema import SCHEMA_VERSION, Part, Record, parts_of
 from fcnseg.records.tfrecord import TFRecordWriter, read_tfrecord
 
 __all__ = [
+    "CASE_FILES_FILE",
     "COMPLETED_FILE",
     "INFO_FILE",
     "REJECTS_FILE",
@@ -29,6 +32,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Fingerprint",
+    "Fold",
     "Part",
     "Record",
     "ShardInfo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -16,10 +16,13 @@ from fcnseg.storage import files
 
 INFO_FILE = "dataset_info.json"
 REJECTS_FILE = "rejects.jsonl"
+CASE_FILES_FILE = "case_files.csv"
+"""The cases of the conversion with their files, as a list that the conversion reads."""
 COMPLETED_FILE = "COMPLETED"
 """Written last: a folder without it is not a dataset."""
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,11 +134,16 @@ def check_same(then: dict[str, Any], now: dict[str, Any], *, what: str) -> None:
     Raises:
         InputError: If they differ; the message names the difference.
     """
+    findings = find_differences(then, now)
+    if findings:
+        raise InputError(f"resume needs what {what} began with: {format_names(findings)}")
+
+
+def find_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Lists the settings that differ, each with both values; see `check_same`."""
     then, now = _flat(then), _flat(now)
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    if names:
-        findings = [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
-        raise InputError(f"resume needs what {what} began with: {format_names(findings)}")
+    return [f"{name} was {then.get(name)}, got {now.get(name)}" for name in names]
 
 
 def _flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:

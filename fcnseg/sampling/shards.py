@@ -10,10 +10,8 @@ import tensorflow as tf
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset
 from fcnseg.records.decoding import join_records
+from fcnseg.records.folds import DEALT, Fold
 from fcnseg.records.listing import ListedCase
-from fcnseg.sampling.folds import Fold
-
-_DEALT = ("train", "validation")  # the test split is in no fold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ def shards_of(dataset: Dataset, split: str, *, fold: Fold | None = None) -> list
         DatasetError: If the split has no cases, a file is missing or has another size, or there are
             fewer patients than folds.
     """
-    if fold is None or split not in _DEALT:
+    if fold is None or split not in DEALT:
         shards = dataset.info.splits[split].shards
         if not shards:
             raise DatasetError(f"the {split} split of {dataset.folder} has no cases")
@@ -71,12 +69,11 @@ def deal_cases(dataset: Dataset, fold: Fold) -> dict[str, list[tuple[ListedCase,
     Raises:
         DatasetError: If a file is missing or broken, or there are fewer patients than folds.
     """
-    listed = dataset.list_cases(_DEALT)
-    patients = (case.patient_id for cases in listed.values() for case in cases)
-    validating = fold.validating(patients, seed=dataset.info.seed)
+    listed = dataset.list_cases(DEALT)
+    patients = {case.case_id: case.patient_id for cases in listed.values() for case in cases}
+    split_of = fold.deal(patients, seed=dataset.info.seed)
     return {
-        path: [(case, "validation" if case.patient_id in validating else "train") for case in cases]
-        for path, cases in listed.items()
+        path: [(case, split_of[case.case_id]) for case in cases] for path, cases in listed.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Export of a trained run as a SavedModel for TensorFlow Serving: checked, then published.
+"""Export of trained runs as a SavedModel for TensorFlow Serving: checked, then published.
 
 The model is written to a hidden folder, loaded in a fresh process by the server's runtime, compared
 there with the results of this process, and only then renamed to the next version number.
@@ -6,159 +6,150 @@ there with the results of this process, and only then renamed to the next versio
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
-import numpy as np
-import numpy.typing as npt
-import tensorflow as tf
 
-from fcnseg.errors import ModelError
-from fcnseg.inference import Segmenter, load_run, make_segmenter
-from fcnseg.inference.segmenter import PATCHES, SPACING, VOLUME
-from fcnseg.networks.keras_compat import write_archive
-from fcnseg.saved_model.session import DEFAULT_SIGNATURE
-from fcnseg.storage.whole_file import make_folder, naming_output, put_in_place
+from fcnseg.conversion.check_options import CheckOptions
+from fcnseg.errors import InputError
+from fcnseg.inference import Segmenter, load_runs, make_segmenter
+from fcnseg.inference.averaging import Axis
+from fcnseg.networks.precision import policies_of, with_precision
+from fcnseg.runs import ModelInfo, Run
+from fcnseg.saved_model.assets import write_assets
+from fcnseg.saved_model.memory import limit_memory
+from fcnseg.saved_model.model_card import INTENDED_USE, ModelCard
+from fcnseg.saved_model.self_check import check_saved_model
+from fcnseg.saved_model.signatures import ServedModel
+from fcnseg.saved_model.versions import publish
+from fcnseg.storage.whole_file import make_folder
+from fcnseg.volumes import Shape
 
-logger = logging.getLogger(__name__)
-
-SEGMENT_VOLUME = "segment_volume"
-MODEL_INFO = "model_info"
-# TensorFlow Serving refuses a request without inputs, so even `model_info` has one.
-UNUSED = tf.TensorSpec(None, tf.int32, name="unused")
-# Probabilities of the two runtimes may differ in the last bits: the graph is optimised differently.
-_TOLERANCE = 1e-5
-
-Arrays = dict[str, npt.NDArray[Any]]
+Precision = Literal["float32", "bfloat16"]
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def export_run(run_dir: str | os.PathLike[str], model_dir: str | os.PathLike[str]) -> Path:
-    """Publishes the best network of a run as the next version of a served model.
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Settings of an export; by default those of the run.
+
+    Attributes:
+        precision: Precision of the layers between the HU window and the logits; inputs and outputs
+            are float32 in any.
+        overlap: Voxels (z, y, x) by which neighbouring windows overlap at least.
+        flips: Axes whose flips are averaged too, each of which doubles the work.
+        max_memory_gib: Memory of a server's process that one request may need; larger volumes are
+            refused. By default the run's `inference.max_voxels` is the only limit.
+        accept: Codes of `fcnseg.codes.ACCEPTABLE`: implausible images that `segment_nifti` does not
+            refuse.
+        keep: Number of versions to keep; older ones are deleted. By default all are kept.
+        intended_use: Intended use, for the model card.
+    """
+
+    precision: Precision | None = None
+    overlap: Shape | None = None
+    flips: tuple[Axis, ...] = ()
+    max_memory_gib: float | None = None
+    accept: tuple[str, ...] = ()
+    keep: int | None = None
+    intended_use: str = INTENDED_USE
+
+    def __post_init__(self) -> None:
+        CheckOptions(accept=self.accept)
+        if len(set(self.flips)) < len(self.flips):
+            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
+        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
+            raise InputError(f"max_memory_gib must be positive, got {self.max_memory_gib}")
+        if self.keep is not None and self.keep < 1:
+            raise InputError(f"keep must be 1 or more, got {self.keep}")
+
+
+_AS_TRAINED = ExportOptions()
+
+
+def export_run(
+    run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    model_dir: str | os.PathLike[str],
+    *,
+    options: ExportOptions = _AS_TRAINED,
+) -> Path:
+    """Publishes the best network of a run, or of several, as the next version of a served model.
+
+    A network of float16 is published in float32, as a CPU does not pool float16.
 
     Args:
-        run_dir: Folder of a finished training run.
+        run_dir: Folder of a finished training run, or several, whose probabilities are averaged.
         model_dir: The served model's base folder, made if missing; versions are its children.
+        options: Settings of the export.
 
     Returns:
         The version's folder.
 
     Raises:
-        InputError: If the run is missing or unfinished, or the folder cannot be written to.
-        ModelError: If the results of the server's runtime differ from those of this process;
-            nothing is published then.
+        InputError: If a run is missing or unfinished, two do not fit together, or the folder cannot
+            be written to.
+        ModelError: If the memory does not suffice for the networks, or the results of the server's
+            runtime differ from those of this process; nothing is published then.
     """
-    return export_segmenter(make_segmenter(*load_run(run_dir)), model_dir)
+    folders = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir
+    runs = [Run.open(folder) for folder in folders]
+    models, info = load_runs(runs)
+    models = tuple(_in_precision(model, options.precision) for model in models)
+    if options.overlap is not None:
+        info = dataclasses.replace(info, overlap=options.overlap)
+    segmenter = make_segmenter(models, info, flips=options.flips)
+    return export_segmenter(segmenter, model_dir, options=options, runs=runs)
 
 
-def export_segmenter(segmenter: Segmenter, model_dir: str | os.PathLike[str]) -> Path:
-    """Publishes a segmenter as the next version; see `export_run`."""
+def _in_precision(model: keras.Model, precision: Precision | None) -> keras.Model:
+    """Gives a network as trained or in another precision; never in float16, for servers' CPUs."""
+    if precision is None and "mixed_float16" in policies_of(model):
+        precision = "float32"
+    return model if precision is None else with_precision(model, _POLICIES[precision])
+
+
+def export_segmenter(
+    segmenter: Segmenter,
+    model_dir: str | os.PathLike[str],
+    *,
+    options: ExportOptions = _AS_TRAINED,
+    runs: Sequence[Run] = (),
+) -> Path:
+    """Publishes a segmenter as the next version; see `export_run`.
+
+    Args:
+        segmenter: The segmenter, already of the precision, overlap and flips of the options.
+        model_dir: See `export_run`.
+        options: Settings of the export.
+        runs: The runs that the networks come from, for the model card.
+    """
     base = make_folder(model_dir, argument="model_dir")
+    if options.max_memory_gib is not None:
+        segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
+    model = ServedModel(segmenter, options.accept)
+    settings = _settings(model, options)
+    card = ModelCard.of(runs, segmenter.info, settings=settings, intended_use=options.intended_use)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
-        write_saved_model(segmenter, saved)
-        check_saved_model(segmenter, saved)
-        return _publish(saved, base)
+        model.write(saved)
+        write_assets(saved, segmenter.info, card)
+        check_saved_model(model, saved)
+        return publish(saved, base, keep=options.keep)
 
 
-def write_saved_model(segmenter: Segmenter, directory: Path) -> None:
-    """Writes the SavedModel with its three signatures, unchecked."""
-    info_json = segmenter.info.to_json()
-
-    def model_info(unused: tf.Tensor) -> dict[str, tf.Tensor]:
-        del unused
-        return {"info_json_bytes": tf.constant(info_json)}
-
-    archive = keras.export.ExportArchive()
-    for model in segmenter.models:
-        archive.track(model)
-    archive.add_endpoint(DEFAULT_SIGNATURE, segmenter.predict_patches, [PATCHES])
-    archive.add_endpoint(SEGMENT_VOLUME, segmenter.segment_volume, [VOLUME, SPACING])
-    archive.add_endpoint(MODEL_INFO, model_info, [UNUSED])
-    write_archive(archive, directory)
-
-
-def example_requests(segmenter: Segmenter) -> dict[str, Arrays]:
-    """Makes a small request for each signature, always the same: HU from air to bone.
-
-    The volume has another spacing than the model and needs several windows along z.
-    """
-    info = segmenter.info
-    draw = np.random.default_rng(0)
-    shape = (info.window[0] * 3 // 2, info.window[1] // 2, info.window[2] // 2)
+def _settings(model: ServedModel, options: ExportOptions) -> dict[str, Any]:
+    """The settings that the model card lists."""
+    info: ModelInfo = model.segmenter.info
+    policies = sorted(set().union(*map(policies_of, model.segmenter.models)))
     return {
-        DEFAULT_SIGNATURE: {
-            "patches": draw.uniform(-1000, 1000, (1, *info.window, 1)).astype(np.float32)
-        },
-        SEGMENT_VOLUME: {
-            "volume": draw.integers(-1000, 1000, shape).astype(np.int16),
-            "spacing": np.array(info.spacing_mm, np.float32) * np.float32(1.25),
-        },
-        MODEL_INFO: {"unused": np.zeros((), np.int32)},
+        "networks averaged": len(model.segmenter.models),
+        "precision": ", ".join(policies),
+        "overlap": list(info.overlap),
+        "flips averaged": " ".join(options.flips) or "none",
+        "accepted": ", ".join(options.accept) or "none",
     }
-
-
-def check_saved_model(segmenter: Segmenter, directory: Path) -> None:
-    """Compares each signature, in a fresh process with the server's runtime, with the segmenter.
-
-    Raises:
-        ModelError: If a signature fails there, or its results differ.
-    """
-    requests = example_requests(segmenter)
-    replies = _replay_in_fresh_process(directory, requests)
-    expected = {
-        DEFAULT_SIGNATURE: segmenter.predict_patches(**requests[DEFAULT_SIGNATURE]),
-        SEGMENT_VOLUME: segmenter.segment_volume(**requests[SEGMENT_VOLUME]),
-        MODEL_INFO: {"info_json_bytes": np.array(segmenter.info.to_json().encode())},
-    }
-    for signature, outputs in expected.items():
-        for name, value in outputs.items():
-            _check_equal(np.asarray(value), replies[f"{signature}/{name}"], f"{signature}: {name}")
-
-
-def _replay_in_fresh_process(directory: Path, requests: dict[str, Arrays]) -> Arrays:
-    """Gives replies, by `signature/output`, of a process that has only the SavedModel."""
-    with tempfile.TemporaryDirectory() as folder:
-        sent, got = Path(folder) / "requests.npz", Path(folder) / "replies.npz"
-        arrays: dict[str, Any] = {
-            f"{signature}/{name}": value
-            for signature, inputs in requests.items()
-            for name, value in inputs.items()
-        }
-        np.savez(sent, **arrays)
-        script = "import sys; from fcnseg.saved_model.session import replay; replay(*sys.argv[1:])"
-        done = subprocess.run(
-            [sys.executable, "-c", script, directory, sent, got],
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelError(f"the exported model fails in the server's runtime: {last}")
-        with np.load(got) as replies:
-            return dict(replies)
-
-
-def _check_equal(expected: npt.NDArray[Any], reply: npt.NDArray[Any], what: str) -> None:
-    if expected.dtype.kind == "f":
-        is_equal = np.allclose(expected, reply, rtol=0, atol=_TOLERANCE)
-    else:
-        is_equal = np.array_equal(expected, reply)
-    if not is_equal:
-        raise ModelError(f"the exported model gives another {what} in the server's runtime")
-
-
-def _publish(saved: Path, base: Path) -> Path:
-    """Renames a complete SavedModel to the next version; a server sees all of it or nothing."""
-    versions = [int(child.name) for child in base.iterdir() if child.name.isdecimal()]
-    version = base / str(max(versions, default=0) + 1)
-    with naming_output(version):
-        put_in_place(saved, version)
-    logger.info("published %s", version)
-    return version

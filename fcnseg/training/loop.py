@@ -22,7 +22,7 @@ from fcnseg.config import TrainingConfig
 from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
-from fcnseg.training.ema import WeightAverage
+from fcnseg.training.ema import Average
 from fcnseg.training.epoch_line import EpochLine
 from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
@@ -50,7 +50,7 @@ class TrainingLoop:
         best: Saving of the best network, the third callback.
         history: History file, the fourth callback.
         events: TensorBoard events, the last callback; None for none.
-        average: EMA of the weights, which is validated and saved.
+        average: Average of the weights, which is validated and saved.
         stop: Stop request, checked after each call that runs steps, and during validation.
         progress: Progress of the run.
     """
@@ -64,7 +64,7 @@ class TrainingLoop:
     best: KeepBest
     history: HistoryFile
     events: TensorBoardEvents | None
-    average: WeightAverage
+    average: Average
     stop: StopRequest
     progress: RunProgress
 

@@ -46,6 +46,7 @@ from fcnseg.training.dataset_checks import (
 )
 from fcnseg.training.half_precision import check_half_precision
 from fcnseg.training.loop import TrainingLoop
+from fcnseg.training.out_of_memory import naming_memory_settings
 from fcnseg.training.provenance import Provenance, identity_of
 from fcnseg.training.setting_checks import check_settings
 from fcnseg.training.strategy import device_names
@@ -118,6 +119,7 @@ def train(
             network, there are no such devices, or `until_epoch` is below 1.
         ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
+        OutOfMemoryError: If network and patches do not fit in the memory of a device.
         TrainingStoppedError: If the process receives a SIGTERM or a Ctrl-C; `resume` continues the
             run.
     """
@@ -138,8 +140,9 @@ def train(
             if not is_extended(then, config):
                 return _finished(folder, provenance, keep_final_state=keep_final_state)
             _begin_extension(folder, then, config)
-        loop = make_loop(config, provenance, folder, devices=devices)
-        _train(loop, provenance, devices=devices, until_epoch=until_epoch)
+        with naming_memory_settings(config):
+            loop = make_loop(config, provenance, folder, devices=devices)
+            _train(loop, provenance, devices=devices, until_epoch=until_epoch)
         if loop.is_finished():
             _finish(config, provenance, loop, folder)
             _end_checkpoint(folder, keep=keep_final_state)

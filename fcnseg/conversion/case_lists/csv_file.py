@@ -1,10 +1,10 @@
-"""Cases from a CSV file."""
+"""Cases from a CSV file, and as one."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fcnseg.conversion.cases import Case, CaseList, check_cases
 from fcnseg.errors import InputError
@@ -38,6 +38,16 @@ def read_cases_csv(path: str, *, labelled: bool = True) -> CaseList:
     except csv.Error as error:
         raise InputError(f"{path} is not CSV after line {rows.line_num}: {error}") from error
     return check_cases(cases, source=path)
+
+
+def cases_to_csv(cases: Iterable[Case]) -> str:
+    """Formats cases as a CSV file that `read_cases_csv` reads; the value of None is empty."""
+    columns = ("case_id", "patient_id", "split", "image", "label", "series_uid")
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(columns)
+    rows.writerows([getattr(case, name) for name in columns] for case in cases)
+    return stream.getvalue()
 
 
 def _check_columns(columns: Sequence[str], required: list[str], path: str) -> None:

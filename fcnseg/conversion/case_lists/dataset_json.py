@@ -54,12 +54,15 @@ class _DatasetJson(pydantic.BaseModel):
         return [(case_id_of(image), image, label) for image, label in pairs]
 
 
-def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = True) -> CaseList:
+def cases_of_dataset_json(
+    path: str, label_map: LabelMap | None = None, *, labelled: bool = True
+) -> CaseList:
     """Lists the training cases of a dataset; each is a patient of its own.
 
     Args:
         path: Path of `dataset.json`; the paths in it are relative to its folder.
-        label_map: Must agree with the names and ids in the file.
+        label_map: Must agree with the names and ids in the file; not checked if it is None, or
+            labels are not required.
         labelled: True if labels are required; if not, the cases without label are listed too.
 
     Raises:
@@ -72,7 +75,7 @@ def cases_of_dataset_json(path: str, label_map: LabelMap, *, labelled: bool = Tr
         raise InputError(
             f"images must have one channel, CT, got {format_names(channels)} in {path}"
         )
-    if labelled:
+    if labelled and label_map is not None:
         labels.check(label_map)
     listed = _list_cases(content, path, labelled=labelled)
     if labelled and content.number not in (None, len(listed)):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnseg.errors import InputError
+from fcnseg.storage.file_systems import UNFINISHED
 from fcnseg.storage.whole_file import atomic_write, make_folder, write_whole
 from fcnseg.testing.phantom.anatomy import CLASS_NAMES
 from fcnseg.testing.phantom.rendering import make_phantom
@@ -19,6 +20,7 @@ from fcnseg.volumes import LabelMap, write_volume
 
 IMAGES, LABELS, CASES_FILE, LABEL_MAP_FILE = "images", "labels", "cases.csv", "label_map.yaml"
 LABEL_MAP = LabelMap.consecutive(CLASS_NAMES)
+_PREFIX = "phantom_"
 
 # Taken in turn: the most common ones of scanners and converters, then permuted axes and the other
 # handedness.
@@ -91,7 +93,7 @@ def write_phantoms(
 def _write(cases: int, root: Path, seed: int, variety: float) -> Iterator[str]:
     rows = []
     for index in range(cases):
-        case_id = f"phantom_{index:03d}"  # with four digits the name would end like nnU-Net images
+        case_id = f"{_PREFIX}{index:03d}"  # with four digits the name would end like nnU-Net images
         grid = dataclasses.asdict(draw_acquisition(seed, index, variety=variety))
         image, label = make_phantom([seed, index, 0], **grid, variety=variety)
         names = [f"{folder}/{case_id}.nii.gz" for folder in (IMAGES, LABELS)]
@@ -108,12 +110,20 @@ def _make_room(root: Path, *, overwrite: bool) -> None:
     if any(root.iterdir()):
         if not overwrite:
             raise InputError(f"output must be an empty folder, got {root}: --overwrite replaces it")
+        _check_phantoms(root)
         for name in (CASES_FILE, LABEL_MAP_FILE):
             (root / name).unlink(missing_ok=True)
         for name in (IMAGES, LABELS):
             shutil.rmtree(root / name, ignore_errors=True)
     for name in (IMAGES, LABELS):
         (root / name).mkdir(parents=True)
+
+
+def _check_phantoms(root: Path) -> None:
+    """Checks that a folder to replace has scans of phantoms alone, not those of a user."""
+    for path in sorted(path for name in (IMAGES, LABELS) for path in (root / name).glob("*")):
+        if not path.name.startswith((_PREFIX, UNFINISHED)):
+            raise InputError(f"output must be a folder of phantoms to be replaced, got {path}")
 
 
 def _write_cases(rows: list[tuple[str, ...]], path: Path) -> None:

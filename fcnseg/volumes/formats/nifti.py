@@ -33,10 +33,10 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     nib.filebasedimages.ImageFileError,
 )
 
-_TEXTS_OF_FORMAT = ("magic", "regular")  # the text fields without patient data
+TEXTS_OF_FORMAT = ("magic", "regular")  # the text fields without patient data
 
 
-_CARET = 30  # code of an extension with Connectome Workbench's XML
+CARET = 30  # code of an extension with Connectome Workbench's XML
 
 PathLike = str | os.PathLike[str]
 
@@ -150,13 +150,13 @@ def _clear_texts(header: nib.Nifti1Header) -> None:
     header.extensions.clear()
     fields: np.dtype[Any] = header.template_dtype
     for name in fields.names or ():
-        if fields[name].kind == "S" and name not in _TEXTS_OF_FORMAT:
+        if fields[name].kind == "S" and name not in TEXTS_OF_FORMAT:
             header[name] = b""
 
 
 def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
     if label_table:
-        header.extensions.append(nib.nifti1.Nifti1Extension(_CARET, label_table.encode()))
+        header.extensions.append(nib.nifti1.Nifti1Extension(CARET, label_table.encode()))
 
 
 def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:

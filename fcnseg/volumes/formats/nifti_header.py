@@ -27,9 +27,9 @@ _KINDS = (nib.Nifti1Header, nib.Nifti2Header)
 _GZIP = b"\x1f\x8b"  # signature of compressed data
 # A quaternion's fourth component comes from three float32, which may cost 3e-4 rad, 0.15 mm at 500
 # mm.
-_TOLERANCE_MM = 0.5
-_LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER; 1 is the first that names a space, 0 means none
-_LARGEST_OFFSET = 2**31  # bytes of header and extensions: the range of int32, 2 GiB
+TOLERANCE_MM = 0.5
+LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER; 1 is the first that names a space, 0 means none
+LARGEST_OFFSET = 2**31  # bytes of header and extensions: the range of int32, 2 GiB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class NiftiHeader:
             )
         offset = float(self.raw["vox_offset"])
         least = self.raw.single_vox_offset if self.is_single else 0
-        if not (least <= offset <= _LARGEST_OFFSET and offset.is_integer()):
+        if not (least <= offset <= LARGEST_OFFSET and offset.is_integer()):
             raise InputError(
                 f"not a readable volume: {self.path}: vox_offset must be a whole number of bytes,"
                 f" at least {least}, got {offset:g}"
@@ -141,7 +141,7 @@ class NiftiHeader:
             )
 
     def _is_set(self, code: str) -> bool:
-        return 0 < int(self.raw[code]) <= _LAST_CODE
+        return 0 < int(self.raw[code]) <= LAST_CODE
 
     def _steps(self) -> npt.NDArray[np.float64]:
         """Millimetres (x, y, z) of a voxel by pixdim; 1 if missing, as in the standard."""
@@ -170,12 +170,12 @@ class NiftiHeader:
 
     def _unknown_orientation(self) -> list[Finding]:
         codes = [int(self.raw[name]) for name in ("qform_code", "sform_code")]
-        if any(codes) and all(0 <= code <= _LAST_CODE for code in codes):
+        if any(codes) and all(0 <= code <= LAST_CODE for code in codes):
             return []
         is_set = self._is_set("qform_code") or self._is_set("sform_code")
         taken = "the other form" if is_set else "x = pixdim * i, to right, anterior and superior"
         reason = (
-            f"qform_code or sform_code must be 1 to {_LAST_CODE}, and none another than 0,"
+            f"qform_code or sform_code must be 1 to {LAST_CODE}, and none another than 0,"
             f" got {codes[0]} and {codes[1]}"
         )
         return [Finding("orientation_unknown", f"{reason}; taken where accepted: {taken}")]
@@ -198,9 +198,9 @@ class NiftiHeader:
         qform = self._qform(lengths if self._unknown_spacing() else self._steps())
         apart = Geometry(sform.shape, qform).corners_mm() - sform.corners_mm()
         distance = float(np.linalg.norm(apart, axis=1).max())
-        if not distance <= _TOLERANCE_MM:
+        if not distance <= TOLERANCE_MM:
             raise GeometryError(
-                f"qform and sform must agree within {_TOLERANCE_MM} mm, but put the corners"
+                f"qform and sform must agree within {TOLERANCE_MM} mm, but put the corners"
                 f" {distance:.3g} mm apart in {self.path}",
                 code="qform_sform_disagree",
             )
@@ -209,9 +209,9 @@ class NiftiHeader:
         """Checks sform against pixdim: programs differ in which of them they use for the steps."""
         lengths = np.array(sform.spacing[::-1])
         apart = np.abs(lengths - self._steps()) * sform.shape[::-1]
-        if not apart.max() <= _TOLERANCE_MM:
+        if not apart.max() <= TOLERANCE_MM:
             raise GeometryError(
-                f"sform and pixdim must agree within {_TOLERANCE_MM} mm over the volume, but have"
+                f"sform and pixdim must agree within {TOLERANCE_MM} mm over the volume, but have"
                 f" voxels of {_listed(lengths)} and {_listed(self._steps())} mm (x, y, z) in"
                 f" {self.path}",
                 code="qform_sform_disagree",

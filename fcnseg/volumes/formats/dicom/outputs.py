@@ -44,11 +44,14 @@ class DicomOutputs:
         for package in ["highdicom"] * bool(self.paths) + ["contourpy"] * bool(self.rtstruct):
             require_extra(package)
 
-    def read_source(self, image: str | Path) -> DicomSource | None:
+    def read_source(
+        self, image: str | Path, *, series_uid: str | None = None
+    ) -> DicomSource | None:
         """Reads the headers of the images to which the files refer; None if there are no files.
 
         Args:
             image: A folder of DICOM slices, or a multi-frame DICOM file, on this machine.
+            series_uid: The series of the folder; by default that with the most slices.
 
         Raises:
             InputError: If it is no DICOM series, or such that the files cannot refer to it.
@@ -56,7 +59,7 @@ class DicomOutputs:
         """
         if not self.paths:
             return None
-        source = read_dicom_source(image)
+        source = read_dicom_source(image, series_uid=series_uid)
         if self.seg is not None:
             check_seg_source(source)
         if self.rtstruct is not None:

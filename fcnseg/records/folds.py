@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fcnseg.errors import DatasetError, InputError
 from fcnseg.records.hash_to_unit_interval import hash_to_unit_interval
+
+DEALT = ("train", "validation")
+"""The splits whose cases a fold reassigns; the test split is in no fold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,3 +69,22 @@ class Fold:
                 f"folds must be at most as many as patients, {len(order)}, got {self.count}"
             )
         return set(order[self.number :: self.count])
+
+    def deal(self, patient_of: Mapping[str, str], *, seed: int) -> dict[str, str]:
+        """Divides cases into training and validation by patient.
+
+        Args:
+            patient_of: Patient id by case id of all cases of `DEALT`.
+            seed: Another seed gives other folds.
+
+        Returns:
+            The split by case id.
+
+        Raises:
+            DatasetError: If there are fewer patients than folds.
+        """
+        validating = self.validating(patient_of.values(), seed=seed)
+        return {
+            case_id: "validation" if patient in validating else "train"
+            for case_id, patient in patient_of.items()
+        }

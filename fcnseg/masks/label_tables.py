@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from fcnseg.figures.palette import organ_rgb
 
+SLICER_FILE = "organs.ctbl"
+"""3D Slicer's colour table, in the folder of the masks."""
+
 _SNAP_HEADER = """\
 ################################################
 # ITK-SnAP Label Description File

@@ -1,0 +1,105 @@
+"""The check of an exported model: in the server's runtime it gives what it gives here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from fcnseg.errors import ModelError
+from fcnseg.saved_model.session import PEAK_BYTES, as_array, bytes_as_numbers
+from fcnseg.saved_model.signatures import Arrays, ServedModel
+
+# Probabilities of the two runtimes may differ in the last bits: the graph is optimised differently.
+_TOLERANCE = 1e-5
+
+
+class Replies(NamedTuple):
+    """The replies of a process.
+
+    Attributes:
+        outputs: Arrays by `signature/output`.
+        peak_bytes: Largest memory of the process.
+    """
+
+    outputs: Arrays
+    peak_bytes: int
+
+
+def check_saved_model(
+    model: ServedModel, directory: Path, *, python: str | os.PathLike[str] = sys.executable
+) -> None:
+    """Compares each signature, in a fresh process with the server's runtime, with the segmenter.
+
+    Both compute on the CPU. This process may hold the memory of the GPU, and two processes on a GPU
+    differ by more than the last bits: float32 convolutions are in TF32, by the algorithm that was
+    fastest when each process tried them.
+
+    Args:
+        model: The model.
+        directory: The SavedModel.
+        python: Interpreter of that process, which may have another TensorFlow.
+
+    Raises:
+        ModelError: If a signature fails there, or its results differ.
+    """
+    requests = model.example_requests()
+    replies = replay_in_fresh_process(directory, requests, python=python).outputs
+    for name, signature in model.signatures.items():
+        with tf.device("CPU:0"):
+            outputs = signature.function(**requests[name])
+        for output, value in outputs.items():
+            expected = bytes_as_numbers(as_array(value.numpy()))
+            _check_equal(expected, replies[f"{name}/{output}"], f"{name}: {output}")
+
+
+def replay_in_fresh_process(
+    directory: Path,
+    requests: Mapping[str, Arrays],
+    *,
+    python: str | os.PathLike[str] = sys.executable,
+) -> Replies:
+    """Runs requests in a process that has only the SavedModel, and sees no GPU.
+
+    Raises:
+        ModelError: If a signature fails there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sent, got = Path(folder) / "requests.npz", Path(folder) / "replies.npz"
+        arrays: dict[str, Any] = {
+            f"{signature}/{name}": bytes_as_numbers(value)
+            for signature, inputs in requests.items()
+            for name, value in inputs.items()
+        }
+        np.savez(sent, **arrays)
+        script = "import sys; from fcnseg.saved_model.session import replay; replay(*sys.argv[1:])"
+        done = subprocess.run(
+            [python, "-c", script, directory, sent, got],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ModelError(f"the exported model fails in the server's runtime: {last}")
+        with np.load(got) as replies:
+            outputs = dict(replies)
+        return Replies(outputs, int(outputs.pop(PEAK_BYTES)))
+
+
+def _check_equal(expected: npt.NDArray[Any], reply: npt.NDArray[Any], what: str) -> None:
+    if expected.dtype.kind == "f":
+        is_equal = np.allclose(expected, reply, rtol=0, atol=_TOLERANCE)
+    else:
+        is_equal = np.array_equal(expected, reply)
+    if not is_equal:
+        raise ModelError(f"the exported model gives another {what} in the server's runtime")

@@ -1,0 +1,186 @@
+"""Admission of calls: so many run, so many wait, and so many bytes are held for them.
+
+A call is counted before its message is read, and takes its turn before the message is parsed, so
+that no number of clients takes all memory.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from fcnseg.saved_model.session import StatusError
+
+from .statuses import deadline_exceeded
+
+
+class Call:
+    """One call of a client: when it must have ended, and whether the client still waits."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        """Starts the clock.
+
+        Args:
+            timeout_s: Seconds that the call may take; None for no limit.
+        """
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.is_given_up = False
+
+    def left_s(self) -> float | None:
+        """Seconds that are left, None for no limit.
+
+        Raises:
+            StatusError: If none are.
+        """
+        if self._deadline is None:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise deadline_exceeded()
+        return left
+
+
+class Place:
+    """The place of one call among those that are admitted."""
+
+    def __init__(self, admission: Admission, call: Call) -> None:
+        """Belongs to `Admission.enter`."""
+        self._admission = admission
+        self.call = call
+        self.held = 0
+
+    def hold(self, size: int) -> None:
+        """Counts bytes that are kept in memory for the call, before they are read.
+
+        Raises:
+            StatusError: If others hold too many.
+        """
+        self._admission.hold(self, size)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Waits for the call's turn; the block is its run.
+
+        Raises:
+            StatusError: If its time is over, its client has given it up, or the server stops.
+        """
+        self._admission.start(self.call)
+        try:
+            yield
+        finally:
+            self._admission.end()
+
+
+class Admission:
+    """Counts the calls of a server, over all transports. Turns are taken in order of arrival."""
+
+    def __init__(self, *, max_running: int, max_waiting: int, max_held_bytes: int) -> None:
+        """Admits calls at once.
+
+        Args:
+            max_running: Calls that run at the same time.
+            max_waiting: Calls that wait for their turn.
+            max_held_bytes: Bytes of all messages in memory; one that is alone may be larger.
+        """
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._max_held_bytes = max_held_bytes
+        self._changed = threading.Condition()
+        self._admitted = self._running = self._held = 0
+        self._queue: collections.deque[Call] = collections.deque()
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def enter(self, call: Call) -> Iterator[Place]:
+        """Admits a call for the time of the block.
+
+        Raises:
+            StatusError: If too many are there, or the server stops.
+        """
+        with self._changed:
+            if self._is_closed:
+                raise _stopping()
+            if self._admitted >= self._max_running + self._max_waiting:
+                raise StatusError(
+                    "RESOURCE_EXHAUSTED",
+                    f"{self._max_running} calls run and {self._max_waiting} wait: try again later",
+                )
+            self._admitted += 1
+        place = Place(self, call)
+        try:
+            yield place
+        finally:
+            with self._changed:
+                self._admitted -= 1
+                self._held -= place.held
+                self._changed.notify_all()
+
+    def hold(self, place: Place, size: int) -> None:
+        """Belongs to `Place.hold`."""
+        with self._changed:
+            others = self._held - place.held
+            if others and others + place.held + size > self._max_held_bytes:
+                raise StatusError(
+                    "RESOURCE_EXHAUSTED",
+                    f"messages of {self._held} bytes wait, with {size} more they would exceed"
+                    f" {self._max_held_bytes}: try again later",
+                )
+            place.held += size
+            self._held += size
+
+    def start(self, call: Call) -> None:
+        """Belongs to `Place.running`."""
+        with self._changed:
+            self._queue.append(call)
+            try:
+                while self._running >= self._max_running or self._queue[0] is not call:
+                    self._check(call)
+                    self._changed.wait(call.left_s())
+                self._check(call)
+                call.left_s()
+            finally:
+                self._queue.remove(call)
+                self._changed.notify_all()
+            self._running += 1
+
+    def end(self) -> None:
+        """Belongs to `Place.running`."""
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def give_up(self, call: Call) -> None:
+        """Marks a call whose client has gone: if it has not begun, it never will."""
+        with self._changed:
+            call.is_given_up = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Admits no further call; those that wait end, those that run go on."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Waits until no call is left, or for some seconds; false if some are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._admitted, timeout_s)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Calls admitted, calls running, bytes held."""
+        with self._changed:
+            return self._admitted, self._running, self._held
+
+    def _check(self, call: Call) -> None:
+        if call.is_given_up:
+            raise StatusError("CANCELLED", "the client gave up the call")
+        if self._is_closed:
+            raise _stopping()
+
+
+def _stopping() -> StatusError:
+    return StatusError("UNAVAILABLE", "the server is stopping")

@@ -1,0 +1,78 @@
+"""The memory that a request needs at most, as it was given at export."""
+
+from __future__ import annotations
+
+import gzip
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+from small_models import make_info
+
+from fcnseg.errors import ModelError
+from fcnseg.inference import make_segmenter
+from fcnseg.networks.layers.hu_window import HUWindow
+from fcnseg.saved_model.memory import limit_memory, measure_networks
+from fcnseg.saved_model.self_check import replay_in_fresh_process
+from fcnseg.saved_model.signatures import SEGMENT_NIFTI, SEGMENT_VOLUME, ServedModel
+
+SPACING = 2.0  # mm: that of the model, so that the volume is resampled to as many voxels
+
+
+def make_plain_segmenter(*, num_classes):
+    """A convolution of one voxel, whose memory is small beside that of the volume."""
+    hu = keras.Input((None, None, None, 1))
+    logits = keras.layers.Conv3D(num_classes, 1, name="logits")(HUWindow(-200.0, 300.0)(hu))
+    info = make_info(
+        class_names=("background", *(f"organ {index}" for index in range(1, num_classes))),
+        window=(64, 64, 64),
+        overlap=(16, 16, 16),
+        batch_size=2,
+        skip_air=True,
+        max_voxels=10**9,
+    )
+    return make_segmenter(keras.Model(hu, logits), info)
+
+
+@pytest.fixture(scope="module", params=[3, 14])
+def segmenter(request):
+    return make_plain_segmenter(num_classes=request.param)
+
+
+def largest_volume(max_voxels):
+    """HU of the most voxels; one slice deeper than a window, so that most sums are held."""
+    depth = 65
+    width = int((max_voxels / depth) ** 0.5)
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(-900, 900, (depth // 8 + 1, width // 8 + 1, width // 8 + 1))
+    fine = np.kron(coarse.astype(np.int16), np.ones((8, 8, 8), np.int16))
+    return fine[:depth, :width, :width]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signature", [SEGMENT_VOLUME, SEGMENT_NIFTI])
+def test_largest_volume_stays_below_the_memory_that_was_given(segmenter, tmp_path, signature):
+    """float64 in gzip, turned: the most copies, of the largest voxels."""
+    given = measure_networks(segmenter) / 2**30 + 0.5
+    limited = limit_memory(segmenter, given)
+    assert limited.info.max_voxels < segmenter.info.max_voxels
+    hu = largest_volume(limited.info.max_voxels)
+    affine = np.diag([-SPACING, SPACING, SPACING, 1])[:, [1, 2, 0, 3]]
+    image = nib.Nifti1Image(hu.T.astype(np.float64), affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    requests = {
+        SEGMENT_VOLUME: {"volume": hu, "spacing": np.full(3, SPACING, np.float32)},
+        SEGMENT_NIFTI: {"nifti_bytes": np.array(gzip.compress(image.to_bytes(), 1), object)},
+    }
+    model = ServedModel(limited, accept=("field_of_view_implausible",))
+    model.write(tmp_path / "model", names=(signature,))
+    replies = replay_in_fresh_process(tmp_path / "model", {signature: requests[signature]})
+    assert replies.outputs[f"{signature}/voxel_counts"].sum() == hu.size
+    assert replies.peak_bytes <= given * 2**30
+
+
+def test_memory_below_that_of_the_networks_is_refused():
+    with pytest.raises(ModelError, match=r"max_memory_gib must be at least .* got 0\.01"):
+        limit_memory(make_plain_segmenter(num_classes=3), 0.01)
