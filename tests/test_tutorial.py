@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tutorial.md").read_text()
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "@@ block "
-# A server in the background is waited for; its port is one that is free.
-WAIT = "until (echo > /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 1; done\n"
+# A server in the background is waited for, until it says that it serves.
+WAIT = "> serve.log 2>&1 &\nuntil grep -q ^serving serve.log; do sleep 1; done\ncat serve.log\n"
 
 
 def steps() -> list[tuple[str, str]]:
@@ -41,8 +41,7 @@ def script(port: int) -> str:
     for number, (commands, _) in enumerate(steps()):
         commands = commands.replace(":8500", f":{port}")
         if commands.endswith("&\n"):
-            commands = commands.removesuffix("&\n") + f"--port {port} --rest_api_port 0 &\n"
-            commands += WAIT.format(port=port)
+            commands = commands.removesuffix("&\n") + f"--port {port} --rest_api_port 0 {WAIT}"
         text += f"echo '{MARK}{number}'\n{commands}"
     return f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{text}"
 
