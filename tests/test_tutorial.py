@@ -35,13 +35,14 @@ def steps() -> list[tuple[str, str]]:
     return found
 
 
-def script(port: int) -> str:
+def script(port: int, rest_port: int) -> str:
     """All commands as one script, in which each block has its mark."""
     text = ""
     for number, (commands, _) in enumerate(steps()):
         commands = commands.replace(":8500", f":{port}")
         if commands.endswith("&\n"):
-            commands = commands.removesuffix("&\n") + f"--port {port} --rest_api_port 0 {WAIT}"
+            ports = f"--port {port} --rest_api_port {rest_port}"
+            commands = commands.removesuffix("&\n") + f"{ports} {WAIT}"
         text += f"echo '{MARK}{number}'\n{commands}"
     return f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{text}"
 
@@ -81,7 +82,7 @@ def walked(tmp_path_factory):
     write_dicom(folder / "hospital", scans, ORGANS)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        ["bash", "-c", script(free_port())],
+        ["bash", "-c", script(free_port(), free_port())],
         cwd=folder,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdout=subprocess.PIPE,
