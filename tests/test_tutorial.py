@@ -56,7 +56,7 @@ def words_of(text: str) -> list[str]:
 
 
 def is_said(words: list[str], said: list[str]) -> bool:
-    return any(said[k : k + len(words)] == words for k in range(len(said)))
+    return any(said[k : k + len(words)] == words for k in range(len(said) + 1))
 
 
 def free_port() -> int:
