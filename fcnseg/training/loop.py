@@ -103,7 +103,7 @@ class TrainingLoop:
             callbacks.on_train_begin()
             try:
                 for epoch in range(len(self.progress.epochs), self.settings.epochs):
-                    if self._has_lost_patience():
+                    if self._has_lost_patience() or self._is_out_of_time():
                         break
                     self._epoch(epoch, batches, callbacks)
             except TrainingStoppedError:
@@ -175,6 +175,10 @@ class TrainingLoop:
         since_best = self.progress.epochs[self.best.best_epoch :]
         validations = sum("val_dice" in logs for logs in since_best)
         return 0 < self.settings.patience <= validations
+
+    def _is_out_of_time(self) -> bool:
+        limit = self.settings.time_limit_hours * 3600
+        return bool(self.progress.epochs) and 0 < limit <= self.progress.seconds
 
     def _advance(self, started: float, **changes: Any) -> None:
         self.progress = dataclasses.replace(
