@@ -5,6 +5,7 @@ DEMO_DIR ?= build/demo
 REAL_DATA ?= $(or $(FCNSEG_REAL_DATA),../shared/data)
 IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
+TFSERVING_IMAGE ?= tensorflow/serving:2.19.1
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 # The old line: tensorflow-addons runs on TensorFlow 2.15 alone, which has no wheel after Python 3.11.
@@ -24,7 +25,8 @@ OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes lint types docs format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs \
+	format gpu-check clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +50,9 @@ test: $(READY)  ## The fast tests
 
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
+
+verify-docker: $(READY)  ## The table of requests against the real server: TFSERVING_IMAGE, where Docker is
+	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q tests/test_serving_conformance.py
 
 test-addons: $(OLD_READY)  ## The fast tests on the old line
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)
@@ -81,6 +86,9 @@ docs: $(READY)  ## The pages and the API reference as a site, in build/docs
 format: $(READY)  ## Put the code into the one format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+gpu-check: $(READY)  ## What the GPU of this machine does: speed, memory, resume, export
+	$(RUN) benchmarks/bench_gpu.py
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

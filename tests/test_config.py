@@ -120,8 +120,11 @@ def test_flags_override_the_file():
     [
         ("--name a --config demo", "error: name must be known, got 'a'\n"),
         ("--name a --config nope", "got 'nope'\n"),
-        ("--name a", "--config"),
-        ("--name a --config demo --model.dropot 1", "Unrecognized options: --model.dropot"),
+        ("--name a", "error: missing: --config STR; --help describes all flags\n"),
+        (
+            "--name a --config demo --model.dropot 1",
+            "error: unknown flag: --model.dropot; did you mean --model.dropout?\n",
+        ),
         ("--name a --config demo --model.dropout 1", "less than 1"),
     ],
 )

@@ -20,7 +20,7 @@ from small_models import CONFIG, CROP, make_oblique_volume, write_run
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.inference.case_files import CasePredictor
+from fcnseg.inference.case_prediction import CasePredictor
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.networks.build import build_fcn
 from fcnseg.volumes import Volume, list_images, read_ct, write_volume

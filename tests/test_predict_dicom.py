@@ -119,7 +119,7 @@ def test_images_that_cannot_be_referred_to_are_not_segmented(run_dir, tmp_path, 
         made.save_as(file)
     segmented = []
     monkeypatch.setattr(
-        "fcnseg.inference.case_files.predict_volume",
+        "fcnseg.inference.case_prediction.predict_volume",
         lambda segmenter, volume, coarse: segmented.append(1) or np.zeros(volume.shape, np.uint8),
     )
     with pytest.raises(InputError, match="1 of 2 volumes failed: one: .*no FrameOfReferenceUID"):
@@ -181,7 +181,7 @@ def test_mask_is_written_after_its_dicom(run_dir, done, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fcnseg.inference.case_files.write_mask", fail)
+    monkeypatch.setattr("fcnseg.masks.case_outputs.write_mask", fail)
     with pytest.raises(InputError, match="2 of 2 volumes failed"):
         PredictCommand(
             (run_dir,), images=done / "images", output=tmp_path / "m", accept=CROP, **BOTH

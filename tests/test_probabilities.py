@@ -19,7 +19,7 @@ from small_models import (
 
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
-from fcnseg.inference import case_files, load_run, make_segmenter, predict_volume
+from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
 from fcnseg.inference.prediction import predict_probabilities
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.volumes import Volume, read_ct, write_volume
@@ -144,14 +144,14 @@ def test_old_ones_do_not_stay_beside_new_masks(run_dir, images):
 
 
 def test_a_case_that_fails_in_the_midst_leaves_none(run_dir, images, monkeypatch):
-    write = case_files.write_parts
+    write = case_prediction.write_parts
 
     def write_first_only(parts, path, **options):
         if path.name != NAMES[0]:
             raise OSError("no space left")
         write(parts, path, **options)
 
-    monkeypatch.setattr(case_files, "write_parts", write_first_only)
+    monkeypatch.setattr(case_prediction, "write_parts", write_first_only)
     with pytest.raises(InputError, match=r"2 of 2 volumes failed: one: .*/one: no space left"):
         predict(run_dir, images, probabilities=True)
     masks = images.parent / "masks"

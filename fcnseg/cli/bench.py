@@ -78,7 +78,11 @@ class BenchCommand:
         load_tensorflow()
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, got {self.steps}")
-        times = measure(self.config, self.data, steps=self.steps)
+        # --help need not wait for this.
+        from fcnseg.training.out_of_memory import naming_memory_settings
+
+        with naming_memory_settings(self.config):
+            times = measure(self.config, self.data, steps=self.steps)
         hint = _HINTS[times.bottleneck]
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 import pydantic
 import tyro
 
+from fcnseg.cli.flag_errors import check_words, rejected, unknown_words
 from fcnseg.config import PRESETS, Config, config_error, read_config
 from fcnseg.config.renamed import with_new_flags
 from fcnseg.errors import FcnsegError, InputError
@@ -147,55 +148,21 @@ def parse(
 
     Raises:
         ConfigError: If a setting is out of range, or the configuration cannot be read.
-        InputError: If a path is not on this machine.
+        InputError: If a flag is unknown or missing, has a value that it does not take, or a path is
+            not on this machine.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options: dict[str, Any] = {
-        "prog": prog or program_name(),
-        "args": argv,
-        "config": _FLAGS,
-    }
-    fields = dataclasses.fields(command)
-    parsed_class: type[Any] = command
-    if "config" in {field.name for field in fields}:
-        options["args"] = argv = with_new_flags(argv)
-        parsed_class, options["default"] = _with_config_flag(command, argv)
-    try:
-        with _settings_left_to_us():
-            parsed = tyro.cli(parsed_class, use_underscores=True, **options)
-    except pydantic.ValidationError as error:
-        raise config_error(error, source="command line") from error
-    parsed = command(**{field.name: _located(getattr(parsed, field.name)) for field in fields})
-    _check_local(parsed)
-    return parsed
-
-
-def flag_names(command: type[CommandT]) -> list[str]:
-    """Lists the flags in the help of a command, those of a configuration's values included."""
-    said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
-        parse(command, ["--help"])
-    return re.findall(r"^[│ ]+(?:-h, )?(--[\w.]+)", said.getvalue(), re.MULTILINE)
-
-
-@contextlib.contextmanager
-def _settings_left_to_us() -> Iterator[None]:
-    """Reraises pydantic's errors in a section of the settings; tyro would print a box and exit."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            yield
-    except (SystemExit, IndexError) as stopped:  # the tyro beside addons expects a message
-        finding = _behind(stopped, pydantic.ValidationError)
-        if finding is not None:
-            raise finding from None
-        sys.stderr.write(said.getvalue())
-        raise
+    parsed, unknown = _parse_words(command, argv, prog=prog)
+    if unknown:
+        raise unknown_words(unknown, flag_names(command))
+    values = {name: _located(value) for name, value in vars(parsed).items()}
+    located = command(**{field.name: values[field.name] for field in dataclasses.fields(command)})
+    _check_local(located)
+    return located
 
 
 def parse_known(
-    command: type[Any], argv: Sequence[str] | None = None, *, prog: str | None = None
-) -> tuple[Any, list[str]]:
+    command: type[CommandT], argv: Sequence[str] | None = None, *, prog: str | None = None
+) -> tuple[CommandT, list[str]]:
     """Parses the flags of a job that passes unknown flags on to another program.
 
     Args:
@@ -205,16 +172,57 @@ def parse_known(
 
     Returns:
         The job, and the other flags unchanged.
+
+    Raises:
+        InputError: If a flag of the job is missing, or has a value that it does not take.
     """
-    parsed: tuple[Any, list[str]] = tyro.cli(
-        command,
-        prog=prog or program_name(),
-        args=argv,
-        use_underscores=True,
-        return_unknown_args=True,
-        config=_FLAGS,
-    )
+    return _parse_words(command, argv, prog=prog, others_pass=True)
+
+
+def _parse_words(
+    command: type[Any],
+    argv: Sequence[str] | None,
+    *,
+    prog: str | None,
+    others_pass: bool = False,
+) -> tuple[Any, list[str]]:
+    """Parses the flags of a command, and gives the words that it does not know."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    check_words(argv)
+    options: dict[str, Any] = {
+        "prog": prog or program_name(),
+        "args": argv,
+        "config": _FLAGS,
+        "use_underscores": True,
+        "return_unknown_args": True,
+    }
+    parsed_class = command
+    if "config" in {field.name for field in dataclasses.fields(command)}:
+        options["args"] = argv = with_new_flags(argv)
+        parsed_class, options["default"] = _with_config_flag(command, argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed: tuple[Any, list[str]] = tyro.cli(parsed_class, **options)
+    except pydantic.ValidationError as error:
+        raise config_error(error, source="command line") from error
+    except (SystemExit, IndexError) as stopped:  # the tyro beside addons expects a message
+        if getattr(stopped, "code", USER_ERROR_STATUS) in (0, None):  # after --help
+            raise
+        finding = _behind(stopped, pydantic.ValidationError)  # in a section of the configuration
+        if finding is not None:
+            raise config_error(finding, source="command line") from finding
+        known = flag_names(command)
+        raise rejected(argv, said.getvalue(), known, others_pass=others_pass) from stopped
     return parsed
+
+
+def flag_names(command: type[Any]) -> list[str]:
+    """Lists the flags in the help of a command, those of a configuration's values included."""
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+        _parse_words(command, ["--help"], prog=None)
+    return re.findall(r"^[│ ]+(?:-h, )?(--[\w.]*\w)(?![\w.])", said.getvalue(), re.MULTILINE)
 
 
 def _located(value: Any) -> Any:
@@ -254,7 +262,7 @@ def _with_config_flag(command: type[Any], argv: Sequence[str]) -> tuple[type[Any
         frozen=True,
     )
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", default=preset)
+    finder.add_argument("--config", default=preset, nargs="?")
     source = finder.parse_known_args(argv)[0].config
     required = [
         field.name

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import tensorflow as tf
 
+from fcnseg.volumes import Axis
+
 PredictPatches = Callable[[tf.Tensor], tf.Tensor]
 """Maps HU (batch, z, y, x, 1) to probabilities (batch, z, y, x, classes)."""
-
-Axis = Literal["z", "y", "x"]
 
 
 def mean_of(predictors: Sequence[PredictPatches]) -> PredictPatches:

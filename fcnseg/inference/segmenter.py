@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.inference.averaging import Axis, mean_of, over_flips
+from fcnseg.inference.averaging import mean_of, over_flips
 from fcnseg.inference.checks import checked_patches, checked_request
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
@@ -21,9 +21,9 @@ from fcnseg.inference.resampling import (
     spacing_steps,
 )
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE, SlidingWindow
-from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.volumes import AIR_HU, Shape, Zyx
+from fcnseg.volumes import AIR_HU, Axis, Shape, Zyx
+from fcnseg.volumes.tiling import Tiling
 
 _MAX_CLASSES = 256  # class ids are served as uint8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ class TrainingStep:
         model = self.model
         totals: list[tf.Tensor] = []
         logs: Logs = {}
-        parts = (tf.split(part, self.micro_batches) for part in self.augmented(batch))
+        parts = (self._split(part) for part in self.augmented(batch))
         for hu, label in zip(*parts, strict=True):
             # Without this order TensorFlow would hold the activations of all micro-batches.
             with tf.control_dependencies(totals):
@@ -70,6 +71,8 @@ class TrainingStep:
                 gradients = [a + b for a, b in zip(totals, gradients, strict=True)]
             totals = gradients
         means = [total / self.micro_batches for total in totals]
+        if isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer):
+            means = overflow_together(means)
         if self.clip_norm:
             # The loss, and so the gradient, is scaled in float16.
             means = clip_together(means, scale_loss(model.optimizer, self.clip_norm))
@@ -85,8 +88,12 @@ class TrainingStep:
         if not batch.parameters:
             return batch.hu, batch.label
         assert self.augmentation is not None
-        hu, label = self.augmentation.apply(batch.hu, batch.label, batch.parameters)
+        hu, label = self.augmentation.apply_compiled(batch.hu, batch.label, batch.parameters)
         return tf.round(hu)[..., tf.newaxis], label  # like patches augmented on the host
+
+    def _split(self, part: tf.Tensor) -> list[tf.Tensor]:
+        """Splits into micro-batches; class indices on the host, for want of a kernel on GPUs."""
+        return tf.split(part, self.micro_batches) if self.micro_batches > 1 else [part]
 
     def _gradients(self, hu: tf.Tensor, label: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
         """Gradients of a micro-batch, its loss and logits."""
@@ -96,6 +103,21 @@ class TrainingStep:
             loss = compute_loss(model, hu, label, logits, training=True)
             scaled = scale_loss(model.optimizer, loss)
         return tape.gradient(scaled, model.trainable_weights), loss, logits
+
+
+def overflow_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Makes the gradients of all replicas NaN if those of any are not finite.
+
+    Keras 3.15 skips the step of a scaled loss that overflowed if the gradients of the first replica
+    did, before they are summed: an overflow on another one would reach the weights.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return list(gradients)
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in gradients])
+    overflows = replica.all_reduce(tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(is_finite, tf.float32))
+    first, *others = gradients
+    return [tf.where(overflows > 0, tf.fill(tf.shape(first), math.nan), first), *others]
 
 
 def clip_together(gradients: Sequence[tf.Tensor], norm: float | tf.Tensor) -> list[tf.Tensor]:

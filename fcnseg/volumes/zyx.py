@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -12,6 +12,8 @@ Shape = tuple[int, int, int]
 """Voxels (z, y, x)."""
 Triple = tuple[float, float, float]
 """Numbers (z, y, x)."""
+Axis = Literal["z", "y", "x"]
+"""Name of an axis."""
 
 
 class Zyx(tuple[T, T, T]):

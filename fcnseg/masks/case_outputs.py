@@ -1,4 +1,4 @@
-"""An image, and the files that prediction writes for it."""
+"""An image, and the files that are written for it: its mask, and the volumes of its organs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,29 @@ import numpy.typing as npt
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import opened
 from fcnseg.evaluation.class_names import segments_of, workbench_table
-from fcnseg.inference.organ_volumes import organ_volumes_ml
-from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
-from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
-from fcnseg.inference.segmenter import Segmenter
-from fcnseg.inference.sliding_window import PROBABILITY_SCALE
+from fcnseg.masks.organ_volumes import organ_volumes_ml
 from fcnseg.storage import files
-from fcnseg.storage.whole_file import atomic_write, write_whole
-from fcnseg.volumes import (
-    DicomOutputs,
-    Volume,
-    image_digest,
-    write_mask,
-    write_parts,
-)
+from fcnseg.storage.whole_file import write_whole
+from fcnseg.volumes import DicomOutputs, DicomSource, Volume, image_digest, write_mask
 
 logger = logging.getLogger(__name__)
 
 _IMAGE_FACTS = ("image_sha256", "series_uid")
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseImage:
+    """The image of a case, read and checked.
+
+    Attributes:
+        volume: HU (z, y, x), int16.
+        source: Headers to which files of DICOM refer; None if there are no such files.
+        facts: Facts that identify the image, as `made_with` has them.
+    """
+
+    volume: Volume
+    source: DicomSource | None
+    facts: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +146,51 @@ class CaseOutputs:
         series = {} if self.series_uid is None else {"series_uid": self.series_uid}
         return {"image_sha256": image_digest(copy), **series}
 
+    def read(self, gate: Gate) -> CaseImage:
+        """Reads the image, if it can be a CT, and logs what is odd about it.
+
+        Raises:
+            InputError: If it cannot be read, cannot be a CT, or files of DICOM cannot refer to it.
+        """
+        named: dict[str, Any] = {"case_id": self.case_id, "series_uid": self.series_uid}
+        with self.local_image() as image:
+            gate.inspect(str(image), **named)
+            facts = self.facts_of(image)
+            volume, warnings = gate.read(str(image), **named)
+            source = self.dicom.read_source(image, series_uid=self.series_uid)
+        for warning in warnings:
+            logger.warning("%s: %s [%s]", self.case_id, warning.reason, warning.code)
+        return CaseImage(volume, source, facts)
+
+    def write(
+        self,
+        mask: npt.NDArray[np.uint8],
+        image: CaseImage,
+        *,
+        class_names: Sequence[str],
+        made_with: Mapping[str, Any],
+    ) -> None:
+        """Writes the organs' volumes, the mask in formats of DICOM, and last the mask.
+
+        Args:
+            mask: Class ids (z, y, x) on the image's grid.
+            image: The image, as `read` gives it.
+            class_names: By class id, background first.
+            made_with: Provenance: all that the mask depends on apart from its image.
+        """
+        made_with = {**made_with, **image.facts}
+        voxel_mm3 = image.volume.geometry.voxel_mm3
+        volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=class_names)
+        content = {"case_id": self.case_id, "volumes_ml": volumes_ml, "made_with": made_with}
+        write_whole(self.volumes, json.dumps(content, indent=2) + "\n")
+        if image.source is not None:
+            segments = segments_of(class_names)
+            self.dicom.write(mask, source=image.source, segments=segments, made_with=made_with)
+        table = workbench_table(class_names)
+        write_mask(mask, self.mask, like=image.volume, label_table=table)
+
     def made_with(self) -> dict[str, Any]:
-        """The provenance of the files, as in `CasePredictor`."""
+        """The provenance of the files and facts of the image, as `write` had them."""
         return dict(self._content().get("made_with", {}))
 
     def made_by(self) -> dict[str, Any]:
@@ -168,79 +215,3 @@ def list_masked_cases(folder: str | os.PathLike[str]) -> list[str]:
     names = files.children(folder)
     stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     return sorted(stem for stem in stems if f"{stem}.nii.gz" in names)
-
-
-@dataclasses.dataclass(frozen=True)
-class CasePredictor:
-    """Writes the files of cases.
-
-    Attributes:
-        segmenter: Made by `make_segmenter`.
-        coarse: Network that finds the region of interest; everywhere by default.
-        postprocessing: Post-processing of masks.
-        made_with: Provenance: all that masks depend on apart from their images.
-        gate: Reads the images.
-    """
-
-    segmenter: Segmenter
-    coarse: Coarse | None = None
-    postprocessing: Postprocessing = NOTHING
-    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    gate: Gate = dataclasses.field(default_factory=Gate)
-
-    def predict(self, case: CaseOutputs) -> None:
-        """Segments one image, and writes its organs' volumes and the mask on its grid.
-
-        Raises:
-            InputError: If the image cannot be read, cannot be a CT, or is refused.
-        """
-        with case.local_image() as image:
-            case_id, series_uid = case.case_id, case.series_uid
-            self.gate.inspect(str(image), case_id=case_id, series_uid=series_uid)
-            made_with = {**self.made_with, **case.facts_of(image)}
-            volume, warnings = self.gate.read(str(image), case_id=case_id, series_uid=series_uid)
-            source = case.dicom.read_source(image, series_uid=series_uid)
-        for warning in warnings:
-            logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
-        voxel_mm3 = volume.geometry.voxel_mm3
-        names = self.segmenter.info.class_names
-        if case.with_probabilities:
-            mask, parts = predict_probabilities(self.segmenter, volume, coarse=self.coarse)
-            case.clear()
-            _write_probabilities(zip(names, parts, strict=True), case.probabilities, like=volume)
-        else:
-            mask = predict_volume(self.segmenter, volume, coarse=self.coarse)
-            case.clear()
-        mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
-        volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        content = {"volumes_ml": volumes_ml, "made_with": made_with}
-        write_whole(case.volumes, json.dumps({"case_id": case.case_id, **content}, indent=2) + "\n")
-        if source is not None:
-            case.dicom.write(mask, source=source, segments=segments_of(names), made_with=made_with)
-        write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
-
-
-def probability_file(index: int, class_name: str) -> str:
-    """Name of the file of a class's probability; characters unsafe in file names are replaced.
-
-    >>> probability_file(3, "portal/splenic vein")
-    '003_portal_splenic_vein.nii.gz'
-    """
-    return f"{index:03}_{re.sub(r'[^A-Za-z0-9._-]+', '_', class_name)}.nii.gz"
-
-
-def _write_probabilities(
-    by_class: Iterable[tuple[str, npt.NDArray[np.int16]]], folder: str, *, like: Volume
-) -> None:
-    """Writes a file per class into a folder that is renamed into place when all are written.
-
-    In an object store they appear one by one; the mask of the case is written after them.
-    """
-    if files.is_local(folder):
-        Path(folder).parent.mkdir(exist_ok=True)
-    with atomic_write(folder) as whole:
-        whole.mkdir()
-        for index, (name, parts) in enumerate(by_class):
-            write_parts(
-                parts, whole / probability_file(index, name), whole=PROBABILITY_SCALE, like=like
-            )
