@@ -281,7 +281,7 @@ def check_export(bench: Bench) -> None:
     if not run_dir.exists():
         bench.run("run", {"size": bench.size, "data": bench.data, "run_dir": str(run_dir)})
     models = bench.folder / "models"
-    for fills_gpu in (False, True):
+    for fills_gpu in (False, True) if bench.has_gpu else (False,):
         environment = ALL_MEMORY if fills_gpu else {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         arguments = {"run_dir": str(run_dir), "model_dir": str(models), "fills_gpu": fills_gpu}
         bench.run("export", arguments, environment=environment)

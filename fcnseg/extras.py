@@ -17,13 +17,14 @@ EXTRA_OF = {
     **dict.fromkeys(("cc3d", "fill_voids", "keras", "tensorflow"), "train"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib", "surface_distance"), "evaluation"),
     **dict.fromkeys(("dask", "distributed"), "dask"),
+    **dict.fromkeys(("grpc_health", "prometheus_client", "rapidjson"), "serving"),
+    **dict.fromkeys(("h11", "tensorflow_serving", "uvicorn"), "serving"),
     "apache_beam": "pipelines",
     "gcsfs": "gcs",
     "grpc": "client",
     **dict.fromkeys(("keras_tuner", "sklearn", "tensorboard"), "tuning"),
     "s3fs": "s3",
     "tensorflow_addons": "addons",
-    "tensorflow_serving": "serving",
 }
 """The extra of fcnseg that installs each optional package."""
 

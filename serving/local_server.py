@@ -26,6 +26,7 @@ from .options import ServerOptions
 from .rest import RestApp
 from .served_models import ServedModels
 from .warm_up import load_session
+from .web_page import WebPage
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +197,8 @@ class LocalServer:
                 allow_cors=options.rest_api_enable_cors_support,
                 metrics_path=None if path is None else read_metrics_path(path),
             )
-            self._rest = _RestThread(app, self._socket, idle_s=options.idle_seconds)
+            page = WebPage(app, lambda: self._models.names)
+            self._rest = _RestThread(page, self._socket, idle_s=options.idle_seconds)
             self._rest.start()
 
     def _described(self, name: str) -> str:
@@ -207,7 +209,7 @@ class LocalServer:
 class _RestThread(threading.Thread):
     """The event loop of the REST server."""
 
-    def __init__(self, app: RestApp, sock: socket.socket, *, idle_s: float) -> None:
+    def __init__(self, app: WebPage, sock: socket.socket, *, idle_s: float) -> None:
         super().__init__(name="rest-loop", daemon=True)
         self.port: int = sock.getsockname()[1]
         self._socket = sock

@@ -255,7 +255,7 @@ METADATA = {
 GIVEN = (200, json.dumps(METADATA).encode())
 PAGE = b"<html><center>nginx</center></html>"
 OVER_REST = {
-    "body size": ((413, PAGE), ServerError, "takes no body as large .* client_max_body_size"),
+    "body size": ((413, PAGE), ServerError, "takes no body as large .*client_max_body_size"),
     "busy": ((429, PAGE), TooBusyError, "is busy: 429 Too Many Requests"),
     "limit of a proxy": ((504, PAGE), ServerError, "a limit of its own: 504 .*proxy_read_timeout"),
     "limit of the server": ((504, b'{"error": "Timed out"}'), ServerError, "its own: Timed out;"),

@@ -61,7 +61,9 @@ def names_in(folder):
 @pytest.mark.parametrize("flags", [{}, {"tiled": True, "in_flight": 1}], ids=["whole", "tiled"])
 def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, tmp_path, flags):
     ClientCommand(servers[0], tmp_path / "m", folder / "images", accept=CROP, **flags).run()
-    PredictCommand((folder / "run",), folder / "images", tmp_path / "p", accept=CROP).run()
+    PredictCommand(
+        (folder / "run",), images=folder / "images", output=tmp_path / "p", accept=CROP
+    ).run()
     assert names_in(tmp_path / "m") == names_in(tmp_path / "p") > TABLES
     for case_id in ("one", "two", "three"):
         mask, expected = (mask_of(tmp_path / f"{side}/{case_id}.nii.gz") for side in "mp")

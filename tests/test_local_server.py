@@ -260,6 +260,13 @@ def test_client_that_does_not_read_is_cut(base):
             wait_until(lambda: not connections)
 
 
+def test_browser_gets_a_page_at_the_root(server):
+    status, text = rest(server, path="/")
+    assert status == 200
+    assert text.startswith("<!doctype html>")
+    assert json.loads(rest(server, path="/page/settings.json")[1])["model_names"] == ["m"]
+
+
 def test_port_0_switches_a_transport_off(base, tmp_path):
     path = tmp_path / "grpc.sock"
     with serving(base, port=0, grpc_socket_path=path) as server:

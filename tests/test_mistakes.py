@@ -26,6 +26,7 @@ from fcnseg.cli.train import TrainCommand
 from pipelines.convert_ct import main as convert
 from pipelines.inspect import Inspect
 from serving.client import ClientCommand
+from tuning.report import ReportCommand
 
 COMMANDS = {
     "bench": BenchCommand,
@@ -36,6 +37,7 @@ COMMANDS = {
     "plan": PlanCommand,
     "predict": PredictCommand,
     "preview": PreviewCommand,
+    "report": ReportCommand,
     "segment": ClientCommand,
     "summary": SummaryCommand,
     "train": TrainCommand,
@@ -78,6 +80,8 @@ MISTAKES = {
     "preview FILE --output NEW": "no such folder of records: FILE",
     "preview RECORDS --output NEW --count 0": "count must be at least 1, got 0",
     "preview RECORDS --output NEW --step -1": "step must be 0 or more, got -1",
+    "report FILE": "no search in FILE: search.json is missing",
+    "report FOLDER": "no search in FOLDER: search.json is missing",
     "summary --config demo --num_classes 0": "num_classes must be at least 2",
     "summary --config demo --spacing_mm nan 1 1": "spacing_mm must be three positive numbers",
     "summary --config demo --spacing_mm inf 1 1": "spacing_mm must be three positive numbers",
@@ -190,14 +194,17 @@ REPLACED = {
     "phantom --cases 1 --output OUT": "OUT/cases.csv",
     "plan --data RECORDS --memory_gib 4 --output OUT": "OUT",
     "preview RECORDS --output OUT": "OUT",
-    "segment --server 127.0.0.1:1 --image FILE --output OUT/a.nii.gz": "OUT/a.nii.gz",
+    "report FOLDER --output OUT": "OUT",
+    "segment --server 127.0.0.1:1 --images MASKS --output OUT": "OUT/a.nii.gz",
 }
 # Commands without --overwrite: hours of training are not deleted by a flag.
 NEVER_REPLACE = {
     "completion": "writes to stdout",
     "export": "publishes the next version",
     "flink": "takes the flags of convert",
+    "rollback": "renames a version",
     "search": "output must be new or empty",
+    "report": "shows a search as it is now",
     "serve": "writes no file",
     "summary": "writes no file",
     "train": "run_dir must be new or empty, or of the same run with --resume",

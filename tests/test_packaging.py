@@ -48,6 +48,7 @@ def test_wheel_holds_one_package(built):
     page = [path for path in (ROOT / "serving/page").rglob("*") if path.is_file()]
     assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in page} <= set(names)
     jobs = [path for job in JOBS for path in (ROOT / job).rglob("*.py")]
+    jobs += (ROOT / "tuning/spaces").iterdir()
     assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in jobs} <= set(names)
 
 

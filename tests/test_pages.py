@@ -27,6 +27,8 @@ from pipelines.convert_ct import ConvertCt
 from pipelines.dataset_page import dataset_html
 from pipelines.inspect import Inspect
 from pipelines.inspected_dataset import InspectedDataset
+from tuning.report import Summary
+from tuning.trials import Outcome, Progress, Search, Trial, now
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "fcnseg/figures/templates"
@@ -93,11 +95,29 @@ def demo_page(folder):
     return (folder / "index.html").read_text()
 
 
+def search_page(_):
+    """A setting's values are names of the user's too, and a failure's reason is any text."""
+    space = {"loss.name": {"choice": [HOSTILE, "dice"]}}
+    search = Search("random", "val_dice", 0, space, PRESETS["demo"], "records", "0")
+    trials = [
+        Trial(str(number), {"loss.name": name}, {}, 15, began=now()).ended_with(outcome)
+        for number, (name, outcome) in enumerate(
+            [
+                (HOSTILE, Outcome(0.5)),
+                ("dice", Outcome(0.6)),
+                ("dice", Outcome(None, error=HOSTILE)),
+            ]
+        )
+    ]
+    return Summary(search, Progress(tuple(trials), ended=HOSTILE)).to_html()
+
+
 PAGES = {
     "evaluation.html": evaluation_page,
     "comparison.html": comparison_page,
     "preview.html": preview_page,
     "dataset.html": dataset_page,
+    "search.html": search_page,
     "demo.html": demo_page,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +123,19 @@ def test_channel_arguments_are_numbers_where_they_look_so(tmp_path):
 def test_versions_are_printed(capsys):
     serve(["--version"])
     assert "TensorFlow Library: 2." in capsys.readouterr().out
+
+
+def test_page_lists_the_flags():
+    page = (Path(__file__).parent.parent / "docs/local_server.md").read_text()
+    uses = {HONOURED: "honoured", IGNORED: "ignored with a warning", REFUSED: "refused"}
+    rows = [
+        f"| `{name}` | {uses[flag.use]}{f': {flag.reason}' if flag.reason else ''} |"
+        for name, flag in FLAGS.items()
+    ]
+    assert "\n".join(rows) in page
+    limits = dict(re.findall(r"\| `--(\w+)` \| (\d+) \|", page))
+    defaults = {field.name: field.default for field in dataclasses.fields(ServerOptions)}
+    assert len(limits) == 6
+    assert {name: float(defaults[name]) for name in limits} == {
+        name: float(value) for name, value in limits.items()
+    }

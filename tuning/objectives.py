@@ -9,6 +9,7 @@ import keras
 
 from fcnseg.errors import InputError, did_you_mean
 from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
+from fcnseg.extras import require_extra
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.runs.model_info import ModelInfo
@@ -31,16 +32,19 @@ def objective_names(class_names: Sequence[str]) -> list[str]:
 
 
 def check_objective(name: str, info: DatasetInfo) -> None:
-    """Checks that a dataset has an objective.
+    """Checks that a dataset has an objective, and that it can be computed.
 
     Raises:
         InputError: If it has not; the message names those that it has.
+        MissingExtraError: If it is a surface Dice, and surface-distance is not installed.
     """
     known = objective_names(info.class_names)
     if name not in known:
         raise InputError(
             f"objective must be one of {', '.join(known)}, got {name}{did_you_mean(name, known)}"
         )
+    if name.startswith(_SURFACE):
+        require_extra("surface_distance")
 
 
 def measure(

@@ -47,6 +47,8 @@ UNTIL_EPOCH = "tuner/epochs"  # the name that KerasTuner's Hyperband has for it
 _MOST_COMBINATIONS = 100_000  # of a finite space that are listed, in about a second
 _MOST_COLLISIONS = 1000  # draws that repeat before an infinite space counts as exhausted
 _MOST_FAILURES = 5  # in a row: then something else than the settings is wrong
+_DISK_SECONDS = 90.0  # NFS caches that a file is not there, for 60 s at most by default
+_POLL_SECONDS = 0.5
 _RESTARTS = 2  # of the fit of the kernel, which has one length scale
 _MOST_POINTS = 3000  # compared for each draw, in some hundredths of a second
 _MOST_NEIGHBOURS, _NEIGHBOUR = 5, 0.05  # best trials with points near them; how near, of 1
@@ -245,9 +247,7 @@ class SearchOracle(keras_tuner.Oracle):
         """Takes the outcome of a trial from its file, which the worker has written."""
         with self.lock:
             known = self.trials[trial.trial_id]
-            outcome = Outcome.read(outcome_file(self.folder, trial.trial_id))
-            if outcome is None:
-                outcome = Outcome(None, error="its worker reported no outcome")
+            outcome = self._outcome_of(trial.trial_id)
             self._take(known, outcome)
             self._change(known.trial_id, lambda each: each.ended_with(outcome))
             for worker, each in list(self.ongoing_trials.items()):
@@ -385,6 +385,14 @@ class SearchOracle(keras_tuner.Oracle):
         trial.score = outcome.objective
         trial.message = outcome.error
         self.end_order.append(trial.trial_id)
+
+    def _outcome_of(self, trial_id: str) -> Outcome:
+        """Reads the file of a trial; a network disk may show it some time after it was written."""
+        deadline = time.monotonic() + _DISK_SECONDS
+        path = outcome_file(self.folder, trial_id)
+        while (outcome := Outcome.read(path)) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return outcome or Outcome(None, error="its worker reported no outcome")
 
     def _check_failures(self) -> None:
         """Ends the search if the last trials have all failed."""

@@ -16,7 +16,7 @@ from fcnseg.cli.command import run_command
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.config import config_to_mapping
 from fcnseg.figures.page import check_page_extras, render
-from fcnseg.storage.whole_file import check_output_file, write_whole
+from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
 
 from .charts import best_over_time, importance_bars, parallel_coordinates
 from .importance import comparable, importance
@@ -45,12 +45,16 @@ class ReportCommand:
     search: tyro.conf.Positional[Path]
     """Folder of a search, which may be running."""
     output: Path | None = None
-    """HTML page to write, again if it is there; by default report.html in that folder."""
+    """HTML page to write; by default report.html in that folder, which is written again."""
     hparams: bool = False
     """Write the trials for TensorBoard's HParams too, to the subfolder tensorboard."""
+    overwrite: bool = False
+    """Replace a page of --output that exists already."""
 
     def run(self) -> None:
         """Writes the page, and prints the trials and what failed."""
+        if self.output is not None:
+            check_free([self.output], overwrite=self.overwrite)
         check_page_extras()
         search, progress = Search.read(self.search), Progress.read(self.search)
         path = self.output or self.search / REPORT_FILE

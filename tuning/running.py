@@ -36,6 +36,7 @@ from .tables import trials_table  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
+    Progress,
     Search,
     Trial,
     best_trial,
@@ -131,9 +132,9 @@ def run_search(command: SearchCommand) -> None:
     search = _search_of(command, space, dataset)
     with signals.listening():
         if cluster.is_worker():
-            oracle = _oracle(command, space)
-            cluster.work(oracle, runner, search, shares(1, command.devices)[0])
-            _check_stopped(signals, oracle, command.output)
+            share = shares(1, command.devices)[0]
+            with _until_stopped(signals, command.output):
+                cluster.work(_oracle(command, space), runner, search, share)
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
@@ -144,32 +145,43 @@ def run_search(command: SearchCommand) -> None:
 def _run(
     command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
 ) -> None:
+    parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
     (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     oracle.reload(has_workers_elsewhere=cluster.is_chief())
     if command.retry_failed:
         oracle.retry_failed()
-    try:
+    with _until_stopped(signals, command.output), _saving(oracle):
         if cluster.is_chief():
             cluster.serve(oracle, signals.should_stop)
         else:
-            found = shares(command.workers, command.devices)
-            workers = [Worker(oracle, runner, share=share) for share in found]
+            workers = [Worker(oracle, runner, share=share) for share in parts]
             for number, worker in enumerate(workers):
                 worker.tuner_id = f"worker{number}"
             run_threads(workers)
-    except TrialStoppedError:
-        if signals.received is None:
-            raise
-    finally:
-        with contextlib.suppress(FcnsegError):  # a full disk has been named already
-            oracle.save()
-    _check_stopped(signals, oracle, command.output)
     _finish(command, oracle)
 
 
-def _check_stopped(signals: StopSignals, oracle: SearchOracle, output: Path) -> None:
+@contextlib.contextmanager
+def _saving(oracle: SearchOracle) -> Iterator[None]:
+    """Saves the time that the block took, however it ends."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FcnsegError):  # a full disk has been named already
+            oracle.save()
+
+
+@contextlib.contextmanager
+def _until_stopped(signals: StopSignals, output: Path) -> Iterator[None]:
+    """Ends the block with `SearchStoppedError` if a signal ended it."""
+    try:
+        yield
+    except TrialStoppedError:
+        if signals.received is None:
+            raise
     if signals.received is not None:
-        finished = sum(trial.outcome is not None for trial in oracle.progress.trials)
+        trials = Progress.read(output).trials
+        finished = sum(trial.outcome is not None for trial in trials)
         raise SearchStoppedError(signals.received, finished=finished, output=output)
 
 

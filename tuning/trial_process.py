@@ -107,14 +107,8 @@ def run_in_process(
         TrialStoppedError: If the process was asked to stop.
         TrialSurroundingsError: If the trial could not run, as on a full disk.
     """
-    context = prepared_server()
-    receiver, sender = context.Pipe(duplex=False)
     started = time.monotonic()
-    process = context.Process(
-        target=_main, args=(job, sender, work or train_trial), name=job.run_dir.name
-    )
-    process.start()
-    sender.close()
+    process, receiver = _start(job, work or train_trial)
     try:
         message, peak = _watch(process, receiver, should_stop)
     finally:
@@ -127,6 +121,18 @@ def run_in_process(
     if should_stop.is_set() and outcome.objective is None:
         raise TrialStoppedError(f"trial {job.run_dir.name} was stopped")
     return dataclasses.replace(outcome, seconds=seconds)
+
+
+def _start(
+    job: TrialJob, work: Callable[[TrialJob], Outcome]
+) -> tuple[BaseProcess, connection.Connection]:
+    """The process of a trial, and the connection on which it says what came out."""
+    context = prepared_server()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_main, args=(job, sender, work), name=job.run_dir.name)
+    process.start()
+    sender.close()  # so that the end of the process closes the connection
+    return process, receiver
 
 
 def _watch(

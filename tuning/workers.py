@@ -12,6 +12,7 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.engine import base_tuner
+from keras_tuner.engine import trial as kt_trial
 
 from fcnseg.config import Config, override
 from fcnseg.errors import FcnsegError, one_line
@@ -29,6 +30,7 @@ from .trials import (
 )
 
 _IDLE_SECONDS = 0.5
+_STATUS = kt_trial.TrialStatus
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +161,7 @@ class Worker(base_tuner.BaseTuner):
         self._is_idle = False
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Runs a trial; one that failed raises KerasTuner's error for it."""
+        """Runs a trial; gives nothing, as the oracle reads the outcome's file."""
         del args, kwargs
         values = trial.hyperparameters.values
         settings = json.loads(values[SETTINGS])
@@ -169,9 +171,13 @@ class Worker(base_tuner.BaseTuner):
             )
         except Exception as error:
             raise _EndError(error) from error
-        if outcome.objective is None:
-            raise keras_tuner.errors.FailedTrialError(outcome.error)
-        return {self.runner.objective: outcome.objective}
+        is_failed = outcome.objective is None
+        trial.status = _STATUS.FAILED if is_failed else _STATUS.COMPLETED
+        return {}
+
+    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+        """Runs a trial; KerasTuner's own prints a traceback for each that failed."""
+        self.run_trial(trial, *args, **kwargs)
 
 
 def run_worker(worker: Worker) -> None:
@@ -208,7 +214,8 @@ def run_threads(workers: Sequence[Worker]) -> None:
             worker.runner.should_stop.set()
 
     threads = [
-        threading.Thread(target=run, args=(worker,), name=worker.tuner_id) for worker in workers
+        threading.Thread(target=run, args=(worker,), name=worker.tuner_id, daemon=True)
+        for worker in workers
     ]
     for thread in threads:
         thread.start()
