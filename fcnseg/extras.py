@@ -17,12 +17,14 @@ EXTRA_OF = {
     **dict.fromkeys(("cc3d", "fill_voids", "keras", "tensorflow"), "train"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib", "surface_distance"), "evaluation"),
     **dict.fromkeys(("dask", "distributed"), "dask"),
+    **dict.fromkeys(("grpc_health", "h11", "prometheus_client", "rapidjson"), "serving"),
     "apache_beam": "pipelines",
     "gcsfs": "gcs",
     "grpc": "client",
     "keras_tuner": "tuning",
     "s3fs": "s3",
     "tensorflow_serving": "serving",
+    "uvicorn": "serving",
 }
 """The extra of fcnseg that installs each optional package."""
 

@@ -48,6 +48,8 @@ class ClientCommand:
         if len(set(outputs)) < len(outputs):
             given = ", ".join(map(str, outputs))
             raise InputError(f"output, dicom_seg and rtstruct must be different files, got {given}")
+        if self.image.absolute() in [output.absolute() for output in outputs]:
+            raise InputError(f"output must be another file than the image, got {self.image}")
         check_free(outputs, overwrite=self.overwrite)
         check_nifti_name(self.output)
         self._check_dicom()

@@ -211,6 +211,12 @@ class PredictCommand:
         self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
     ) -> dict[str, CaseOutputs]:
         """The cases to segment."""
+        for case in cases.values():
+            if files.exists(case.mask) and not files.exists(case.volumes):
+                raise InputError(
+                    f"{case.mask} is no mask of fcnseg predict, as {files.name_of(case.volumes)} is"
+                    " not beside it: it is never replaced; name another output"
+                )
         written = [path for case in cases.values() for path in case.masks]
         written.append(self._place(VOLUMES_FILE))
         present = [path for path in written if files.exists(path)]

@@ -23,7 +23,7 @@ def warn_of_seen_cases(runs: Sequence[Run], dataset: Dataset, case_ids: Collecti
     """
     for run in runs:
         manifest = run.manifest
-        if manifest.data_fingerprint != dataset.digest or not manifest.validation_cases:
+        if manifest.data_digest != dataset.digest or not manifest.validation_cases:
             continue
         trained = set(_dealt(dataset)) - {*manifest.validation_cases}
         seen = sorted(trained.intersection(case_ids))
@@ -47,14 +47,14 @@ def open_dataset_of(runs: Sequence[Run], data: str | None) -> Dataset:
     """
     first, *others = runs
     for other in others:
-        if other.manifest.data_fingerprint != first.manifest.data_fingerprint:
+        if other.manifest.data_digest != first.manifest.data_digest:
             raise InputError(
                 f"run_dirs must be of the same records, got {first.folder} of"
                 f" {first.manifest.data} and {other.folder} of {other.manifest.data}, which differ"
             )
     folder = first.manifest.data if data is None else data
     dataset = Dataset.open(folder)
-    if dataset.digest != first.manifest.data_fingerprint:
+    if dataset.digest != first.manifest.data_digest:
         raise InputError(
             f"run_dirs must be of the records in {folder}, but {first.folder} was trained on other"
             f" ones: --data names the folder where they are now"

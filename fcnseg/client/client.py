@@ -25,6 +25,8 @@ _PredictResponse = message_class("tensorflow.serving.PredictResponse")
 _NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 TIMEOUT_S = 600.0  # a whole scan takes minutes on a CPU
 
+_MOST_PORT = 2**16 - 1
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -47,7 +49,11 @@ class SegmentationClient:
             server: `HOST:PORT` of the server's gRPC interface.
             model_name: Name of the model on the server.
             timeout_s: Seconds to wait for an answer.
+
+        Raises:
+            InputError: If the server is no such address.
         """
+        _check_address(server)
         self._grpc = require_extra("grpc")
         self.server = server
         self.model_name = model_name
@@ -138,3 +144,11 @@ class SegmentationClient:
             self._grpc.StatusCode.NOT_FOUND: f"no {self._model}",
         }
         return ServerError(f"{reasons.get(code, f'{self._model} failed: {code.name}')}: {details}")
+
+
+def _check_address(server: str) -> None:
+    """Checks that an address has a host and a port; gRPC would try for minutes to find it."""
+    host, _, port = server.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) <= _MOST_PORT
+    if not server.startswith("unix:") and (not host or not is_port or "://" in server):
+        raise InputError(f"server must be HOST:PORT, as in 127.0.0.1:8500, got {server}")
