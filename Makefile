@@ -5,15 +5,19 @@ DEMO_DIR ?= build/demo
 REAL_DATA ?= $(or $(FCNSEG_REAL_DATA),../shared/data)
 IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
+TFSERVING_IMAGE ?= tensorflow/serving:2.19.1
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 # The old line: tensorflow-addons runs on TensorFlow 2.15 alone, which has no wheel after Python 3.11.
-ADDONS := .venv-addons
-ADDONS_READY := $(ADDONS)/ready
+OLD_VENV := .venv-addons
+OLD_READY := $(OLD_VENV)/ready
+OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
-ADDONS_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision layers losses metrics models))
 RUN := $(VENV)/bin/python
+# With ADDONS=1 the demo runs on the old line.
+DEMO_READY := $(if $(ADDONS),$(OLD_READY),$(READY))
+DEMO := $(if $(ADDONS),$(OLD_RUN),$(RUN)) -m examples.demo
 # Older runtimes that an export must load in; the last that a server of that age has.
 OLD_RUNTIMES := 2.16.2 2.20.0
 OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
@@ -21,7 +25,8 @@ OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes lint types docs format bench clean
+.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs \
+	format gpu-check clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,11 +39,11 @@ $(READY): setup.cfg setup.py
 	$(RUN) -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## From phantoms to a served mask, with pictures, into DEMO_DIR
-	$(RUN) -m examples.demo --output $(DEMO_DIR)
+demo: $(DEMO_READY)  ## From phantoms to a served mask, with pictures, into DEMO_DIR; ADDONS=1 on the old line
+	$(DEMO) --output $(DEMO_DIR)
 
-demo-real: $(READY)  ## The same on one real scan: IMAGE, LABEL, LABEL_MAP, DEMO_DIR
-	$(RUN) -m examples.demo --output $(DEMO_DIR) --image $(IMAGE) --label $(LABEL) --label_map $(LABEL_MAP)
+demo-real: $(DEMO_READY)  ## The same on one real scan: IMAGE, LABEL, LABEL_MAP, DEMO_DIR
+	$(DEMO) --output $(DEMO_DIR) --image $(IMAGE) --label $(LABEL) --label_map $(LABEL_MAP)
 
 test: $(READY)  ## The fast tests
 	$(RUN) -m pytest -q $(PARALLEL)
@@ -46,13 +51,16 @@ test: $(READY)  ## The fast tests
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
 
-test-addons: $(ADDONS_READY)  ## The tests of models, losses, metrics and data on the old line
-	$(ADDONS)/bin/python -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(ADDONS_TESTS)
+verify-docker: $(READY)  ## The table of requests against the real server: TFSERVING_IMAGE, where Docker is
+	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q tests/test_serving_conformance.py
 
-$(ADDONS_READY): setup.cfg setup.py
-	$(PYTHON) -m venv $(ADDONS)
-	$(ADDONS)/bin/python -m pip install --quiet --upgrade pip
-	$(ADDONS)/bin/python -m pip install --quiet --editable '.[addons,test]'
+test-addons: $(OLD_READY)  ## The fast tests on the old line
+	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)
+
+$(OLD_READY): setup.cfg setup.py
+	$(PYTHON) -m venv $(OLD_VENV)
+	$(OLD_RUN) -m pip install --quiet --upgrade pip
+	$(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,evaluation,dicom,s3,test]'
 	touch $@
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
@@ -78,6 +86,9 @@ docs: $(READY)  ## The pages and the API reference as a site, in build/docs
 format: $(READY)  ## Put the code into the one format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+gpu-check: $(READY)  ## What the GPU of this machine does: speed, memory, resume, export
+	$(RUN) benchmarks/bench_gpu.py
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

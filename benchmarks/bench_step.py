@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from processes import has_module
 
-FILTERS = (32, 64, 128, 256)
+FILTERS: tuple[int, ...] = (32, 64, 128, 256)
 CLASSES = 8
 PRECISIONS = ("float32", "bfloat16")
 Step = Callable[[], float]  # runs it once, and returns a number that depends on all of it

@@ -194,17 +194,17 @@ class Demo:
         )
 
     def serve(self, scenario: Scenario) -> None:
-        """Sends each held-out scan to a model server, which gives back its mask."""
-        masks = self.folder / "masks"
-        masks.mkdir()
+        """Sends the held-out scans to a model server, which gives back their masks."""
         held_out = read_dataset_info(self.folder / "records").splits["test"].case_ids
         with self.timed("serve"), self.server() as address:
             images = list_volumes(scenario.images)
-            for case_id in held_out or images:
-                self.call(
-                    *("serve", "serving.client", "--server", address, "--model_name", "fcnseg"),
-                    *("--image", images[case_id], "--output", masks / f"{case_id}.nii.gz"),
-                )
+            rows = [f"{case_id},{images[case_id].resolve()}" for case_id in held_out or images]
+            cases = self.folder / "held_out.csv"
+            cases.write_text("\n".join(["case_id,image", *rows]) + "\n")
+            self.call(
+                *("serve", "serving.client", "--server", address, "--model_name", "fcnseg"),
+                *("--cases", cases, "--output", self.folder / "masks"),
+            )
 
     @contextmanager
     def server(self) -> Iterator[str]:

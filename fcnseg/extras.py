@@ -21,8 +21,9 @@ EXTRA_OF = {
     "apache_beam": "pipelines",
     "gcsfs": "gcs",
     "grpc": "client",
-    "keras_tuner": "tuning",
+    **dict.fromkeys(("keras_tuner", "sklearn", "tensorboard"), "tuning"),
     "s3fs": "s3",
+    "tensorflow_addons": "addons",
     "tensorflow_serving": "serving",
     "uvicorn": "serving",
 }

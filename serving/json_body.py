@@ -74,4 +74,6 @@ def _parsed(body: bytes) -> Any:
 def _offset_and_reason(error: rapidjson.JSONDecodeError) -> tuple[int, str]:
     """Takes `Parse error at offset 5: Invalid value.` apart."""
     place, _, reason = str(error).partition(": ")
+    for bracket in "}]":  # in C++ RapidJSON has them without quotes
+        reason = reason.replace(f"'{bracket}'", bracket)
     return int(place.rsplit(" ", 1)[1]), reason

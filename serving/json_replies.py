@@ -120,6 +120,8 @@ def _number_of_rows(outputs: Mapping[str, Array]) -> int:
 
 def _texts(name: str, array: Array) -> list[str]:
     """The values of an array, one by one."""
+    if not array.size:
+        return []
     kind = "string" if array.dtype == object else array.dtype.name
     if kind == "string":
         return [_bytes_text(value, name) for value in array.ravel().tolist()]

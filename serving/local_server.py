@@ -48,6 +48,7 @@ class LocalServer:
         Raises:
             InputError: If no model can be loaded, or a port is taken.
         """
+        options.check()
         self.options = options
         self._models = _make_models(options)
         self.admission = Admission(

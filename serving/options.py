@@ -77,10 +77,16 @@ class ServerOptions:
     grace_seconds: float = 30.0
     """Seconds that running calls have to end when the server is stopped."""
 
-    def __post_init__(self) -> None:
-        """Checks values that make no server."""
+    def check(self) -> None:
+        """Checks the values.
+
+        Raises:
+            InputError: If there is no model to serve, no transport, or a value is out of range.
+        """
         if self.model_base_path is None and self.model_config_file is None:
             raise InputError("model_base_path or model_config_file must be given")
+        if not (self.port or self.rest_api_port or self.grpc_socket_path):
+            raise InputError("port, rest_api_port or grpc_socket_path must be given, got none")
         if self.port == self.rest_api_port != FREE_PORT:
             raise InputError(f"rest_api_port must not be port, got {self.port} for both")
         if self.max_running_calls < 1:

@@ -1,41 +1,274 @@
-"""On the old line: optimizers and layers of tensorflow-addons work with ours."""
+"""Names of tensorflow-addons train on the old line; elsewhere an error says what they need."""
 
 from __future__ import annotations
 
-import keras
+import math
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
+from small_runs import ALL_STATE, assert_same_runs, stop_after
 
-from fcnseg.config import LossConfig, ModelConfig
-from fcnseg.losses import OrganDice, build_loss
-from fcnseg.networks.build import build_fcn
+from fcnseg.config import TrainingConfig, override
+from fcnseg.errors import ConfigError
+from fcnseg.networks.addons import ORIGINS, find_class, is_of_addons
+from fcnseg.networks.keras_compat import (
+    IS_KERAS_3,
+    apply_gradients,
+    build_optimizer_state,
+    optimizer_variables,
+)
+from fcnseg.records import Dataset
+from fcnseg.training import TrainingStoppedError, train
+from fcnseg.training.assembly import build_model, make_average, make_step, patches_maker
+from fcnseg.training.optimizer import build_optimizer, first_average_step, restart_slots
+from fcnseg.training.setting_checks import check_settings
+from fcnseg.training.step import make_steps
 
-tfa = pytest.importorskip(
-    "tensorflow_addons", reason="tensorflow-addons is not installed: see make test-addons"
+old_line = pytest.mark.skipif(
+    IS_KERAS_3, reason="tensorflow-addons needs Keras 2: make test-addons"
 )
 
+ROOT = Path(__file__).parent.parent
+NAMES = [(setting, name) for setting, names in ORIGINS.items() for name in names]
+OPTIMIZERS = [name for setting, name in NAMES if setting == "training.optimizer"]
+WRAPPERS = {
+    # Settings that a wrapper needs.
+    "lookahead": {"training.lookahead_steps": 3},
+    "swa": {"training.swa_start": 0.5, "training.ema_decay": 0.0},
+    "moving_average": {"training.ema_decay": 0.9},
+}
+OF_ADDONS = [name for name, origin in ORIGINS["training.optimizer"].items() if not origin.keras_3]
+# Whole runs: each optimizer of tensorflow-addons, alone, and each wrapper around one of Keras and
+# one of its own.
+RUNS = {
+    **{name: {"training.optimizer": name} for name in ["lamb", *OF_ADDONS]},
+    **{
+        f"{wrapper} {name}": {
+            "training.optimizer": name,
+            "training.optimizer_wrapper": wrapper,
+            **changes,
+        }
+        for wrapper, changes in WRAPPERS.items()
+        for name in ("adam", "radam")
+    },
+}
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        tfa.optimizers.RectifiedAdam(1e-1),
-        tfa.optimizers.NovoGrad(1e-2),
-        tfa.optimizers.LAMB(3e-2),
-        tfa.optimizers.AdamW(weight_decay=1e-4, learning_rate=1e-2),
-    ],
-    ids=lambda optimizer: type(optimizer).__name__,
-)
-def test_network_learns_by_an_optimizer_of_addons(optimizer):
-    """What is above 50 HU is the organ: its Dice rises from what chance gives."""
-    keras.utils.set_random_seed(0)
-    model = build_fcn(ModelConfig(filters=(4, 8)), num_classes=2)
-    model.compile(
-        optimizer=optimizer,
-        loss=build_loss(LossConfig(name="dice_cross_entropy")),
-        metrics=[OrganDice(("background", "liver"))],
+
+def settings(**changes):
+    plain = {"epochs": 10, "steps_per_epoch": 10, "learning_rate": 0.5, "schedule": "constant"}
+    return TrainingConfig(**{**plain, "warmup_steps": 0, **changes})
+
+
+def test_table_has_every_name_of_the_settings():
+    known = typing.get_type_hints(TrainingConfig)
+    for setting, names in ORIGINS.items():
+        values = set(typing.get_args(known[setting.removeprefix("training.")]))
+        assert values - {"none"} == set(names)
+    assert set(WRAPPERS) == set(ORIGINS["training.optimizer_wrapper"])
+
+
+@pytest.mark.parametrize(("setting", "name"), NAMES)
+def test_each_name_is_a_class_or_an_error_that_says_what_it_needs(setting, name):
+    origin = ORIGINS[setting][name]
+    if not IS_KERAS_3 or origin.keras_3:
+        found = find_class(setting, name)
+        expected = origin.keras_3 if IS_KERAS_3 else origin.keras_2
+        assert found.__name__ == expected.rpartition(".")[2]
+        assert is_of_addons(setting, name) == ("addons" in found.__module__)
+        return
+    need = (
+        "alone, which comes with fcnseg's extra addons for Python 3.10 or 3.11 and TensorFlow 2.15"
     )
-    hu = np.random.default_rng(0).uniform(-200, 300, (4, 8, 8, 8, 1)).astype(np.float32)
-    label = (hu[..., 0] > 50).astype(np.uint8)
-    history = model.fit(hu, label, batch_size=2, epochs=15, verbose=0).history
-    assert history["loss"][-1] < 0.8 * history["loss"][0]
-    assert history["dice_liver"][-1] > history["dice_liver"][0]
+    with pytest.raises(
+        ConfigError, match=rf"{setting} {name} is in .* {need}, got TensorFlow 2\.2"
+    ):
+        find_class(setting, name)
+
+
+@pytest.mark.parametrize("setting", ORIGINS)
+def test_a_run_is_refused_before_anything_is_built(dataset, tmp_path, setting):
+    name = next((name for name, origin in ORIGINS[setting].items() if not origin.keras_3))
+    config = override(ALL_STATE, {setting: name, "training.ema_decay": 0.0})
+    if not IS_KERAS_3:
+        check_settings(config, Dataset.open(dataset).info)
+        return
+    with pytest.raises(ConfigError, match=f"{setting} {name} is in tensorflow-addons alone"):
+        train(config, dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@old_line
+def test_adamw_has_no_wrapper(dataset):
+    config = override(
+        ALL_STATE, {"training.optimizer": "adamw", "training.optimizer_wrapper": "lookahead"}
+    )
+    with pytest.raises(ConfigError, match="must be one of adam, sgd, lamb, radam, .* got adamw"):
+        check_settings(config, Dataset.open(dataset).info)
+
+
+FIRST_STEPS = {
+    # What a weight of 2 is after one step with the gradient 3, at a step size of 0.5.
+    "radam": 2 - 0.5 * 3,  # no variance yet: the gradient itself
+    "adabelief": 2 - 0.5 * 3,  # rectified in the same way
+    "novograd": 2 - 0.5,  # the gradient of a layer has the norm 1
+    "yogi": 2 - 0.5 * 3 / (3 + 1e-3 / math.sqrt(0.001)),  # Adam with a larger epsilon
+}
+
+
+@old_line
+@pytest.mark.parametrize("name", OF_ADDONS)
+def test_first_step_of_each_optimizer(name):
+    weight = tf.Variable([2.0])
+    optimizer = build_optimizer(settings(optimizer=name))
+    apply_gradients(optimizer, [tf.constant([3.0])], [weight])
+    assert weight.numpy() == pytest.approx([FIRST_STEPS[name]], rel=1e-3)
+
+
+def steps_of(optimizer, weight, gradients):
+    """The weight after each step."""
+    values = []
+    for gradient in gradients:
+        apply_gradients(optimizer, [tf.constant([gradient])], [weight])
+        values.append(weight.numpy().item())
+    return values
+
+
+@old_line
+def test_wrappers_move_the_weights_as_their_papers_say():
+    """Plain descent by 1, 2, 3 and 4 from 0, at a step size of 1."""
+    plain = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "epochs": 4}
+    plain["steps_per_epoch"] = 1
+    gradients = [-1.0, -2.0, -3.0, -4.0]
+
+    def run(**changes):
+        weight = tf.Variable([0.0])
+        optimizer = build_optimizer(settings(**plain, **changes))
+        build_optimizer_state(optimizer, [weight])
+        return steps_of(optimizer, weight, gradients), optimizer, weight
+
+    # Every two steps half the way back to where they began.
+    values, *_ = run(optimizer_wrapper="lookahead", lookahead_steps=2)
+    assert values == [1.0, 1.5, 4.5, (1.5 + 8.5) / 2]
+    # The mean of the weights after epochs 3 and 4.
+    values, optimizer, weight = run(optimizer_wrapper="swa", swa_start=0.75)
+    assert values == [1.0, 3.0, 6.0, 10.0]
+    assert optimizer.get_slot(weight, "average").numpy() == pytest.approx([8.0])
+    # Decays 1/10, 2/11, 0.2 and 0.2, as of fcnseg's own average one step later.
+    values, optimizer, weight = run(optimizer_wrapper="moving_average", ema_decay=0.2)
+    average = 0.0
+    for decay, value in zip((1 / 10, 2 / 11, 0.2, 0.2), values, strict=True):
+        average = decay * average + (1 - decay) * value
+    assert optimizer.get_slot(weight, "average").numpy() == pytest.approx([average])
+
+
+@pytest.mark.parametrize(("start", "step"), [(0.0, 5), (0.1, 5), (0.75, 15), (0.8, 20), (1.0, 20)])
+def test_swa_begins_at_the_end_of_an_epoch(start, step):
+    swa = settings(epochs=4, steps_per_epoch=5, swa_start=start, optimizer_wrapper="swa")
+    assert first_average_step(swa) == step
+
+
+@old_line
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("radam", "lookahead adam") else pytest.mark.slow)
+        for name in RUNS
+    ],
+)
+def test_stopped_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, monkeypatch, name):
+    """With clipping, accumulation, warm-up, a schedule, half precision and, mostly, an average."""
+    changes = {
+        "training.clip_norm": 0.5,
+        "training.accumulate_steps": 2,
+        "training.warmup_steps": 2,
+        "training.precision": "mixed_bfloat16",
+        "patches.batch_size": 1,  # oneDNN's gradients of larger ones are wrong on some CPUs
+        **RUNS[name],
+    }
+    config = override(ALL_STATE, changes)
+    train(config, dataset, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(TrainingStoppedError):
+            train(config, dataset, tmp_path / "run")
+    train(config, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(tmp_path / "undisturbed", tmp_path / "run")
+
+
+@old_line
+@pytest.mark.parametrize("name", RUNS)
+def test_all_that_a_step_changes_is_in_the_checkpoint(name):
+    weight = tf.Variable([2.0, 1.0])
+    changes = {key.removeprefix("training."): value for key, value in RUNS[name].items()}
+    optimizer = build_optimizer(settings(**changes))
+    build_optimizer_state(optimizer, [weight])
+    known = {each.ref() for each in optimizer_variables(optimizer)}
+    apply_gradients(optimizer, [tf.constant([3.0, 1.0])], [weight])
+    assert {each.ref() for each in optimizer.weights} <= known
+    assert int(optimizer.iterations) == 1
+
+
+@old_line
+@pytest.mark.parametrize("wrapper", ["swa", "moving_average"])
+def test_average_of_a_wrapper_is_what_is_validated(dataset, wrapper):
+    config = override(ALL_STATE, {**RUNS[f"{wrapper} adam"], "model.norm": "instance"})
+    data = Dataset.open(dataset)
+    model = build_model(config, data.info)
+    average = make_average(config, model)
+    patches = patches_maker(config, data, replicas=1)(start_step=0)
+    batches = iter(model.distribute_strategy.experimental_distribute_dataset(patches))
+    run = make_steps(make_step(config, model, data.info), average)
+    run(batches, 1, 3)  # an epoch has four steps: swa has no average yet
+    before, inside = weights_with(average, model)
+    assert all(map(np.array_equal, before, inside)) == (wrapper == "swa")
+    run(batches, 4, 5)
+    before, inside = weights_with(average, model)
+    slots = [model.optimizer.get_slot(weight, "average") for weight in model.trainable_weights]
+    assert all(map(np.array_equal, inside, [slot.numpy() for slot in slots]))
+    assert not any(map(np.array_equal, inside, before))
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def weights_with(average, model):
+    """The weights, and those that stand in for them."""
+    before = model.get_weights()
+    with average.applied():
+        return before, model.get_weights()
+
+
+@old_line
+@pytest.mark.parametrize(
+    ("wrapper", "slot"), [("lookahead", "slow"), ("moving_average", "average")]
+)
+def test_slots_begin_with_weights_of_another_run(dataset, wrapper, slot):
+    config = override(ALL_STATE, RUNS[f"{wrapper} adam"])
+    model = build_model(config, Dataset.open(dataset).info)
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    restart_slots(model, config.training)
+    for weight in model.trainable_weights:
+        assert np.array_equal(model.optimizer.get_slot(weight, slot).numpy(), weight.numpy())
+
+
+@old_line
+@pytest.mark.slow
+def test_two_devices_do_what_one_does(tmp_path):
+    """Each optimizer, alone and in each wrapper: the weights and the slots of the wrapper."""
+    results = []
+    for devices in (1, 2):
+        path = tmp_path / f"{devices}.npz"
+        subprocess.run(
+            [sys.executable, ROOT / "tests" / "addons_replicas.py", str(devices), path],
+            check=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        with np.load(path) as arrays:
+            results.append(dict(arrays))
+    one, two = results
+    assert len(one) == 4 * (len(OPTIMIZERS) - 1) + 1
+    assert {name: pytest.approx(values, abs=1e-5) for name, values in one.items()} == two

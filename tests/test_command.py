@@ -35,7 +35,7 @@ LOCAL = {
         "--masks m --labels l --label_map map.yaml --output {}",
     ),
     "compare": ("fcnseg.cli.compare.CompareCommand", "--first a --second {} --output out"),
-    "client": ("serving.client.ClientCommand", "--server s:1 --image {} --output mask.nii"),
+    "client": ("serving.client.ClientCommand", "--server s:1 --images i --output o --ca_file {}"),
     "train": ("fcnseg.cli.train.TrainCommand", "--config fcn_s --data d --run_dir {}"),
 }
 PATHS = {
@@ -157,7 +157,6 @@ WRITING = {
     "bench": ("fcnseg.cli.bench.BenchCommand", {"data": NOWHERE, "config": "demo"}, ""),
     "preview": ("fcnseg.cli.preview.PreviewCommand", {"directory": NOWHERE}, ""),
     "inspect": ("pipelines.inspect.Inspect", {"directory": NOWHERE}, ""),
-    "client": ("serving.client.ClientCommand", {"server": "", "image": NOWHERE}, ""),
     "phantom": ("fcnseg.cli.phantom.PhantomCommand", {"cases": 1}, "cases.csv"),
     "compare": (
         "fcnseg.cli.compare.CompareCommand",
@@ -171,7 +170,7 @@ WRITING = {
     ),
 }
 # They refuse an output too, each in its way: tests of their own tell.
-ELSEWHERE = {"convert_ct", "predict", "train", "search"}
+ELSEWHERE = {"convert_ct", "predict", "client", "train", "search"}
 
 
 @pytest.mark.parametrize("name", WRITING)
@@ -298,3 +297,16 @@ def test_ctrl_c_ends_a_conversion_that_can_be_resumed(tmp_path, workers):
     assert not (output / "COMPLETED").exists()
     assert not list(output.glob(".tmp-*"))
     assert subprocess.run([sys.executable, "-m", *job, "--resume"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "true"), ("false", "false")])
+def test_a_command_takes_memory_of_a_gpu_as_it_needs_it(before, after):
+    """Unless the user says otherwise; TensorFlow itself takes nearly all at its start."""
+    variable = "TF_FORCE_GPU_ALLOW_GROWTH"
+    environment = {name: value for name, value in os.environ.items() if name != variable}
+    if before is not None:
+        environment[variable] = before
+    script = f"import os, serving.export; print(os.environ['{variable}'])"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == after

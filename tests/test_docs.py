@@ -119,7 +119,8 @@ def strings_of(source: Path) -> Iterator[re.Pattern[str]]:
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
         texts = [str(part.value) if isinstance(part, ast.Constant) else "" for part in parts]
         if len("".join(texts)) >= 10:  # shorter ones say too little
-            yield re.compile("".join(re.escape(text) or "(.+)" for text in texts))
+            pattern = "".join(re.escape(text) or "(.+)" for text in texts)
+            yield re.compile(re.sub(r"\\\{\w+(:\w+)?\\\}", "(.+)", pattern))  # of str.format
 
 
 def test_messages_in_the_troubleshooting_are_those_of_the_code():

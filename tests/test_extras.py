@@ -26,7 +26,6 @@ NEEDED = {
     "convert": "apache_beam",
     "export": "tensorflow",
     "serve": "grpc",
-    "search": "keras_tuner",
 }
 
 WITHOUT = """
@@ -102,6 +101,19 @@ def test_a_command_without_its_extra_says_so_in_one_line(name):
     extra = EXTRA_OF[NEEDED[name]]
     assert line.startswith(f"error: {NEEDED[name]} is not installed: it comes with fcnseg's extra")
     assert extra in line
+
+
+def test_a_search_without_its_extra_says_so_in_one_line(tmp_path):
+    """When it begins: the processes of its trials import the command, which is light."""
+    flags = ("--data", "d", "--config", "demo", "--space", "quick", "--output", str(tmp_path / "o"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, "keras_tuner", "search", *flags],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: keras_tuner is not installed: it comes with fcnseg's extra tun")
 
 
 @pytest.mark.parametrize("name", ["convert", "serve"])

@@ -31,9 +31,9 @@ ROOMS = {
     "planning": {"config", "networks", "records", "volumes"},
     "runs": {"config", "storage"},
     "evaluation": {"conversion", "figures", "storage", "volumes"},
+    "masks": {"conversion", "evaluation", "figures", "runs", "storage", "volumes"},
     "inference": {
-        *("conversion", "evaluation", "figures", "losses", "networks", "runs", "storage"),
-        "volumes",
+        *("conversion", "losses", "masks", "networks", "runs", "storage", "volumes"),
     },
     "training": {
         *("config", "evaluation", "figures", "inference", "losses", "networks", "records", "runs"),
@@ -41,14 +41,14 @@ ROOMS = {
     },
     "client": {"conversion", "runs", "volumes"},
     "saved_model": {
-        *("conversion", "evaluation", "figures", "inference", "networks", "runs", "storage"),
-        "volumes",
+        *("conversion", "evaluation", "figures", "inference", "masks", "networks", "runs"),
+        *("storage", "volumes"),
     },
     "testing": {"storage", "volumes"},
     "jobs": set(),
     "cli": {
-        *("config", "conversion", "evaluation", "figures", "inference", "networks", "planning"),
-        *("records", "runs", "sampling", "storage", "testing", "training", "volumes"),
+        *("config", "conversion", "evaluation", "figures", "inference", "masks", "networks"),
+        *("planning", "records", "runs", "sampling", "storage", "testing", "training", "volumes"),
     },
 }
 GROUND = {"errors", "codes", "extras"}

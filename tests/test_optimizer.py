@@ -15,6 +15,8 @@ from small_runs import ALL_STATE
 from fcnseg.config import TrainingConfig, config_from_mapping, override
 from fcnseg.errors import ConfigError
 from fcnseg.inference import load_run
+from fcnseg.networks.addons import ORIGINS
+from fcnseg.networks.keras_compat import IS_KERAS_3, apply_gradients
 from fcnseg.records import Dataset
 from fcnseg.sampling import Batch, make_training_dataset
 from fcnseg.training import LossError, read_run, train
@@ -87,20 +89,25 @@ FIRST_STEPS = {
     "adam": ({}, 2 - 0.5),
     "adamw": ({"weight_decay": 0.1}, 2 - 0.5 - 0.5 * 0.1 * 2),
     "sgd": ({"momentum": 0.9}, 2 - 0.5 * 3 * 1.9),  # Nesterov: one more, shorter, step ahead
+    "lamb": ({}, 2 - 0.5 * 2),  # Adam's direction, at the norm of the weight
 }
 
 
 def test_every_schedule_and_optimizer_is_tested():
     known = typing.get_type_hints(TrainingConfig)
     assert set(typing.get_args(known["schedule"])) == set(SCHEDULES)
-    assert set(typing.get_args(known["optimizer"])) == set(FIRST_STEPS)
+    of_addons = {
+        name for name, origin in ORIGINS["training.optimizer"].items() if not origin.keras_3
+    }
+    assert set(typing.get_args(known["optimizer"])) - of_addons == set(FIRST_STEPS)
 
 
 @pytest.mark.parametrize("name", FIRST_STEPS)
 def test_first_step_of_each_optimizer(name):
     changes, expected = FIRST_STEPS[name]
-    weight = keras.Variable([2.0])
-    build_optimizer(settings(optimizer=name, **changes)).apply([tf.constant([3.0])], [weight])
+    weight = keras.Variable([2.0]) if IS_KERAS_3 else tf.Variable([2.0])
+    optimizer = build_optimizer(settings(optimizer=name, **changes))
+    apply_gradients(optimizer, [tf.constant([3.0])], [weight])
     assert np.asarray(weight) == pytest.approx([expected], rel=1e-5)
 
 
@@ -200,7 +207,9 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
             r"milestones must be .* below 1, got \(0.5, 1.0\)",
         ),
         ({"warmup_steps": 8, "epochs": 2, "steps_per_epoch": 4}, "fewer than the steps .* 8, got"),
-        ({"optimizer": "lion"}, "training.optimizer: .*'adam', 'adamw' or 'sgd', got 'lion'"),
+        ({"optimizer": "lion"}, "training.optimizer: .*'adam', .* or 'adabelief', got 'lion'"),
+        ({"optimizer_wrapper": "swa", "ema_decay": 0.5}, "ema_decay must be 0 .* is swa, got 0.5"),
+        ({"optimizer_wrapper": "moving_average"}, "ema_decay must be above 0 .* moving_average"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):

@@ -45,6 +45,8 @@ def test_wheel_holds_one_package(built):
     assert {"fcnseg/py.typed", "fcnseg/volumes/formats/nifti.py"} <= set(names)
     templates = (ROOT / "fcnseg/figures/templates").iterdir()
     assert {str(path.relative_to(ROOT)) for path in templates} <= set(names)
+    page = [path for path in (ROOT / "serving/page").rglob("*") if path.is_file()]
+    assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in page} <= set(names)
     jobs = [path for job in JOBS for path in (ROOT / job).rglob("*.py")]
     assert {f"fcnseg/jobs/{path.relative_to(ROOT)}" for path in jobs} <= set(names)
 

@@ -14,10 +14,11 @@ from bad_files import set_fields
 from dicom_series import make_slices
 from dicom_series import write as write_series
 from small_cases import AFFINE, LABEL_MAP, SPACING_MM, write_case
-from small_models import write_run
+from small_models import make_info, write_run
 
 from fcnseg.cli.evaluate import EvaluateCommand
 from fcnseg.cli.predict import PredictCommand
+from fcnseg.client import VersionStatus
 from fcnseg.volumes import read_ct, read_label, write_mask, write_parts, write_volume
 from pipelines.convert_ct import ConvertCt
 from pipelines.inspect import Inspect
@@ -143,17 +144,19 @@ def test_the_mask_of_a_served_model_has_no_text_of_headers(case, monkeypatch):
     class Client:
         """A server's answer without a server."""
 
+        def wait_until_ready(self, timeout_s):
+            return VersionStatus(1, "AVAILABLE")
+
         def model_info(self):
-            return type("Info", (), {"class_names": ("background", "liver")})
+            return make_info(class_names=("background", "liver"))
 
         def segment(self, volume, *, accept):
             return np.ones(volume.shape, np.uint8)
 
-    def connect(server, model_name):
+    def connect(server, **_):
         return contextlib.nullcontext(Client())
 
     monkeypatch.setattr(serving_client, "SegmentationClient", connect)
-    (case / "served").mkdir()
-    output = case / "served/mask.nii.gz"
-    serving_client.ClientCommand("nowhere:1", case / "images/case.nii.gz", output).run()
+    serving_client.ClientCommand("nowhere:1", case / "served", case / "images/case.nii.gz").run()
+    assert (case / "served/case.nii.gz").is_file()
     assert has_text(case / "served") == []

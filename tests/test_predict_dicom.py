@@ -181,7 +181,7 @@ def test_mask_is_written_after_its_dicom(run_dir, done, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fcnseg.inference.case_prediction.write_mask", fail)
+    monkeypatch.setattr("fcnseg.masks.case_outputs.write_mask", fail)
     with pytest.raises(InputError, match="2 of 2 volumes failed"):
         PredictCommand(
             (run_dir,), images=done / "images", output=tmp_path / "m", accept=CROP, **BOTH

@@ -15,6 +15,18 @@ REAL = {
     "tensorflow.serving.ModelSpec": "tensorflow_serving.apis.model_pb2",
     "tensorflow.serving.PredictRequest": "tensorflow_serving.apis.predict_pb2",
     "tensorflow.serving.PredictResponse": "tensorflow_serving.apis.predict_pb2",
+    "tensorflow.TensorInfo": "tensorflow.core.protobuf.meta_graph_pb2",
+    "tensorflow.SignatureDef": "tensorflow.core.protobuf.meta_graph_pb2",
+    **{
+        f"tensorflow.serving.{name}": "tensorflow_serving.apis.get_model_metadata_pb2"
+        for name in ("SignatureDefMap", "GetModelMetadataRequest", "GetModelMetadataResponse")
+    },
+    **{
+        f"tensorflow.serving.{name}": "tensorflow_serving.apis.get_model_status_pb2"
+        for name in ("ModelVersionStatus", "GetModelStatusRequest", "GetModelStatusResponse")
+    },
+    "tensorflow.serving.StatusProto": "tensorflow_serving.apis.status_pb2",
+    "google.protobuf.Any": "google.protobuf.any_pb2",
     "google.protobuf.Int64Value": "google.protobuf.wrappers_pb2",
 }
 

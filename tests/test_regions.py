@@ -14,8 +14,8 @@ from fcnseg.inference import make_segmenter
 from fcnseg.inference.regions import body_region, dilated, resample_region
 from fcnseg.inference.resampling import spacing_steps
 from fcnseg.inference.sliding_window import SlidingWindow
-from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
+from fcnseg.volumes.tiling import Tiling
 
 BODY = (slice(4, 40), slice(40, 90), slice(30, 100))
 SPACING = np.array([2.0, 2.0, 2.0], np.float32)
@@ -99,9 +99,7 @@ def test_windows_without_a_voxel_of_the_region_are_not_computed(shape):
     within = segment(hu, region).numpy()
     np.testing.assert_array_equal(within, np.where(region, everywhere, 0))
     assert within[region].any()
-    starts = [
-        tiling.starts(axis, max(n, tiling.tile[axis])).numpy() for axis, n in enumerate(shape)
-    ]
+    starts = [tiling.starts(axis, max(n, tiling.tile[axis]), xp=np) for axis, n in enumerate(shape)]
     before = [max(n - size, 0) // 2 for n, size in zip(tiling.tile, shape, strict=True)]
     holds = [
         sum(start - pad < stop and start - pad + size > begin for start in along)

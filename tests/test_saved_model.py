@@ -75,11 +75,6 @@ X = np.zeros(1, np.float32)
             "input tensor alias not found in signature: z. Inputs expected to be in the set {x}.",
         ),
         (("serving_default", {"x": X.astype(int)}), "INVALID_ARGUMENT", "float"),
-        (
-            ("serving_default", {"x": X.reshape([1] * 33)}),
-            "INVALID_ARGUMENT",
-            "input tensor x must have at most 32 axes, got 33",
-        ),
     ],
 )
 def test_wrong_request_gets_the_servers_answer(session, arguments, code, message):
@@ -87,6 +82,12 @@ def test_wrong_request_gets_the_servers_answer(session, arguments, code, message
         session.run(*arguments)
     assert caught.value.code == code
     assert message in caught.value.message
+
+
+@pytest.mark.skipif(np.__version__.startswith("1."), reason="numpy 1 has at most 32 axes")
+def test_request_with_too_many_axes_is_refused(session):
+    with pytest.raises(StatusError, match="input tensor x must have at most 32 axes, got 33"):
+        session.run("serving_default", {"x": X.reshape([1] * 33)})
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import gzip
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,14 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import dicom_series
 import grpc
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
 import tensorflow as tf
 from half_plus_two import write_half_plus_two
@@ -36,20 +29,16 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from fcnseg.client import SegmentationClient, ServerError
+from fcnseg.client import SegmentationClient
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.runs import ModelInfo
 from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
 from fcnseg.saved_model.signatures import SEGMENT_VOLUME
 from fcnseg.volumes import (
-    Volume,
     from_canonical,
     read_ct,
-    read_geometry,
-    read_label,
     to_canonical,
     write_volume,
 )
@@ -370,114 +359,6 @@ def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
     assert reply["outputs"]["voxel_counts"] == np.bincount(mask.ravel(), minlength=3).tolist()
 
 
-def test_client_names_what_went_wrong(server):
-    volume = make_oblique_volume((4, 5, 6))
-    address = f"127.0.0.1:{server.grpc_port}"
-    with pytest.raises(ServerError, match=f"no model other at {address}: Servable not found"):
-        SegmentationClient(address, model_name="other").segment(volume, accept=CROP)
-    with pytest.raises(ServerError, match="FAILED_PRECONDITION: Serving signature key"):
-        SegmentationClient(address, model_name="half").model_info()
-    with pytest.raises(ServerError, match="no server at 127.0.0.1:1: "):
-        SegmentationClient("127.0.0.1:1").segment(volume, accept=CROP)
-    with pytest.raises(InputError, match="volume must be HU as int16, got float32"):
-        SegmentationClient(address).segment(volume.with_array(volume.array.astype(np.float32)))
-
-
-def test_client_is_told_why_a_volume_is_refused(model_dir):
-    large = Volume(np.zeros((99, 99, 99), np.int16), np.eye(4))
-    with make_server(model_dir, model_name="fcnseg") as server:
-        address = f"127.0.0.1:{server.grpc_port}"
-        with pytest.raises(InputError, match=r"refused the volume: \[volume must have at most"):
-            SegmentationClient(address).segment(large, accept=("constant_image",))
-
-
-NOT_CT = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20  # from 0 to 780
-
-
-def test_client_refuses_what_the_conversion_refuses(tmp_path):
-    """Before anything is sent: there is no server."""
-    volume = Volume(NOT_CT, np.diag([2.5, 2.5, 2.5, 1.0]))
-    with pytest.raises(InputError, match="was the rescale intercept") as caught:
-        SegmentationClient("127.0.0.1:1").segment(volume)
-    assert caught.value.code == "missing_rescale"
-    write_volume(volume, tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz")
-    message = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
-    with pytest.raises(InputError, match=message):
-        command.run()
-    with pytest.raises(ServerError, match="no server"):
-        dataclasses.replace(command, accept=("missing_rescale",)).run()
-    assert not (tmp_path / "mask.nii.gz").exists()
-
-
-PADDED = np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
-PADDED[..., :9] = -3024
-
-
-@contextlib.contextmanager
-def answering(response):
-    """A client of a server that gives one response to all, and the requests that it gets."""
-    requests = []
-
-    def predict(request, context):
-        requests.append(request)
-        return response
-
-    method = grpc.unary_unary_rpc_method_handler(
-        predict,
-        request_deserializer=predict_pb2.PredictRequest.FromString,
-        response_serializer=predict_pb2.PredictResponse.SerializeToString,
-    )
-    service = "tensorflow.serving.PredictionService"
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(service, {"Predict": method})]
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with SegmentationClient(f"127.0.0.1:{port}") as client:
-            yield client, requests
-    finally:
-        server.stop(None).wait()
-
-
-def test_client_sends_padding_as_air_and_leaves_the_volume_as_it_is():
-    volume = Volume(PADDED.copy(), np.diag([-2.5, 2.5, 2.5, 1.0]))
-    with answering(predict_pb2.PredictResponse()) as (client, requests):
-        for writeable in (True, False):
-            volume.array.flags.writeable = writeable
-            with pytest.raises(ServerError, match="gave no mask"):
-                client.segment(volume)
-    assert len(requests) == 2
-    for request in requests:
-        sent = tf.make_ndarray(request.inputs["volume"])
-        np.testing.assert_array_equal(sent[..., ::-1], np.maximum(PADDED, -1024))
-    np.testing.assert_array_equal(volume.array, PADDED)
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("mask.mha", "must be written to a .nii or .nii.gz file"),
-        ("file/below/mask.nii", "output must be a folder that can be written to"),
-        ("file/mask.nii", "output must be a folder, got the file"),
-        ("folder", "output must be a file, got the folder"),
-    ],
-)
-def test_client_checks_its_output_before_anything_is_sent(tmp_path, output, message):
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "folder").mkdir()
-    write_volume(Volume(PADDED, np.diag([2.5, 2.5, 2.5, 1.0])), tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / output)
-    with pytest.raises(InputError, match=message):
-        command.run()
-    good = dataclasses.replace(command, output=tmp_path / "new" / "mask.nii.gz")
-    with pytest.raises(ServerError, match="no server"):
-        good.run()
-    assert not good.output.parent.exists()
-
-
 CUBE = np.zeros((4, 4, 4), np.int16)
 MM = np.full(3, 2, np.float32)
 BAD_INPUTS = [
@@ -510,122 +391,25 @@ def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
             assert value in reply["error"]
 
 
-def test_client_names_a_reply_that_is_no_tensor():
-    response = predict_pb2.PredictResponse()
-    response.outputs["labels"].CopyFrom(broken_tensor((-1, -1), int_val=[1]))
-    message = "gave what is no tensor: .* must not be negative"
-    with answering(response) as (client, _), pytest.raises(ServerError, match=message):
-        client.segment(make_oblique_volume((4, 5, 6)), accept=CROP)
-
-
 @pytest.mark.serving
 def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
     """The server and the client as a user starts them, each in a process of its own."""
     command = [sys.executable, "-m", "serving.server", "--model_base_path", str(model_dir)]
     flags = ["--model_name=abdomen", "--port=-1", "--rest_api_port", "-1"]
-    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks" / "mask.nii.gz"
+    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks"
     volume = make_oblique_volume()
     write_volume(volume, image)
     with subprocess.Popen(command + flags, stdout=subprocess.PIPE, text=True) as server:
         try:
             ready = server.stdout.readline()
             address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
-            ClientCommand(address, image, output, model_name="abdomen", accept=CROP).run()
+            ClientCommand(address, output, image, model_name="abdomen", accept=CROP).run()
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
-    mask = np.asarray(nib.load(output).dataobj).T
+    file = nib.load(output / "ct.nii.gz")
+    mask = np.asarray(file.dataobj).T
     expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
     np.testing.assert_array_equal(mask, expected)
-    names = read_class_names(output, nib.load(output).header)
+    names = read_class_names(output / "ct.nii.gz", file.header)
     assert names == {1: "liver", 2: "spleen"}
-
-
-class LiverEverywhere:
-    """Stands for the client of a served model that finds the liver in each voxel."""
-
-    def __init__(self, server, *, model_name):
-        self.asked = (server, model_name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def model_info(self):
-        return ModelInfo(
-            class_names=("background", "liver", "spleen"),
-            spacing_mm=(1.0, 1.0, 1.0),
-            hu_window=(-100.0, 240.0),
-            window=(16, 16, 16),
-            overlap=(0, 0, 0),
-            batch_size=1,
-            max_voxels=1000,
-        )
-
-    def segment(self, volume, *, accept):
-        return np.ones(volume.shape, np.uint8)
-
-
-def test_client_writes_dicom_of_dicom(tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.client.SegmentationClient", LiverEverywhere)
-    slices = dicom_series.make_slices(make_oblique_volume((5, 6, 7)).array)
-    image = dicom_series.write(slices, tmp_path / "ct")
-    command = ClientCommand(
-        "nowhere:1",
-        image,
-        tmp_path / "masks/ct.nii.gz",
-        dicom_seg=tmp_path / "seg/ct.seg.dcm",
-        rtstruct=tmp_path / "ct.rtstruct.dcm",
-        accept=CROP,
-    )
-    command.run()
-    segments = pydicom.dcmread(command.dicom_seg).SegmentSequence
-    assert [segment.SegmentLabel for segment in segments] == ["liver", "spleen"]
-    (algorithm,) = segments[0].SegmentationAlgorithmIdentificationSequence
-    assert algorithm.AlgorithmParameters == 'made_with={"model_name":"fcnseg"}'
-    assert (read_label(command.dicom_seg, like=read_geometry(image)).array == 1).all()
-    (roi,) = pydicom.dcmread(command.rtstruct).StructureSetROISequence
-    assert (roi.ROIName, roi.ROINumber) == ("liver", 1)
-    with pytest.raises(InputError, match="ct.nii.gz is there already: give --overwrite"):
-        command.run()
-    command.output.unlink()
-    with pytest.raises(InputError, match="ct.seg.dcm is there already: give --overwrite"):
-        command.run()
-    dataclasses.replace(command, overwrite=True).run()
-    assert command.output.exists()
-
-
-@pytest.mark.parametrize("flag", ["dicom_seg", "rtstruct"])
-def test_client_refuses_dicom_of_what_is_none_before_anything_is_sent(tmp_path, flag):
-    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
-    command = ClientCommand("127.0.0.1:1", tmp_path / "ct.nii.gz", tmp_path / "new/mask.nii.gz")
-    message = rf"{flag} must be given for images of DICOM alone, got .*ct.nii.gz \(case ct\)"
-    with pytest.raises(InputError, match=message):
-        dataclasses.replace(command, **{flag: tmp_path / "out.dcm"}).run()
-    with pytest.raises(InputError, match="must be different files, got"):
-        dataclasses.replace(command, **{flag: command.output}).run()
-    assert not command.output.parent.exists()
-
-
-def test_client_needs_no_tensorflow(tmp_path):
-    """Reading, asking and failing, where importing TensorFlow or Keras is an error."""
-    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
-    shutil.copytree(Path(__file__).parent.parent / "serving", tmp_path / "serving")
-    script = """
-import sys
-sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["apache_beam"] = None
-from serving.client import ClientCommand, main
-main()
-"""
-    flags = ["--server", "127.0.0.1:1", "--image", "ct.nii.gz", "--output", "mask.nii.gz"]
-    flags += ["--accept", *CROP]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *flags], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    warning, error = done.stderr.splitlines()
-    assert "[field_of_view_implausible]" in warning
-    assert error.startswith("error: no server at 127.0.0.1:1")
-    assert not (tmp_path / "mask.nii.gz").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from fcnseg.config import override, read_config
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, CONFIG_FILE, FINAL_STATE_FILE
+from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import TrainingStoppedError, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
@@ -45,6 +47,56 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     assert {path.name for path in undisturbed.iterdir()} == {
         path.name for path in (tmp_path / "run").iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [1]),
+        ({"training.validate_every": 2, "training.epochs": 5}, [1, 3, 4]),
+        ({"training.patience": 1, "training.epochs": 4, "training.learning_rate": 1e-9}, [1, 3]),
+    ],
+    ids=["validated", "between validations", "early stopping"],
+)
+def test_run_that_stops_after_an_epoch_goes_on_as_if_it_had_not(dataset, tmp_path, changes, stops):
+    config = override(ALL_STATE, changes)
+    at_once = train(config, dataset, tmp_path / "at once")
+    for epoch in stops:
+        result = train(config, dataset, tmp_path / "run", resume=True, until_epoch=epoch)
+        assert len(result.history["loss"]) == min(epoch, len(at_once.history["loss"]))
+    result = train(config, dataset, tmp_path / "run", resume=True)
+    assert result == dataclasses.replace(at_once, run_dir=tmp_path / "run")
+    assert_same_runs(tmp_path / "at once", tmp_path / "run")
+
+
+def test_run_stopped_after_an_epoch_is_unfinished(dataset, tmp_path):
+    config = override(ALL_STATE, {"training.validate_every": 2})
+    result = train(config, dataset, tmp_path / "run", until_epoch=1)
+    assert (result.best_dice, result.best_epoch) == (-np.inf, 0)
+    assert not (tmp_path / "run" / "run.json").exists()
+    with np.load(tmp_path / "run" / CHECKPOINT_FILE) as arrays:
+        assert '"step": 4,' in arrays["progress"].item()
+    train(config, dataset, tmp_path / "run", resume=True, until_epoch=1)  # nothing is left to do
+    assert (tmp_path / "run" / "history.csv").read_text().count("\n") == 2
+    train(config, dataset, tmp_path / "run", resume=True, until_epoch=9)
+    assert read_run(tmp_path / "run").best_epoch == 2
+    with pytest.raises(InputError, match="until_epoch must be at least 1, got 0"):
+        train(config, dataset, tmp_path / "run", resume=True, until_epoch=0)
+
+
+def test_state_of_a_run_that_is_not_to_be_extended_is_deleted(dataset, tmp_path):
+    train(ALL_STATE, dataset, tmp_path / "run", keep_final_state=False)
+    assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {p.name for p in (tmp_path / "run").iterdir()}
+    assert read_run(tmp_path / "run").best_epoch
+
+
+def test_run_in_use_is_refused(dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        locked_folder(tmp_path / "run", argument="run_dir"),
+        pytest.raises(FolderInUseError, match="run_dir must not be in use, got .*run, which"),
+    ):
+        train(ALL_STATE, dataset, tmp_path / "run")
 
 
 def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, undisturbed, tmp_path, monkeypatch):

@@ -1,45 +1,54 @@
-"""The search: what is drawn, what fails, and what is left."""
+"""The search: what it leaves, what it refuses, and how it goes on after any end."""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
 import json
 import os
-import signal
+import random
+import re
+import socket
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
+import trial_works
 import yaml
 from small_records import make_record, write_dataset
 
-from fcnseg.cli.command import parse, run_command
+from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
-from fcnseg.errors import ConfigError, InputError
-from fcnseg.training import TrainingStoppedError
-from fcnseg.training.loop import TrainingLoop
-from tuning import search as tuning_search
-from tuning.search import (
-    BEST_CONFIG_FILE,
-    TRIALS_FILE,
-    SearchCommand,
-    SearchError,
-    SearchStoppedError,
-)
+from fcnseg.errors import InputError
+from fcnseg.records import Dataset
+from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
+from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
+from fcnseg.training import read_run, train
+from tuning import shares as tuning_shares
+from tuning.oracles import ORACLES, Limits
+from tuning.search import SearchCommand
+from tuning.shares import shares
 from tuning.space import SearchSpace
+from tuning.space_checks import checked_space
+from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
+from tuning.workers import Share, TrialRunner, Worker, run_threads
 
+ROOT = Path(__file__).parent.parent
 SMALL = override(
     Config(),
     {
         "model.filters": [2, 4],
         "patches.size": [8, 8, 8],
         "patches.batch_size": 1,
-        "training.epochs": 1,
-        "training.steps_per_epoch": 1,
+        "training.epochs": 3,
+        "training.steps_per_epoch": 2,
+        "training.tensorboard": False,
         "inference.overlap": [0, 0, 0],
     },
 )
+RATES = {"training.learning_rate": {"float": [1e-4, 1e-1], "log": True}}
 
 
 @pytest.fixture(scope="module")
@@ -57,232 +66,414 @@ def write_space(folder, content):
     return path
 
 
-def search(dataset, folder, space, **flags):
-    command = SearchCommand(
+def command(dataset, folder, *, space=None, config=SMALL, **flags):
+    return SearchCommand(
         data=dataset,
-        config=SMALL,
-        space=write_space(folder, space),
+        config=config,
+        space=write_space(folder, space or RATES),
         output=folder / "search",
         **{"max_trials": 2, **flags},
     )
-    command.run()
-    return json.loads((folder / "search" / TRIALS_FILE).read_text())
 
 
-def test_drawn_settings_make_configurations(tmp_path):
-    content = {
-        "training.learning_rate": {"float": [1e-4, 1e-1], "log": True},
-        "model.filters": {"choice": [[4, 8], [2, 4, 8]]},
-        "patches.samples_per_volume": {"int": [2, 8], "step": 2},
-    }
-    space = SearchSpace.read(write_space(tmp_path, content))
-    rates, filters, samples_per_volume = [], set(), set()
-    for seed in range(60):
-        drawn = {each.name: each.random_sample(seed) for each in space.hyperparameters().space}
-        config = override(SMALL, space.settings(drawn))
-        rates.append(config.training.learning_rate)
-        filters.add(config.model.filters)
-        samples_per_volume.add(config.patches.samples_per_volume)
-    assert 1e-4 <= min(rates) < 1e-3 < 1e-2 < max(rates) <= 1e-1
-    assert filters == {(4, 8), (2, 4, 8)}
-    assert samples_per_volume == {2, 4, 6, 8}
+def trials_in(folder):
+    return {trial.trial_id: trial for trial in Progress.read(folder / "search").trials}
 
 
-@pytest.mark.parametrize("oracle", ["random", pytest.param("bayesian", marks=pytest.mark.slow)])
-def test_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path, oracle):
-    space = {
-        "training.learning_rate": {"float": [1e-4, 1e-2], "log": True},
-        "model.filters": {"choice": [[2, 4], [4, 8]]},
-        "training.steps_per_epoch": {"int": [1, 2]},
-    }
-    trials = search(dataset, tmp_path, space, oracle=oracle)
-    assert len(trials) == 2
-    assert trials[0]["val_dice"] >= trials[1]["val_dice"]
-    best = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
-    assert best == override(SMALL, trials[0]["settings"])
-    run = tmp_path / "search/trials" / trials[0]["trial_id"]
-    assert read_config(run / "config.yaml") == best
-    assert json.loads((run / "run.json").read_text())["best_dice"] == trials[0]["val_dice"]
+# Real trainings.
 
 
-def test_failing_trial_does_not_end_the_search(dataset, tmp_path):
-    """A patch of 7 voxels does not fit two levels; one of 8 does."""
-    space = {"patches.size": {"choice": [[7, 8, 8], [8, 8, 8]]}}
-    good, bad = search(dataset, tmp_path, space)
-    assert good["settings"] == {"patches.size": [8, 8, 8]}
-    assert good["error"] is None
-    assert bad["val_dice"] is None
-    assert "ModelError: the input's z must fit" in bad["error"]
-    assert read_config(tmp_path / "search" / BEST_CONFIG_FILE).patches.size == (8, 8, 8)
-
-
-def test_a_signal_ends_the_search_and_not_the_trial_alone(dataset, tmp_path, monkeypatch):
-    trials = []
-
-    def stop(*args, **kwargs):
-        trials.append(args)
-        raise TrainingStoppedError(signal.SIGINT)
-
-    monkeypatch.setattr("tuning.search.train", stop)
-    space = {"training.learning_rate": {"float": [1e-4, 1e-2], "log": True}}
-    with pytest.raises(
-        SearchStoppedError, match="^search stopped by SIGINT: 0 of . trials finished$"
-    ) as caught:
-        search(dataset, tmp_path, space)
-    assert (len(trials), caught.value.exit_status) == (1, 130)
-
-
-def test_search_without_a_good_trial_leaves_no_best(dataset, tmp_path):
-    space = {"patches.size": {"choice": [[7, 8, 8]]}}
-    with pytest.raises(SearchError, match="all 1 trials failed; the first: ModelError"):
-        search(dataset, tmp_path, space, max_trials=1)
-    assert (tmp_path / "search" / TRIALS_FILE).exists()
-    assert not (tmp_path / "search" / BEST_CONFIG_FILE).exists()
-
-
-RATES = {"training.learning_rate": {"choice": [1e-3, 2e-3, 3e-3, 4e-3]}}
-
-
-def during_trial(monkeypatch, number, module, function, action):
-    """Does something at the first call of a function in the trial of this number, from 0."""
-    original, trials = getattr(module, function), []
-
-    def act_and_call(*args, **kwargs):
-        if number == len(trials):
-            action()
-        return original(*args, **kwargs)
-
-    train = tuning_search.train
-
-    def count_and_train(*args, **kwargs):
-        try:
-            return train(*args, **kwargs)
-        finally:
-            trials.append(1)
-
-    monkeypatch.setattr(module, function, act_and_call)
-    monkeypatch.setattr(tuning_search, "train", count_and_train)
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    ("number", "module", "function"),
-    [
-        pytest.param(0, TrainingLoop, "run_steps", id="in the first trial"),
-        pytest.param(1, TrainingLoop, "run_steps", id="in the second trial"),
-        pytest.param(1, tuning_search, "override", id="before the training listens"),
-        pytest.param(1, tuning_search.gc, "collect", id="between trials"),
-    ],
-)
-def test_sigterm_ends_the_search(dataset, tmp_path, monkeypatch, number, module, function):
-    before = signal.getsignal(signal.SIGTERM)
-    during_trial(monkeypatch, number, module, function, terminate)
-    finished = r"0 of 3 trials finished$" if number == 0 else "1 of 3 trials finished, written to"
-    with pytest.raises(SearchStoppedError, match=f"^search stopped by SIGTERM: {finished}") as got:
-        search(dataset, tmp_path, RATES, max_trials=3)
-    assert got.value.exit_status == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-    check_unfinished(tmp_path / "search", trials=number)
-
-
-def test_interrupt_ends_the_search(dataset, tmp_path, monkeypatch):
-    during_trial(monkeypatch, 1, TrainingLoop, "run_steps", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        search(dataset, tmp_path, RATES, max_trials=3)
-    check_unfinished(tmp_path / "search", trials=1)
-
-
-def check_unfinished(folder, *, trials):
-    """That the finished trials are noted, none as failed, and no configuration as the best."""
-    path = folder / TRIALS_FILE
-    noted = json.loads(path.read_text()) if path.exists() else []
-    assert len(noted) == trials
-    assert all(trial["error"] is None and trial["val_dice"] is not None for trial in noted)
-    assert not (folder / BEST_CONFIG_FILE).exists()
+def test_a_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path):
+    """An organ's Dice is the objective; the second command finds everything done."""
+    wanted = command(dataset, tmp_path, objective="val_dice_liver", max_trials=2)
+    wanted.run()
+    trials = trials_in(tmp_path)
+    best = best_trial(list(trials.values()), epochs=3)
+    assert trials.keys() == {"0", "1"}
+    assert best.objective == max(trial.objective for trial in trials.values())
+    found = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
+    assert found == override(SMALL, best.settings)
+    run = tmp_path / "search/trials" / best.trial_id
+    assert read_run(run).best_dice == best.outcome.val_dice
+    assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {path.name for path in run.iterdir()}
+    wanted.run()
+    assert trials_in(tmp_path) == trials
 
 
 @pytest.mark.slow
-def test_command_ends_on_sigterm_with_a_line(dataset, tmp_path):
-    write_config(override(SMALL, {"training.epochs": 10**6}), tmp_path / "base.yaml")
-    space = write_space(tmp_path, RATES)
-    flags = f"--data {dataset} --config {tmp_path}/base.yaml --space {space} --max_trials 3"
-    command = [sys.executable, "-m", "tuning.search", *flags.split(), "--output", tmp_path / "s"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "s/trials/0/config.yaml").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.terminate()
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert said.decode().splitlines()[-1] == (
-        "error: search stopped by SIGTERM: 0 of 3 trials finished"
+def test_the_surface_dice_of_the_best_network_is_an_objective(dataset, tmp_path):
+    command(dataset, tmp_path, objective="val_surface_dice", max_trials=1).run()
+    (trial,) = trials_in(tmp_path).values()
+    assert 0 <= trial.objective <= 1
+    assert trial.objective != trial.outcome.val_dice
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_training_with_the_best_configuration_repeats_the_objective(dataset, tmp_path):
+    command(dataset, tmp_path, max_trials=5, workers=2, tuner="hyperband").run()
+    trials = trials_in(tmp_path)
+    best = best_trial(list(trials.values()), epochs=3)
+    config = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
+    assert train(config, dataset, tmp_path / "again").best_dice == best.objective
+    one, other = (
+        read_run(run).weights_sha256
+        for run in (tmp_path / "again", tmp_path / "search/trials" / best.root)
     )
-    assert b"Traceback" not in said
-    assert not (tmp_path / "s/trials/1").exists()
+    assert one == other
+
+
+@pytest.mark.slow
+def test_an_objective_that_is_not_a_number_is_a_failure(dataset, tmp_path):
+    """A rate that breaks the network: its loss is not finite."""
+    space = {"training.learning_rate": {"choice": [1e30]}}
+    command(dataset, tmp_path, space=space).run()
+    broken = trials_in(tmp_path)["1"]
+    assert broken.status == "failed"
+    assert re.search("LossError: the loss is|val_dice is nan", broken.outcome.error)
+
+
+def start(folder, dataset, *flags, **environment):
+    """The command in a process of its own."""
+    write_config(SMALL, folder / "base.yaml")
+    space = write_space(folder, RATES)
+    argv = ["--data", dataset, "--config", folder / "base.yaml", "--space", space, *flags]
+    with (folder / "stderr.txt").open("a") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuning.search", *argv, "--output", folder / "search"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env={**os.environ, **environment},
+        )
+
+
+def said(folder):
+    return (folder / "stderr.txt").read_text()
+
+
+def wait_for(path, process, *, seconds=600):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, path
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
+def results(folder):
+    return {
+        trial.trial_id: (trial.settings, trial.until_epoch, trial.objective)
+        for trial in Progress.read(folder / "search").trials
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("tuner", ["random", "hyperband"])
+def test_a_search_killed_at_random_moments_ends_as_one_left_alone(dataset, tmp_path, tuner):
+    """`FCNSEG_KILLS` kills, 2 by default: `benchmarks/bench_search.py` has more."""
+    kills = int(os.environ.get("FCNSEG_KILLS", "2"))
+    flags = ["--tuner", tuner, "--max_trials", "4"]
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        folder.mkdir()
+    assert start(alone, dataset, *flags).wait() == 0, said(alone)
+    for _ in range(kills):
+        process = start(killed, dataset, *flags)
+        wait_for(killed / "search/trials.json", process)
+        time.sleep(random.uniform(0, 20))
+        process.kill()
+        process.wait()
+        if (killed / "search" / BEST_CONFIG_FILE).exists():
+            break
+    assert start(killed, dataset, *flags).wait() == 0, said(killed)
+    assert results(killed) == results(alone)
+    best = [read_config(folder / "search" / BEST_CONFIG_FILE) for folder in (alone, killed)]
+    assert best[0] == best[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path):
+    process = start(tmp_path, dataset, "--max_trials", "2", "--training.epochs", "1000000")
+    wait_for(tmp_path / "search/trials/0/config.yaml", process)
+    process.terminate()
+    assert process.wait(timeout=300) == 143
+    assert (
+        said(tmp_path)
+        .splitlines()[-1]
+        .startswith("error: search stopped by SIGTERM: 0 trials finished, written to")
+    )
+    assert "Traceback" not in said(tmp_path)
+    (trial,) = Progress.read(tmp_path / "search").trials
+    assert trial.status == "running"
+    assert not (tmp_path / "search/trials/1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    flags = ["--max_trials", "4"]
+    chief = start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID="chief", **address)
+    workers = {
+        name: start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID=name, **address)
+        for name in ("worker-0", "worker-1")
+    }
+    deadline = time.monotonic() + 900
+    while "worker-1" not in {trial.worker for trial in trials_in(tmp_path).values()}:
+        assert time.monotonic() < deadline, said(tmp_path)
+        time.sleep(0.2)
+    workers["worker-1"].kill()
+    workers["worker-1"].wait()
+    workers["worker-1"] = start(
+        tmp_path, dataset, *flags, KERASTUNER_TUNER_ID="worker-1", **address
+    )
+    assert [process.wait() for process in (chief, *workers.values())] == [0, 0, 0], said(tmp_path)
+    trials = trials_in(tmp_path)
+    assert trials.keys() == {"0", "1", "2", "3"}
+    assert {trial.status for trial in trials.values()} == {"completed"}
+    assert (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+# Workers, without trainings.
+
+
+def runner_in(folder, work, **changes):
+    (folder / "outcomes").mkdir(exist_ok=True)
+    (folder / "logs").mkdir(exist_ok=True)
+    return TrialRunner(
+        folder=folder,
+        base=SMALL,
+        data="records",
+        objective="val_dice",
+        num_classes=3,
+        should_stop=threading.Event(),
+        work=work,
+        **changes,
+    )
+
+
+def workers_in(folder, work, count, *, trials, share=None):
+    runner = runner_in(folder, work)
+    space = checked_space(SearchSpace.read(write_space(folder, RATES)), SMALL)
+    oracle = ORACLES["random"](
+        space, SMALL, folder=folder, objective="val_dice", limits=Limits(trials)
+    )
+    oracle.reload()
+    made = [Worker(oracle, runner, share=share or Share()) for _ in range(count)]
+    for number, worker in enumerate(made):
+        worker.tuner_id = f"worker{number}"
+    return oracle, made
+
+
+def resident_bytes():
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line
+    )
+    return int(line.split()[1]) * 1024
+
+
+def test_crashes_are_failed_trials_and_the_search_goes_on(tmp_path):
+    oracle, workers = workers_in(tmp_path, trial_works.crash_at_some_rates, 2, trials=12)
+    run_threads(workers)
+    trials = Progress.read(tmp_path).trials
+    assert len(trials) == 12
+    for trial in trials:
+        rate = trial.settings.get("training.learning_rate", SMALL.training.learning_rate)
+        assert trial.status == ("failed" if rate < 1e-3 else "completed")
+        if rate < 1e-3:
+            assert "ended by SIGSEGV" in trial.outcome.error
+    assert {trial.worker for trial in trials} == {"worker0", "worker1"}
+    assert oracle.ended == "all 12 trials of max_trials are tried"
+
+
+def test_the_memory_of_the_search_is_flat(tmp_path):
+    for folder, trials in ((tmp_path / "warm", 5), (tmp_path / "more", 20)):
+        folder.mkdir()
+        _, workers = workers_in(folder, trial_works.succeed, 1, trials=trials)
+        before = resident_bytes()
+        run_threads(workers)
+    assert resident_bytes() - before < 5 * 2**20
+
+
+def test_an_outcome_that_a_killed_worker_left_is_taken(tmp_path):
+    """It was written before the search heard of it."""
+    _, (worker,) = workers_in(tmp_path, trial_works.be_killed, 1, trials=1)
+    Outcome(0.25).write(outcome_file(tmp_path, "0"))
+    run_threads([worker])
+    (trial,) = Progress.read(tmp_path).trials
+    assert trial.objective == 0.25
+
+
+def test_a_full_disk_ends_the_search_and_its_trial_is_run_again(tmp_path):
+    _, workers = workers_in(tmp_path, trial_works.fill_the_disk, 2, trials=4)
+    with pytest.raises(Exception, match="trial . cannot go on: .*No space left on device"):
+        run_threads(workers)
+    assert {trial.status for trial in Progress.read(tmp_path).trials} == {"running"}
+    _, workers = workers_in(tmp_path, trial_works.succeed, 2, trials=4)
+    run_threads(workers)
+    trials = Progress.read(tmp_path).trials
+    assert [trial.status for trial in trials] == ["completed"] * 4
+
+
+def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
+    _, workers = workers_in(
+        tmp_path, trial_works.be_killed, 1, trials=1, share=Share(memory_bytes=1000)
+    )
+    run_threads(workers)
+    (trial,) = Progress.read(tmp_path).trials
+    assert re.fullmatch(
+        r"it needs about 0\.\d GiB of memory, of 0\.0 GiB that there are", trial.outcome.error
+    )
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("workers", "devices", "gpus", "expected"),
     [
-        ({"training.lr": {"choice": [1]}}, "unknown key 'lr' in training"),
-        ({"training.learning_rate": {"choice": [1e-3, -1]}}, "greater than 0"),
-        ({"model.dropout": {"float": [0, 1]}}, "model.dropout: .*less than 1, got 1.0"),
-        (
-            {"patches.samples_per_volume": {"int": [1.5, 2]}},
-            r"int.0: .*valid integer, got 1.5 .*space\.yaml",
-        ),
-        (
-            {"patches.samples_per_volume": {"int": [1, 2], "stpe": 2}},
-            "patches.samples_per_volume: stpe: ",
-        ),
-        ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
-        ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
-        ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
-        ({"training.learning_rate": {"choice": []}}, "at least one value"),
-        ({"training.learning_rate": 3}, "must have one of"),
-        (
-            {"training.learning_rate.x": {"choice": [1]}},
-            "unknown key 'training.learning_rate.x': learning_rate is a value and has no keys",
-        ),
-        ({"model.filters.0.x": {"int": [1, 2]}}, "unknown key 'model.filters.0.x': filters is a"),
-        ({"": {"choice": [1]}}, "unknown section ''"),
-        ({"training.": {"choice": [1]}}, "unknown key '' in training"),
-        ({1: {"choice": [1]}}, "must have dotted keys, got 1"),
-        ({"training.epochs": {"choice": [datetime.date(2026, 1, 1)]}}, "numbers, words and lists"),
-        ({"training.epochs": {"choice": [1], "int": [1, 2]}}, "must have one of"),
-        ({"training.learning_rate": {"float": [0, float("inf")]}}, "finite number"),
-        ({"loss.class_weights": {"choice": [[0, 0, 0]]}}, "must not be 0 for all that counts"),
-        ([], "must map dotted keys to values"),
+        (1, (), 0, [None]),
+        (2, (), 4, [("0", "2"), ("1", "3")]),
+        (2, ("GPU:1", "gpu:3"), 4, [("1",), ("3",)]),
+        (1, ("2",), 4, [("0", "1")]),
     ],
 )
-def test_bad_space_is_refused_before_any_trial(dataset, tmp_path, content, message):
-    with pytest.raises(ConfigError, match=message):
-        search(dataset, tmp_path, content)
-    assert not (tmp_path / "search").exists()
+def test_gpus_are_shared_out(monkeypatch, workers, devices, gpus, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    listed = [object()] * gpus
+    monkeypatch.setattr(tuning_shares.tf.config, "list_physical_devices", lambda kind: listed)
+    assert [share.gpus for share in shares(workers, devices)] == expected
 
 
-def test_missing_space_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"search space .*space\.yaml cannot be read"):
-        SearchSpace.read(tmp_path / "space.yaml")
+def test_the_gpus_that_are_visible_are_those_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setattr(
+        tuning_shares.tf.config, "list_physical_devices", lambda kind: [object()] * 2
+    )
+    assert [share.gpus for share in shares(2)] == [("5",), ("7",)]
 
 
-def test_folder_in_use_is_refused(dataset, tmp_path):
+def test_cores_are_shared_out():
+    cores = sorted(os.sched_getaffinity(0))
+    found = shares(len(cores))
+    shared = sorted(core for share in found for core in share.cores)
+    assert shared == (cores if len(cores) > 1 else [])
+    assert {share.cores for share in shares(len(cores) + 1)} == {()}
+
+
+@pytest.mark.parametrize(
+    ("workers", "devices", "message"),
+    [
+        (0, (), "workers must be at least 1, got 0"),
+        (3, (), "workers must be at most the 2 GPUs, got 3"),
+        (1, ("GPU:2",), "devices must be a number or names of the GPUs GPU:0, GPU:1, got GPU:2"),
+        (1, ("3",), "devices must be a number or names of the GPUs GPU:0, GPU:1, got 3"),
+        (1, ("GPU:0", "GPU:0"), "got GPU:0 GPU:0"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(monkeypatch, workers, devices, message):
+    monkeypatch.setattr(
+        tuning_shares.tf.config, "list_physical_devices", lambda kind: [object()] * 2
+    )
+    with pytest.raises(InputError, match=message):
+        shares(workers, devices)
+
+
+# What is refused.
+
+
+def begin(wanted, dataset):
+    """The folder of a search that has had no trial yet."""
+    space = checked_space(SearchSpace.read(wanted.space), wanted.config)
+    Search(
+        tuner=wanted.tuner,
+        objective=wanted.objective,
+        seed=wanted.seed,
+        space=space.to_mapping(),
+        config=wanted.config,
+        data=str(dataset),
+        data_digest=Dataset.open(dataset).digest,
+    ).begin_or_resume(wanted.output)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"config": override(SMALL, {"training.learning_rate": 0.5})},
+            r"config\.training\.learning_rate was 0\.001, got 0\.5",
+        ),
+        (
+            {"space": {"training.learning_rate": {"float": [1e-4, 0.2], "log": True}}},
+            r"space\.training\.learning_rate\.float was .*0\.1.*, got .*0\.2",
+        ),
+        ({"tuner": "bayesian"}, "tuner was random, got bayesian"),
+        ({"objective": "val_dice_liver"}, "objective was val_dice, got val_dice_liver"),
+        ({"seed": 1}, "seed was 0, got 1"),
+    ],
+)
+def test_a_search_that_began_with_something_else_is_refused(dataset, tmp_path, changes, message):
+    begin(command(dataset, tmp_path), dataset)
+    with pytest.raises(InputError, match=f"what the search in .*search began with: {message}"):
+        command(dataset, tmp_path, **changes).run()
+
+
+def test_a_search_on_other_records_is_refused(dataset, tmp_path):
+    wanted = command(dataset, tmp_path)
+    begin(wanted, dataset)
+    splits = {name: [[make_record(name, seed=9)]] for name in ("train", "validation")}
+    other = write_dataset(tmp_path / "other", splits)
+    with pytest.raises(InputError, match="began with: data_digest was [0-9a-f]{64}, got "):
+        dataclasses.replace(wanted, data=other).run()
+
+
+def test_a_second_search_in_a_folder_is_refused(dataset, tmp_path):
+    (tmp_path / "search").mkdir()
+    with (
+        locked_folder(tmp_path / "search", argument="output"),
+        pytest.raises(FolderInUseError, match="output must not be in use, got .*search, which"),
+    ):
+        command(dataset, tmp_path).run()
+
+
+def test_a_folder_of_something_else_is_refused(dataset, tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "thesis.txt").touch()
-    with pytest.raises(InputError, match="new or empty folder, got .*search"):
-        search(dataset, tmp_path, {"training.learning_rate": {"choice": [1e-3]}})
+    with pytest.raises(InputError, match="new or empty folder, or a search, got .*search"):
+        command(dataset, tmp_path).run()
+
+
+def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
+    wanted = command(dataset, tmp_path)
+    begin(wanted, dataset)
+    (tmp_path / "search/trials.json").write_bytes(b"")
+    with pytest.raises(InputError, match=r"trials\.json is not whole"):
+        wanted.run()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"max_trials": 0}, "max_trials must be at least 1, got 0"),
+        ({"max_hours": 0.0}, "max_hours must be above 0, got 0.0"),
+        ({"max_trials": None}, "max_trials or max_hours must be given for tuner random"),
+        (
+            {"objective": "val_dice_livr"},
+            "got val_dice_livr; did you mean val_dice_liver",
+        ),
+        ({"tuner": "grid"}, "training.learning_rate must have a step to be finite"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(dataset, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        command(dataset, tmp_path, **flags).run()
+    assert not (tmp_path / "search/trials.json").exists()
 
 
 def test_command_ends_with_a_line(tmp_path, capsys):
-    space = write_space(tmp_path, {"training.learning_rate": {"choice": [1e-3]}})
+    space = write_space(tmp_path, RATES)
     flags = ["--data", str(tmp_path / "nowhere"), "--config", "demo", "--space", str(space)]
     with pytest.raises(SystemExit) as caught:
         run_command(SearchCommand, [*flags, "--max_trials", "1", "--output", str(tmp_path / "s")])
@@ -292,13 +483,62 @@ def test_command_ends_with_a_line(tmp_path, capsys):
     )
 
 
-def test_number_of_trials_is_checked(dataset, tmp_path):
-    with pytest.raises(InputError, match="max_trials must be at least 1, got 0"):
-        search(dataset, tmp_path, {"training.learning_rate": {"choice": [1e-3]}}, max_trials=0)
-
-
 def test_flags_override_the_configuration(tmp_path):
     write_config(SMALL, tmp_path / "base.yaml")
     argv = f"--data d --config {tmp_path}/base.yaml --space s --max_trials 3 --output o"
-    command = parse(SearchCommand, [*argv.split(), "--training.epochs", "7"])
-    assert command.config == override(SMALL, {"training.epochs": 7})
+    parsed = parse(SearchCommand, [*argv.split(), "--training.epochs", "7"])
+    assert parsed.config == override(SMALL, {"training.epochs": 7})
+
+
+# A cluster.
+
+MORTAL = """
+import os, pathlib, sys
+born = pathlib.Path(sys.argv[1]) / os.environ["KERASTUNER_TUNER_ID"]
+if not born.exists():
+    born.touch()
+    os.kill(os.getpid(), 9)
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def supervise(folder, *, status=0):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "tuning.supervisor", "--workers", "2", "--name", "here"),
+            *("--", sys.executable, "-c", MORTAL, str(folder), str(status)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1"},
+        check=False,
+    )
+
+
+def test_a_supervisor_starts_dead_workers_again_under_their_names(tmp_path):
+    done = supervise(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"here-0", "here-1"}
+    assert "worker here-0 ended with status -9; it starts again in 1 s" in done.stderr
+
+
+def test_a_mistake_is_not_repeated(tmp_path):
+    done = supervise(tmp_path, status=2)
+    assert done.returncode == 2
+    assert "worker here-0, here-1 ended with status 2" in done.stderr
+
+
+def test_the_deployment_gives_flags_of_the_command():
+    parts = {
+        part["kind"]: part
+        for part in yaml.safe_load_all((ROOT / "tuning/k8s/search.yaml").read_text())
+    }
+    assert parts.keys() == {"ConfigMap", "Service", "Deployment", "Job"}
+    flags = re.findall(r"--\w+", parts["ConfigMap"]["data"]["flags"])
+    assert flags
+    assert set(flags) <= set(flag_names(SearchCommand))
+    job = parts["Job"]["spec"]
+    assert job["completionMode"] == "Indexed"
+    names = json.dumps(job)
+    assert "KERASTUNER_TUNER_ID" in names

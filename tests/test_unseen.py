@@ -54,7 +54,7 @@ def make_run(folder: Path, dataset: Dataset, fold: Fold | None = None, *, seed=0
     manifest = dataclasses.replace(
         read_run(folder),
         data=dataset.folder,
-        data_fingerprint=dataset.digest,
+        data_digest=dataset.digest,
         fold=None if fold is None else fold.number,
         folds=None if fold is None else fold.count,
         validation_cases=Provenance.of(dataset, fold=fold).validation_cases(),
@@ -105,7 +105,7 @@ def test_runs_that_have_seen_cases_are_named(made, caplog):
     of_fold_1 = runs[2].manifest.validation_cases
     warn_of_seen_cases(runs[2:], dataset, of_fold_1)
     warn_of_seen_cases(runs, dataset, dataset.info.splits["test"].case_ids)
-    other = dataclasses.replace(runs[1].manifest, data_fingerprint="")
+    other = dataclasses.replace(runs[1].manifest, data_digest="")
     warn_of_seen_cases([dataclasses.replace(runs[1], manifest=other)], dataset, of_fold_1)
     assert caplog.text == ""
     warn_of_seen_cases(runs[1:], dataset, of_fold_1)
@@ -288,7 +288,7 @@ def test_records_of_a_cross_validation_may_have_been_moved(predicted, tmp_path):
 
 
 def other_records(run: Path) -> None:
-    dataclasses.replace(read_run(run), data="others", data_fingerprint="0" * 64).write(run)
+    dataclasses.replace(read_run(run), data="others", data_digest="0" * 64).write(run)
 
 
 def other_network(run: Path) -> None:

@@ -1,21 +1,25 @@
-"""The search space: the settings to search, and their values."""
+"""The search space: the settings to search, their values and their conditions."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
 
-from fcnseg.config import Config, override
+from fcnseg.config import Config, config_to_mapping
 from fcnseg.errors import ConfigError, InputError, first_finding, one_line
 from fcnseg.storage.yaml_json import read_yaml
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
+_WHEN = "when"
 
 
 class Values(Protocol):
@@ -24,11 +28,17 @@ class Values(Protocol):
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
         """Adds the setting to the tuner's hyperparameters."""
 
+    def encode(self, value: Any) -> Any:
+        """Converts the setting's value to the tuner's; None if it is not among the values."""
+
     def decode(self, drawn: Any) -> Any:
         """Converts the tuner's value to the setting's."""
 
     def extremes(self) -> Sequence[Any]:
         """Gives values that are all in range if every value is."""
+
+    def all_values(self) -> Sequence[Any] | None:
+        """Gives every value; None if there is no end of them."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -41,13 +51,20 @@ class Choice:
         if not self.choice:
             raise ValueError("choice must list at least one value")
         try:
-            json.dumps(self.choice)
+            written = [json.dumps(value) for value in self.choice]
         except TypeError as error:  # a date of YAML's, or a set
             raise ValueError(f"choice must list numbers, words and lists: {error}") from error
+        for value in written:
+            if written.count(value) > 1:
+                raise ValueError(f"choice must list each value once, got {value} again")
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
         """Adds the setting; KerasTuner does not support lists, so it gets each value as JSON."""
         parameters.Choice(key, [json.dumps(value) for value in self.choice])
+
+    def encode(self, value: Any) -> Any:
+        """Encodes the value as JSON."""
+        return json.dumps(value) if value in self.choice else None
 
     def decode(self, drawn: str) -> Any:
         """Decodes the JSON value."""
@@ -57,22 +74,32 @@ class Choice:
         """Gives all values."""
         return self.choice
 
+    def all_values(self) -> Sequence[Any]:
+        """Gives all values."""
+        return self.choice
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
 class FloatRange:
-    """A number from a range, uniform, or uniform in its logarithm."""
+    """A number from a range, uniform, or uniform in its logarithm; with a step, one of a grid."""
 
     float: tuple[pydantic.FiniteFloat, pydantic.FiniteFloat]
     log: bool = False
+    step: pydantic.FiniteFloat | None = None
 
     def __post_init__(self) -> None:
-        _check_range("float", *self.float)
-        if self.log and self.float[0] <= 0:
-            raise ValueError(f"float must be above 0 where log is true, got {list(self.float)}")
+        _check_range("float", *self.float, log=self.log, step=self.step)
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
         """Adds the setting."""
-        parameters.Float(key, *self.float, sampling="log" if self.log else "linear")
+        sampling = "log" if self.log else "linear"
+        parameters.Float(key, *self.float, step=self.step, sampling=sampling)
+
+    def encode(self, value: Any) -> Any:
+        """Returns a value of the range."""
+        values = self.all_values()
+        inside = self.float[0] <= value <= self.float[1] if values is None else value in values
+        return value if inside else None
 
     def decode(self, drawn: Any) -> Any:
         """Returns the value unchanged."""
@@ -80,7 +107,14 @@ class FloatRange:
 
     def extremes(self) -> Sequence[Any]:
         """Gives both ends."""
-        return self.float
+        return self.float if self.step is None else [self._values()[0], self._values()[-1]]
+
+    def all_values(self) -> Sequence[Any] | None:
+        """Gives the values of the grid; None without a step."""
+        return None if self.step is None else self._values()
+
+    def _values(self) -> list[Any]:
+        return _stepped(*self.float, step=self.step or 1.0, log=self.log)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -88,44 +122,77 @@ class IntRange:
     """An integer from a range, both ends included, in steps."""
 
     int: tuple[pydantic.StrictInt, pydantic.StrictInt]
-    step: pydantic.PositiveInt = 1
+    log: bool = False
+    step: pydantic.PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        _check_range("int", *self.int)
+        _check_range("int", *self.int, log=self.log, step=self.step)
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
         """Adds the setting."""
-        parameters.Int(key, *self.int, step=self.step)
+        step = self.step or (None if self.log else 1)
+        sampling = "log" if self.log else "linear"
+        parameters.Int(key, *self.int, step=step, sampling=sampling)
+
+    def encode(self, value: Any) -> Any:
+        """Returns a value of the range."""
+        return value if value in self.all_values() else None
 
     def decode(self, drawn: Any) -> Any:
-        """Returns the value unchanged."""
-        return drawn
+        """Returns the value as an integer: a logarithmic step gives KerasTuner floats."""
+        return round(drawn)
 
     def extremes(self) -> Sequence[Any]:
         """Gives both ends."""
-        return self.int
+        values = self.all_values()
+        return [values[0], values[-1]]
+
+    def all_values(self) -> Sequence[Any]:
+        """Gives every value."""
+        if self.log and self.step:
+            return [round(value) for value in _stepped(*self.int, step=self.step, log=True)]
+        return range(self.int[0], self.int[1] + 1, self.step or 1)
 
 
 _KINDS: dict[str, type] = {"choice": Choice, "float": FloatRange, "int": IntRange}
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchSpace:
-    """Values by dotted key of the configuration.
+class Setting:
+    """A setting to search.
 
     Attributes:
-        values: Values by key, as in `{"training.learning_rate": FloatRange((1e-4, 1e-2),
-            log=True)}`.
+        values: Its possible values.
+        when: For each other key, the values with which this one applies; without them it keeps the
+            value of the base configuration.
     """
 
-    values: dict[str, Values]
+    values: Values
+    when: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+    def is_active(self, settings: Mapping[str, Any]) -> bool:
+        """Tells whether the setting applies beside others."""
+        return all(key in settings and settings[key] in values for key, values in self.when.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """Settings by dotted key of the configuration.
+
+    Attributes:
+        settings: The settings by key, each after those of its conditions.
+        source: The file, for errors.
+    """
+
+    settings: dict[str, Setting]
+    source: str = "search space"
 
     @classmethod
     def read(cls, path: Path) -> SearchSpace:
         """Reads a search space from YAML.
 
-        Each dotted key has one of `{choice: [...]}`, `{float: [low, high], log: true}` and
-        `{int: [low, high], step: 8}`.
+        Each dotted key has one of `{choice: [...]}`, `{float: [low, high], log: true}` and `{int:
+        [low, high], step: 8}`, and may have conditions, `when: {loss.name: tversky}`.
 
         Raises:
             ConfigError: If the file is missing, not of this form, or breaks a rule.
@@ -138,43 +205,174 @@ class SearchSpace:
             raise ConfigError(f"search space {path} must map dotted keys to values")
         if other := [key for key in content if not isinstance(key, str)]:
             raise ConfigError(f"search space {path} must have dotted keys, got {other[0]!r}")
-        return cls({key: _parse(key, value, source=path) for key, value in content.items()})
-
-    def check(self, config: Config) -> None:
-        """Checks that each key and each single value fits the configuration.
-
-        Raises:
-            ConfigError: If one does not.
-        """
-        for key, values in self.values.items():
-            for value in values.extremes():
-                override(config, {key: value})
+        source = f"search space {path}"
+        settings = {key: _parse(key, value, source) for key, value in content.items()}
+        return cls(_ordered(settings, source), source)
 
     def hyperparameters(self) -> keras_tuner.HyperParameters:
-        """Makes the space as KerasTuner's hyperparameters."""
+        """Makes the space as KerasTuner's hyperparameters, with conditional scopes."""
         parameters = keras_tuner.HyperParameters()
-        for key, values in self.values.items():
-            values.register(parameters, key)
+        for key, setting in self.settings.items():
+            with ExitStack() as scopes:
+                for parent, values in setting.when.items():
+                    encoded = [self.settings[parent].values.encode(value) for value in values]
+                    scopes.enter_context(parameters.conditional_scope(parent, encoded))
+                setting.values.register(parameters, key)
         return parameters
 
-    def settings(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+    def decoded(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """Converts KerasTuner's values to settings by dotted key, as `override` takes them."""
-        return {key: values.decode(drawn[key]) for key, values in self.values.items()}
+        return {
+            key: setting.values.decode(drawn[key])
+            for key, setting in self.settings.items()
+            if key in drawn
+        }
+
+    def encoded(self, config: Config) -> dict[str, Any] | None:
+        """Converts a configuration's values to KerasTuner's; None if one is not in the space."""
+        own = self.own_values(config)
+        settings: dict[str, Any] = {}
+        drawn: dict[str, Any] = {}
+        for key, setting in self.settings.items():
+            if setting.is_active(settings):
+                settings[key] = own[key]
+                drawn[key] = setting.values.encode(own[key])
+        return None if None in drawn.values() else drawn
+
+    def own_values(self, config: Config) -> dict[str, Any]:
+        """Gives the values that a configuration has for the settings of the space."""
+        mapping = config_to_mapping(config)
+        return {key: _value_of(mapping, key) for key in self.settings}
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Gives all settings there are, the last key changing first, as `override` takes them.
+
+        Raises:
+            ConfigError: If there is no end of them.
+        """
+        for key, setting in self.settings.items():
+            if setting.values.all_values() is None:
+                raise ConfigError(f"{key} must have a step to be finite ({self.source})")
+        return self._combinations(list(self.settings), {})
+
+    def _combinations(
+        self, keys: Sequence[str], chosen: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        if not keys:
+            yield chosen
+        elif not self.settings[keys[0]].is_active(chosen):
+            yield from self._combinations(keys[1:], chosen)
+        else:
+            for value in self.settings[keys[0]].values.all_values() or ():
+                yield from self._combinations(keys[1:], {**chosen, keys[0]: value})
+
+    def is_finite(self, *, most: int) -> bool:
+        """Tells whether there are at most so many settings."""
+        if any(setting.values.all_values() is None for setting in self.settings.values()):
+            return False
+        return sum(1 for _ in itertools.islice(self.combinations(), most + 1)) <= most
+
+    def encode(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Converts settings of the space to KerasTuner's values."""
+        return {key: self.settings[key].values.encode(value) for key, value in settings.items()}
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The space as JSON has it, for comparison."""
+        content = {
+            key: dataclasses.asdict(setting.values)  # type: ignore[call-overload]
+            | ({_WHEN: setting.when} if setting.when else {})
+            for key, setting in self.settings.items()
+        }
+        mapping: dict[str, Any] = json.loads(json.dumps(content))
+        return mapping
 
 
-def _parse(key: str, content: Any, *, source: Path) -> Values:
+def _value_of(mapping: Mapping[str, Any], key: str) -> Any:
+    section, name = key.split(".")
+    return mapping[section][name]
+
+
+def _parse(key: str, content: Any, source: str) -> Setting:
     kinds = set(content) & set(_KINDS) if isinstance(content, dict) else set()
     if len(kinds) != 1:
-        raise ConfigError(
-            f"{key} must have one of {', '.join(_KINDS)}, got {content!r} (search space {source})"
-        )
+        raise ConfigError(f"{key} must have one of {', '.join(_KINDS)}, got {content!r} ({source})")
+    values = {name: value for name, value in content.items() if name != _WHEN}
+    when = content.get(_WHEN, {})
+    if not isinstance(when, dict) or (_WHEN in content and not when):
+        raise ConfigError(f"{key}: when must map keys to values, got {when!r} ({source})")
     try:
-        values: Values = pydantic.TypeAdapter(_KINDS[kinds.pop()]).validate_python(content)
+        parsed: Values = pydantic.TypeAdapter(_KINDS[kinds.pop()]).validate_python(values)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{key}: {first_finding(error)} (search space {source})") from error
-    return values
+        raise ConfigError(f"{key}: {first_finding(error)} ({source})") from error
+    listed = {
+        parent: value if isinstance(value, list) else [value] for parent, value in when.items()
+    }
+    return Setting(parsed, listed)
 
 
-def _check_range(kind: Literal["float", "int"], low: float, high: float) -> None:
+def _ordered(settings: dict[str, Setting], source: str) -> dict[str, Setting]:
+    """Sorts settings behind those of their conditions, which KerasTuner needs.
+
+    Raises:
+        ConfigError: If a condition is not on a setting with choices, or one waits for itself.
+    """
+    for key, setting in settings.items():
+        for parent, values in setting.when.items():
+            _check_condition(key, parent, values, settings, source)
+    found: dict[str, Setting] = {}
+    while len(found) < len(settings):
+        ready = {
+            key: setting
+            for key, setting in settings.items()
+            if key not in found and found.keys() >= setting.when.keys()
+        }
+        if not ready:
+            waiting = ", ".join(key for key in settings if key not in found)
+            raise ConfigError(f"when must not form a circle, got that of {waiting} ({source})")
+        found |= ready
+    return found
+
+
+def _check_condition(
+    key: str, parent: object, values: Sequence[Any], settings: Mapping[str, Setting], source: str
+) -> None:
+    other = settings[parent].values if isinstance(parent, str) and parent in settings else None
+    if not isinstance(other, Choice):
+        raise ConfigError(
+            f"{key}: when must name settings of the space that have choice, got {parent!r}"
+            f" ({source})"
+        )
+    for value in values:
+        if value not in other.choice:
+            raise ConfigError(
+                f"{key}: when must have values of {parent}, {other.choice}, got {value!r}"
+                f" ({source})"
+            )
+    if not values:
+        raise ConfigError(f"{key}: when must have values of {parent}, got none ({source})")
+
+
+def _check_range(
+    kind: Literal["float", "int"], low: float, high: float, *, log: bool, step: float | None
+) -> None:
     if not low < high:
         raise ValueError(f"{kind} must be [low, high] with low < high, got [{low}, {high}]")
+    if log and low <= 0:
+        raise ValueError(f"{kind} must be above 0 where log is true, got [{low}, {high}]")
+    if step is None:
+        return
+    if log and not 1 < step <= high / low:
+        raise ValueError(
+            f"step must be a factor above 1 and at most {high / low:g} where log is true,"
+            f" got {step}"
+        )
+    if not log and not 0 < step <= high - low:
+        raise ValueError(f"step must be above 0 and at most {high - low:g}, got {step}")
+
+
+def _stepped(low: float, high: float, *, step: float, log: bool) -> list[float]:
+    """The values of a range with a step, computed as KerasTuner does."""
+    if log:
+        count = int(math.log(high / low, step) + 1e-8) + 1  # its rounding
+        return [low * math.pow(step, index) for index in range(count)]
+    return [low + index * step for index in range(int((high - low) // step + 1))]

@@ -32,6 +32,12 @@ from fcnseg.storage.file_urls import local_path
 # The form that pathlib leaves of gs:// and similar; longer than a drive letter of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
+# One flag for each boolean, that which changes it. Beside tensorflow-addons there is only a tyro
+# that has no such option, and offers both.
+_FLAGS: tuple[Any, ...] = (
+    (tyro.conf.FlagCreatePairsOff,) if hasattr(tyro.conf, "FlagCreatePairsOff") else ()
+)
+
 USER_ERROR_STATUS = FcnsegError.exit_status
 _BROKEN_PIPE_STATUS = 141  # what a shell reports for SIGPIPE, which Windows has not
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
@@ -191,7 +197,7 @@ def _parse_words(
     options: dict[str, Any] = {
         "prog": prog or program_name(),
         "args": argv,
-        "config": (tyro.conf.FlagCreatePairsOff,),
+        "config": _FLAGS,
         "use_underscores": True,
         "return_unknown_args": True,
     }
@@ -205,8 +211,8 @@ def _parse_words(
             parsed: tuple[Any, list[str]] = tyro.cli(parsed_class, **options)
     except pydantic.ValidationError as error:
         raise config_error(error, source="command line") from error
-    except SystemExit as stopped:
-        if stopped.code in (0, None):  # after --help
+    except (SystemExit, IndexError) as stopped:  # the tyro beside addons expects a message
+        if getattr(stopped, "code", USER_ERROR_STATUS) in (0, None):  # after --help
             raise
         finding = _behind(stopped, pydantic.ValidationError)  # in a section of the configuration
         if finding is not None:

@@ -1,9 +1,10 @@
-"""The source of the images of a prediction: a folder, a layout of the conversion, or records."""
+"""The source of the images to segment: a folder, a layout of the conversion, or records."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 from fcnseg.cli.command import Location
 from fcnseg.conversion.case_lists.volumes import list_images
@@ -50,6 +51,16 @@ class ImageSource:
         for name in ("split", "fold", "folds"):
             if self.data is None and getattr(self, name) is not None:
                 raise InputError(f"--{name} goes with --data, got {given[0]}")
+
+    @classmethod
+    def of(cls, command: Any) -> ImageSource:
+        """Takes the flags of a command, which has one for each attribute.
+
+        Raises:
+            InputError: If they do not go together.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: getattr(command, name) for name in names})
 
     def open_dataset(self) -> Dataset | None:
         """Opens the records; None for another source.

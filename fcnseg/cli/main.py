@@ -78,6 +78,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "SearchCommand",
             "Searches for a configuration with high validation Dice",
         ),
+        "report": Entry(
+            "fcnseg.jobs.tuning.report", "ReportCommand", "Reports on a search, finished or not"
+        ),
         "train": Entry(
             "fcnseg.cli.train",
             "TrainCommand",
@@ -115,7 +118,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "segment": Entry(
             "fcnseg.jobs.serving.client",
             "ClientCommand",
-            "Segments a CT volume with a served model",
+            "Segments CT volumes with a served model",
         ),
     },
     "shell": {

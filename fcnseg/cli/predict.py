@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,34 +15,20 @@ from fcnseg.cli.command import Location
 from fcnseg.cli.image_source import ImageSource
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.cli.unseen import warn_of_seen_cases
-from fcnseg.conversion.case_lists.volumes import is_dicom_image
-from fcnseg.conversion.cases import CaseList
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
-from fcnseg.errors import InputError, format_names
-from fcnseg.evaluation.class_names import SNAP_FILE
-from fcnseg.inference.case_files import CaseOutputs, list_masked_cases
-from fcnseg.inference.label_tables import (
-    SLICER_FILE,
-    itk_snap_label_descriptions,
-    slicer_colours,
-)
-from fcnseg.inference.organ_volumes import gather_organ_volumes
+from fcnseg.errors import InputError
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
+from fcnseg.masks.case_outputs import CaseOutputs
+from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
-from fcnseg.runs.run_folder import check_same, find_differences
-from fcnseg.storage import files
-from fcnseg.storage.whole_file import check_output_folder, write_whole
+from fcnseg.storage.whole_file import check_output_folder
 from fcnseg.volumes import Axis
 
 if TYPE_CHECKING:
     from fcnseg.inference.case_prediction import CasePredictor
-
-logger = logging.getLogger(__name__)
-
-VOLUMES_FILE = "volumes.csv"
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -103,8 +88,6 @@ class PredictCommand:
 
     def run(self) -> None:
         """Segments each volume; one that fails does not stop the others."""
-        if self.overwrite and self.resume:
-            raise InputError("overwrite and resume exclude each other: give one of them")
         if not 0 <= self.dilation_voxels <= _MOST_DILATION:
             raise InputError(
                 f"dilation_voxels must be 0 to {_MOST_DILATION}, got {self.dilation_voxels}"
@@ -112,71 +95,33 @@ class PredictCommand:
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
         gate = Gate(CheckOptions(accept=self.accept))
-        source = self._source()
+        source = ImageSource.of(self)
         dataset = source.open_dataset()
         listed = source.list_cases(dataset)
-        cases = self._outputs(listed)
-        self._check_dicom(cases)
+        masks = MaskFolder.of(
+            listed,
+            os.fspath(self.output),
+            overwrite=self.overwrite,
+            resume=self.resume,
+            with_probabilities=self.probabilities,
+            with_dicom_seg=self.dicom_seg,
+            with_rtstruct=self.rtstruct,
+        )
+        masks.check_dicom()
         runs = [Run.open(folder) for folder in self.run_dir]
         coarse = None if self.coarse_run_dir is None else Run.open(self.coarse_run_dir)
         made_with = self._made_with(runs, coarse)
-        others = self._others(cases, made_with)
-        todo = self._todo(cases, made_with)
+        others = masks.others(made_with)
+        masks.check_free()
+        todo = masks.todo(made_with)
         if dataset is not None:
-            warn_of_seen_cases(runs, dataset, cases)
+            warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
         progress = track(todo.items(), description="volumes", console=Console(stderr=True))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
-        self._write_tables(cases | others, predictor.segmenter.info.class_names)
-        failures = [
-            f"{reject.case_id}: {reject.reason} [{reject.code}]" for reject in listed.rejects
-        ]
-        failures += [f"{case_id}: {reason}" for case_id, reason in reasons.items() if reason]
-        for failure in failures:
-            logger.error("failed: %s", failure)
-        if failures:
-            count = len(todo) + len(listed.rejects)
-            raise InputError(f"{len(failures)} of {count} volumes failed: {failures[0]}")
-
-    def _source(self) -> ImageSource:
-        """The place of the images."""
-        names = [field.name for field in dataclasses.fields(ImageSource)]
-        return ImageSource(**{name: getattr(self, name) for name in names})
-
-    def _outputs(self, listed: CaseList) -> dict[str, CaseOutputs]:
-        """The files that are written for each case."""
-        for case in listed.cases:
-            if not _is_file_name(case.case_id):
-                raise InputError(
-                    f"case_id must be a file name, by which masks are named, got {case.case_id!r}"
-                )
-        return {
-            case.case_id: CaseOutputs(
-                case.case_id,
-                case.image,
-                os.fspath(self.output),
-                series_uid=case.series_uid,
-                with_probabilities=self.probabilities,
-                with_dicom_seg=self.dicom_seg,
-                with_rtstruct=self.rtstruct,
-            )
-            for case in listed.cases
-        }
-
-    def _check_dicom(self, cases: Mapping[str, CaseOutputs]) -> None:
-        """Checks that files that refer to DICOM images have images of DICOM, and their writers."""
-        flags = {"dicom_seg": self.dicom_seg, "rtstruct": self.rtstruct}
-        flag = next((name for name, is_given in flags.items() if is_given), None)
-        if flag is None:
-            return
-        for case in cases.values():
-            if not is_dicom_image(case.image):
-                raise InputError(
-                    f"{flag} must be given for images of DICOM alone, got {case.image}"
-                    f" (case {case.case_id})"
-                )
-            case.dicom.check_packages()
+        masks.write_tables(predictor.segmenter.info.class_names, others=others)
+        masks.report_failures(reasons)
 
     def _made_with(self, runs: Sequence[Run], coarse: Run | None) -> dict[str, Any]:
         """Provenance of the masks, as CASE.json contains it; images have their own entry."""
@@ -206,76 +151,6 @@ class PredictCommand:
         if coarse is not None:
             region = Coarse(make_segmenter(*load_run(coarse)), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
-
-    def _todo(
-        self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
-    ) -> dict[str, CaseOutputs]:
-        """The cases to segment."""
-        for case in cases.values():
-            if files.exists(case.mask) and not files.exists(case.volumes):
-                raise InputError(
-                    f"{case.mask} is no mask of fcnseg predict, as {files.name_of(case.volumes)} is"
-                    " not beside it: it is never replaced; name another output"
-                )
-        written = [path for case in cases.values() for path in case.masks]
-        written.append(self._place(VOLUMES_FILE))
-        present = [path for path in written if files.exists(path)]
-        if present and not (self.overwrite or self.resume):
-            raise InputError(
-                f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
-                " leave out cases that are whole"
-            )
-        todo = {
-            case_id: case
-            for case_id, case in cases.items()
-            if not (self.resume and case.is_whole())
-        }
-        done = [case for case_id, case in cases.items() if case_id not in todo]
-        for case in done:
-            now = {**made_with, **case.image_facts()}
-            check_same(case.made_with(), now, what=case.mask)
-        if done:
-            logger.info("left out: %d cases that are whole", len(done))
-        return todo
-
-    def _others(
-        self, cases: Mapping[str, CaseOutputs], made_with: dict[str, Any]
-    ) -> dict[str, CaseOutputs]:
-        """The complete cases in the output folder that are not asked for now.
-
-        Raises:
-            InputError: If one was made by other networks or flags: a folder is of one kind of mask.
-        """
-        others = {
-            case_id: CaseOutputs(case_id, "", os.fspath(self.output))
-            for case_id in list_masked_cases(self.output)
-            if case_id not in cases
-        }
-        others = {case_id: case for case_id, case in others.items() if case.is_whole()}
-        for case in others.values():
-            differences = find_differences(case.made_by(), made_with)
-            if differences:
-                raise InputError(
-                    f"output holds masks of another job: {case.mask}: {format_names(differences)}:"
-                    " name another folder, or delete them"
-                )
-        return others
-
-    def _place(self, name: str) -> str:
-        return files.join(self.output, name)
-
-    def _write_tables(self, cases: Mapping[str, CaseOutputs], class_names: tuple[str, ...]) -> None:
-        whole = [case.volumes for _, case in sorted(cases.items()) if case.is_whole()]
-        if not whole:
-            return
-        gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
-        write_whole(self._place(SNAP_FILE), itk_snap_label_descriptions(class_names))
-        write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
-
-
-def _is_file_name(case_id: str) -> bool:
-    """Tells whether a case id leads to no other folder, on any system."""
-    return not case_id.startswith(".") and not {"/", "\\", "\0"}.intersection(case_id)
 
 
 def _reason_of_failure(predictor: CasePredictor, case: CaseOutputs) -> str | None:

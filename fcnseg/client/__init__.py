@@ -1,5 +1,15 @@
 """The client of a served model and the messages it sends, without TensorFlow."""
 
-from fcnseg.client.client import SegmentationClient, ServerError
+from fcnseg.client.client import SegmentationClient
+from fcnseg.client.endpoint import Credentials
+from fcnseg.client.failures import ServerError, TooBusyError
+from fcnseg.client.served_model import ModelMetadata, VersionStatus
 
-__all__ = ["SegmentationClient", "ServerError"]
+__all__ = [
+    "Credentials",
+    "ModelMetadata",
+    "SegmentationClient",
+    "ServerError",
+    "TooBusyError",
+    "VersionStatus",
+]

@@ -1,75 +1,170 @@
-"""A client of a served model, for TensorFlow Serving or the local server, without TensorFlow."""
+"""A client of a served model, for TensorFlow Serving, the local server and others of their API.
+
+Nothing of it needs TensorFlow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import gzip
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.client.messages import message_class
-from fcnseg.client.tensors import read_tensor, write_tensor
+from fcnseg.client.body import body_region, resample_region
+from fcnseg.client.endpoint import Credentials, Endpoint
+from fcnseg.client.failures import CallError, ServerError, TooBusyError, explained
+from fcnseg.client.grpc_transport import GrpcTransport
+from fcnseg.client.rest_transport import RestTransport
+from fcnseg.client.served_model import (
+    AVAILABLE,
+    DEFAULT_SIGNATURE,
+    MODEL_INFO,
+    SEGMENT_NIFTI,
+    SEGMENT_VOLUME,
+    ModelMetadata,
+    ModelSpec,
+    VersionStatus,
+)
+from fcnseg.client.tensors import bytes_scalar
+from fcnseg.client.transport import Arrays, Transport
+from fcnseg.client.window_sums import Progress, segment_windows
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.errors import FcnsegError, InputError
-from fcnseg.extras import require_extra
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.volumes import Volume, from_canonical, to_canonical
+from fcnseg.volumes import (
+    AIR_HU,
+    Volume,
+    case_id_of,
+    from_canonical,
+    resample_image,
+    resample_label_back,
+    to_canonical,
+)
+from fcnseg.volumes.tiling import Tiling
 
-_PREDICT = "/tensorflow.serving.PredictionService/Predict"
-_PredictRequest = message_class("tensorflow.serving.PredictRequest")
-_PredictResponse = message_class("tensorflow.serving.PredictResponse")
-
-# gRPC's own limit is 4 MB, less than one scan. 512 x 512 x 2000 int16 are 1 GB.
-_NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 TIMEOUT_S = 600.0  # a whole scan takes minutes on a CPU
+RETRY_S = 120.0  # as long as a few scans take, and as a server restarts
+STATUS_TIMEOUT_S = 10.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0  # between two attempts; it doubles
+_POLL_S = 0.5
 
-_MOST_PORT = 2**16 - 1
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-class ServerError(FcnsegError, ConnectionError):
-    """A server is unreachable, lacks the model, or returns what no model of fcnseg does."""
+ResultT = TypeVar("ResultT")
 
 
 class SegmentationClient:
     """Segments volumes with a served model.
 
-    A context manager: the connection is closed when the block ends.
+    A context manager: the connection is closed when the block ends. Threads may share a client.
+
+    A request is sent again only if the server has surely not begun it: it was busy, or it could not
+    be reached though it had answered before. One that ran out of time, or whose connection broke,
+    is not: the server may still work on it, or it may be what ended the server.
     """
 
     def __init__(
-        self, server: str, *, model_name: str = "fcnseg", timeout_s: float = TIMEOUT_S
+        self,
+        server: str,
+        *,
+        model_name: str = "fcnseg",
+        version: int | None = None,
+        label: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = RETRY_S,
+        credentials: Credentials = Credentials(),
     ) -> None:
         """Makes a client; nothing is sent yet.
 
         Args:
-            server: `HOST:PORT` of the server's gRPC interface.
+            server: `HOST:PORT` of the server's gRPC interface, or a URL: `grpc://HOST:PORT`,
+                `grpcs://HOST:PORT`, `http://HOST:PORT` (REST) or `https://HOST`.
             model_name: Name of the model on the server.
-            timeout_s: Seconds to wait for an answer.
+            version: Version of the model; the newest by default.
+            label: Label of the version, instead of its number.
+            timeout_s: Seconds to wait for an answer, new attempts included.
+            retry_s: Seconds for which a request is sent again; 0 to send it once.
+            credentials: User, password and certificates.
 
         Raises:
-            InputError: If the server is no such address.
+            InputError: If the address is of another form.
         """
-        _check_address(server)
-        self._grpc = require_extra("grpc")
-        self.server = server
-        self.model_name = model_name
+        endpoint = Endpoint.parse(server)
+        self.server = str(endpoint)
+        self.model = ModelSpec(model_name, version, label)
         self.timeout_s = timeout_s
-        self._channel = self._grpc.insecure_channel(server, options=_NO_LIMIT)
-        self._call = self._channel.unary_unary(
-            _PREDICT,
-            request_serializer=_PredictRequest.SerializeToString,
-            response_deserializer=_PredictResponse.FromString,
-        )
+        self.retry_s = retry_s
+        self._is_rest = endpoint.is_rest
+        kind = RestTransport if endpoint.is_rest else GrpcTransport
+        self._transport: Transport = kind(endpoint, credentials)
+        self._has_answered = False
 
     def __enter__(self) -> SegmentationClient:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._channel.close()
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls that run in other threads fail."""
+        self._transport.close()
+
+    def status(self) -> tuple[VersionStatus, ...]:
+        """Requests the states of the model's versions, newest first.
+
+        Raises:
+            ServerError: If there is no answer, or no such model.
+        """
+        timeout_s = min(self.timeout_s, STATUS_TIMEOUT_S)
+        found = self._once(
+            lambda left: self._transport.status(self.model, timeout_s=left), timeout_s
+        )
+        return tuple(sorted(found, key=lambda each: each.version, reverse=True))
+
+    def wait_until_ready(self, timeout_s: float = 60.0) -> VersionStatus:
+        """Waits until a version of the model is served.
+
+        Args:
+            timeout_s: Seconds to wait; 0 to ask once.
+
+        Returns:
+            The newest version that is.
+
+        Raises:
+            ServerError: If there is none in time, with the last state; or the server does not let
+                the client in.
+        """
+        ends = time.monotonic() + timeout_s
+        while True:
+            try:
+                states = self.status()
+                reason = "; ".join(map(str, states)) or "it has no version"
+            except ServerError as error:
+                if error.status not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
+                    raise
+                states, reason = (), str(error)
+            ready = next((each for each in states if each.state == AVAILABLE), None)
+            if ready is not None:
+                return ready
+            if time.monotonic() + _POLL_S > ends:
+                raise ServerError(f"{self._name} is not ready: {reason}", status="UNAVAILABLE")
+            time.sleep(_POLL_S)
+
+    def metadata(self) -> ModelMetadata:
+        """Requests the signatures of the model.
+
+        Raises:
+            ServerError: If there is no answer, or no such model.
+        """
+        timeout_s = min(self.timeout_s, STATUS_TIMEOUT_S)
+        return self._once(
+            lambda left: self._transport.metadata(self.model, timeout_s=left), timeout_s
+        )
 
     def model_info(self) -> ModelInfo:
         """Requests the classes, spacing and window of the served model.
@@ -77,78 +172,207 @@ class SegmentationClient:
         Raises:
             ServerError: If there is no answer, or the model is not one of fcnseg's.
         """
-        outputs = self._predict("model_info", {"unused": np.zeros((), np.int32)})
+        outputs = self._predict(MODEL_INFO, {"unused": np.zeros((), np.int32)})
         try:
-            return ModelInfo.from_json(outputs["info_json_bytes"].item(), source=self._model)
+            return ModelInfo.from_json(outputs["info_json_bytes"].item(), source=self._name)
         except (KeyError, ValueError) as error:
-            raise ServerError(f"{self._model} is not a model of fcnseg: {error}") from error
+            raise ServerError(f"{self._name} is not a model of fcnseg: {error}") from error
 
-    def segment(self, volume: Volume, *, accept: Sequence[str] = ()) -> npt.NDArray[np.uint8]:
-        """Segments a volume of any orientation and spacing.
+    def segment(
+        self, image: Volume | str | Path, *, accept: Sequence[str] = ()
+    ) -> npt.NDArray[np.uint8]:
+        """Segments a volume of any orientation and spacing on the server.
 
         Args:
-            volume: HU (z, y, x), int16.
+            image: HU int16 (z, y, x), or a CT in any format (docs/formats.md): a file or a folder
+                of DICOM slices on this machine.
             accept: Codes of implausible findings to accept, as in the conversion.
 
         Returns:
-            Class ids (z, y, x) on the volume's own grid; `model_info` contains their names.
+            Class ids (z, y, x) on the image's own grid; `model_info` contains their names.
 
         Raises:
-            InputError: If the volume cannot be a CT, or is refused, as for too many voxels.
+            InputError: If the image cannot be read, cannot be a CT, or is refused, as for too many
+                voxels.
             ServerError: If there is no answer, or not a mask.
         """
-        if volume.array.dtype != np.int16:
-            raise InputError(f"volume must be HU as int16, got {volume.array.dtype}")
-        given = volume.array.view()
-        given.flags.writeable = False  # the caller's array is kept: padding becomes air in a copy
-        gate = Gate(CheckOptions(accept=tuple(accept)))
-        checked, _ = gate.check(volume.with_array(given), case_id="")
-        canonical = to_canonical(checked)
-        spacing = np.array(canonical.spacing, np.float32)
-        outputs = self._predict("segment_volume", {"volume": canonical.array, "spacing": spacing})
-        labels = outputs.get("labels")
+        volume = _checked(image, accept)
+        canonical = to_canonical(volume)
+        # As a file an image is a quarter of its numbers in JSON; but the server checks it by the
+        # codes that were accepted at export.
+        if self._is_rest and not accept and SEGMENT_NIFTI in self.metadata().signatures:
+            labels = self._labels_of_nifti(canonical)
+        else:
+            spacing = np.array(canonical.spacing, np.float32)
+            inputs = {"volume": canonical.array, "spacing": spacing}
+            labels = self._predict(SEGMENT_VOLUME, inputs).get("labels")
         if labels is None or labels.dtype != np.uint8 or labels.shape != canonical.shape:
-            raise ServerError(f"{self._model} gave no mask of shape {canonical.shape}")
+            raise ServerError(f"{self._name} gave no mask of shape {canonical.shape}")
         return from_canonical(labels, volume).astype(np.uint8, copy=False)
 
+    def segment_tiled(
+        self,
+        image: Volume | str | Path,
+        *,
+        info: ModelInfo | None = None,
+        accept: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Segments a volume window by window, with the signature `serving_default` alone.
+
+        Any server of this API runs it, also one that knows a network only, and memory there is
+        that of a batch of windows. It takes longer than `segment`: probabilities travel.
+
+        Args:
+            image: As in `segment`.
+            info: Facts of the model; asked for by default, which takes the signature `model_info`.
+            accept: As in `segment`.
+            progress: Is called with the number of windows that are done, and of all.
+
+        Returns:
+            Class ids (z, y, x) on the image's own grid.
+
+        Raises:
+            InputError: If the image cannot be read, cannot be a CT, or is refused.
+            ServerError: If there is no answer, or not probabilities.
+        """
+        info = info or self.model_info()
+        volume = _checked(image, accept)
+        canonical = to_canonical(volume)
+        canonical = canonical.with_array(np.maximum(canonical.array, AIR_HU))
+        network = resample_image(canonical, info.spacing_mm)
+        body = region = None
+        if info.skip_air:
+            body = body_region(canonical.array)
+            region = resample_region(body, canonical, info.spacing_mm)
+        predict = self._patch_predictor(info)
+        air = np.full((1, *info.window, 1), AIR_HU, np.float32)
+        tiling = Tiling(info.window, predict(air).shape[1:4], info.overlap)
+        ids = segment_windows(
+            network.array,
+            predict,
+            tiling,
+            region=region,
+            batch_size=info.batch_size,
+            progress=progress,
+        )
+        labels = resample_label_back(network.with_array(ids), canonical).array
+        labels = labels if body is None else labels * body
+        return from_canonical(labels, volume).astype(np.uint8, copy=False)
+
+    def _patch_predictor(self, info: ModelInfo) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+        """The network on the server as a function; its input and output may have any name."""
+        signature = self.metadata().signatures.get(DEFAULT_SIGNATURE)
+        if signature is None or len(signature.inputs) != 1 or len(signature.outputs) != 1:
+            raise ServerError(
+                f"{self._name} has no signature {DEFAULT_SIGNATURE} from patches to probabilities"
+            )
+        (taken,), (given,) = signature.inputs, signature.outputs
+
+        def predict(patches: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            tiles = self._predict(DEFAULT_SIGNATURE, {taken: patches}).get(given)
+            sizes = (len(patches), info.num_classes)
+            if tiles is None or tiles.ndim != 5 or (len(tiles), tiles.shape[-1]) != sizes:
+                shape = None if tiles is None else tiles.shape
+                raise ServerError(
+                    f"{self._name} gave no probabilities of {sizes[1]} classes for {sizes[0]}"
+                    f" windows: their shape is {shape}"
+                )
+            return tiles
+
+        return predict
+
+    def _labels_of_nifti(self, canonical: Volume) -> npt.NDArray[Any] | None:
+        """Segments a volume in the network's orientation as a NIfTI file."""
+        file = nib.Nifti1Image(canonical.array.T, canonical.affine).to_bytes()
+        outputs = self._predict(SEGMENT_NIFTI, {"nifti_bytes": bytes_scalar(file)})
+        try:
+            content = outputs["labels_nifti_bytes"].item()
+            content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            return np.asarray(nib.Nifti1Image.from_bytes(content).dataobj).T
+        except (nib.filebasedimages.ImageFileError, LookupError, ValueError, OSError) as error:
+            raise ServerError(f"{self._name} gave no NIfTI: {error}") from error
+
+    def _states(self) -> tuple[VersionStatus, ...]:
+        """The states of all versions of the model; none if the server does not know it."""
+        try:
+            return self._transport.status(
+                ModelSpec(self.model.name), timeout_s=min(self.timeout_s, STATUS_TIMEOUT_S)
+            )
+        except CallError:
+            return ()
+
     @property
-    def _model(self) -> str:
-        return f"model {self.model_name} at {self.server}"
+    def _name(self) -> str:
+        return f"{self.model} at {self.server}"
 
     def _predict(self, signature_name: str, inputs: Arrays) -> Arrays:
-        request: Any = _PredictRequest()
-        request.model_spec.name = self.model_name
-        request.model_spec.signature_name = signature_name
-        for name, array in inputs.items():
-            write_tensor(array, request.inputs[name])
+        """Runs a signature, again where that is safe."""
+        ends = time.monotonic() + self.timeout_s
+        gives_up = time.monotonic() + min(self.retry_s, self.timeout_s)
+        wait = _FIRST_WAIT_S
+        while True:
+            try:
+                return self._once(
+                    lambda left: self._transport.predict(
+                        self.model, signature_name, inputs, timeout_s=left
+                    ),
+                    ends - time.monotonic(),
+                )
+            except ServerError as error:
+                pause = wait * random.uniform(0.5, 1.0)  # so that many clients do not come at once
+                if not self._is_worth_repeating(error) or time.monotonic() + pause > gives_up:
+                    raise
+            time.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def _is_worth_repeating(self, error: ServerError) -> bool:
+        cause = error.__cause__
+        is_unsent = isinstance(cause, CallError) and not cause.is_begun
+        is_away = error.status == "UNAVAILABLE" and self._has_answered
+        return isinstance(error, TooBusyError) or (is_unsent and is_away)
+
+    def _once(self, call: Callable[[float], ResultT], timeout_s: float) -> ResultT:
+        """Makes one call, and turns its failure into an error for the user."""
         try:
-            response = self._call(request, timeout=self.timeout_s)
-        except self._grpc.RpcError as error:
-            raise self._error(error) from error
-        try:
-            return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
+            result = call(timeout_s)
+        except CallError as error:
+            self._has_answered |= error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
+            raise self._explained(error, timeout_s) from error
         except InputError as error:
-            raise ServerError(f"{self._model} gave what is no tensor: {error}") from error
+            raise self._unreadable(error) from error
+        self._has_answered = True
+        return result
 
-    def _error(self, error: Any) -> FcnsegError:
-        """Translates a failed call into an error for the user."""
-        code, details = error.code(), error.details() or ""
-        if code == self._grpc.StatusCode.INVALID_ARGUMENT:
-            rule = details.partition("\n")[0].removeprefix("assertion failed: ")
-            return InputError(f"{self._model} refused the volume: {rule}")
-        reasons = {
-            self._grpc.StatusCode.UNAVAILABLE: f"no server at {self.server}",
-            self._grpc.StatusCode.DEADLINE_EXCEEDED: (
-                f"no answer from {self.server} within {self.timeout_s:g} s"
-            ),
-            self._grpc.StatusCode.NOT_FOUND: f"no {self._model}",
-        }
-        return ServerError(f"{reasons.get(code, f'{self._model} failed: {code.name}')}: {details}")
+    def _unreadable(self, error: InputError) -> FcnsegError:
+        return ServerError(f"{self._name} gave what is no tensor: {error}")
+
+    def _explained(self, error: CallError, timeout_s: float) -> ServerError | InputError:
+        if error.code == "NOT_FOUND":
+            states = self._states()
+            versions = ", ".join(str(each.version) for each in states)
+            if states and all(each.state != AVAILABLE for each in states):
+                reason = "; ".join(map(str, states))
+                return ServerError(f"{self._name} is not ready: {reason}", status=error.code)
+            if states and self.model.version is not None:
+                reason = f"no {self._name}: the server has version {versions}"
+                return ServerError(reason, status=error.code)
+        return explained(error, server=self.server, model=self._name, timeout_s=timeout_s)
 
 
-def _check_address(server: str) -> None:
-    """Checks that an address has a host and a port; gRPC would try for minutes to find it."""
-    host, _, port = server.rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and 0 < int(port) <= _MOST_PORT
-    if not server.startswith("unix:") and (not host or not is_port or "://" in server):
-        raise InputError(f"server must be HOST:PORT, as in 127.0.0.1:8500, got {server}")
+def _checked(image: Volume | str | Path, accept: Sequence[str]) -> Volume:
+    """Reads an image if it is a path, and checks that it can be a CT.
+
+    Raises:
+        InputError: If it cannot be read, or cannot be a CT.
+    """
+    gate = Gate(CheckOptions(accept=tuple(accept)))
+    if not isinstance(image, Volume):
+        case_id = case_id_of(image)
+        gate.inspect(str(image), case_id=case_id)
+        return gate.read(str(image), case_id=case_id)[0]
+    if image.array.dtype != np.int16:
+        raise InputError(f"volume must be HU as int16, got {image.array.dtype}")
+    given = image.array.view()
+    given.flags.writeable = False  # the caller's array is kept: padding becomes air in a copy
+    return gate.check(image.with_array(given), case_id="")[0]

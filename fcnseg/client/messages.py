@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 # Message -> its fields, as in a .proto file. Enums are written as their wire type int32, oneofs as
 # plain fields, and nested messages at the top of their package: none of it changes the wire format.
 MESSAGES: dict[str, tuple[str, ...]] = {
+    "google.protobuf.Any": ("string type_url = 1", "bytes value = 2"),
     "google.protobuf.Int64Value": ("int64 value = 1",),
     "tensorflow.Dim": ("int64 size = 1", "string name = 2"),
     "tensorflow.TensorShapeProto": ("repeated tensorflow.Dim dim = 2", "bool unknown_rank = 3"),
@@ -33,6 +34,16 @@ MESSAGES: dict[str, tuple[str, ...]] = {
         "repeated uint32 uint32_val = 16",
         "repeated uint64 uint64_val = 17",
     ),
+    "tensorflow.TensorInfo": (
+        "string name = 1",
+        "int32 dtype = 2",
+        "tensorflow.TensorShapeProto tensor_shape = 3",
+    ),
+    "tensorflow.SignatureDef": (
+        "map tensorflow.TensorInfo inputs = 1",
+        "map tensorflow.TensorInfo outputs = 2",
+        "string method_name = 3",
+    ),
     "tensorflow.serving.ModelSpec": (
         "string name = 1",
         "google.protobuf.Int64Value version = 2",
@@ -47,6 +58,25 @@ MESSAGES: dict[str, tuple[str, ...]] = {
     "tensorflow.serving.PredictResponse": (
         "map tensorflow.TensorProto outputs = 1",
         "tensorflow.serving.ModelSpec model_spec = 2",
+    ),
+    "tensorflow.serving.SignatureDefMap": ("map tensorflow.SignatureDef signature_def = 1",),
+    "tensorflow.serving.GetModelMetadataRequest": (
+        "tensorflow.serving.ModelSpec model_spec = 1",
+        "repeated string metadata_field = 2",
+    ),
+    "tensorflow.serving.GetModelMetadataResponse": (
+        "tensorflow.serving.ModelSpec model_spec = 1",
+        "map google.protobuf.Any metadata = 2",
+    ),
+    "tensorflow.serving.StatusProto": ("int32 error_code = 1", "string error_message = 2"),
+    "tensorflow.serving.ModelVersionStatus": (
+        "int64 version = 1",
+        "int32 state = 2",
+        "tensorflow.serving.StatusProto status = 3",
+    ),
+    "tensorflow.serving.GetModelStatusRequest": ("tensorflow.serving.ModelSpec model_spec = 1",),
+    "tensorflow.serving.GetModelStatusResponse": (
+        "repeated tensorflow.serving.ModelVersionStatus model_version_status = 1",
     ),
 }
 
@@ -105,7 +135,8 @@ def _add_message(file: descriptor_pb2.FileDescriptorProto, name: str) -> None:
             field.label = _Field.LABEL_REPEATED
         if rule == "map":
             # A map is on the wire, and to protobuf, a repeated message of this name and form.
-            entry = declared.nested_type.add(name=f"{field_name.capitalize()}Entry")
+            words = "".join(word.capitalize() for word in field_name.split("_"))
+            entry = declared.nested_type.add(name=f"{words}Entry")
             entry.options.map_entry = True
             entry.field.add(
                 name="key", number=1, type=_Field.TYPE_STRING, label=field.LABEL_OPTIONAL

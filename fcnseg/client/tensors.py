@@ -50,6 +50,13 @@ def numpy_type(number: int) -> np.dtype[Any]:
     return np.dtype(_NUMPY_TYPES[number])
 
 
+def bytes_scalar(value: bytes) -> npt.NDArray[Any]:
+    """Makes the scalar of bytes that a signature takes for a file."""
+    array = np.empty((), object)
+    array[()] = value
+    return array
+
+
 def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = True) -> None:
     """Fills an empty message with an array.
 

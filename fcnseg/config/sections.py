@@ -306,8 +306,18 @@ class TrainingConfig:
 
     epochs: PositiveInt = 100
     steps_per_epoch: PositiveInt = 250
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Adam, Adam with decoupled weight decay, or gradient descent with Nesterov's momentum."""
+    optimizer: Literal["adam", "adamw", "sgd", "lamb", "radam", "novograd", "yogi", "adabelief"] = (
+        "adam"
+    )
+    """Adam, Adam with decoupled weight decay, gradient descent with Nesterov's momentum, LAMB, or
+    an optimizer that only tensorflow-addons has (docs/addons.md)."""
+    optimizer_wrapper: Literal["none", "lookahead", "swa", "moving_average"] = "none"
+    """Wrapper of tensorflow-addons around the optimizer (docs/addons.md)."""
+    lookahead_steps: PositiveInt = 6
+    """Steps between two updates of lookahead's slow weights; by default tensorflow-addons'."""
+    swa_start: Fraction = 0.75
+    """Fraction of the epochs before those whose last weights swa averages (Izmailov et al.
+    2018)."""
     learning_rate: PositiveFloat = 1e-3
     """Initial learning rate, after the warm-up."""
     weight_decay: NonNegativeFloat = 1e-2
@@ -363,11 +373,22 @@ class TrainingConfig:
                 "milestones must be increasing fractions of the run, each above 0 and below 1,"
                 f" got {self.milestones}"
             )
+        self._check_averages()
         if self.warmup >= self.epochs * self.steps_per_epoch:
             raise ValueError(
                 f"warmup_steps must be fewer than the steps of the run,"
                 f" {self.epochs * self.steps_per_epoch}, got {self.warmup_steps}"
             )
+
+    def _check_averages(self) -> None:
+        """Checks that there is one average of the weights at most, and a decay if it needs one."""
+        if self.optimizer_wrapper == "swa" and self.ema_decay:
+            raise ValueError(
+                f"ema_decay must be 0 where optimizer_wrapper is swa, got {self.ema_decay}: one"
+                " average of the weights is validated and saved"
+            )
+        if self.optimizer_wrapper == "moving_average" and not self.ema_decay:
+            raise ValueError("ema_decay must be above 0 where optimizer_wrapper is moving_average")
 
     @property
     def warmup(self) -> int:

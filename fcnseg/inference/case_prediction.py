@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,18 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
-from fcnseg.evaluation.class_names import segments_of, workbench_table
-from fcnseg.inference.case_files import CaseOutputs
-from fcnseg.inference.organ_volumes import organ_volumes_ml
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
+from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.storage import files
-from fcnseg.storage.whole_file import atomic_write, write_whole
-from fcnseg.volumes import Volume, write_mask, write_parts
-
-logger = logging.getLogger(__name__)
+from fcnseg.storage.whole_file import atomic_write
+from fcnseg.volumes import Volume, write_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,30 +46,19 @@ class CasePredictor:
         Raises:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
         """
-        with case.local_image() as image:
-            case_id, series_uid = case.case_id, case.series_uid
-            self.gate.inspect(str(image), case_id=case_id, series_uid=series_uid)
-            made_with = {**self.made_with, **case.facts_of(image)}
-            volume, warnings = self.gate.read(str(image), case_id=case_id, series_uid=series_uid)
-            source = case.dicom.read_source(image, series_uid=series_uid)
-        for warning in warnings:
-            logger.warning("%s: %s [%s]", case.case_id, warning.reason, warning.code)
-        voxel_mm3 = volume.geometry.voxel_mm3
+        image = case.read(self.gate)
         names = self.segmenter.info.class_names
         if case.with_probabilities:
-            mask, parts = predict_probabilities(self.segmenter, volume, coarse=self.coarse)
+            mask, parts = predict_probabilities(self.segmenter, image.volume, coarse=self.coarse)
             case.clear()
-            _write_probabilities(zip(names, parts, strict=True), case.probabilities, like=volume)
+            by_class = zip(names, parts, strict=True)
+            _write_probabilities(by_class, case.probabilities, like=image.volume)
         else:
-            mask = predict_volume(self.segmenter, volume, coarse=self.coarse)
+            mask = predict_volume(self.segmenter, image.volume, coarse=self.coarse)
             case.clear()
+        voxel_mm3 = image.volume.geometry.voxel_mm3
         mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
-        volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=names)
-        content = {"volumes_ml": volumes_ml, "made_with": made_with}
-        write_whole(case.volumes, json.dumps({"case_id": case.case_id, **content}, indent=2) + "\n")
-        if source is not None:
-            case.dicom.write(mask, source=source, segments=segments_of(names), made_with=made_with)
-        write_mask(mask, case.mask, like=volume, label_table=workbench_table(names))
+        case.write(mask, image, class_names=names, made_with=self.made_with)
 
 
 def probability_file(index: int, class_name: str) -> str:

@@ -7,7 +7,10 @@ import dataclasses
 import logging
 import os
 import re
+import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +21,8 @@ import fcnseg.losses
 import fcnseg.networks.layers  # noqa: F401  registers the layers of saved networks
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.segmenter import Segmenter
+from fcnseg.networks.build import build_fcn
+from fcnseg.networks.keras_compat import WEIGHTS_FILE, is_of_this_line
 from fcnseg.networks.precision import policies_of, with_precision
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
@@ -50,10 +55,26 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
         path, what="network", remedy="copy it again from where it is whole, or train again"
     )
     try:
-        model = keras.models.load_model(path, compile=False)
+        if is_of_this_line(path):
+            model = keras.models.load_model(path, compile=False)
+        else:
+            model = _rebuilt(run, path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a network of fcnseg: {path}: {one_line(error)}") from error
     return _for_these_devices(model), run.info
+
+
+def _rebuilt(run: Run, path: Path) -> keras.Model:
+    """Builds the network of a run that another line of Keras saved, which has the same weights."""
+    config = run.manifest.config
+    model = build_fcn(
+        config.model,
+        num_classes=len(run.info.class_names),
+        precision=config.training.precision,
+    )
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        model.load_weights(archive.extract(WEIGHTS_FILE, folder))
+    return model
 
 
 def _for_these_devices(model: keras.Model) -> keras.Model:

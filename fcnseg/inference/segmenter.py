@@ -21,9 +21,9 @@ from fcnseg.inference.resampling import (
     spacing_steps,
 )
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE, SlidingWindow
-from fcnseg.inference.tiling import Tiling
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import AIR_HU, Axis, Shape, Zyx
+from fcnseg.volumes.tiling import Tiling
 
 _MAX_CLASSES = 256  # class ids are served as uint8
 

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from fcnseg.inference.averaging import PredictPatches
 from fcnseg.inference.regions import background_outside
-from fcnseg.inference.tiling import Tiling
 from fcnseg.volumes import AIR_HU
+from fcnseg.volumes.tiling import Tiling
 
 PROBABILITY_SCALE = 32767  # a probability of 1, in the integers in which probabilities are stored
 
@@ -168,7 +168,7 @@ class SlidingWindow:
         return kept
 
     def _reach(self, axis: int, extent: tf.Tensor) -> _Reach:
-        starts = self.tiling.starts(axis, extent)
+        starts = self.tiling.starts(axis, extent, xp=tf)
         return _Reach(starts, tf.concat([starts[1:], extent[tf.newaxis]], axis=0))
 
     def _slab(self, hu: tf.Tensor, extent: tf.Tensor, start: tf.Tensor) -> tf.Tensor:

@@ -41,15 +41,16 @@ def shrink_label(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Centres half way between two voxels take the lower and the upper one in turn, so that organs do
     not move.
     """
+    shrunk = tf.cast(label, tf.float32)  # exact, and a GPU has no kernel to gather uint8
     for axis in (1, 2, 3):
-        length, size = tf.shape(label)[axis], tf.shape(logits)[axis]
+        length, size = tf.shape(shrunk)[axis], tf.shape(logits)[axis]
         number = tf.range(size)
         # The centre of voxel i, (i + 1/2) length / size, in integers.
         centre = (2 * number + 1) * length
         is_half_way = tf.cast(centre % (2 * size) == 0, tf.int32)
         places = centre // (2 * size) - is_half_way * (1 - number % 2)
-        label = tf.gather(label, places, axis=axis)
-    return tf.ensure_shape(label, logits.shape[:-1])
+        shrunk = tf.gather(shrunk, places, axis=axis)
+    return tf.ensure_shape(tf.cast(shrunk, label.dtype), logits.shape[:-1])
 
 
 @keras.saving.register_keras_serializable(package="fcnseg")

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from fcnseg.config import ModelConfig
+from fcnseg.networks.keras_compat import random_layer_options
 from fcnseg.networks.layers.activation import NEGATIVE_SLOPE
 from fcnseg.networks.layers.conv_batch_norm_act import (
     ConvBatchNormAct,
@@ -116,7 +117,8 @@ class KerasBuilder:
 
     def dropout(self, x: Tensor, *, name: str) -> Tensor:
         """Drops complete channels while training."""
-        return keras.layers.SpatialDropout3D(self.config.dropout, **self._options(name))(x)
+        options = self._options(name) | random_layer_options()
+        return keras.layers.SpatialDropout3D(self.config.dropout, **options)(x)
 
     def softmax(self, x: Tensor, *, name: str) -> Tensor:
         """Computes probabilities of logits, in float32 like these."""

@@ -13,6 +13,7 @@ import pydantic
 from fcnseg.config import Config, config_to_mapping, override, read_config
 from fcnseg.errors import InputError, first_finding, format_names
 from fcnseg.storage.file_systems import UNFINISHED
+from fcnseg.storage.folder_lock import LOCK_FILE
 from fcnseg.storage.whole_file import make_folder, write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -109,7 +110,7 @@ def make_run_folder(
         now = config_to_mapping(config)
         check_same(config_to_mapping(then), now, what=f"the run in {folder}")
         return folder
-    if any(folder.iterdir()):
+    if any(path.name != LOCK_FILE for path in folder.iterdir()):
         state = "a finished run" if (folder / MANIFEST_FILE).exists() else "other files"
         if not resume and (folder / CHECKPOINT_FILE).exists():
             state = "an unfinished run (--resume continues it)"
@@ -119,7 +120,7 @@ def make_run_folder(
 
 def _delete_unfinished(folder: Path) -> None:
     """Deletes what a killed process left in the folder of a run, and in no other folder."""
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
     if CONFIG_FILE not in names and not all(name.startswith(UNFINISHED) for name in names):
         return
     for place in (folder, folder / TENSORBOARD_FOLDER):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from fcnseg.evaluation.class_names import SNAP_FILE
 from fcnseg.extras import require_extra
 from fcnseg.figures.palette import organ_rgb
-from fcnseg.inference.label_tables import SLICER_FILE, itk_snap_label_descriptions, slicer_colours
+from fcnseg.masks.label_tables import SLICER_FILE, itk_snap_label_descriptions, slicer_colours
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.saved_model.model_card import CARD_FILE, CARD_JSON_FILE, ModelCard
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE

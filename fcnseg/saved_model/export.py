@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
+
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.errors import InputError
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
@@ -78,6 +80,8 @@ def export_run(
 ) -> Path:
     """Publishes the best network of a run, or of several, as the next version of a served model.
 
+    A network of float16 is published in float32, as a CPU does not pool float16.
+
     Args:
         run_dir: Folder of a finished training run, or several, whose probabilities are averaged.
         model_dir: The served model's base folder, made if missing; versions are its children.
@@ -95,12 +99,18 @@ def export_run(
     folders = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir
     runs = [Run.open(folder) for folder in folders]
     models, info = load_runs(runs)
-    if options.precision is not None:
-        models = tuple(with_precision(model, _POLICIES[options.precision]) for model in models)
+    models = tuple(_in_precision(model, options.precision) for model in models)
     if options.overlap is not None:
         info = dataclasses.replace(info, overlap=options.overlap)
     segmenter = make_segmenter(models, info, flips=options.flips)
     return export_segmenter(segmenter, model_dir, options=options, runs=runs)
+
+
+def _in_precision(model: keras.Model, precision: Precision | None) -> keras.Model:
+    """Gives a network as trained or in another precision; never in float16, for servers' CPUs."""
+    if precision is None and "mixed_float16" in policies_of(model):
+        precision = "float32"
+    return model if precision is None else with_precision(model, _POLICIES[precision])
 
 
 def export_segmenter(

@@ -21,10 +21,11 @@ from fcnseg.saved_model.self_check import replay_in_fresh_process
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE
 from fcnseg.saved_model.signatures import ServedModel
 
-# Measured with tests/test_export_memory.py's model at 8 million voxels, as sent and at the spacing
-# of the model (docs/serving.md): `segment_volume` took 12 to 97 bytes, `segment_nifti` BYTES more.
-_BYTES_OF_VOXEL = 60
-# Sums of probabilities: of all slices at worst, if a volume is barely deeper than a tile.
+# At 8 million voxels as sent and at the spacing of the model, with the network of
+# tests/test_export_memory.py, `segment_volume` took 12 bytes a voxel with 3 classes, 29 with 14,
+# and 97 with 14 at a depth of a window and a slice, where the sums of nearly all slices are held;
+# `segment_nifti` took up to 37 with 3 classes, besides the request, 8 in float64.
+_BYTES_OF_VOXEL = 40
 _BYTES_OF_CLASS = 7
 _FEWEST_VOXELS = 2**20  # 1 million: less is no scan
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from fcnseg.errors import ModelError
 from fcnseg.saved_model.session import PEAK_BYTES, as_array, bytes_as_numbers
@@ -38,6 +39,10 @@ def check_saved_model(
 ) -> None:
     """Compares each signature, in a fresh process with the server's runtime, with the segmenter.
 
+    Both compute on the CPU. This process may hold the memory of the GPU, and two processes on a GPU
+    differ by more than the last bits: float32 convolutions are in TF32, by the algorithm that was
+    fastest when each process tried them.
+
     Args:
         model: The model.
         directory: The SavedModel.
@@ -49,7 +54,8 @@ def check_saved_model(
     requests = model.example_requests()
     replies = replay_in_fresh_process(directory, requests, python=python).outputs
     for name, signature in model.signatures.items():
-        outputs = signature.function(**requests[name])
+        with tf.device("CPU:0"):
+            outputs = signature.function(**requests[name])
         for output, value in outputs.items():
             expected = bytes_as_numbers(as_array(value.numpy()))
             _check_equal(expected, replies[f"{name}/{output}"], f"{name}: {output}")
@@ -61,7 +67,7 @@ def replay_in_fresh_process(
     *,
     python: str | os.PathLike[str] = sys.executable,
 ) -> Replies:
-    """Runs requests in a process that has only the SavedModel.
+    """Runs requests in a process that has only the SavedModel, and sees no GPU.
 
     Raises:
         ModelError: If a signature fails there.
@@ -77,6 +83,7 @@ def replay_in_fresh_process(
         script = "import sys; from fcnseg.saved_model.session import replay; replay(*sys.argv[1:])"
         done = subprocess.run(
             [python, "-c", script, directory, sent, got],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             stderr=subprocess.PIPE,
             text=True,
             check=False,

@@ -14,6 +14,7 @@ from fcnseg.config import Config, override, write_config
 from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.networks import output_shape
 from fcnseg.networks.build import full_resolution
+from fcnseg.networks.keras_compat import LINE, tensorflow_variables
 from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.runs.run_folder import (
@@ -28,16 +29,12 @@ from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.storage.whole_file import write_whole
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
-from fcnseg.training.compiled_model import (
-    build_compiled,
-    make_state,
-    state_of,
-    tensorflow_variables,
-)
+from fcnseg.training.compiled_model import build_compiled, make_state, state_of
 from fcnseg.training.dataset_checks import organs_to_learn
-from fcnseg.training.ema import WeightAverage
+from fcnseg.training.ema import Average, OptimizerAverage, WeightAverage
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.lost_organs import LostOrgans
+from fcnseg.training.optimizer import first_average_step, keeps_average, restart_slots
 from fcnseg.training.preemption import StopRequest
 from fcnseg.training.pretrained import load_pretrained
 from fcnseg.training.provenance import Provenance
@@ -70,6 +67,7 @@ def make_loop(
     model = build_model(config, info, devices=devices)
     if provenance.init_from is not None and not (run_dir / CHECKPOINT_FILE).exists():
         load_pretrained(model, provenance.init_from, config.model)
+        restart_slots(model, config.training)
     stop = StopRequest()
     replicas = model.distribute_strategy.num_replicas_in_sync
     network = full_resolution(model)
@@ -97,7 +95,7 @@ def make_loop(
             run_dir / CHECKPOINT_FILE,
             [*state_of(model), *average.averages],
             model.distribute_strategy,
-            {**provenance.identity(), "devices": replicas},
+            {**provenance.identity(), "devices": replicas, "keras": LINE},
         ),
         validation=validation,
         lost=LostOrgans(organs_to_learn(dataset, fold=fold), config),
@@ -148,8 +146,10 @@ def make_step(config: Config, model: keras.Model, info: DatasetInfo) -> Training
     )
 
 
-def make_average(config: Config, model: keras.Model) -> WeightAverage:
-    """Makes the EMA of the weights of a model that `build_model` built."""
+def make_average(config: Config, model: keras.Model) -> Average:
+    """Makes the average of the weights of a model that `build_model` built."""
+    if keeps_average(config.training):
+        return OptimizerAverage(model, first_step=first_average_step(config.training))
     return WeightAverage(
         tensorflow_variables(full_resolution(model).weights),
         decay=config.training.ema_decay,

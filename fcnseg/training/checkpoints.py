@@ -21,6 +21,8 @@ from fcnseg.runs.run_folder import check_same
 from fcnseg.storage.whole_file import atomic_write
 
 _PROGRESS = "progress"
+# What is true of checkpoints that do not say it.
+_EARLIER = {"keras": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Checkpoints:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 content = json.loads(arrays[_PROGRESS].item())
                 run = f"the run in {self.path.parent}"
-                check_same(content["identity"], self.identity, what=run)
+                check_same(self._with_earlier(content["identity"]), self.identity, what=run)
                 self._assign(arrays)
         except InputError:
             raise
@@ -99,6 +101,10 @@ class Checkpoints:
             ) from error
         progress = content["run"]
         return RunProgress(**{**progress, "epochs": tuple(progress["epochs"])})
+
+    def _with_earlier(self, identity: dict[str, Any]) -> dict[str, Any]:
+        earlier = {name: value for name, value in _EARLIER.items() if name in self.identity}
+        return {**earlier, **identity}
 
     def _assign(self, arrays: Any) -> None:
         for index, variable in enumerate(self.variables):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -12,6 +11,12 @@ import tensorflow as tf
 from fcnseg.config import Config
 from fcnseg.losses import OrganDice, build_loss, level_weights
 from fcnseg.networks.build import build_fcn
+from fcnseg.networks.keras_compat import (
+    build_optimizer_state,
+    optimizer_variables,
+    random_states,
+    tensorflow_variables,
+)
 from fcnseg.training.optimizer import build_optimizer
 from fcnseg.volumes import Shape
 
@@ -48,7 +53,7 @@ def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
     """
     model.test_on_batch(np.zeros((1, *size, 1), np.float32), np.zeros((1, *label_size), np.uint8))
     model.reset_metrics()
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer_state(model.optimizer, model.trainable_variables)
 
 
 def state_of(model: keras.Model) -> list[tf.Variable]:
@@ -61,10 +66,6 @@ def state_of(model: keras.Model) -> list[tf.Variable]:
         model: Model after `make_state`.
     """
     of_metrics = [variable for metric in model.metrics for variable in metric.variables]
-    variables = [*model.variables, *model.optimizer.variables, *of_metrics]
+    of_model = [*model.variables, *random_states(model)]
+    variables = [*of_model, *optimizer_variables(model.optimizer), *of_metrics]
     return tensorflow_variables({id(each): each for each in variables}.values())
-
-
-def tensorflow_variables(variables: Iterable[Any]) -> list[tf.Variable]:
-    """Gives the variables that Keras 3 wraps; Keras 2's are TensorFlow's own."""
-    return [each if callable(each.value) else each.value for each in variables]

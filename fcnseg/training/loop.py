@@ -22,7 +22,7 @@ from fcnseg.config import TrainingConfig
 from fcnseg.errors import FcnsegError
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
-from fcnseg.training.ema import WeightAverage
+from fcnseg.training.ema import Average
 from fcnseg.training.epoch_line import EpochLine
 from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
@@ -50,7 +50,7 @@ class TrainingLoop:
         best: Saving of the best network, the third callback.
         history: History file, the fourth callback.
         events: TensorBoard events, the last callback; None for none.
-        average: EMA of the weights, which is validated and saved.
+        average: Average of the weights, which is validated and saved.
         stop: Stop request, checked after each call that runs steps, and during validation.
         progress: Progress of the run.
     """
@@ -64,7 +64,7 @@ class TrainingLoop:
     best: KeepBest
     history: HistoryFile
     events: TensorBoardEvents | None
-    average: WeightAverage
+    average: Average
     stop: StopRequest
     progress: RunProgress
 
@@ -87,8 +87,11 @@ class TrainingLoop:
         self.validation.seconds = restored.validation_seconds
         logger.info(f"resumes after step {restored.step}")
 
-    def run(self) -> None:
-        """Trains to the end.
+    def run(self, *, until_epoch: int | None = None) -> None:
+        """Trains to the end, or to an epoch, with a checkpoint there.
+
+        Args:
+            until_epoch: Epoch to stop after, from 1.
 
         Raises:
             TrainingStoppedError: If the run was asked to stop; it has written a checkpoint.
@@ -102,15 +105,26 @@ class TrainingLoop:
         with self.stop.listening(), contextlib.closing(line):
             callbacks.on_train_begin()
             try:
-                for epoch in range(len(self.progress.epochs), self.settings.epochs):
-                    if self._has_lost_patience():
+                for epoch in range(len(self.progress.epochs), until_epoch or self.settings.epochs):
+                    if self.is_finished():
                         break
                     self._epoch(epoch, batches, callbacks)
+                self._save_unvalidated()
             except TrainingStoppedError:
                 self.checkpoints.save(self.progress)
                 logger.info(f"wrote a checkpoint of step {self.progress.step}")
                 raise
             callbacks.on_train_end()
+
+    def is_finished(self) -> bool:
+        """Tells whether the run has trained all its epochs, or has lost its patience."""
+        return len(self.progress.epochs) >= self.settings.epochs or self._has_lost_patience()
+
+    def _save_unvalidated(self) -> None:
+        """Writes the checkpoint of a stop between two validations."""
+        epochs = len(self.progress.epochs)
+        if epochs and not self.is_finished() and not self.validation.is_due(epochs - 1):
+            self.checkpoints.save(self.progress)
 
     def _epoch(
         self, epoch: int, batches: Iterator[Any], callbacks: keras.callbacks.CallbackList

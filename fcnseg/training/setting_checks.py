@@ -8,6 +8,7 @@ from fcnseg.config import Config, LossConfig
 from fcnseg.errors import ConfigError
 from fcnseg.records import DatasetInfo
 from fcnseg.sampling import Fold
+from fcnseg.training.optimizer import optimizer_classes
 from fcnseg.training.strategy import device_names
 from fcnseg.volumes import LabelMap
 
@@ -24,11 +25,13 @@ def check_settings(
         devices: Devices as `make_strategy` takes them.
 
     Raises:
-        ConfigError: If the devices cannot compute as configured, the loss and the dataset ignore
+        ConfigError: If the devices cannot compute as configured, this line of Keras has no such
+            optimizer, the loss and the dataset ignore
             different classes, or the loss has other classes than the dataset or none with a weight.
         InputError: If there are no such devices.
     """
     _check_devices(config, device_names(devices))
+    optimizer_classes(config.training)
     if config.model.coarse_input:
         raise ConfigError(
             "model.coarse_input must be false in training, as records hold no coarse prediction"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from fcnseg.networks.keras_compat import (
+    apply_gradients,
+    compute_loss,
+    scale_loss,
+    update_mean_loss,
+)
 from fcnseg.sampling import Batch
 from fcnseg.sampling.augmentation import Augmentation
-from fcnseg.training.ema import WeightAverage
+from fcnseg.training.ema import Average
 
 Logs = dict[str, Any]
 """Results of metrics by name."""
@@ -52,23 +58,25 @@ class TrainingStep:
         model = self.model
         totals: list[tf.Tensor] = []
         logs: Logs = {}
-        parts = (tf.split(part, self.micro_batches) for part in self.augmented(batch))
+        parts = (self._split(part) for part in self.augmented(batch))
         for hu, label in zip(*parts, strict=True):
             # Without this order TensorFlow would hold the activations of all micro-batches.
             with tf.control_dependencies(totals):
                 hu, label = tf.identity(hu), tf.identity(label)
             gradients, loss, logits = self._gradients(hu, label)
             replicas = model.distribute_strategy.num_replicas_in_sync  # Keras divides by them
-            self._mean_loss.update_state(loss * replicas, sample_weight=tf.shape(hu)[0])
-            logs = model.compute_metrics(hu, label, logits)
+            update_mean_loss(model, loss * replicas, tf.shape(hu)[0])
+            logs = model.compute_metrics(hu, label, logits, None)
             if totals:
                 gradients = [a + b for a, b in zip(totals, gradients, strict=True)]
             totals = gradients
         means = [total / self.micro_batches for total in totals]
+        if isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer):
+            means = overflow_together(means)
         if self.clip_norm:
             # The loss, and so the gradient, is scaled in float16.
-            means = clip_together(means, model.optimizer.scale_loss(self.clip_norm))
-        model.optimizer.apply_gradients(zip(means, model.trainable_weights, strict=True))
+            means = clip_together(means, scale_loss(model.optimizer, self.clip_norm))
+        apply_gradients(model.optimizer, means, model.trainable_weights)
         return logs
 
     def augmented(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,22 +88,36 @@ class TrainingStep:
         if not batch.parameters:
             return batch.hu, batch.label
         assert self.augmentation is not None
-        hu, label = self.augmentation.apply(batch.hu, batch.label, batch.parameters)
+        hu, label = self.augmentation.apply_compiled(batch.hu, batch.label, batch.parameters)
         return tf.round(hu)[..., tf.newaxis], label  # like patches augmented on the host
+
+    def _split(self, part: tf.Tensor) -> list[tf.Tensor]:
+        """Splits into micro-batches; class indices on the host, for want of a kernel on GPUs."""
+        return tf.split(part, self.micro_batches) if self.micro_batches > 1 else [part]
 
     def _gradients(self, hu: tf.Tensor, label: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, Any]:
         """Gradients of a micro-batch, its loss and logits."""
         model = self.model
         with tf.GradientTape() as tape:
             logits = model(hu, training=True)
-            loss = model.compute_loss(x=hu, y=label, y_pred=logits, training=True)
-            scaled = model.optimizer.scale_loss(loss)
+            loss = compute_loss(model, hu, label, logits, training=True)
+            scaled = scale_loss(model.optimizer, loss)
         return tape.gradient(scaled, model.trainable_weights), loss, logits
 
-    @functools.cached_property
-    def _mean_loss(self) -> keras.metrics.Mean:
-        (mean_loss,) = (metric for metric in self.model.metrics if metric.name == "loss")
-        return mean_loss
+
+def overflow_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Makes the gradients of all replicas NaN if those of any are not finite.
+
+    Keras 3.15 skips the step of a scaled loss that overflowed if the gradients of the first replica
+    did, before they are summed: an overflow on another one would reach the weights.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return list(gradients)
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in gradients])
+    overflows = replica.all_reduce(tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(is_finite, tf.float32))
+    first, *others = gradients
+    return [tf.where(overflows > 0, tf.fill(tf.shape(first), math.nan), first), *others]
 
 
 def clip_together(gradients: Sequence[tf.Tensor], norm: float | tf.Tensor) -> list[tf.Tensor]:
@@ -108,7 +130,7 @@ def clip_together(gradients: Sequence[tf.Tensor], norm: float | tf.Tensor) -> li
     return clipped
 
 
-def make_steps(step: TrainingStep, average: WeightAverage) -> Steps:
+def make_steps(step: TrainingStep, average: Average) -> Steps:
     """Makes the function that trains: several steps on all replicas, and the EMA after each.
 
     Python's work between two steps is then done once for several. Keras's own `steps_per_execution`
@@ -116,7 +138,7 @@ def make_steps(step: TrainingStep, average: WeightAverage) -> Steps:
 
     Args:
         step: The step of each replica.
-        average: EMA of the weights, updated after each step with a finite loss.
+        average: Average of the weights, updated after each step with a finite loss.
     """
     strategy = step.model.distribute_strategy
     on_replica: Callable[[Batch], Logs] = step.on_replica

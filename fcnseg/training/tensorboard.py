@@ -18,6 +18,7 @@ from fcnseg.evaluation.scores import score_organs
 from fcnseg.figures.formats import png_of
 from fcnseg.figures.overlay import draw_overlay
 from fcnseg.figures.slices import middle_of
+from fcnseg.networks.keras_compat import learning_rate
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
 from fcnseg.volumes import Volume
 
@@ -86,8 +87,7 @@ class TensorBoardEvents(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes everything."""
         values = {name: float(value) for name, value in (logs or {}).items()}
-        rate = self.model.optimizer.learning_rate  # a variable where it is constant
-        values["learning_rate"] = float(tf.convert_to_tensor(rate))
+        values["learning_rate"] = learning_rate(self.model.optimizer)
         # In the first call of a process TensorFlow builds the graph.
         if calls := self._calls[1:] if epoch == self.epochs else self._calls:
             steps, seconds = map(sum, zip(*calls, strict=True))

@@ -35,6 +35,8 @@ from fcnseg.runs.run_folder import (
 )
 from fcnseg.sampling import Fold
 from fcnseg.sampling.damaged_files import naming_broken_files
+from fcnseg.storage.folder_lock import locked_folder
+from fcnseg.storage.whole_file import make_folder
 from fcnseg.training.assembly import make_loop
 from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset_checks import (
@@ -58,8 +60,9 @@ class TrainingResult:
 
     Attributes:
         run_dir: Its folder.
-        best_dice: Validation Dice, mean over organs, of the network that was kept.
-        best_epoch: Epoch after which it was reached, from 1.
+        best_dice: Validation Dice, mean over organs, of the network that was kept; minus infinity
+            if the run stopped before its first validation.
+        best_epoch: Epoch after which it was reached, from 1; 0 for none.
         history: Values by name: loss and training Dice after each epoch, others after each
             validation.
     """
@@ -79,6 +82,8 @@ def train(
     init_from: str | os.PathLike[str] | None = None,
     fold: Fold | None = None,
     devices: Sequence[str] = (),
+    until_epoch: int | None = None,
+    keep_final_state: bool = True,
 ) -> TrainingResult:
     """Trains a network on one or more devices and keeps the one that validates best.
 
@@ -99,20 +104,27 @@ def train(
         fold: Fold that reassigns the cases for training and validation, for cross-validation.
         devices: Number of devices, or their names, such as `GPU:0`; by default all GPUs, or all CPU
             devices if there is no GPU.
+        until_epoch: Stop after this epoch, from 1, with a checkpoint that `resume` continues; the
+            learning rate follows the schedule of all epochs.
+        keep_final_state: Keep `final_state.npz`, without which a finished run cannot be extended;
+            it is three times as large as the network.
 
     Returns:
-        The result of the run.
+        The result of the run, or of its epochs so far.
 
     Raises:
-        InputError: If `run_dir` is in use, or that of another run, or the dataset is missing,
-            unfinished, or has nothing to train or validate on, `init_from` is not a finished run of
-            such a network, or there are no such devices.
+        FolderInUseError: If another process trains in `run_dir`.
+        InputError: If `run_dir` is that of another run, or the dataset is missing, unfinished, or
+            has nothing to train or validate on, `init_from` is not a finished run of such a
+            network, there are no such devices, or `until_epoch` is below 1.
         ConfigError: If a setting does not fit the dataset or the devices.
         ModelError: If the patches do not fit the network.
         OutOfMemoryError: If network and patches do not fit in the memory of a device.
         TrainingStoppedError: If the process receives a SIGTERM or a Ctrl-C; `resume` continues the
             run.
     """
+    if until_epoch is not None and until_epoch < 1:
+        raise InputError(f"until_epoch must be at least 1, got {until_epoch}")
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     check_dataset(dataset, fold=fold)
     info = dataset.info
@@ -120,21 +132,38 @@ def train(
     check_each_organ(dataset, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
     check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
-    folder = make_run_folder(run_dir, config, resume=resume)
-    provenance = Provenance.of(dataset, init_from=init_from, fold=fold)
-    if (folder / MANIFEST_FILE).exists():
-        then = read_run(folder).config
-        if not is_extended(then, config):
-            return _finished(folder, provenance)
-        _begin_extension(folder, then, config)
-    with naming_memory_settings(config):
-        loop = make_loop(config, provenance, folder, devices=devices)
-        loop.resume()
-        if fold is None:  # of folds, all validation cases count together
-            warn_of_few_validation_cases(dataset)
-        logger.info(f"trains on {', '.join(device_names(devices))}")
-        with naming_broken_files(dataset):
-            loop.run()
+    with locked_folder(make_folder(run_dir, argument="run_dir"), argument="run_dir"):
+        folder = make_run_folder(run_dir, config, resume=resume)
+        provenance = Provenance.of(dataset, init_from=init_from, fold=fold)
+        if (folder / MANIFEST_FILE).exists():
+            then = read_run(folder).config
+            if not is_extended(then, config):
+                return _finished(folder, provenance, keep_final_state=keep_final_state)
+            _begin_extension(folder, then, config)
+        with naming_memory_settings(config):
+            loop = make_loop(config, provenance, folder, devices=devices)
+            _train(loop, provenance, devices=devices, until_epoch=until_epoch)
+        if loop.is_finished():
+            _finish(config, provenance, loop, folder)
+            _end_checkpoint(folder, keep=keep_final_state)
+        history = columns_of(loop.progress.epochs)
+        return TrainingResult(folder, loop.best.best_dice, loop.best.best_epoch, history)
+
+
+def _train(
+    loop: TrainingLoop, provenance: Provenance, *, devices: Sequence[str], until_epoch: int | None
+) -> None:
+    """Trains from the checkpoint, if there is one, to an epoch or to the end."""
+    loop.resume()
+    if provenance.fold is None:  # of folds, all validation cases count together
+        warn_of_few_validation_cases(provenance.dataset)
+    logger.info(f"trains on {', '.join(device_names(devices))}")
+    with naming_broken_files(provenance.dataset):
+        loop.run(until_epoch=until_epoch)
+
+
+def _finish(config: Config, provenance: Provenance, loop: TrainingLoop, folder: Path) -> None:
+    """Writes the manifest of a run that has trained to the end."""
     if not loop.best.best_epoch:  # it was deleted, as `--resume` advises if it is broken
         raise InputError(
             f"no epoch is left that could make {loop.best.path}: delete {loop.checkpoints.path},"
@@ -142,12 +171,9 @@ def train(
         )
     manifest = _manifest(config, provenance, loop)
     manifest.write(folder)
-    _keep_final_state(folder)
     logger.info(
         f"best validation Dice {manifest.best_dice:.4f} in epoch {manifest.best_epoch}: {folder}"
     )
-    history = columns_of(loop.progress.epochs)
-    return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
 
 
 def _manifest(config: Config, provenance: Provenance, loop: TrainingLoop) -> RunManifest:
@@ -175,20 +201,23 @@ def _manifest(config: Config, provenance: Provenance, loop: TrainingLoop) -> Run
     )
 
 
-def _finished(folder: Path, provenance: Provenance) -> TrainingResult:
+def _finished(folder: Path, provenance: Provenance, *, keep_final_state: bool) -> TrainingResult:
     """Gives the result of a finished run, if it has the same provenance."""
     manifest = read_run(folder)
     check_same(identity_of(manifest), provenance.identity(), what=f"the run in {folder}")
-    _keep_final_state(folder)  # it was killed at its end
+    _end_checkpoint(folder, keep=keep_final_state)  # it was killed at its end
     logger.info(f"already finished: {folder}")
     history = read_history(folder / HISTORY_FILE)
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
 
 
-def _keep_final_state(folder: Path) -> None:
-    """Renames the checkpoint, so that it no longer looks like that of an unfinished run."""
+def _end_checkpoint(folder: Path, *, keep: bool) -> None:
+    """Renames or deletes the checkpoint, so that it is no longer that of an unfinished run."""
     with contextlib.suppress(FileNotFoundError):
-        (folder / CHECKPOINT_FILE).rename(folder / FINAL_STATE_FILE)
+        if keep:
+            (folder / CHECKPOINT_FILE).rename(folder / FINAL_STATE_FILE)
+        else:
+            (folder / CHECKPOINT_FILE).unlink()
 
 
 def _begin_extension(folder: Path, then: Config, config: Config) -> None:

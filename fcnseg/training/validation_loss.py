@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from fcnseg.config import Config
 from fcnseg.networks import output_shape
+from fcnseg.networks.keras_compat import compute_loss
 from fcnseg.records import Dataset
 from fcnseg.sampling import Batch, Fold, make_training_dataset
 
@@ -45,7 +46,7 @@ class ValidationLoss:
 
     def _of_replica(self, batch: Batch) -> tf.Tensor:
         logits = self._model(batch.hu, training=False)
-        return self._model.compute_loss(x=batch.hu, y=batch.label, y_pred=logits, training=False)
+        return compute_loss(self._model, batch.hu, batch.label, logits, training=False)
 
 
 def make_validation_loss(

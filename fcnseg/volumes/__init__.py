@@ -23,7 +23,12 @@ from fcnseg.volumes.orientation import (
     to_canonical,
     turn_like,
 )
-from fcnseg.volumes.resampling import resample_image, resample_label, resampled_shape
+from fcnseg.volumes.resampling import (
+    resample_image,
+    resample_label,
+    resample_label_back,
+    resampled_shape,
+)
 from fcnseg.volumes.volume import AIR_HU, Volume, check_same_grid
 from fcnseg.volumes.zyx import Axis, Shape, Triple, Zyx
 
@@ -57,6 +62,7 @@ __all__ = [
     "read_label",
     "resample_image",
     "resample_label",
+    "resample_label_back",
     "resampled_shape",
     "to_canonical",
     "turn_like",

@@ -117,6 +117,23 @@ def resample_label(volume: Volume, spacing: Triple) -> Volume:
     return _resample(volume, spacing, by=_largest_share)
 
 
+def resample_label_back(volume: Volume, like: Volume) -> Volume:
+    """Resamples class ids to the grid of the volume from which `resample_image` made their grid.
+
+    Args:
+        volume: Class ids (z, y, x), whole numbers from 0 to 2^24.
+        like: The volume as it was.
+
+    Returns:
+        Ids of the same type on exactly the grid of `like`.
+    """
+    steps = _steps(volume, like.spacing)
+    if steps is None:
+        return volume
+    positions = Zyx(map(_numpy_positions, volume.shape, like.shape, steps))
+    return Volume(resample_ids(volume.array, positions, steps), like.affine)
+
+
 def _resample(
     volume: Volume, spacing: Triple, *, by: Callable[[npt.NDArray[Any], Shape, Triple], Any]
 ) -> Volume:

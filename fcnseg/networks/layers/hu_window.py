@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -33,6 +34,10 @@ class HUWindow(keras.layers.Layer):
         if self.only_first:
             return tf.concat([self._windowed(hu[..., :1]), hu[..., 1:]], axis=-1)
         return self._windowed(hu)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Keeps the shape."""
+        return tuple(input_shape)
 
     def _windowed(self, hu: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value((hu - self.low) / (self.high - self.low), 0, 1)

@@ -1,20 +1,45 @@
-"""An image, and the files that prediction writes for it."""
+"""An image, and the files that are written for it: its mask, and the volumes of its organs."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import opened
+from fcnseg.evaluation.class_names import segments_of, workbench_table
+from fcnseg.masks.organ_volumes import organ_volumes_ml
 from fcnseg.storage import files
-from fcnseg.volumes import DicomOutputs, image_digest
+from fcnseg.storage.whole_file import write_whole
+from fcnseg.volumes import DicomOutputs, DicomSource, Volume, image_digest, write_mask
+
+logger = logging.getLogger(__name__)
 
 _IMAGE_FACTS = ("image_sha256", "series_uid")
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseImage:
+    """The image of a case, read and checked.
+
+    Attributes:
+        volume: HU (z, y, x), int16.
+        source: Headers to which files of DICOM refer; None if there are no such files.
+        facts: Facts that identify the image, as `made_with` has them.
+    """
+
+    volume: Volume
+    source: DicomSource | None
+    facts: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +146,51 @@ class CaseOutputs:
         series = {} if self.series_uid is None else {"series_uid": self.series_uid}
         return {"image_sha256": image_digest(copy), **series}
 
+    def read(self, gate: Gate) -> CaseImage:
+        """Reads the image, if it can be a CT, and logs what is odd about it.
+
+        Raises:
+            InputError: If it cannot be read, cannot be a CT, or files of DICOM cannot refer to it.
+        """
+        named: dict[str, Any] = {"case_id": self.case_id, "series_uid": self.series_uid}
+        with self.local_image() as image:
+            gate.inspect(str(image), **named)
+            facts = self.facts_of(image)
+            volume, warnings = gate.read(str(image), **named)
+            source = self.dicom.read_source(image, series_uid=self.series_uid)
+        for warning in warnings:
+            logger.warning("%s: %s [%s]", self.case_id, warning.reason, warning.code)
+        return CaseImage(volume, source, facts)
+
+    def write(
+        self,
+        mask: npt.NDArray[np.uint8],
+        image: CaseImage,
+        *,
+        class_names: Sequence[str],
+        made_with: Mapping[str, Any],
+    ) -> None:
+        """Writes the organs' volumes, the mask in formats of DICOM, and last the mask.
+
+        Args:
+            mask: Class ids (z, y, x) on the image's grid.
+            image: The image, as `read` gives it.
+            class_names: By class id, background first.
+            made_with: Provenance: all that the mask depends on apart from its image.
+        """
+        made_with = {**made_with, **image.facts}
+        voxel_mm3 = image.volume.geometry.voxel_mm3
+        volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=class_names)
+        content = {"case_id": self.case_id, "volumes_ml": volumes_ml, "made_with": made_with}
+        write_whole(self.volumes, json.dumps(content, indent=2) + "\n")
+        if image.source is not None:
+            segments = segments_of(class_names)
+            self.dicom.write(mask, source=image.source, segments=segments, made_with=made_with)
+        table = workbench_table(class_names)
+        write_mask(mask, self.mask, like=image.volume, label_table=table)
+
     def made_with(self) -> dict[str, Any]:
-        """The provenance of the files, as in `CasePredictor`."""
+        """The provenance of the files and facts of the image, as `write` had them."""
         return dict(self._content().get("made_with", {}))
 
     def made_by(self) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.volumes import Shape
+from fcnseg.volumes.zyx import Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +46,21 @@ class Tiling:
         """Voxels (z, y, x) of a window before, and after, its tile."""
         return (np.array(self.window, np.int32) - np.array(self.tile, np.int32)) // 2
 
-    def starts(self, axis: int, extent: tf.Tensor) -> tf.Tensor:
+    def starts(self, axis: int, extent: Any, *, xp: ModuleType) -> Any:
         """Starts of tiles along one axis, evenly spread from the first voxel to the last.
 
         Args:
             axis: 0, 1 or 2 for z, y, x.
-            extent: int32, voxels of the volume along the axis, at least the tile's.
+            extent: Voxels of the volume along the axis, at least the tile's; a tensor is int32.
+            xp: numpy or tensorflow.
 
         Returns:
-            int32 (count,), ascending, with the fewest tiles that keep the overlap.
+            Whole numbers (count,), ascending, with the fewest tiles that keep the overlap.
         """
         last = extent - self.tile[axis]
         steps = -(-last // (self.tile[axis] - self.overlap[axis]))
-        return tf.range(steps + 1) * last // tf.maximum(steps, 1)
+        numbers = (xp.range if hasattr(xp, "range") else xp.arange)(steps + 1)
+        return numbers * last // xp.maximum(steps, 1)
 
     def importance(self) -> npt.NDArray[np.float32]:
         """Weight of each voxel of a tile, (z, y, x, 1): a Gaussian about its middle.

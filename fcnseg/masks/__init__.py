@@ -1,0 +1,1 @@
+"""Masks of cases on disk: their files, organ volumes and label tables, without TensorFlow."""

@@ -1,0 +1,106 @@
+"""Admission: how many calls run, wait and are refused, and how many bytes they hold."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fcnseg.saved_model.session import StatusError
+from serving.admission import Admission, Call
+
+
+def admission(running=1, waiting=1, held=100):
+    return Admission(max_running=running, max_waiting=waiting, max_held_bytes=held)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_call_beyond_those_that_run_and_wait_is_refused():
+    calls = admission()
+    message = "RESOURCE_EXHAUSTED: 1 calls run and 1 wait"
+    with calls.enter(Call()), calls.enter(Call()), pytest.raises(StatusError, match=message):
+        run(calls, Call(), pytest.fail)
+    assert calls.counts == (0, 0, 0)
+
+
+def test_bytes_beyond_the_limit_are_refused_unless_they_are_alone():
+    calls = admission(waiting=2)
+    with calls.enter(Call()) as first, calls.enter(Call()) as second:
+        first.hold(150)
+        with pytest.raises(StatusError, match="RESOURCE_EXHAUSTED: messages of 150 bytes wait"):
+            second.hold(1)
+    with calls.enter(Call()) as first, calls.enter(Call()) as second:
+        first.hold(60)
+        second.hold(40)
+        with pytest.raises(StatusError, match="with 1 more they would exceed 100"):
+            second.hold(1)
+    assert calls.counts == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "action", "code"),
+    [
+        (0.05, lambda calls, call: None, "DEADLINE_EXCEEDED"),
+        (None, lambda calls, call: calls.give_up(call), "CANCELLED"),
+        (None, lambda calls, call: calls.close(), "UNAVAILABLE"),
+    ],
+    ids=["deadline", "given up", "closed"],
+)
+def test_call_that_waits_ends_and_never_runs(timeout_s, action, code):
+    calls, call = admission(), Call(timeout_s)
+    with calls.enter(Call()) as first, first.running(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, calls, call)
+        wait_for(lambda: calls._queue or waiting.done())
+        action(calls, call)
+        with pytest.raises(StatusError) as caught:
+            waiting.result(timeout=10)
+    assert caught.value.code == code
+    assert calls.counts == (0, 0, 0)
+
+
+def run(calls, call, work=lambda: None):
+    with calls.enter(call) as place, place.running():
+        return work()
+
+
+def test_turns_are_taken_in_order_of_arrival():
+    calls, order = admission(waiting=5), []
+    with ThreadPoolExecutor(5) as pool, calls.enter(Call()) as first, first.running():
+        for number in range(5):
+            pool.submit(run, calls, Call(), lambda number=number: order.append(number))
+            wait_for(lambda number=number: len(calls._queue) == number + 1)
+    assert order == list(range(5))
+
+
+def test_never_more_run_than_may():
+    calls, running, most = admission(running=2, waiting=20), [], []
+    lock = threading.Lock()
+
+    def work():
+        with lock:
+            running.append(1)
+            most.append(len(running))
+        time.sleep(0.002)
+        with lock:
+            running.pop()
+
+    with ThreadPoolExecutor(20) as pool:
+        for done in [pool.submit(run, calls, Call(), work) for _ in range(20)]:
+            done.result()
+    assert max(most) == 2
+    assert calls.wait_until_idle(0)
+
+
+def test_closed_server_admits_no_call():
+    calls = admission()
+    calls.close()
+    with pytest.raises(StatusError, match="UNAVAILABLE: the server is stopping"):
+        run(calls, Call())

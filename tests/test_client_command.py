@@ -1,0 +1,230 @@
+"""`fcnseg segment`: folders of scans with a served model, one that fails, one that is resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dicom_series
+import grpc
+import numpy as np
+import pydicom
+import pytest
+import tensorflow as tf
+from canned_servers import canned_grpc
+from running_server import free_port, running_server
+from small_models import CROP, make_info, make_oblique_volume, write_run
+from tensorflow_serving.apis import predict_pb2
+
+from fcnseg.cli.predict import PredictCommand
+from fcnseg.client import SegmentationClient, ServerError
+from fcnseg.errors import InputError
+from fcnseg.saved_model.export import export_run
+from fcnseg.volumes import Volume, read_ct, read_geometry, read_label, write_volume
+from serving.client import PASSWORD_VARIABLE, ClientCommand
+
+ROOT = Path(__file__).parent.parent
+TABLES = {"volumes.csv", "organs.label", "organs.ctbl"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run, its model, and images: two of NIfTI, and one folder of DICOM slices."""
+    folder = tmp_path_factory.mktemp("segment")
+    export_run(write_run(folder / "run"), folder / "models")
+    (folder / "images").mkdir()
+    for name in ("one", "two"):
+        volume = make_oblique_volume((9, 10, 11), seed=len(name) + ord(name[0]))
+        write_volume(volume, folder / f"images/{name}.nii.gz")
+    slices = dicom_series.make_slices(make_oblique_volume((5, 12, 14)).array)
+    dicom_series.write(slices, folder / "images/three")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def servers(folder):
+    with running_server(folder / "models") as addresses:
+        yield addresses
+
+
+def mask_of(path):
+    return read_label(path).array
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("flags", [{}, {"tiled": True, "in_flight": 1}], ids=["whole", "tiled"])
+def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, tmp_path, flags):
+    ClientCommand(servers[0], tmp_path / "m", folder / "images", accept=CROP, **flags).run()
+    PredictCommand((folder / "run",), folder / "images", tmp_path / "p", accept=CROP).run()
+    assert names_in(tmp_path / "m") == names_in(tmp_path / "p") > TABLES
+    for case_id in ("one", "two", "three"):
+        mask, expected = (mask_of(tmp_path / f"{side}/{case_id}.nii.gz") for side in "mp")
+        assert (mask == expected).mean() > (0.999 if flags else 0.999999)
+        content = json.loads((tmp_path / f"m/{case_id}.json").read_text())
+        assert content["made_with"]["version"] == 1
+        assert content["volumes_ml"].keys() == {"liver", "spleen"}
+
+
+def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog):
+    images, masks = shutil.copytree(folder / "images", tmp_path / "images"), tmp_path / "masks"
+    (images / "broken.nii.gz").write_bytes(b"no NIfTI")
+    command = ClientCommand(servers[1], masks, images, accept=CROP, resume=True)
+    with pytest.raises(InputError, match=r"1 of 4 volumes failed: broken: .*\[unreadable\]"):
+        command.run()
+    assert "failed: broken" in caplog.text
+    before = {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")}
+    assert set(before) == {"one.nii.gz", "two.nii.gz", "three.nii.gz"}
+    (masks / "two.nii.gz").unlink()
+    (images / "broken.nii.gz").unlink()
+    with caplog.at_level("INFO"):
+        command.run()
+    assert "left out: 2 cases that are whole" in caplog.text
+    for name in ("one.nii.gz", "three.nii.gz"):
+        assert (masks / name).stat().st_mtime_ns == before[name]
+    assert (masks / "two.nii.gz").exists()
+
+
+@pytest.mark.parametrize("change", ["image", "flag"])
+def test_resume_keeps_no_mask_of_something_else(folder, servers, tmp_path, change):
+    images, masks = shutil.copytree(folder / "images", tmp_path / "images"), tmp_path / "masks"
+    shutil.rmtree(images / "three")
+    ClientCommand(servers[0], masks, images, accept=CROP).run()
+    flags = {"resume": True, "tiled": change == "flag"}
+    if change == "image":
+        shutil.copy(images / "one.nii.gz", images / "two.nii.gz")
+    with pytest.raises(InputError, match="resume needs what .* began with: (image_sha256|tiled)"):
+        ClientCommand(servers[0], masks, images, accept=CROP, **flags).run()
+    with pytest.raises(InputError, match="is there already: give --overwrite .* or --resume"):
+        ClientCommand(servers[0], masks, images, accept=CROP).run()
+
+
+def test_cases_come_from_a_list(folder, servers, tmp_path):
+    lines = ["case_id,image,patient_id"]
+    lines += [f"{name},{folder}/images/{name}.nii.gz,p" for name in ("one", "two")]
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
+    listed = ClientCommand(servers[0], tmp_path / "csv", cases=tmp_path / "cases.csv", accept=CROP)
+    listed.run()
+    assert names_in(tmp_path / "csv") == TABLES | {
+        f"{name}.{end}" for name in ("one", "two") for end in ("nii.gz", "json")
+    }
+    with pytest.raises(InputError, match="images come from one of .*, got --images and --cases"):
+        ClientCommand(
+            servers[0], tmp_path / "x", images=folder / "images", cases=listed.cases
+        ).run()
+    with pytest.raises(InputError, match="images come from one of .*, got none"):
+        ClientCommand(servers[0], tmp_path / "x").run()
+    assert not (tmp_path / "x").exists()
+
+
+def test_server_that_is_gone_ends_the_command(folder, tmp_path, caplog):
+    """The other cases are not tried one by one."""
+    info = predict_pb2.PredictResponse()
+    info.outputs["info_json_bytes"].CopyFrom(tf.make_tensor_proto(make_info().to_json()))
+    gone = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    with canned_grpc(info, gone, is_ready=True) as (server, requests):
+        command = ClientCommand(
+            server, tmp_path / "masks", folder / "images", accept=CROP, in_flight=1
+        )
+        with pytest.raises(InputError, match="1 of 1 volumes failed: .* closed the connection"):
+            command.run()
+    assert len(requests) == 2
+    assert "the server is gone: 2 cases not begun, --resume continues" in caplog.text
+
+
+def test_no_server_is_said_before_anything_is_read_or_made(folder, tmp_path):
+    command = ClientCommand(
+        f"127.0.0.1:{free_port()}", tmp_path / "new/masks", folder / "images", accept=CROP
+    )
+    with pytest.raises(ServerError, match="is not ready: no server at"):
+        command.run()
+    assert not (tmp_path / "new").exists()
+
+
+def test_user_and_certificates_go_to_the_client(tmp_path, monkeypatch):
+    """Over TLS, nginx is the server of tests/test_nginx.py."""
+    monkeypatch.setenv(PASSWORD_VARIABLE, "secret")
+    seen = []
+
+    def connect(server, **options):
+        seen.append(options)
+        raise InputError("seen")
+
+    monkeypatch.setattr("serving.client.SegmentationClient", connect)
+    write_volume(make_oblique_volume(), tmp_path / "ct.nii")
+    command = ClientCommand(
+        "https://h", tmp_path / "m", tmp_path / "ct.nii", user="me", ca_file=tmp_path / "ca.pem"
+    )
+    with pytest.raises(InputError, match="seen"):
+        command.run()
+    assert seen[0]["credentials"].headers == {"authorization": "Basic bWU6c2VjcmV0"}
+    assert seen[0]["credentials"].ca_file == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"in_flight": 0}, "in_flight must be 1 to 64, got 0"),
+        ({"model_info": Path("i.json")}, "model_info goes with tiled"),
+        ({"overwrite": True, "resume": True}, "overwrite and resume exclude each other"),
+        ({"dicom_seg": True}, r"dicom_seg must be given for images of DICOM alone.*\(case "),
+        ({"rtstruct": True}, r"rtstruct must be given for images of DICOM alone.*\(case "),
+        ({"version": 1, "label": "new"}, "version and label exclude each other"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_before_anything_is_sent(folder, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        ClientCommand("127.0.0.1:1", tmp_path / "m", folder / "images", **flags).run()
+    assert not (tmp_path / "m").exists()
+
+
+def test_image_that_cannot_be_a_ct_fails_with_the_way_out(servers, tmp_path):
+    not_ct = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20
+    write_volume(Volume(not_ct, np.diag([2.5, 2.5, 2.5, 1.0])), tmp_path / "ct.nii.gz")
+    message = r"ct: values are 0 to 780.*\[missing_rescale\]; --accept missing_rescale lets"
+    with pytest.raises(InputError, match=message):
+        ClientCommand(servers[0], tmp_path / "m", tmp_path / "ct.nii.gz").run()
+    assert "ct.nii.gz" not in names_in(tmp_path / "m")
+
+
+def test_dicom_of_dicom(folder, servers, tmp_path):
+    image, masks = folder / "images/three", tmp_path / "masks"
+    ClientCommand(
+        servers[0], masks, image, dicom_seg=True, rtstruct=True, accept=CROP, version=1
+    ).run()
+    mask = mask_of(masks / "three.nii.gz")
+    with SegmentationClient(servers[0]) as client:
+        np.testing.assert_array_equal(mask, client.segment(read_ct(image), accept=CROP))
+    found = read_label(masks / "three.seg.dcm", like=read_geometry(image)).array
+    np.testing.assert_array_equal(found, mask)
+    (algorithm,) = (
+        pydicom.dcmread(masks / "three.seg.dcm")
+        .SegmentSequence[0]
+        .SegmentationAlgorithmIdentificationSequence
+    )
+    assert '"model_name":"fcnseg"' in algorithm.AlgorithmParameters
+    assert pydicom.dcmread(masks / "three.rtstruct.dcm").StructureSetROISequence
+
+
+def test_the_command_needs_no_tensorflow(tmp_path):
+    """Failing where importing TensorFlow or Keras is an error."""
+    write_volume(make_oblique_volume((4, 5, 6)), tmp_path / "ct.nii.gz")
+    script = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = sys.modules["apache_beam"] = None
+from serving.client import main
+main()
+"""
+    flags = ["--server", f"127.0.0.1:{free_port()}", "--images", tmp_path / "ct.nii.gz"]
+    flags += ["--output", tmp_path / "masks"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model fcnseg at 127.0.0.1:")
+    assert not (tmp_path / "masks").exists()

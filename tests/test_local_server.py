@@ -1,0 +1,443 @@
+"""The local server as it runs: time limits, many clients, slow clients, reloads and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from served_model import write_served_model
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from fcnseg.errors import InputError
+from fcnseg.saved_model.session import SavedModelSession, StatusError
+from serving.local_server import LocalServer
+from serving.server import ServerCommand
+from serving.warm_up import WARM_UP_FILE, load_session
+
+LONG = 10**7  # steps of the slow signature: minutes
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    write_served_model(folder / "1")
+    return folder
+
+
+@contextlib.contextmanager
+def serving(base, **flags):
+    ports = {"port": -1, "rest_api_port": -1}
+    poll = {"file_system_poll_wait_seconds": 0.05}
+    command = ServerCommand(base, "m", **{**ports, **poll, "grace_seconds": 5.0, **flags})
+    with LocalServer(command) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def connected(base, **flags):
+    """A server and a channel to it."""
+    with serving(base, **flags) as server, channel_of(server) as channel:
+        yield server, channel
+
+
+@contextlib.contextmanager
+def channel_of(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        yield channel
+
+
+def predict(channel, signature="", *, timeout=30, wait=True, **inputs):
+    """The response of a call, or its future."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+    return call(request, timeout=timeout) if wait else call.future(request, timeout=timeout)
+
+
+def predict_slowly(channel, steps=LONG, **options):
+    return predict(channel, "slow", n=np.int32(steps), **options)
+
+
+def rest(server, method="GET", path="/v1/models/m", body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def post_slowly(server, steps=LONG):
+    body = {"signature_name": "slow", "inputs": steps}
+    return rest(server, "POST", "/v1/models/m:predict", body)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def running(server):
+    return server.admission.counts[1]
+
+
+def code_of(call):
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name
+
+
+def test_run_ends_in_time(base):
+    """And does no more work: the next call, of the same slot, is answered at once."""
+    with connected(base, max_running_calls=1, rest_api_timeout_in_ms=300) as (server, channel):
+        assert code_of(lambda: predict_slowly(channel, timeout=0.3)) == "DEADLINE_EXCEEDED"
+        wait_until(lambda: not running(server))
+        status, text = post_slowly(server)
+        assert status == 504
+        assert "Timed out waiting for notification" in text
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+
+
+def test_call_that_its_client_gave_up_is_never_begun(base):
+    with serving(base, max_running_calls=1) as server, channel_of(server) as channel:
+        first = predict_slowly(channel, timeout=20, wait=False)
+        wait_until(lambda: running(server) == 1)
+        given_up = [predict_slowly(channel, timeout=20, wait=False) for _ in range(5)]
+        wait_until(lambda: server.admission.counts[0] == 6)
+        for call in given_up:
+            call.cancel()
+        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+            body = json.dumps({"signature_name": "slow", "inputs": LONG}).encode()
+            connection.sendall(
+                b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(body), body)
+            )
+            wait_until(lambda: len(server.admission._queue) == 1)
+        wait_until(lambda: server.admission.counts[0] == 1)
+        server.core.models.cancel_calls()
+        assert code_of(first.result) == "CANCELLED"
+
+
+def test_calls_beyond_the_limit_are_refused_at_once(base):
+    with connected(base, max_running_calls=1, max_waiting_calls=1) as (server, channel):
+        calls = [predict_slowly(channel, wait=False) for _ in range(2)]
+        wait_until(lambda: server.admission.counts[0] == 2)
+        assert code_of(lambda: predict(channel, x=[2.0])) == "RESOURCE_EXHAUSTED"
+        status, text = rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})
+        assert status == 429
+        assert "1 calls run and 1 wait" in text
+        assert rest(server)[0] == 200  # what runs no model is still answered
+        for call in calls:
+            call.cancel()
+        server.core.models.cancel_calls()
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_messages_beyond_the_limit_are_refused(base, transport):
+    with connected(base, max_running_calls=1, max_held_mib=1) as (server, channel):
+        slow = predict_slowly(channel, wait=False)
+        wait_until(lambda: running(server) == 1)
+        if transport == "grpc":
+            large = np.zeros(2**19, np.float32)
+            assert code_of(lambda: predict(channel, x=large)) == "RESOURCE_EXHAUSTED"
+        else:
+            body = {"instances": [1], "u": "x" * 2**21}
+            status, _ = rest(server, "POST", "/v1/models/m:predict", body)
+            assert status == 429
+        slow.cancel()
+        server.core.models.cancel_calls()
+
+
+def test_slow_and_half_open_clients_are_cut(base):
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    with serving(base, idle_seconds=0.3) as server:
+        for sent in (b"", b"GET /v1", head, b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as slow:
+                slow.sendall(sent)
+                while slow.recv(2**16):
+                    pass  # until the server closes the connection
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as drip:
+            drip.settimeout(0.05)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):  # a byte at a time is no head in time
+                    drip.sendall(b"G")
+                    with contextlib.suppress(TimeoutError):
+                        if not drip.recv(1):
+                            break
+                else:
+                    pytest.fail("it was not cut")
+        with channel_of(server) as channel:  # the message of this call never comes
+            call = channel.stream_unary(
+                "/tensorflow.serving.PredictionService/Predict", lambda m: m, lambda m: m
+            )
+            never = threading.Event()
+            messages = (never.wait() and b"" for _ in range(1))
+            assert code_of(lambda: call(messages, timeout=20)) == "CANCELLED"
+            never.set()
+        assert server.admission.wait_until_idle(10)
+
+
+POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+NO_REQUESTS = {
+    "length of letters": (POST + b"Content-Length: abc\r\n\r\n{}", 400),
+    "negative length": (POST + b"Content-Length: -1\r\n\r\n{}", 400),
+    "two lengths": (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+    "length of 3 GB": (POST + b"Content-Length: 3000000000\r\n\r\n{", 413),
+    "chunk of no size": (CHUNKED + b"{}\r\n", 400),
+    "chunk of a negative size": (CHUNKED + b"-2\r\n{}\r\n", 400),
+    "no HTTP": (b"no HTTP\r\n\r\n", 400),
+    "no host": (b"GET /v1/models/m HTTP/1.1\r\n\r\n", 400),
+}
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    with serving(base, idle_seconds=5.0) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("sent", "status"), NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_what_is_no_request_is_answered(server, sent, status):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")  # until it is closed
+    assert int(head.split()[1]) == status
+    assert set(json.loads(body)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET /" + b"x" * 10**6, POST + b"X: " + b"x" * 10**6], ids=["path", "header"]
+)
+def test_head_of_a_megabyte_is_cut(server, sent):
+    address = ("127.0.0.1", server.rest_port)
+    # What is not read resets the connection.
+    with contextlib.suppress(ConnectionError), socket.create_connection(address, 20) as connection:
+        connection.sendall(sent)
+        while connection.recv(2**16):
+            pass  # until it is closed
+    assert rest(server)[0] == 200
+
+
+def test_client_that_does_not_read_is_cut(base):
+    body = {"signature_name": "id_int32", "instances": list(range(10**6))}
+    with serving(base, idle_seconds=0.5) as server:
+        content = json.dumps(body).encode()
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", server.rest_port))
+            slow.sendall(
+                b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(content), content)
+            )
+            connections = server._rest._server.server_state.connections
+            wait_until(lambda: connections)
+            wait_until(lambda: not connections)
+
+
+def test_port_0_switches_a_transport_off(base, tmp_path):
+    path = tmp_path / "grpc.sock"
+    with serving(base, port=0, grpc_socket_path=path) as server:
+        assert server.grpc_port == 0
+        assert f"unix:{path}" in str(server)
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+    with serving(base, rest_api_port=0) as server, channel_of(server) as channel:
+        assert server.rest_port == 0
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+
+
+def test_health_is_told_and_is_gone_when_the_server_stops(base):
+    with serving(base) as server, channel_of(server) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "tensorflow.serving.PredictionService"):
+            reply = stub.Check(health_pb2.HealthCheckRequest(service=service))
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        assert (
+            code_of(lambda: stub.Check(health_pb2.HealthCheckRequest(service="x"))) == "NOT_FOUND"
+        )
+        watched = stub.Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        server._grpc._health.enter_graceful_shutdown()
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with connected(base, enable_grpc_healthcheck_service=False) as (server, channel):
+        call = health_pb2_grpc.HealthStub(channel).Check
+        assert code_of(lambda: call(health_pb2.HealthCheckRequest())) == "UNIMPLEMENTED"
+
+
+def test_metrics_have_the_real_names(base, tmp_path):
+    config = tmp_path / "monitoring.config"
+    config.write_text('prometheus_config { enable: true, path: "/metrics" }')
+    with serving(base, monitoring_config_file=config) as server:
+        with channel_of(server) as channel:
+            predict(channel, x=[2.0])
+        rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})
+        rest(server, "POST", "/v1/models/m:predict", {"instances": ["a"]})
+        rest(server, "POST", "/v1/models/other:predict", {"instances": [2]})
+        status, text = rest(server, path="/metrics")
+    assert status == 200
+    lines = text.splitlines()
+    latency = ":tensorflow:serving:request_latency_count"
+    for line in (
+        "# TYPE :tensorflow:serving:request_count counter",
+        ':tensorflow:serving:request_count{model_name="m",status="OK"} 2',
+        ':tensorflow:serving:request_count{model_name="m",status="INVALID_ARGUMENT"} 1',
+        "# TYPE :tensorflow:serving:request_latency histogram",
+        latency + '{model_name="m",API="Predict",entrypoint="GRPC"} 1',
+        latency + '{model_name="m",API="predict",entrypoint="REST"} 1',
+        ':tensorflow:serving:runtime_latency_count{model_name="m",API="Predict",runtime="TF1"} 2',
+    ):
+        assert line in lines
+    assert 'le="18"' in text
+    assert "other" not in text  # else clients could make up any number of them
+    with serving(base) as server:
+        assert rest(server, path="/monitoring/prometheus/metrics")[0] == 404
+
+
+def test_models_are_reloaded_by_request(base, tmp_path):
+    write_served_model(tmp_path / "3", offset=10.0)
+    with serving(base) as server, channel_of(server) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        request = model_management_pb2.ReloadConfigRequest()
+        listed = request.config.model_config_list.config
+        listed.add(name="n", base_path=str(tmp_path), model_platform="tensorflow")
+        assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+        status = get_model_status_pb2.GetModelStatusRequest()
+        status.model_spec.name = "n"
+        assert stub.GetModelStatus(status).model_version_status[0].version == 3
+        assert code_of(lambda: predict(channel, x=[2.0])) == "NOT_FOUND"
+        status.model_spec.name = "m"  # what was served is still told
+        wait_until(lambda: stub.GetModelStatus(status).model_version_status[0].state == 50)
+        listed[0].version_labels["l"] = 3
+        assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+        body = {"instances": [2]}
+        path = "/v1/models/n/labels/l:predict"
+        assert rest(server, "POST", path, body)[1] == '{\n    "predictions": [11.0\n    ]\n}'
+        listed[0].base_path = str(tmp_path / "absent")
+        stub.HandleReloadConfigRequest(request, timeout=60)
+        assert rest(server, "POST", path, body)[0] == 200  # it stays while there is no folder
+
+
+def test_file_of_models_is_read_again(base, tmp_path):
+    file = tmp_path / "models.config"
+    entry = 'model_config_list {{ config {{ name: "{}" base_path: "{}" model_platform: "{}" }} }}'
+    file.write_text(entry.format("m", base, "tensorflow"))
+    ports = {"port": -1, "rest_api_port": -1, "file_system_poll_wait_seconds": 0.05}
+    command = ServerCommand(
+        model_config_file=file, model_config_file_poll_wait_seconds=0.05, **ports
+    )
+    with LocalServer(command) as server:
+        file.write_text("model_config_list {")  # while it is written
+        time.sleep(0.3)
+        assert rest(server)[0] == 200
+        file.write_text(entry.format("n", base, "tensorflow"))
+        wait_until(lambda: rest(server, path="/v1/models/n")[0] == 200)
+        file.write_text(entry.format("n", base, "other"))
+        time.sleep(0.3)
+        assert rest(server, path="/v1/models/n")[0] == 200
+
+
+def test_server_waits_for_a_model(base, tmp_path):
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        starting = pool.submit(lambda: stack.enter_context(serving(tmp_path)))
+        time.sleep(0.3)
+        assert not starting.done()
+        shutil.copytree(base / "1", tmp_path / ".tmp")
+        (tmp_path / ".tmp").rename(tmp_path / "1")
+        assert rest(starting.result(timeout=60))[0] == 200
+
+
+def test_server_of_a_broken_model_does_not_start(tmp_path):
+    (tmp_path / "1").mkdir()
+    with (
+        pytest.raises(InputError, match=r"must name models that can be loaded, .*not a SavedModel"),
+        serving(tmp_path, max_num_load_retries=1, load_retry_interval_micros=0),
+    ):
+        pytest.fail("it started")
+
+
+def test_older_version_is_served_where_the_newest_is_removed(base, tmp_path):
+    for version in ("1", "2"):
+        shutil.copytree(base / "1", tmp_path / version)
+    with serving(tmp_path) as server:
+        assert "m version 2 at" in str(server)
+        shutil.rmtree(tmp_path / "2")
+        wait_until(lambda: rest(server, path="/v1/models/m/metadata")[1].find('"1"') > 0)
+
+
+def test_warm_up_requests_are_run_before_a_version_is_served(base, tmp_path):
+    shutil.copytree(base / "1", tmp_path / "1")
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto([2.0]))
+    path = tmp_path / "1" / WARM_UP_FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(log.SerializeToString())
+    with contextlib.closing(load_session(tmp_path / "1", iterations=2)) as session:
+        assert isinstance(session, SavedModelSession)
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(["a"]))
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(log.SerializeToString())
+    with pytest.raises(StatusError, match="Expects arg"):
+        load_session(tmp_path / "1", iterations=1)
+    load_session(tmp_path / "1", iterations=0).close()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.serving
+def test_server_ends_on_sigterm(base, busy):
+    """As a process: in the time of grace, with what still runs cancelled."""
+    command = [sys.executable, "-m", "serving.server", f"--model_base_path={base}", "--port=-1"]
+    command += ["--model_name=m", "--rest_api_port=0", "--grace_seconds=1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().split(" at ")[1].split()[0]
+            with grpc.insecure_channel(address) as channel:
+                predict(channel, x=[2.0])
+                calls = [predict_slowly(channel, wait=False) for _ in range(4 * busy)]
+                time.sleep(0.5)
+                started = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=20) == 0
+                assert time.monotonic() - started < 10
+                codes = {code_of(call.result) for call in calls}
+                assert codes <= {"CANCELLED", "UNAVAILABLE"}
+        finally:
+            process.kill()
+
+
+@pytest.mark.serving
+def test_server_that_waits_for_a_model_ends_on_sigterm(tmp_path):
+    command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}"]
+    command += ["--port=-1", "--rest_api_port=-1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "no version of" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0

@@ -1,0 +1,183 @@
+"""The search space: what is drawn from it, and what is refused before any trial."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+import yaml
+
+from fcnseg.config import PRESETS, Config, override
+from fcnseg.errors import ConfigError
+from tuning.running import SPACES
+from tuning.space import SearchSpace
+from tuning.space_checks import checked_space
+
+BASE = override(Config(), {"patches.size": [16, 16, 16], "inference.overlap": [4, 4, 4]})
+LOSSES = {"loss.name": {"choice": ["dice", "tversky"]}}
+
+
+def read(folder, content):
+    path = folder / "space.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return SearchSpace.read(path)
+
+
+def check(folder, content, base=BASE):
+    return checked_space(read(folder, content), base)
+
+
+def test_drawn_settings_make_configurations(tmp_path):
+    content = {
+        "training.learning_rate": {"float": [1e-4, 1e-1], "log": True},
+        "model.filters": {"choice": [[4, 8], [2, 4, 8]]},
+        "patches.samples_per_volume": {"int": [2, 8], "step": 2},
+        "patches.shuffle_buffer": {"int": [4, 64], "step": 2, "log": True},
+    }
+    space = check(tmp_path, content)
+    found = {key: set() for key in content}
+    for seed in range(60):
+        drawn = {each.name: each.random_sample(seed) for each in space.hyperparameters().space}
+        config = override(BASE, space.decoded(drawn))
+        for key, value in space.own_values(config).items():
+            found[key].add(str(value))
+    rates = sorted(map(float, found["training.learning_rate"]))
+    assert 1e-4 <= rates[0] < 1e-3 < 1e-2 < rates[-1] <= 1e-1
+    assert found["model.filters"] == {"[4, 8]", "[2, 4, 8]"}
+    assert found["patches.samples_per_volume"] == {"2", "4", "6", "8"}
+    assert found["patches.shuffle_buffer"] == {"4", "8", "16", "32", "64"}
+
+
+def test_texts_of_yaml_become_numbers_and_stand_once(tmp_path):
+    """YAML reads 1e-3 as a text."""
+    space = check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.01]}")
+    assert space.settings["training.learning_rate"].values.choice == [0.001, 0.01]
+    with pytest.raises(ConfigError, match="choice must list each value once, got 0.001 again"):
+        check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.001]}")
+
+
+def test_conditions_may_stand_before_what_they_depend_on(tmp_path):
+    content = {
+        "loss.alpha": {"float": [0.2, 0.4], "step": 0.1, "when": {"loss.name": "tversky"}},
+        **LOSSES,
+    }
+    space = check(tmp_path, content)
+    assert list(space.settings) == ["loss.name", "loss.alpha"]
+    combinations = list(space.combinations())
+    assert {"loss.name": "dice"} in combinations
+    assert len(combinations) == 1 + 3
+
+
+def test_values_that_exclude_each_other_are_no_pair(tmp_path):
+    """Alpha is of Tversky's loss, and smoothing of the cross-entropy."""
+    content = {
+        "loss.name": {"choice": ["tversky", "cross_entropy"]},
+        "loss.alpha": {"choice": [0.1, 0.2], "when": {"loss.name": "tversky"}},
+        "loss.label_smoothing": {"choice": [0.1], "when": {"loss.name": ["cross_entropy"]}},
+    }
+    assert len(list(check(tmp_path, content).combinations())) == 3
+
+
+@pytest.mark.parametrize("name", ["quick", "thorough"])
+@pytest.mark.parametrize("preset", ["demo", "fcn_s", "fcn_m"])
+def test_spaces_of_fcnseg_fit_its_presets(name, preset):
+    space = SearchSpace.read(SPACES / f"{name}.yaml")
+    assert checked_space(space, PRESETS[preset]).settings.keys() == space.settings.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training.lr": {"choice": [1]}}, "unknown key 'lr' in training; known: .*space.yaml"),
+        ({"training.learning_rte": {"choice": [1]}}, "did you mean learning_rate"),
+        ({"trainng.learning_rate": {"choice": [1]}}, "unknown section 'trainng' in"),
+        ({"training": {"choice": [1]}}, "unknown key '' in training"),
+        ({"training.step_at": {"choice": [[0.5]]}}, "step_at is training.milestones now"),
+        ({"training.seed": {"int": [0, 9]}}, "training.seed must not be searched: the luck"),
+        ({"training.epochs": {"int": [1, 9]}}, "training.epochs must not be searched: trials of"),
+        ({"training.validate_every": {"choice": [1]}}, "validate_every must not be searched"),
+        ({"loss.ignore_label": {"choice": [1]}}, "ignore_label must not be searched: it changes"),
+        ({"training.learning_rate": {"choice": [1e-3, -1]}}, "learning_rate=-1 breaks a rule: "),
+        ({"model.dropout": {"float": [0, 1]}}, "model.dropout=1.0 breaks a rule: .*less than 1"),
+        ({"patches.batch_size": {"float": [1, 4]}}, "batch_size must have int or choice, as it is"),
+        ({"patches.batch_size": {"choice": [1, 1.5]}}, "batch_size=1.5 breaks a rule"),
+        ({"patches.batch_size": {"choice": [True, 2]}}, "must not list true or false"),
+        ({"training.jit_compile": {"int": [0, 1]}}, "jit_compile must have choice, as it is not"),
+        ({"patches.size": {"int": [8, 16]}}, "patches.size must have choice, as it is not one"),
+        ({"training.optimizer": {"choice": ["adm"]}}, "optimizer=adm breaks a rule"),
+        ({"patches.samples_per_volume": {"int": [1.5, 2]}}, "int.0: .*valid integer, got 1.5"),
+        ({"patches.samples_per_volume": {"int": [1, 2], "stpe": 2}}, "samples_per_volume: stpe: "),
+        ({"patches.samples_per_volume": {"int": [1, 4], "step": 9}}, "step must be above 0 and at"),
+        ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
+        ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
+        (
+            {"training.learning_rate": {"float": [0.1, 1], "log": True, "step": 0.5}},
+            "step must be a factor above 1",
+        ),
+        ({"training.learning_rate": {"float": [0, float("inf")]}}, "finite number"),
+        ({"training.learning_rate": {"flaot": [0, 1]}}, "must have one of choice, float, int"),
+        ({"training.learning_rate": {"choice": [1], "int": [1, 2]}}, "must have one of"),
+        ({"training.learning_rate": {"choice": []}}, "at least one value"),
+        ({"training.learning_rate": {"choice": [0.1, 0.1]}}, "each value once, got 0.1 again"),
+        ({"training.learning_rate": {"choice": [datetime.date(2026, 1, 1)]}}, "numbers, words"),
+        ({"training.learning_rate": 3}, "must have one of"),
+        (
+            {"training.learning_rate.x": {"choice": [1]}},
+            "unknown key 'training.learning_rate.x': learning_rate is a value and has no keys",
+        ),
+        ({"": {"choice": [1]}}, "unknown section ''"),
+        ({1: {"choice": [1]}}, "must have dotted keys, got 1"),
+        ({"loss.class_weights": {"choice": [[0, 0, 0]]}}, "must not be 0 for all that counts"),
+        ([], "must map dotted keys to values"),
+        ("a: [", "cannot be read"),
+        (
+            "training.learning_rate: {choice: [1]}\ntraining.learning_rate: {choice: [2]}",
+            "key 'training.learning_rate' in line 2 is there also in line 1",
+        ),
+        # Rules that hold between settings.
+        ({"patches.size": {"choice": [[7, 16, 16]]}}, r"patches.size=\[7, 16, 16\] breaks a rule"),
+        (
+            {
+                "model.filters": {"choice": [[4, 8, 8, 8], [4, 8]]},
+                "model.deep_supervision": {"choice": [0, 2]},
+            },
+            r"supervision=2 with model.filters=\[4, 8\] breaks a rule: .*at most 0",
+        ),
+        (
+            {**LOSSES, "loss.alpha": {"choice": [0.1, 0.3]}},
+            "loss.alpha=0.1 breaks a rule: .*left alone where loss.name is dice",
+        ),
+        # Conditions.
+        ({"loss.alpha": {"choice": [1], "when": {"loss.name": "dice"}}}, "when must name settings"),
+        ({"loss.alpha": {"choice": [1], "when": {}}}, "when must map keys to values"),
+        ({"loss.alpha": {"choice": [1], "when": "dice"}}, "when must map keys to values"),
+        (
+            {**LOSSES, "loss.alpha": {"choice": [1], "when": {"loss.name": "focal"}}},
+            r"when must have values of loss.name, \['dice', 'tversky'\], got 'focal'",
+        ),
+        (
+            {
+                "model.norm": {"choice": ["batch"], "when": {"model.skip": "sum"}},
+                "model.skip": {"choice": ["sum"], "when": {"model.norm": "batch"}},
+            },
+            "when must not form a circle, got that of model.norm, model.skip",
+        ),
+    ],
+)
+def test_a_bad_space_is_refused_with_its_file_key_and_rule(tmp_path, content, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        check(tmp_path, content)
+    assert "space.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_space_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"search space .*space\.yaml cannot be read"):
+        SearchSpace.read(tmp_path / "space.yaml")
+
+
+def test_a_base_outside_the_space_has_no_values_there(tmp_path):
+    space = check(tmp_path, {"training.learning_rate": {"choice": [0.5]}})
+    assert space.encoded(BASE) is None
+    space = check(tmp_path, {"training.learning_rate": {"float": [1e-4, 1e-2]}})
+    assert space.encoded(BASE) == {"training.learning_rate": BASE.training.learning_rate}

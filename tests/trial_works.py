@@ -1,0 +1,85 @@
+"""What the process of a trial does in tests, instead of a training."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import sys
+import time
+
+import numpy as np
+
+from fcnseg.errors import OutputError
+from tuning.trial_process import TrialJob
+from tuning.trials import Outcome
+
+
+def succeed(job: TrialJob) -> Outcome:
+    """Scores by the learning rate."""
+    return Outcome(job.config.training.learning_rate, 0.5, 1)
+
+
+def read_no_address(job: TrialJob) -> Outcome:
+    """SIGSEGV, in C, after a while."""
+    time.sleep(1)
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def allocate_too_much(job: TrialJob) -> Outcome:
+    """A MemoryError, as of numpy where memory is limited."""
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+    np.ones(2**34)
+    raise AssertionError
+
+
+def use_memory(job: TrialJob) -> Outcome:
+    """Half a GiB."""
+    filled = np.ones(2**26)
+    time.sleep(1)
+    return Outcome(float(filled[0]))
+
+
+def be_killed(job: TrialJob) -> Outcome:
+    """Ends as by the kernel, after a while."""
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def exit_with_3(job: TrialJob) -> Outcome:
+    """Ends without a word."""
+    os._exit(3)
+
+
+def fill_the_disk(job: TrialJob) -> Outcome:
+    """What a checkpoint raises."""
+    raise OutputError("cannot write checkpoint.npz: No space left on device")
+
+
+def fill_the_log(job: TrialJob) -> Outcome:
+    """What Python itself raises."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def wait_for_stop(job: TrialJob) -> Outcome:
+    """Runs until it is asked to stop."""
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
+    time.sleep(600)
+    raise AssertionError
+
+
+def crash_at_some_rates(job: TrialJob) -> Outcome:
+    """Crashes for a part of the settings."""
+    if job.config.training.learning_rate < 1e-3:
+        ctypes.string_at(0)
+    return succeed(job)
+
+
+def count_cores(job: TrialJob) -> Outcome:
+    """Scores by the number of its cores."""
+    return Outcome(float(len(os.sched_getaffinity(0))))

@@ -1,0 +1,236 @@
+"""A search from its command to its best configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from fcnseg.config import override, write_config
+from fcnseg.errors import FcnsegError, InputError
+from fcnseg.records import Dataset
+from fcnseg.storage.folder_lock import locked_folder
+from fcnseg.storage.whole_file import make_folder
+
+from .trial_process import TrialStoppedError, prepared_server
+
+# Beside the imports below, which take as long, the server loads TensorFlow.
+prepared_server()
+
+from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
+
+from . import cluster  # noqa: E402
+from .objectives import check_objective  # noqa: E402
+from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
+from .shares import shares  # noqa: E402
+from .space import SearchSpace  # noqa: E402
+from .space_checks import checked_space  # noqa: E402
+from .tables import trials_table  # noqa: E402
+from .trials import (  # noqa: E402
+    BEST_CONFIG_FILE,
+    TRIALS_FILE,
+    Search,
+    Trial,
+    best_trial,
+    format_settings,
+)
+from .workers import TrialRunner, Worker, run_threads  # noqa: E402
+
+if TYPE_CHECKING:
+    from .search import SearchCommand
+
+SPACES = Path(__file__).parent / "spaces"
+"""The search spaces that come with fcnseg."""
+
+logger = logging.getLogger(__name__)
+
+
+class SearchError(FcnsegError):
+    """No trial of a search succeeded."""
+
+
+class SearchStoppedError(FcnsegError):
+    """A search was stopped by a signal; the same command resumes it.
+
+    Attributes:
+        exit_status: Exit status that a shell reports for a process ended by the signal.
+    """
+
+    def __init__(self, received: signal.Signals, *, finished: int, output: Path) -> None:
+        super().__init__(
+            f"search stopped by {received.name}: {finished} trials finished, written to"
+            f" {output / TRIALS_FILE}; the same command resumes it"
+        )
+        self.exit_status = 128 + received
+
+
+class StopSignals:
+    """The signals that ask a search to stop: SIGTERM and Ctrl-C.
+
+    Attributes:
+        received: The first one.
+        should_stop: Set with it.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.should_stop = threading.Event()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Records the signals inside the block; only possible in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        del frame
+        self.received = self.received or signal.Signals(number)
+        self.should_stop.set()
+        if number == signal.SIGINT:  # a second one does not wait
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_search(command: SearchCommand) -> None:
+    """Runs a search, or its part of one.
+
+    Raises:
+        InputError: If an argument is wrong, or the folder is that of another search.
+        SearchError: If no trial succeeded.
+        SearchStoppedError: If it was stopped.
+    """
+    _check_limits(command)
+    space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
+    dataset = Dataset.open(command.data)
+    check_dataset(dataset)
+    check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
+    check_objective(command.objective, dataset.info)
+    signals = StopSignals()
+    runner = TrialRunner(
+        folder=command.output,
+        base=command.config,
+        data=str(command.data),
+        objective=command.objective,
+        num_classes=dataset.info.num_classes,
+        should_stop=signals.should_stop,
+    )
+    search = _search_of(command, space, dataset)
+    with signals.listening():
+        if cluster.is_worker():
+            oracle = _oracle(command, space)
+            cluster.work(oracle, runner, search, shares(1, command.devices)[0])
+            _check_stopped(signals, oracle, command.output)
+            return
+        make_folder(command.output, argument="output")
+        with locked_folder(command.output, argument="output"):
+            search.begin_or_resume(command.output)
+            _run(command, _oracle(command, space), runner, signals)
+
+
+def _run(
+    command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
+) -> None:
+    (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
+    oracle.reload(has_workers_elsewhere=cluster.is_chief())
+    if command.retry_failed:
+        oracle.retry_failed()
+    try:
+        if cluster.is_chief():
+            cluster.serve(oracle, signals.should_stop)
+        else:
+            found = shares(command.workers, command.devices)
+            workers = [Worker(oracle, runner, share=share) for share in found]
+            for number, worker in enumerate(workers):
+                worker.tuner_id = f"worker{number}"
+            run_threads(workers)
+    except TrialStoppedError:
+        if signals.received is None:
+            raise
+    finally:
+        with contextlib.suppress(FcnsegError):  # a full disk has been named already
+            oracle.save()
+    _check_stopped(signals, oracle, command.output)
+    _finish(command, oracle)
+
+
+def _check_stopped(signals: StopSignals, oracle: SearchOracle, output: Path) -> None:
+    if signals.received is not None:
+        finished = sum(trial.outcome is not None for trial in oracle.progress.trials)
+        raise SearchStoppedError(signals.received, finished=finished, output=output)
+
+
+def _finish(command: SearchCommand, oracle: SearchOracle) -> None:
+    """Shows the trials, and writes the best configuration."""
+    trials = oracle.progress.trials
+    Console().print(trials_table(trials, objective=command.objective))
+    logger.info(f"the search is over: {oracle.ended}")
+    if oracle.error is not None:
+        raise oracle.error
+    best = best_trial(trials, epochs=command.config.training.epochs)
+    if best is None:
+        raise SearchError(_no_best(trials))
+    path = command.output / BEST_CONFIG_FILE
+    write_config(override(command.config, best.settings), path)
+    logger.info(f"best: trial {best.trial_id}, {format_settings(best.settings)}, written to {path}")
+
+
+def _no_best(trials: Sequence[Trial]) -> str:
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if not failed or failed[0].outcome is None:
+        return "no trial has trained to the end: give max_hours more time, and the search goes on"
+    return f"all {len(failed)} trials failed; the first: {failed[0].outcome.error}"
+
+
+def _check_limits(command: SearchCommand) -> None:
+    if command.max_trials is not None and command.max_trials < 1:
+        raise InputError(f"max_trials must be at least 1, got {command.max_trials}")
+    if command.max_hours is not None and not command.max_hours > 0:
+        raise InputError(f"max_hours must be above 0, got {command.max_hours}")
+    ends_itself = command.tuner in ("grid", "hyperband")
+    if command.max_trials is None and command.max_hours is None and not ends_itself:
+        raise InputError(f"max_trials or max_hours must be given for tuner {command.tuner}")
+
+
+def _space_file(space: Path) -> Path:
+    """The file, or that of a space of fcnseg by its name."""
+    known = {path.stem: path for path in SPACES.glob("*.yaml")}
+    return known.get(os.fspath(space), space)
+
+
+def _search_of(command: SearchCommand, space: SearchSpace, dataset: Dataset) -> Search:
+    return Search(
+        tuner=command.tuner,
+        objective=command.objective,
+        seed=command.seed,
+        space=space.to_mapping(),
+        config=command.config,
+        data=str(command.data),
+        data_digest=dataset.digest,
+        max_trials=command.max_trials if command.tuner == "hyperband" else None,
+    )
+
+
+def _oracle(command: SearchCommand, space: SearchSpace) -> SearchOracle:
+    seconds = None if command.max_hours is None else command.max_hours * 3600
+    return ORACLES[command.tuner](
+        space,
+        command.config,
+        folder=command.output,
+        objective=command.objective,
+        limits=Limits(command.max_trials, seconds),
+        seed=command.seed,
+    )

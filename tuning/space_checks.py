@@ -1,0 +1,176 @@
+"""Checks of a search space against the configuration that it changes, before any trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from fcnseg.config import Config, config_to_mapping, override
+from fcnseg.config.renamed import RENAMED
+from fcnseg.errors import ConfigError, InputError, did_you_mean, one_line
+from fcnseg.networks import output_shape
+
+from .space import Choice, FloatRange, SearchSpace, Setting
+
+_REFUSED = {
+    "training.seed": "the luck of a draw is no setting to choose",
+    "training.epochs": "trials of other lengths cannot be compared",
+    "training.validate_every": "trials are compared at the same validations",
+    "loss.ignore_label": "it changes what validation measures",
+}
+"""Keys that no search may change, with the reason."""
+
+
+def checked_space(space: SearchSpace, config: Config) -> SearchSpace:
+    """Checks each key, each value and each pair of values against the base configuration.
+
+    Args:
+        space: Search space as it was read.
+        config: Base configuration.
+
+    Returns:
+        The space with its choices as the configuration has them: `1e-3`, a text in YAML, is 0.001.
+
+    Raises:
+        ConfigError: If a key is unknown or may not be searched, or a value breaks a rule, alone or
+            beside another one.
+    """
+    for key, setting in space.settings.items():
+        _check_key(key, space.source)
+        _check_kind(key, setting, space.source)
+    settings = {
+        key: _normal(key, setting, config, space) for key, setting in space.settings.items()
+    }
+    for key, setting in settings.items():
+        when = {
+            parent: [_as_in_config(config, parent, value) for value in values]
+            for parent, values in setting.when.items()
+        }
+        settings[key] = dataclasses.replace(setting, when=when)
+    checked = SearchSpace(settings, space.source)
+    _check_values(checked, config)
+    return checked
+
+
+def _check_key(key: str, source: str) -> None:
+    sections = {field.name: field for field in dataclasses.fields(Config)}
+    section, _, name = key.partition(".")
+    if section not in sections:
+        raise ConfigError(
+            f"unknown section {section!r} in {key!r}; known: {', '.join(sections)} ({source})"
+        )
+    known = [field.name for field in dataclasses.fields(getattr(Config(), section))]
+    if new := RENAMED.get(section, {}).get(name):
+        raise ConfigError(f"{key} is {section}.{new} now ({source})")
+    if name not in known:
+        owner, _, rest = name.partition(".")
+        if rest and owner in known:
+            raise ConfigError(f"unknown key {key!r}: {owner} is a value and has no keys ({source})")
+        raise ConfigError(
+            f"unknown key {name!r} in {section}{did_you_mean(name, known)}; known:"
+            f" {', '.join(known)} ({source})"
+        )
+    if key in _REFUSED:
+        raise ConfigError(f"{key} must not be searched: {_REFUSED[key]} ({source})")
+
+
+def _check_kind(key: str, setting: Setting, source: str) -> None:
+    """Refuses a range for a setting that is no number, or not of its kind."""
+    kind = _number_type(key)
+    if isinstance(setting.values, Choice):
+        if kind is not bool and any(isinstance(value, bool) for value in setting.values.choice):
+            raise ConfigError(
+                f"{key}: choice must not list true or false, got {setting.values.choice} ({source})"
+            )
+    elif kind not in (int, float):
+        raise ConfigError(f"{key} must have choice, as it is not one number ({source})")
+    elif kind is int and isinstance(setting.values, FloatRange):
+        raise ConfigError(
+            f"{key} must have int or choice, as it is an integer, got float"
+            f" {list(setting.values.float)} ({source})"
+        )
+
+
+def _number_type(key: str) -> type | None:
+    """The type of a field of the configuration that is bool, int or float; None for others."""
+    section, _, name = key.partition(".")
+    hints = typing.get_type_hints(type(getattr(Config(), section)))
+    return _plain(hints[name])
+
+
+def _plain(hint: Any) -> type | None:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = {_plain(each) for each in typing.get_args(hint) if each is not types.NoneType}
+        return kinds.pop() if len(kinds) == 1 else None
+    return hint if hint in (bool, int, float) else None
+
+
+def _normal(key: str, setting: Setting, config: Config, space: SearchSpace) -> Setting:
+    """The setting with choices as the configuration has them."""
+    if not isinstance(setting.values, Choice):
+        return setting
+    values = [_as_in_config(config, key, value) for value in setting.values.choice]
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(
+                f"{key}: choice must list each value once, got {value} again ({space.source})"
+            )
+    return dataclasses.replace(setting, values=Choice(values))
+
+
+def _as_in_config(config: Config, key: str, value: Any) -> Any:
+    """A value as the configuration has it; unchanged if it breaks a rule, which is found later."""
+    section, _, name = key.partition(".")
+    try:
+        return config_to_mapping(override(config, {key: value}))[section][name]
+    except ConfigError:
+        return value
+
+
+def _check_values(space: SearchSpace, config: Config) -> None:
+    """Tries each value, and each pair, beside the first values of the other settings."""
+    single = [
+        (key, value)
+        for key, setting in space.settings.items()
+        for value in setting.values.extremes()
+    ]
+    for key, value in single:
+        _check(space, config, {key: value})
+    for (one, value), (other, beside) in itertools.combinations(single, 2):
+        if one != other:
+            _check(space, config, {one: value, other: beside})
+
+
+def _check(space: SearchSpace, config: Config, tried: dict[str, Any]) -> None:
+    settings = _beside_first_values(space, tried)
+    if settings is None:
+        return
+    try:
+        made = override(config, settings)
+        output_shape(made.model, made.patches.size)
+    except InputError as error:
+        values = " with ".join(f"{key}={value}" for key, value in tried.items())
+        rule = one_line(error).removesuffix(" (override)")
+        raise ConfigError(f"{values} breaks a rule: {rule} ({space.source})") from error
+
+
+def _beside_first_values(space: SearchSpace, tried: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings with some values, conditions met, and the first value of each other one.
+
+    None if the conditions of the values exclude each other.
+    """
+    forced = dict(tried)
+    for key in reversed(space.settings):  # conditions stand before what depends on them
+        if key in forced:
+            for parent, values in space.settings[key].when.items():
+                if forced.setdefault(parent, values[0]) not in values:
+                    return None
+    settings: dict[str, Any] = {}
+    for key, setting in space.settings.items():
+        if setting.is_active(settings):
+            settings[key] = forced.get(key, setting.values.extremes()[0])
+    return settings
