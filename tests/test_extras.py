@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
 import re
@@ -15,6 +16,11 @@ from fcnseg.errors import MissingExtraError
 from fcnseg.extras import EXTRA_OF, naming_extras, require_extra
 
 ROOT = Path(__file__).parents[1]
+# What is imported of the base install.
+BASE = {
+    *("fsspec", "google", "google_crc32c", "nibabel", "numpy", "pydantic", "rich", "scipy", "tyro"),
+    "yaml",
+}
 # What each command cannot even show its help without.
 NEEDED = {
     "convert": "apache_beam",
@@ -44,6 +50,21 @@ def requirements() -> dict[str, str]:
 
 def test_each_package_has_an_extra_of_the_setup():
     assert set(EXTRA_OF.values()) <= set(requirements())
+
+
+def test_each_package_that_is_imported_is_in_the_base_install_or_has_an_extra():
+    """A package that is found beside another, by chance, would end in a traceback without it."""
+    names = set()
+    for folder in ("fcnseg", "pipelines", "tuning", "serving"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names.add(node.module.partition(".")[0])
+    others = names - sys.stdlib_module_names - BASE - {"fcnseg"}
+    assert others - {"isal"} <= set(EXTRA_OF)  # without isal, zlib does
+    assert set(EXTRA_OF) - others == {"contourpy", "dask", "distributed", "gcsfs", "s3fs"}
 
 
 def test_a_package_of_no_extra_is_not_explained_away():

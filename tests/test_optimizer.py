@@ -194,6 +194,12 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
     assert result.best_epoch == 1
 
 
+def test_run_ends_with_the_epoch_in_which_its_time_is_over(dataset, tmp_path):
+    config = override(ALL_STATE, {"training.epochs": 9, "training.time_limit_hours": 1e-9})
+    result = train(config, dataset, tmp_path / "run")
+    assert len(result.history["loss"]) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -17,8 +17,8 @@ from fcnseg.inference import load_run
 from fcnseg.networks.keras_compat import IS_KERAS_3, LINE
 from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CONFIG_FILE
-from fcnseg.saved_model.export import MODEL_INFO
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession
+from fcnseg.saved_model.signatures import MODEL_INFO
 from fcnseg.training import train
 
 ROOT = Path(__file__).parent.parent

@@ -343,6 +343,9 @@ class TrainingConfig:
     patience: NonNegativeInt = 0
     """Early-stopping patience: validations in a row without a better network; 0 for no early
     stopping."""
+    time_limit_hours: NonNegativeFloat = 0.0
+    """Hours of training, over all its processes, after which the run ends with its epoch; 0 for no
+    limit."""
     accumulate_steps: PositiveInt = 1
     """Gradient accumulation steps: micro-batches of `patches.batch_size` per optimizer step."""
     steps_per_execution: PositiveInt = 1

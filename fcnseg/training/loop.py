@@ -117,8 +117,9 @@ class TrainingLoop:
             callbacks.on_train_end()
 
     def is_finished(self) -> bool:
-        """Tells whether the run has trained all its epochs, or has lost its patience."""
-        return len(self.progress.epochs) >= self.settings.epochs or self._has_lost_patience()
+        """Tells whether the run has trained all its epochs, or lost its patience or its time."""
+        has_all = len(self.progress.epochs) >= self.settings.epochs
+        return has_all or self._has_lost_patience() or self._is_out_of_time()
 
     def _save_unvalidated(self) -> None:
         """Writes the checkpoint of a stop between two validations."""
@@ -189,6 +190,10 @@ class TrainingLoop:
         since_best = self.progress.epochs[self.best.best_epoch :]
         validations = sum("val_dice" in logs for logs in since_best)
         return 0 < self.settings.patience <= validations
+
+    def _is_out_of_time(self) -> bool:
+        limit = self.settings.time_limit_hours * 3600
+        return bool(self.progress.epochs) and 0 < limit <= self.progress.seconds
 
     def _advance(self, started: float, **changes: Any) -> None:
         self.progress = dataclasses.replace(
