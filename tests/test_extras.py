@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from fcnseg.cli.main import entries
 from fcnseg.errors import MissingExtraError
 from fcnseg.extras import EXTRA_OF, naming_extras, require_extra
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 # What is imported of the base install.
 BASE = {
     *("fsspec", "google", "google_crc32c", "nibabel", "numpy", "pydantic", "rich", "scipy", "tyro"),
@@ -72,6 +74,15 @@ def test_each_package_that_is_imported_is_in_the_base_install_or_has_an_extra():
     others = names - sys.stdlib_module_names - BASE - {"fcnseg"}
     assert others - {"isal"} <= set(EXTRA_OF)  # without isal, zlib does
     assert set(EXTRA_OF) - others == {"gcsfs", "s3fs", "tensorflow_addons"}  # by their names alone
+
+
+def test_the_readme_lists_each_extra_once_and_its_commands():
+    rows = re.findall(r"^\| ((?:none|`[a-z0-9]+`)(?:, `\w+`)*) \| (.+?) \|", README, re.MULTILINE)
+    listed = [name for names, _ in rows for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(listed) == sorted(requirements())
+    named = {name for _, text in rows for name in re.findall(r"`(\w+)`", text)}
+    assert named - set(requirements()) <= set(entries())
+    assert set(entries()) - named == {"completion", "rollback"}  # these need no extra either
 
 
 def test_a_package_of_no_extra_is_not_explained_away():

@@ -49,11 +49,11 @@ class CompareCommand:
 def difference_table(comparison: Comparison) -> Table:
     """Formats a row per organ: mean differences, each with its p value corrected for all organs."""
     cases = f"{len(comparison.case_ids)} cases in both"
-    table = Table(title=f"second - first, {cases}", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=f"second - first, {cases}, p by Holm", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("organ")
     for name in COMPARED:
         table.add_column(METRICS[name].heading, justify="right", no_wrap=True)
-        table.add_column("p (Holm)", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
     for organ in comparison.of(COMPARED[0]):
         row = [organ]
         for name in COMPARED:
