@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import re
 import shlex
 import subprocess
 import sys
