@@ -13,8 +13,6 @@ from fcnseg.errors import InputError
 from .config_files import read_model_config
 from .served_models import ModelServerConfig, config_of_one
 
-FREE_PORT = -1
-
 Switch = tyro.conf.FlagConversionOff[bool]
 """A flag of true or false, as `for_command` writes it."""
 
@@ -87,7 +85,7 @@ class ServerOptions:
             raise InputError("model_base_path or model_config_file must be given")
         if not (self.port or self.rest_api_port or self.grpc_socket_path):
             raise InputError("port, rest_api_port or grpc_socket_path must be given, got none")
-        if self.port == self.rest_api_port != FREE_PORT:
+        if self.port == self.rest_api_port > 0:
             raise InputError(f"rest_api_port must not be port, got {self.port} for both")
         if self.max_running_calls < 1:
             raise InputError(f"max_running_calls must be at least 1, got {self.max_running_calls}")

@@ -269,7 +269,7 @@ def test_browser_gets_a_page_at_the_root(server):
 
 def test_port_0_switches_a_transport_off(base, tmp_path):
     path = tmp_path / "grpc.sock"
-    with serving(base, port=0, grpc_socket_path=path) as server:
+    with serving(base, port=0, rest_api_port=0, grpc_socket_path=path) as server:
         assert server.grpc_port == 0
         assert f"unix:{path}" in str(server)
         with grpc.insecure_channel(f"unix:{path}") as channel:
