@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fcnseg.codes import Code
 
 
+_LONGEST = 100  # characters of a value in a message: the input may be a file
 _NEAR = 0.7  # least similarity of `difflib` to suggest a name; its own default suggests odd ones
 
 
@@ -118,5 +119,10 @@ def first_finding(error: pydantic.ValidationError) -> str:
         "value_error",
         "missing",
     )  # the input of a missing key is its parent
-    value = "" if says_it_all else f", got {finding['input']!r}"
+    value = "" if says_it_all else f", got {_shortened(repr(finding['input']))}"
     return f"{where}{rule}{value}"
+
+
+def _shortened(text: str) -> str:
+    """A text, cut where it is too long for a message."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -34,7 +34,7 @@ class Table:
         table = RichTable(title=self.title, title_justify="left", title_style="bold")
         for index, heading in enumerate(self.header):
             wordy = index == 0 or heading in WORDY
-            table.add_column(heading, justify="left" if wordy else "right", overflow="fold")
+            table.add_column(heading, justify="left" if wordy else "right", no_wrap=not wordy)
         for row in self.rows:
             table.add_row(*row)
         return table

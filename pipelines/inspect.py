@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from fcnseg.cli.command import Location, run_command
+from fcnseg.cli.tables import print_table
 from fcnseg.errors import DatasetError
 from fcnseg.figures.page import check_page_extras
 from fcnseg.records import Record, read_dataset_info
@@ -67,9 +68,8 @@ class Inspect:
         dataset = InspectedDataset.open(self.directory)
         check_output_file(output)
         cases = self.drawn(dataset)
-        console = Console()
         for table in tables_of(dataset):
-            console.print(table.for_terminal())
+            print_table(table.for_terminal())
         write_whole(output, dataset_html(dataset, cases))
         logger.info(f"page with pictures: {output}")
 

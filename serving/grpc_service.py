@@ -31,12 +31,16 @@ from fcnseg.saved_model.session import StatusError
 
 from .admission import Admission, Call, Place
 from .core import ServerCore, answered
+from .statuses import deadline_exceeded
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
 _MAX_DETAILS = 4096  # characters of an error: clients take 8 kB of headers
 _NO_DEADLINE_S = 1e8  # what is left of a call that has no deadline is more than this
 _HANDSHAKE_MS = 20_000  # for which a connection may stay half open
 _LIGHT_CALLS = 8  # calls at once that run no model
+_READERS = 8  # messages that are read at once: nobody knows their size before they have arrived
+_PATIENCE = 10  # times the idle seconds in which a message must have arrived, however large
+_KEEPALIVE_MS = 30_000  # between pings of a connection, which find out that its client is gone
 _REFUSED_CALLS = 64  # calls at once that are read far enough to be refused
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
@@ -78,7 +82,7 @@ class GrpcServer:
             admission: Admits calls that run a model.
             addresses: `HOST:PORT` or `unix:PATH` each; port 0 takes a free one.
             max_calls: Calls that run a model and are admitted or wait.
-            idle_s: Seconds in which a message must have arrived.
+            idle_s: A message must have arrived in ten times so many seconds.
             options: Arguments of the channel.
             with_health: Serve `grpc.health.v1` too.
 
@@ -93,6 +97,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", _MAX_MESSAGE),
                 ("grpc.max_receive_message_length", _MAX_MESSAGE),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
                 ("grpc.so_reuseport", 0),  # else a second server would silently share a used port
                 *options,
             ],
@@ -131,6 +136,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         self._admission = admission
         self._light = light
         self._idle_s = idle_s
+        self._readers = threading.BoundedSemaphore(_READERS)
         self._methods = _methods(core)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -173,16 +179,19 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         self, messages: Iterator[bytes], context: grpc.ServicerContext, place: Place
     ) -> list[bytes]:
         """Reads the message, in a list from which it can be taken; a slow client is cut."""
-        cut = threading.Timer(self._idle_s, context.cancel)
+        if not self._readers.acquire(timeout=place.call.left_s()):
+            raise deadline_exceeded()
+        cut = threading.Timer(self._idle_s * _PATIENCE, context.cancel)
         cut.daemon = True
         cut.start()
         try:
             body = [next(messages)]
+            place.hold(len(body[0]))
         except (StopIteration, grpc.RpcError) as error:
             raise StatusError("CANCELLED", "the client sent no message") from error
         finally:
             cut.cancel()
-        place.hold(len(body[0]))
+            self._readers.release()
         return body
 
 

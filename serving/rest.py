@@ -24,6 +24,7 @@ from fcnseg.saved_model.session import StatusError
 from .admission import Admission, Call, Place
 from .core import SIGNATURE_DEF, ServerCore, answered
 from .json_body import parse_body
+from .json_examples import examples_from_json
 from .json_replies import (
     classifications_to_json,
     error_to_json,
@@ -32,7 +33,7 @@ from .json_replies import (
     regressions_to_json,
     status_to_json,
 )
-from .json_requests import examples_from_json, inputs_from_json, signature_name_of
+from .json_requests import inputs_from_json, signature_name_of
 from .rest_paths import RestPath, api_path, parse_path
 from .statuses import HTTP_STATUS, OTHER_HTTP_STATUS
 

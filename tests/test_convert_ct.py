@@ -685,7 +685,7 @@ def argv(cases: Path, output: Path, *more: str) -> list[str]:
     [
         (["--spacing_mn", "1", "1", "1"], "unknown flag: --spacing_mn 1 1 1"),
         (["--spacing_mm", "1", "1", "1", "1"], "unknown flag: 1"),
-        (["--spacing_mm", "1", "0", "1"], "three positive numbers in mm, got (1.0, 0.0, 1.0)"),
+        (["--spacing_mm", "1", "0", "1"], "in mm, 0.2 to 100, got (1.0, 0.0, 1.0)"),
         (["--images", "images"], "or from --totalsegmentator, one of them"),
         (["--validation_fraction", "1"], "must be below 1, got 1.0 and 0.0"),
         (["--shard_mib", "0"], "shard_mib must be positive, got 0"),

@@ -397,6 +397,31 @@ def test_older_version_is_served_where_the_newest_is_removed(base, tmp_path):
         wait_until(lambda: rest(server, path="/v1/models/m/metadata")[1].find('"1"') > 0)
 
 
+def test_reload_and_roll_back_lose_no_call(base, tmp_path):
+    """Four clients call without a pause while a version is published and removed again."""
+    shutil.copytree(base / "1", tmp_path / "1")
+    with connected(tmp_path, max_running_calls=2) as (server, channel):
+        versions, stopped = [], threading.Event()
+
+        def call():
+            while not stopped.is_set():
+                versions.append(predict(channel, x=[2.0]).model_spec.version.value)
+
+        with ThreadPoolExecutor(4) as pool:
+            calling = [pool.submit(call) for _ in range(4)]
+            wait_until(lambda: len(versions) > 20)
+            shutil.copytree(tmp_path / "1", tmp_path / ".tmp-2")
+            (tmp_path / ".tmp-2").rename(tmp_path / "2")
+            wait_until(lambda: versions[-1] == 2)
+            shutil.rmtree(tmp_path / "2")
+            wait_until(lambda: versions[-1] == 1)
+            stopped.set()
+            for each in calling:
+                each.result()  # raises what a call did
+    states = server.core.models.statuses("m", None)
+    assert (states[1].error_message, states[2].error_message) == ("", "")
+
+
 def test_warm_up_requests_are_run_before_a_version_is_served(base, tmp_path):
     shutil.copytree(base / "1", tmp_path / "1")
     log = prediction_log_pb2.PredictionLog()

@@ -10,6 +10,7 @@ from fcnseg.cli.bench import BenchCommand
 from fcnseg.cli.command import run_or_exit
 from fcnseg.cli.train import TrainCommand
 from fcnseg.config import override
+from fcnseg.errors import OutputError
 from fcnseg.training import train
 from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.out_of_memory import OutOfMemoryError, naming_memory_settings
@@ -79,3 +80,12 @@ def test_memory_of_the_host_counts_too():
 def test_other_errors_pass():
     with pytest.raises(tf.errors.InternalError), naming_memory_settings(ALL_STATE):
         raise tf.errors.InternalError(None, None, "")
+
+
+def test_a_full_disk_is_not_out_of_memory():
+    full = tf.errors.ResourceExhaustedError(None, None, "/run/events; No space left on device")
+    with (
+        pytest.raises(OutputError, match="cannot write .* No space"),
+        naming_memory_settings(ALL_STATE),
+    ):
+        raise full

@@ -30,6 +30,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from fcnseg.errors import InputError
+from serving.config_files import read_metrics_path, read_model_config
 from serving.flags import for_command
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
@@ -234,3 +236,49 @@ def test_pages_of_other_sites_may_call(ports):
         assert names["access-control-allow-origin"] == "*"
         assert names["access-control-allow-methods"] == "POST, GET"
         assert names["access-control-allow-headers"] == "Content-Type"
+
+
+OF_ITS_TESTS = [
+    ("predict", {"instances": [1.0, 2.0]}, '{\n    "predictions": [2.5, 3.0\n    ]\n}'),
+    (
+        "classify",
+        {"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]},
+        '{\n    "results": [[["", 2.5]], [["", 3.0]]\n    ]\n}',
+    ),
+    (
+        "regress",
+        {"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]},
+        '{\n    "results": [2.5, 3.0]\n}',
+    ),
+]
+
+
+@pytest.mark.real_data
+def test_models_of_the_real_servers_tests_are_served(real_data):
+    """With the check of methods, for which those models were made."""
+    folder = real_data / "tfserving_testdata"
+    command = ServerCommand(
+        folder / "saved_model_half_plus_two_cpu",
+        "half",
+        port=0,
+        rest_api_port=-1,
+        enable_signature_method_name_check=True,
+    )
+    with LocalServer(command) as server:
+        for method, body, reply in OF_ITS_TESTS:
+            path, content = f"/v1/models/half:{method}", json.dumps(body).encode()
+            assert exchange(server.rest_port, "POST", path, content, ())[::2] == (200, reply)
+        body = json.dumps({"examples": [{"x": 1.0}]}).encode()
+        status, _, text = exchange(server.rest_port, "POST", "/v1/models/half:regress", body, ())
+        assert status == 400
+        assert "method_name to be tensorflow/serving/regress. Was: tensorflow/serving/p" in text
+
+
+@pytest.mark.real_data
+def test_files_of_the_real_servers_tests_are_read(real_data):
+    folder = real_data / "tfserving_testdata"
+    assert read_metrics_path(folder / "monitoring_config.txt") == "/monitoring/prometheus/metrics"
+    listed = read_model_config(folder / "good_model_config.txt").model_config_list.config
+    assert len(listed) == 2
+    with pytest.raises(InputError, match="must be a ModelServerConfig in text form"):
+        read_model_config(folder / "bad_model_config.txt")

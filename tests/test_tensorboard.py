@@ -18,6 +18,7 @@ from fcnseg.training import TrainingStoppedError, train
 from fcnseg.training.checkpoints import Checkpoints
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
 from fcnseg.training.optimizer import make_schedule
+from fcnseg.training.tensorboard import tag_of
 
 pytest.importorskip("tensorboard", reason="only reads what is written here: the extra tuning")
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -59,17 +60,20 @@ def test_scalars_are_those_of_the_history(run_dir):
         rows = list(csv.DictReader(file))
     expected = {name for name in rows[0] if name != "epoch"}
     scalars = set(events_of(folder).PluginTagToContent("scalars"))
-    assert scalars == expected | {"learning_rate", "patches_per_second", "lost_organs"}
+    others = {"optimizer/learning_rate", "time/patches_per_second", "dice/lost_organs"}
+    assert scalars == {tag_of(name) for name in expected} | others
+    assert {tag.partition("/")[0] for tag in scalars} == {"loss", "dice", "optimizer", "time"}
+    assert scalars >= {"loss/validation", "dice/training", "dice/spleen/validation"}
     assert expected >= {"loss", *SCORES, *(f"val_{score}" for score in SCORES)}
     for name in expected:
         values = [float(row[name]) for row in rows]
         steps = [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
         pairs = [(s, v) for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
-        assert scalars_of(folder, name) == [(step, pytest.approx(v)) for step, v in pairs]
+        assert scalars_of(folder, tag_of(name)) == [(step, pytest.approx(v)) for step, v in pairs]
     schedule = make_schedule(ALL_STATE.training)
     rates = [(STEPS, pytest.approx(float(schedule(STEPS)))), (2 * STEPS, pytest.approx(0))]
-    assert scalars_of(folder, "learning_rate") == rates
-    assert all(speed > 0 for _, speed in scalars_of(folder, "patches_per_second"))
+    assert scalars_of(folder, "optimizer/learning_rate") == rates
+    assert all(speed > 0 for _, speed in scalars_of(folder, "time/patches_per_second"))
 
 
 def test_pictures_show_the_validation_case(run_dir):
@@ -109,12 +113,12 @@ def test_run_that_goes_on_tells_each_step_once(dataset, run_dir, tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             train(ALL_STATE, dataset, tmp_path / "run")
     folder = tmp_path / "run" / TENSORBOARD_FOLDER
-    assert [step for step, _ in scalars_of(folder, "loss")] == [STEPS, 2 * STEPS]
+    assert [step for step, _ in scalars_of(folder, "loss/training")] == [STEPS, 2 * STEPS]
     (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes() + b"cut")
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert len(list(folder.iterdir())) == 2
-    for name in ("loss", "val_dice", "learning_rate"):
+    for name in ("loss/training", "dice/validation", "optimizer/learning_rate"):
         assert scalars_of(folder, name) == scalars_of(run_dir / TENSORBOARD_FOLDER, name)
     pictures = events_of(folder).Tensors("validation/case_3")
     assert [picture.step for picture in pictures] == [STEPS, 2 * STEPS]
@@ -128,7 +132,7 @@ def test_run_that_begins_again_tells_each_step_once(dataset, tmp_path, monkeypat
         with pytest.raises(TrainingStoppedError):
             train(ALL_STATE, dataset, tmp_path / "run")
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)
-    losses = scalars_of(tmp_path / "run" / TENSORBOARD_FOLDER, "loss")
+    losses = scalars_of(tmp_path / "run" / TENSORBOARD_FOLDER, "loss/training")
     assert [step for step, _ in losses] == [STEPS, 2 * STEPS]
 
 

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tutorial.md").read_text()
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "@@ block "
-# A server in the background is waited for; its port is one that is free.
-WAIT = "until (echo > /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 1; done\n"
+# A server in the background is waited for, until it says that it serves.
+WAIT = "> serve.log 2>&1 &\nuntil grep -q ^serving serve.log; do sleep 1; done\ncat serve.log\n"
 
 
 def steps() -> list[tuple[str, str]]:
@@ -35,14 +35,14 @@ def steps() -> list[tuple[str, str]]:
     return found
 
 
-def script(port: int) -> str:
+def script(port: int, rest_port: int) -> str:
     """All commands as one script, in which each block has its mark."""
     text = ""
     for number, (commands, _) in enumerate(steps()):
         commands = commands.replace(":8500", f":{port}")
         if commands.endswith("&\n"):
-            commands = commands.removesuffix("&\n") + f"--port {port} --rest_api_port 0 &\n"
-            commands += WAIT.format(port=port)
+            ports = f"--port {port} --rest_api_port {rest_port}"
+            commands = commands.removesuffix("&\n") + f"{ports} {WAIT}"
         text += f"echo '{MARK}{number}'\n{commands}"
     return f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{text}"
 
@@ -56,7 +56,7 @@ def words_of(text: str) -> list[str]:
 
 
 def is_said(words: list[str], said: list[str]) -> bool:
-    return any(said[k : k + len(words)] == words for k in range(len(said)))
+    return any(said[k : k + len(words)] == words for k in range(len(said) + 1))
 
 
 def free_port() -> int:
@@ -82,7 +82,7 @@ def walked(tmp_path_factory):
     write_dicom(folder / "hospital", scans, ORGANS)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        ["bash", "-c", script(free_port())],
+        ["bash", "-c", script(free_port(), free_port())],
         cwd=folder,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdout=subprocess.PIPE,

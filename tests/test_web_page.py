@@ -9,10 +9,6 @@ import io
 import json
 import re
 import shutil
-import threading
-import urllib.error
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dicom_series
@@ -117,60 +113,12 @@ def test_each_control_has_a_label():
 # -- In a browser
 
 
-class Server(ThreadingHTTPServer):
-    """The page, and the REST interface of a server below the same address."""
-
-    daemon_threads = True
-
-    def __init__(self, rest):
-        self.rest = rest
-        super().__init__(("127.0.0.1", 0), Handler)
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        file = page_file(self.path, model_names=["fcnseg"])
-        if file is None:
-            self.forward(None)
-        else:
-            self.send(200, {"Content-Type": file.media_type, **dict(file.headers)}, file.content)
-
-    def do_POST(self):
-        self.forward(self.rfile.read(int(self.headers["Content-Length"])))
-
-    def forward(self, body):
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self.server.rest + self.path, body, headers)
-        try:
-            with urllib.request.urlopen(request) as response:
-                self.send(response.status, {"Content-Type": "application/json"}, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                self.send(error.code, {"Content-Type": "application/json"}, error.read())
-
-    def send(self, status, headers, content):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     models = tmp_path_factory.mktemp("page") / "models"
     write_threshold_model(models / "1")
     with running_server(models) as (_, rest):
-        server = Server(rest)
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        yield rest
 
 
 @pytest.fixture(scope="module")

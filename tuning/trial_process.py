@@ -33,6 +33,7 @@ from fcnseg.storage.whole_file import make_folder
 from .trials import Outcome
 
 _ORPHAN_SECONDS = 120.0  # a trial whose search was killed ends at its next step, with a checkpoint
+_EXIT_SECONDS = 60.0  # for a process that has said what came out; then it is killed
 _POLL_SECONDS = 0.2
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # How likely the kernel chooses a process when memory is short, from -1000 to 1000: a trial before
@@ -113,7 +114,7 @@ def run_in_process(
         message, peak = _watch(process, receiver, should_stop)
     finally:
         receiver.close()
-        if process.is_alive():  # this process is ending by an error of its own
+        if process.is_alive():  # it hangs at its end, or this process ends by an error of its own
             process.kill()
         process.join()
     seconds = time.monotonic() - started
@@ -148,7 +149,7 @@ def _watch(
         if receiver in ready:
             with contextlib.suppress(EOFError):
                 message = receiver.recv()
-            process.join()
+            process.join(timeout=_EXIT_SECONDS)
             return message, peak
         if ready:
             return message, peak

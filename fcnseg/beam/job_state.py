@@ -131,7 +131,13 @@ class Output:
             self.tidy()  # the run that finished it may have been killed before it could
             return False
         if overwrite:
-            files.delete([path for path in found if self._is_ours(path)])
+            ours = [path for path in found if self._is_ours(path)]
+            if found and not ours:
+                raise DatasetError(
+                    f"output must be empty or of a conversion, got {self.folder} with {len(found)}"
+                    " other files"
+                )
+            files.delete(ours)
         elif resume and found:
             self._check_same_job(found)
             self.delete_temporary()

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from fcnseg.cli.command import ConfigFlags, Location
 from fcnseg.cli.quiet import load_tensorflow
+from fcnseg.cli.tables import print_table
 from fcnseg.config import Config
 from fcnseg.errors import InputError
 from fcnseg.records import Dataset
@@ -87,7 +88,7 @@ class BenchCommand:
         result = {**dataclasses.asdict(times), "bottleneck": times.bottleneck, "hint": hint}
         if self.output is not None:
             write_whole(self.output, json.dumps(result, indent=2) + "\n")
-        Console().print(_table(times, self.config))
+        print_table(_table(times, self.config))
         Console().print(f"bottleneck: {times.bottleneck}; what helps: {hint}")
 
 

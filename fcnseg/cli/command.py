@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -38,6 +39,7 @@ _FLAGS: tuple[Any, ...] = (
 )
 
 USER_ERROR_STATUS = FcnsegError.exit_status
+_BROKEN_PIPE_STATUS = 141  # what a shell reports for SIGPIPE, which Windows has not
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
 
 
@@ -93,6 +95,9 @@ def run_or_exit(work: Callable[[], ResultT]) -> ResultT:
         if _was_interrupted(error):
             sys.stderr.write("interrupted\n")
             sys.exit(INTERRUPTED_STATUS)
+        if isinstance(error, BrokenPipeError):  # as of `fcnseg train --help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+            sys.exit(_BROKEN_PIPE_STATUS)
         if isinstance(error, OSError) and error.filename is not None:  # an unexpected error
             sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
             sys.exit(USER_ERROR_STATUS)

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from fcnseg.cli.tables import print_table
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
 from fcnseg.evaluation.comparison import COMPARED
 from fcnseg.figures.page import check_page_extras
@@ -43,17 +43,17 @@ class CompareCommand:
         write_whole(html, page)
         write_whole(csv, table)
         write_whole(json, comparison.to_json())
-        Console().print(difference_table(comparison))
+        print_table(difference_table(comparison))
 
 
 def difference_table(comparison: Comparison) -> Table:
     """Formats a row per organ: mean differences, each with its p value corrected for all organs."""
     cases = f"{len(comparison.case_ids)} cases in both"
-    table = Table(title=f"second - first, {cases}", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=f"second - first, {cases}, p by Holm", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("organ")
     for name in COMPARED:
-        table.add_column(METRICS[name].heading, justify="right")
-        table.add_column("p (Holm)", justify="right")
+        table.add_column(METRICS[name].heading, justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
     for organ in comparison.of(COMPARED[0]):
         row = [organ]
         for name in COMPARED:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from fcnseg.cli.command import Location
 from fcnseg.cli.scored_cases import MaskSource
+from fcnseg.cli.tables import print_table
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
 from fcnseg.conversion.rejects import CaseWarning, Reject
 from fcnseg.errors import InputError
@@ -175,7 +176,7 @@ class EvaluateCommand:
             if evaluation.lost_organs:
                 organs = ", ".join(evaluation.lost_organs)
                 logger.warning(f"lost organs, of a mean Dice below {LOST_DICE}: {organs}")
-            Console().print(score_table(evaluation))
+            print_table(score_table(evaluation))
         if rejects:
             raise InputError(
                 f"rejected {len(rejects)} of {len(results)} cases; first: {rejects[0]}"
@@ -273,7 +274,7 @@ def score_table(evaluation: Evaluation) -> Table:
     metrics = [METRICS[name] for name in _IN_THE_TERMINAL]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     for heading in ("organ", "cases", *(metric.heading for metric in metrics)):
-        table.add_column(heading, justify="left" if heading == "organ" else "right")
+        table.add_column(heading, justify="left" if heading == "organ" else "right", no_wrap=True)
     table.add_column("worst case")
     for organ in evaluation.organs:
         summaries = [Summary.of(evaluation.values(organ, m.field), m) for m in metrics]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ def load_tensorflow() -> None:
     with quiet_stderr():
         for module in ("tensorflow", "keras"):
             require_extra(module)
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # its INFO is for its developers
 
 
 @contextlib.contextmanager

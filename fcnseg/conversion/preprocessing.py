@@ -12,6 +12,7 @@ from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.foreground import count_classes, draw_coordinates
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
+from fcnseg.conversion.plausibility import SPACING_MM
 from fcnseg.conversion.rejects import CaseWarning
 from fcnseg.errors import GeometryError
 from fcnseg.records import Record
@@ -22,6 +23,9 @@ from fcnseg.volumes import (
     resample_label,
     to_canonical,
 )
+
+# Below that of any CT, as if in cm or m; above, a few voxels, as if in micrometres.
+_SPACING_MM = (SPACING_MM[0], 100.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +56,11 @@ class Preprocessing:
     checks: CheckOptions = CheckOptions()
 
     def __post_init__(self) -> None:
-        if not all(0 < step < math.inf for step in self.spacing_mm):
+        low, high = _SPACING_MM
+        if not all(low <= step <= high for step in self.spacing_mm):
             raise GeometryError(
-                f"spacing_mm must be three positive numbers in mm, got {self.spacing_mm}"
+                f"spacing_mm must be three positive numbers in mm, {low:g} to {high:g}, got"
+                f" {self.spacing_mm}"
             )
 
     def record_bytes(self, geometry: Geometry) -> int:

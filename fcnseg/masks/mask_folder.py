@@ -99,8 +99,14 @@ class MaskFolder:
         """Checks that there are no masks yet, unless they may be replaced or kept.
 
         Raises:
-            InputError: If there are.
+            InputError: If there are, or one is an image or a label, which is never replaced.
         """
+        for case in self.cases.values():
+            if files.exists(case.mask) and not files.exists(case.volumes):
+                raise InputError(
+                    f"{case.mask} is no mask of fcnseg, as {files.name_of(case.volumes)} is not"
+                    " beside it: it is never replaced; name another output"
+                )
         written = [path for case in self.cases.values() for path in case.masks]
         written.append(self._place(VOLUMES_FILE))
         present = [path for path in written if files.exists(path)]

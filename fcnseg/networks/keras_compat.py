@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from fcnseg.errors import OutputError, one_line
+
 IS_KERAS_3 = not keras.__version__.startswith("2.")
 LINE = 3 if IS_KERAS_3 else 2
 """Major version of Keras."""
@@ -20,6 +22,15 @@ LINE = 3 if IS_KERAS_3 else 2
 
 WEIGHTS_FILE = "model.weights.h5"
 """Name of the weights in a `.keras` file, which both lines read."""
+
+
+# TensorFlow's errors for a full disk, a file that is too large, and a folder that is not writable.
+_OF_WRITING = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.OutOfRangeError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnknownError,
+)
 
 
 def is_of_this_line(path: str | os.PathLike[str]) -> bool:
@@ -36,10 +47,17 @@ def is_of_this_line(path: str | os.PathLike[str]) -> bool:
 
 
 def write_archive(archive: keras.export.ExportArchive, directory: str | os.PathLike[str]) -> None:
-    """Writes a SavedModel without console output."""
+    """Writes a SavedModel without console output.
+
+    Raises:
+        OutputError: If it cannot be written, as on a full disk.
+    """
     options = {"verbose": False} if IS_KERAS_3 else {}
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras 2 prints the signatures
-        archive.write_out(os.fspath(directory), **options)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras 2 prints the signatures
+            archive.write_out(os.fspath(directory), **options)
+    except _OF_WRITING as error:
+        raise OutputError(f"cannot write {directory}: {one_line(error)}") from error
 
 
 def tensorflow_variables(variables: Iterable[Any]) -> list[tf.Variable]:

@@ -12,6 +12,7 @@ import pydantic
 
 from fcnseg.config import Config, config_to_mapping, override, read_config
 from fcnseg.errors import InputError, first_finding, format_names
+from fcnseg.storage.file_systems import UNFINISHED
 from fcnseg.storage.folder_lock import LOCK_FILE
 from fcnseg.storage.whole_file import make_folder, write_whole
 
@@ -97,8 +98,7 @@ def make_run_folder(
     """
     folder = make_folder(run_dir, argument="run_dir")
     if resume:
-        for unfinished in folder.rglob(".tmp-*"):  # left by a killed process
-            shutil.rmtree(unfinished)
+        _delete_unfinished(folder)
     if resume and (folder / CONFIG_FILE).exists():
         if not (folder / CONFIG_FILE).stat().st_size:  # an empty YAML file is all defaults
             raise InputError(
@@ -116,6 +116,16 @@ def make_run_folder(
             state = "an unfinished run (--resume continues it)"
         raise InputError(f"run_dir must be new or empty, got {folder} with {state} in it")
     return folder
+
+
+def _delete_unfinished(folder: Path) -> None:
+    """Deletes what a killed process left in the folder of a run, and in no other folder."""
+    names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    if CONFIG_FILE not in names and not all(name.startswith(UNFINISHED) for name in names):
+        return
+    for place in (folder, folder / TENSORBOARD_FOLDER):
+        for unfinished in place.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished)
 
 
 def is_extended(then: Config, now: Config) -> bool:

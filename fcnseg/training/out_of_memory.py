@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from fcnseg.config import Config
-from fcnseg.errors import FcnsegError
+from fcnseg.errors import FcnsegError, OutputError, one_line
 
 _TENSOR = re.compile(r"shape\s?\[([\d,]+)\].*?/device:(\w+:\d+)", re.DOTALL)
 
@@ -29,10 +31,13 @@ def naming_memory_settings(config: Config) -> Iterator[None]:
 
     Raises:
         OutOfMemoryError: If the block exhausts the memory of a device, or of the host.
+        OutputError: If a disk is full.
     """
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # the same error of TensorFlow
+            raise OutputError(f"cannot write the events of the run: {one_line(error)}") from error
         raise OutOfMemoryError(_message(config, str(error))) from error
 
 

@@ -57,9 +57,14 @@ def ignore_label(config: Config, info: DatasetInfo) -> int | None:
     """Gives the class index of voxels to ignore, from the label map or the loss.
 
     Raises:
-        ConfigError: If the two differ.
+        ConfigError: If the two differ, or the dataset has no such class.
     """
     of_data, of_loss = LabelMap.from_mapping(info.label_map).ignore_label, config.loss.ignore_label
+    if of_data is None and of_loss is not None and of_loss >= info.num_classes:
+        raise ConfigError(
+            f"loss.ignore_label must be the index of a class, 0 to {info.num_classes - 1}, got"
+            f" {of_loss}"
+        )
     if of_data is not None and of_loss not in (None, of_data):
         raise ConfigError(
             f"loss.ignore_label must be left alone, or {of_data} as the dataset's label map has it,"

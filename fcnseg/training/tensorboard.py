@@ -24,6 +24,11 @@ from fcnseg.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
+_TAGS = {
+    "learning_rate": "optimizer/learning_rate",
+    "lost_organs": "dice/lost_organs",
+    "patches_per_second": "time/patches_per_second",
+}
 _MOST_PICTURES = 3  # cases; a picture takes about half a second
 
 
@@ -94,7 +99,7 @@ class TensorBoardEvents(keras.callbacks.Callback):
             values["patches_per_second"] = self.patches_per_step * steps / seconds
         step = (epoch + 1) * self.params["steps"]
         with self._writer.as_default():
-            write_scalars(values, step=step)
+            write_scalars({tag_of(name): value for name, value in values.items()}, step=step)
             write_pictures(self._pictures, step=step)
         self._writer.flush()
         self._calls, self._pictures = [], {}
@@ -103,6 +108,19 @@ class TensorBoardEvents(keras.callbacks.Callback):
         """Closes the file."""
         del logs
         self._writer.close()
+
+
+def tag_of(name: str) -> str:
+    """The tag of a value of the logs; TensorBoard groups tags by their first part.
+
+    >>> tag_of("val_loss"), tag_of("dice"), tag_of("val_dice_portal vein")
+    ('loss/validation', 'dice/training', 'dice/portal vein/validation')
+    """
+    if name in _TAGS:
+        return _TAGS[name]
+    split = "validation" if name.startswith("val_") else "training"
+    metric, _, organ = name.removeprefix("val_").partition("_")
+    return "/".join([metric, organ, split] if organ else [metric, split])
 
 
 def _picture(
