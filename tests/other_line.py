@@ -20,7 +20,7 @@ from fcnseg.records import Dataset
 from fcnseg.saved_model.export import export_run
 from fcnseg.training import train
 
-PATCH = (1, 8, 12, 10, 1)
+PATCH = (1, 8, 12, 12, 1)  # both networks take it
 
 
 def main(folder: Path) -> None:
