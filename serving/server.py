@@ -6,12 +6,13 @@ same runtime, for development and for machines without the real server.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import tensorflow as tf
@@ -40,14 +41,24 @@ class ServerCommand(ServerOptions):
             sys.stdout.write(_versions())
             return
         stopped = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
         tf.get_logger().setLevel(logging.ERROR)  # the session runtime's deprecation notes
-        with LocalServer(self, stopped=stopped) as server:
+        with _setting_on_signals(stopped), LocalServer(self, stopped=stopped) as server:
             if not stopped.is_set():
                 sys.stdout.write(f"{server}\n")
                 sys.stdout.flush()
             stopped.wait()
+
+
+@contextlib.contextmanager
+def _setting_on_signals(stopped: threading.Event) -> Iterator[None]:
+    """Sets an event on SIGTERM and SIGINT, whose handlers are restored afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _versions() -> str:

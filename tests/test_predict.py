@@ -361,9 +361,15 @@ def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
     (masks / "two.nii.gz").write_bytes(b"precious")
+    for overwrite in (False, True):  # without two.json it is an image or a label of someone's own
+        with pytest.raises(InputError, match=r"two.nii.gz is no mask of fcnseg"):
+            PredictCommand(
+                (run_dir,), images=images, output=masks, overwrite=overwrite, accept=CROP
+            ).run()
+    (masks / "two.json").write_text("{}")
     with pytest.raises(InputError, match=r"two.nii.gz is there already: give --overwrite"):
         PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
-    assert [path.name for path in masks.iterdir()] == ["two.nii.gz"]
+    assert masks_in(masks) == {"two.nii.gz"}
     assert (masks / "two.nii.gz").read_bytes() == b"precious"
     PredictCommand((run_dir,), images=images, output=masks, overwrite=True, accept=CROP).run()
     assert nib.load(masks / "two.nii.gz").shape == (18, 14, 16)

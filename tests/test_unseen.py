@@ -182,7 +182,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("flags", MISTAKES)
 def test_mistakes_of_prediction_are_one_line(made, tmp_path, flags):
-    (tmp_path / "case_10.nii.gz").touch()
+    for name in ("case_10.nii.gz", "case_10.json"):
+        (tmp_path / name).touch()
     places = {"IN": f"{made}/in", "OUT": f"{made}/out", "TAKEN": f"{tmp_path}"}
     argv = ["--run_dir", f"{made}/run", *(places.get(word, word) for word in flags.split())]
     argv += [] if "--output" in argv else ["--output", f"{tmp_path}/new"]
