@@ -213,7 +213,7 @@ def reading(records):
     from fcnseg.cli.bench import measure
     from fcnseg.cli.preview import PreviewCommand
     from fcnseg.config import ModelConfig, override
-    from fcnseg.sampling import Fold
+    from fcnseg.records import Fold
     from fcnseg.training import train
 
     config = make_config(ModelConfig(filters=(2, 4)), epochs=1, steps_per_epoch=12)

@@ -15,9 +15,9 @@ from fcnseg.cli.command import run_command
 from fcnseg.cli.train import TrainCommand
 from fcnseg.config import ModelConfig, write_config
 from fcnseg.errors import DatasetError, InputError
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, Fold
 from fcnseg.records.listing import ListedCase, list_cases
-from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
+from fcnseg.sampling import make_training_dataset, make_volume_dataset
 from fcnseg.sampling.shards import shards_of
 from fcnseg.training import check_dataset, read_run, train
 

@@ -12,8 +12,7 @@ from small_runs import make_config
 
 from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
 from fcnseg.errors import DatasetError
-from fcnseg.records import Dataset
-from fcnseg.sampling import Fold
+from fcnseg.records import Dataset, Fold
 from fcnseg.training import read_run, train
 from fcnseg.training.dataset_checks import check_each_organ
 from fcnseg.training.lost_organs import LostOrgans, TrainingOrgan, check_organs

@@ -38,7 +38,7 @@ class TrainCommand:
         """Trains the network."""
         load_tensorflow()
         # --help need not wait for these.
-        from fcnseg.sampling import Fold
+        from fcnseg.records import Fold
         from fcnseg.training import train
 
         train(

@@ -15,7 +15,7 @@ from fcnseg.inference.segmenter import make_segmenter
 from fcnseg.networks import output_shape
 from fcnseg.networks.build import full_resolution
 from fcnseg.networks.keras_compat import LINE, tensorflow_variables
-from fcnseg.records import Dataset, DatasetInfo
+from fcnseg.records import Dataset, DatasetInfo, Fold
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.runs.run_folder import (
     BEST_MODEL_FILE,
@@ -24,7 +24,7 @@ from fcnseg.runs.run_folder import (
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
 )
-from fcnseg.sampling import Fold, make_training_dataset, make_volume_dataset
+from fcnseg.sampling import make_training_dataset, make_volume_dataset
 from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.storage.whole_file import write_whole
 from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation

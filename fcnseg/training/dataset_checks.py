@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 
 from fcnseg.errors import DatasetError
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, Fold
 from fcnseg.records.small_splits import find_small_splits, way_out
-from fcnseg.sampling import Fold
 from fcnseg.sampling.shards import deal_cases
 from fcnseg.training.lost_organs import TrainingOrgan, check_organs, count_organs
 

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, Fold
 from fcnseg.runs.run_folder import RunManifest
-from fcnseg.sampling import Fold
 from fcnseg.sampling.shards import deal_cases
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from fcnseg.config import Config, LossConfig
 from fcnseg.errors import ConfigError
-from fcnseg.records import DatasetInfo
-from fcnseg.sampling import Fold
+from fcnseg.records import DatasetInfo, Fold
 from fcnseg.training.optimizer import optimizer_classes
 from fcnseg.training.strategy import device_names
 from fcnseg.volumes import LabelMap

@@ -20,7 +20,7 @@ from fcnseg import __version__
 from fcnseg.config import Config, write_config
 from fcnseg.errors import InputError
 from fcnseg.networks import output_shape
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, Fold
 from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -33,7 +33,6 @@ from fcnseg.runs.run_folder import (
     make_run_folder,
     read_run,
 )
-from fcnseg.sampling import Fold
 from fcnseg.sampling.damaged_files import naming_broken_files
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder

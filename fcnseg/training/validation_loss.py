@@ -8,8 +8,8 @@ import tensorflow as tf
 from fcnseg.config import Config
 from fcnseg.networks import output_shape
 from fcnseg.networks.keras_compat import compute_loss
-from fcnseg.records import Dataset
-from fcnseg.sampling import Batch, Fold, make_training_dataset
+from fcnseg.records import Dataset, Fold
+from fcnseg.sampling import Batch, make_training_dataset
 
 _PATCHES = 32  # a few hundred megabytes at most; their mean hardly moves with more
 _SEED = 0  # of the patches: equal in every run on a dataset
