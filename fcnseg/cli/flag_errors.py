@@ -15,6 +15,7 @@ _FLAG = re.compile(r"--?[A-Za-z]")
 _IN_BOX = re.compile(r"^[│ ] (.*?) *│?$", re.MULTILINE)  # without a border on an ASCII terminal
 _RULER = re.compile(r"─+|-+")
 _INVOCATION = re.compile(r" {4}(?=\S)")  # an argument in a box; its help is indented further
+_REQUIRED = "The following arguments are required: "  # in the tyro beside tensorflow-addons
 _TOO_FEW = re.compile(r"Missing value for argument '(.+)'\. Expected (\d+) values")
 _NO_CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.+)'\. Expected one of \((.+)\)")
 
@@ -62,11 +63,14 @@ def rejected(
     if unknown:
         return unknown_words(unknown, known)
     first, *others = _paragraphs(said)
+    message = " ".join(map(str.strip, first)).rstrip(".")
+    missing = message.removeprefix(_REQUIRED) if message.startswith(_REQUIRED) else ""
     if first[0].startswith("Missing from"):
-        missing = [line.strip() for line in first if _INVOCATION.match(line)]
-        return InputError(f"missing: {', '.join(missing)}; --help describes all flags")
+        missing = ", ".join(line.strip() for line in first if _INVOCATION.match(line))
+    if missing:
+        return InputError(f"missing: {missing}; --help describes all flags")
     takes = [line.strip() for each in others for line in each if _INVOCATION.match(line)]
-    return InputError(_wrong_value(" ".join(map(str.strip, first)).rstrip("."), takes, words))
+    return InputError(_wrong_value(message, takes, words))
 
 
 def _wrong_value(message: str, takes: Sequence[str], words: Sequence[str]) -> str:
