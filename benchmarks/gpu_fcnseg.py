@@ -1,4 +1,4 @@
-"""What `bench_gpu.py` measures of fcnseg; each function is the job of a process of its own."""
+"""Measurements of fcnseg for `bench_gpu.py`; each function is the job of a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `bench_gpu.py` measures of PyTorch, with the network of `bench_step.py`."""
+"""Measurements of PyTorch for `bench_gpu.py`, with the network of `bench_step.py`."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class _CaseWorker:
 
         Args:
             case: The case.
-            progress: Is told of the share of the windows that are done.
+            progress: Is called with the fraction of the windows that are done.
         """
         image = case.read(Gate(CheckOptions(accept=self.accept)))
         mask = self._mask(image.volume, progress)

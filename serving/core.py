@@ -1,4 +1,4 @@
-"""What a server answers, whatever the transport: one method for each call of the API."""
+"""The answers of a server, the same over each transport: one method for each call of the API."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def for_command(argv: Sequence[str], *, warn: Callable[[str], None] = logger.war
 
     Args:
         argv: Arguments.
-        warn: Is told of each flag that is ignored.
+        warn: Is called with each flag that is ignored.
 
     Returns:
         Arguments without flags that are ignored, a flag of true or false in the command's form.

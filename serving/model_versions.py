@@ -38,7 +38,7 @@ def latest(versions: Collection[int], *, number: int = 1) -> Collection[int]:
 
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
-    """How a version is loaded.
+    """Settings of the loading of a version.
 
     Attributes:
         retries: Maximum number of retries of a version whose files do not change.

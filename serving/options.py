@@ -55,7 +55,7 @@ class ServerOptions:
     enable_model_warmup: Switch = True
     """Run the requests in assets.extra/tf_serving_warmup_requests before a version is served."""
     num_request_iterations_for_warmup: int = 1
-    """How often each of them is run."""
+    """Number of times that each of them is run."""
     enable_signature_method_name_check: Switch = False
     """Classify and regress only by signatures made for it."""
     enable_grpc_healthcheck_service: Switch = True

@@ -25,7 +25,7 @@ _MAX_VERSION = 2**63 - 1  # int64
 
 @dataclasses.dataclass(frozen=True)
 class RestPath:
-    """What a request asks for.
+    """The part of the API that a request asks for.
 
     Attributes:
         spec: The model and its version.

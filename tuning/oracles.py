@@ -174,7 +174,7 @@ class SearchOracle(keras_tuner.Oracle):
         return False
 
     def losers(self) -> set[str]:
-        """The run folders of trials that ended before their last epoch and will not go on."""
+        """The run folders of trials that ended before their last epoch and are not resumed."""
         return set()
 
     # What they share.
@@ -207,7 +207,7 @@ class SearchOracle(keras_tuner.Oracle):
         return self.space.combinations() if self._is_finite else iter(())
 
     def _key(self, settings: Mapping[str, Any]) -> str:
-        """What differs from the base configuration, as text."""
+        """The settings that differ from the base configuration, as text."""
         changed = {key: value for key, value in settings.items() if value != self._own[key]}
         return json.dumps(changed, sort_keys=True)
 

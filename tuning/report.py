@@ -70,7 +70,7 @@ class ReportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What there is to say of a search.
+    """The content of a report.
 
     Attributes:
         search: What it began with.

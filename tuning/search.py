@@ -41,7 +41,7 @@ class SearchCommand:
     """Settings at random, near good ones, all there are, or many for a few epochs of which the best
     go on."""
     objective: str = "val_dice"
-    """What to maximise: val_dice, val_surface_dice, or that of an organ, as val_dice_liver."""
+    """Score to maximise: val_dice, val_surface_dice, or that of an organ, as val_dice_liver."""
     seed: int = 0
     """Seed of the draws; the seed of each training is training.seed."""
     workers: int = 1

@@ -53,7 +53,7 @@ class TrialStoppedError(FcnsegError):
 
 @dataclasses.dataclass(frozen=True)
 class TrialJob:
-    """What the process of a trial does.
+    """The work of the process of a trial.
 
     Attributes:
         config: All settings.

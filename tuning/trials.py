@@ -18,7 +18,7 @@ from fcnseg.runs.run_folder import check_same
 from fcnseg.storage.whole_file import make_folder, write_whole
 
 SEARCH_FILE = "search.json"
-"""What the search began with."""
+"""The file of the settings that the search began with."""
 TRIALS_FILE = "trials.json"
 """All trials so far, in the order in which they began; written whenever one begins or ends."""
 BEST_CONFIG_FILE = "best.yaml"
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a worker found of a trial.
+    """The outcome of a trial, as a worker found it.
 
     Attributes:
         objective: Value of the objective, for the best network so far; None if the trial failed.
@@ -121,7 +121,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What a search began with, which a resumed one must have too.
+    """The settings that a search began with, which a resumed one must have too.
 
     Attributes:
         tuner: Name of the tuner.
@@ -176,7 +176,7 @@ class Search:
         write_whole(path, _to_json(self))
 
     def _identity(self) -> dict[str, Any]:
-        """What has to stay; a copy of the records elsewhere is the same data."""
+        """The settings that have to stay; a copy of the records elsewhere is the same data."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["data"]
         return fields | {"config": config_to_mapping(self.config)}

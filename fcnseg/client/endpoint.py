@@ -75,7 +75,7 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Credentials:
-    """What a server, or the proxy in front of it, asks a client for.
+    """Proof of identity that a server, or the proxy in front of it, asks a client for.
 
     Attributes:
         user: Name for basic authentication; empty if there is none.

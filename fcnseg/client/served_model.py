@@ -93,7 +93,7 @@ class SignatureInfo:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
-    """What a server says of a version.
+    """State of a version, as the server reports it.
 
     Attributes:
         version: Its number.

@@ -41,7 +41,7 @@ def segment_windows(
         region: bool (z, y, x); all of the volume by default. Windows whose tiles contain none of it
             are not computed, and voxels outside it are background.
         batch_size: Windows in a batch.
-        progress: Is told of each batch.
+        progress: Is called after each batch.
 
     Returns:
         Class ids (z, y, x).
@@ -80,7 +80,7 @@ class _LayerSums:
         self._sums: npt.NDArray[np.float32] | None = None  # (z, y, x, classes), a tile deep
 
     def advance(self, start: int) -> None:
-        """Goes on to the layer that starts at a slice: those before it are final."""
+        """Moves to the layer that starts at a slice: those before it are final."""
         if self._sums is not None:
             self._keep(start)
             shift = start - self._start
