@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcnseg.saved_model.session import StatusError
+from fcnseg.saved_model.session import MAX_AXES, StatusError
 
 from .base64_text import decode_base64
 from .json_body import is_base64, shown, type_of
@@ -30,7 +30,6 @@ _RANGES = {
     "uint64": (0, 2**64),
 }
 _FLOATS = {"float": float, "double": float}
-_MAX_AXES = 32  # what numpy 1 has; the real server has no limit here
 
 
 def dense_tensor(value: Any, type_: str) -> Array:
@@ -63,8 +62,8 @@ def _shape(value: Any) -> tuple[int, ...]:
         if not value:
             break
         value = value[0]
-    if len(sizes) > _MAX_AXES:
-        raise invalid(f"a tensor must have at most {_MAX_AXES} axes, got {len(sizes)}")
+    if len(sizes) > MAX_AXES:
+        raise invalid(f"a tensor must have at most {MAX_AXES} axes, got {len(sizes)}")
     return tuple(sizes)
 
 

@@ -14,28 +14,19 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from fcnseg.client.tensors import VALUE_FIELDS
+from fcnseg.saved_model.session import MAX_AXES
+
 from .statuses import invalid
 
 _MAX_BYTES = 2**31 - 1  # what one message can carry
-_MAX_AXES = 32  # feeding an array of higher rank, possible in numpy 2, ends the process
 # What a few bytes may claim, since the last of the listed values repeats: a volume of one value.
 _MAX_REPEATED_BYTES = 64 * 2**20
 
 # The repeated field that holds the values of a type if `tensor_content` does not.
 _VALUE_FIELDS = {
-    "float16": "half_val",
+    **VALUE_FIELDS,
     "bfloat16": "half_val",
-    "float32": "float_val",
-    "float64": "double_val",
-    "int8": "int_val",
-    "int16": "int_val",
-    "int32": "int_val",
-    "uint8": "int_val",
-    "uint16": "int_val",
-    "int64": "int64_val",
-    "uint32": "uint32_val",
-    "uint64": "uint64_val",
-    "bool": "bool_val",
     "complex64": "scomplex_val",
     "complex128": "dcomplex_val",
     "string": "string_val",
@@ -121,8 +112,8 @@ def _checked_shape(name: str, proto: Any, dtype: np.dtype[Any]) -> tuple[int, ..
     shape = tuple(dim.size for dim in proto.dim)
     if proto.unknown_rank or any(size < 0 for size in shape):
         raise _parsing_error(name, f"a tensor must have a known shape, got {list(shape)}")
-    if len(shape) > _MAX_AXES:
-        raise _parsing_error(name, f"a tensor must have at most {_MAX_AXES} axes, got {len(shape)}")
+    if len(shape) > MAX_AXES:
+        raise _parsing_error(name, f"a tensor must have at most {MAX_AXES} axes, got {len(shape)}")
     if math.prod(max(size, 1) for size in shape) * dtype.itemsize > _MAX_BYTES:
         raise _parsing_error(name, f"a tensor must take at most {_MAX_BYTES} bytes, got {shape}")
     return shape

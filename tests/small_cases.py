@@ -37,3 +37,13 @@ def write_cases(folder: Path, count: int = 6) -> Path:
     (folder / "label_map.yaml").write_text(LABEL_MAP)
     (folder / "cases.csv").write_text("\n".join(rows) + "\n")
     return folder / "cases.csv"
+
+
+def write_split_cases(folder: Path) -> Path:
+    """Twelve cases of six patients in all three splits; gives their list."""
+    cases = write_cases(folder, 12)
+    header, *rows = cases.read_text().splitlines()
+    splits = ["train"] * 6 + ["validation"] * 4 + ["test"] * 2
+    rows = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+    cases.write_text("\n".join([f"{header},split", *rows]))
+    return cases

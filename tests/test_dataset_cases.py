@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS
 from object_store import Objects
-from small_cases import AFFINE, write_cases
+from small_cases import AFFINE, write_cases, write_split_cases
 
 from fcnseg.conversion.dataset_cases import check_files_there, read_case_files, select_cases
 from fcnseg.errors import DatasetError, InputError
@@ -51,11 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def made(tmp_path_factory):
     """Twelve cases of six patients in all three splits, and their records."""
     folder = tmp_path_factory.mktemp("made")
-    cases = write_cases(folder / "in", 12)
-    header, *rows = cases.read_text().splitlines()
-    splits = ["train"] * 6 + ["validation"] * 4 + ["test"] * 2
-    rows = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
-    cases.write_text("\n".join([f"{header},split", *rows]))
+    cases = write_split_cases(folder / "in")
     convert(folder / "out", cases=str(cases), label_map=str(folder / "in/label_map.yaml"))
     return folder
 

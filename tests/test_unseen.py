@@ -12,7 +12,7 @@ import dicom_series
 import nibabel as nib
 import pytest
 from layouts import LAYOUTS
-from small_cases import write_cases
+from small_cases import write_cases, write_split_cases
 from small_models import CROP, write_run
 from test_dataset_cases import SPACING_MM, convert, make_scans
 
@@ -35,11 +35,7 @@ FOLDS = 3
 def made(tmp_path_factory):
     """Twelve cases of six patients in all three splits, their records, and runs of three folds."""
     folder = tmp_path_factory.mktemp("unseen")
-    cases = write_cases(folder / "in", 12)
-    header, *rows = cases.read_text().splitlines()
-    splits = ["train"] * 6 + ["validation"] * 4 + ["test"] * 2
-    rows = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
-    cases.write_text("\n".join([f"{header},split", *rows]))
+    cases = write_split_cases(folder / "in")
     convert(folder / "out", cases=str(cases), label_map=str(folder / "in/label_map.yaml"))
     dataset = Dataset.open(folder / "out")
     make_run(folder / "run", dataset)

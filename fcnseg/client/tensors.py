@@ -21,8 +21,7 @@ _MAX_AXES = 32  # the limit of numpy 1; numpy 2 has 64
 
 _NUMPY_TYPES = {number: name for name, number in DATA_TYPES.items()}
 
-# The repeated field that holds the values of a type if `tensor_content` does not.
-_VALUE_FIELDS = {
+VALUE_FIELDS = {
     "float16": "half_val",
     "float32": "float_val",
     "float64": "double_val",
@@ -37,6 +36,7 @@ _VALUE_FIELDS = {
     "bool": "bool_val",
     "object": "string_val",
 }
+"""The repeated field of each numpy type that holds the values if `tensor_content` does not."""
 
 
 def numpy_type(number: int) -> np.dtype[Any]:
@@ -79,7 +79,7 @@ def write_tensor(array: npt.NDArray[Any], tensor: Any, *, as_content: bool = Tru
         tensor.tensor_content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         return
     values = array.view(np.uint16) if array.dtype == np.float16 else array  # half_val holds bits
-    getattr(tensor, _VALUE_FIELDS[array.dtype.name]).extend(values.ravel().tolist())
+    getattr(tensor, VALUE_FIELDS[array.dtype.name]).extend(values.ravel().tolist())
 
 
 def read_tensor(tensor: Any) -> npt.NDArray[Any]:
@@ -123,7 +123,7 @@ def _content(tensor: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _listed(tensor: Any, dtype: np.dtype[Any], size: int) -> npt.NDArray[Any]:
-    field = _VALUE_FIELDS[dtype.name]
+    field = VALUE_FIELDS[dtype.name]
     listed = getattr(tensor, field)
     if dtype == np.float16:
         values = _within(listed, np.dtype(np.uint16), field).view(np.float16)

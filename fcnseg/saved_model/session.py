@@ -25,11 +25,12 @@ from fcnseg.errors import FcnsegError, ModelError, one_line
 DEFAULT_SIGNATURE = "serving_default"
 PEAK_BYTES = "peak_bytes"
 """Key of the largest memory of a process among its replies."""
+MAX_AXES = 32
+"""Feeding an array of higher rank, possible in numpy 2, ends the process."""
 
 _SERVE_TAG = "serve"
 # The server is built without XLA: a function with this attribute fails there at its first request.
 _MUST_COMPILE = "_XlaMustCompile"
-_MAX_AXES = 32  # feeding an array of higher rank, possible in numpy 2, ends the process
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -242,10 +243,10 @@ def _check_names(expected: Mapping[str, Any], given: Collection[str]) -> None:
 
 def _check_axes(given: Arrays) -> None:
     for name, array in given.items():
-        if np.ndim(array) > _MAX_AXES:
+        if np.ndim(array) > MAX_AXES:
             raise StatusError(
                 "INVALID_ARGUMENT",
-                f"input tensor {name} must have at most {_MAX_AXES} axes, got {np.ndim(array)}",
+                f"input tensor {name} must have at most {MAX_AXES} axes, got {np.ndim(array)}",
             )
 
 
