@@ -143,6 +143,7 @@ with strategy.scope():
     optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(1.0))
     network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     optimizer.build(network.trainable_variables)
+    network.set_weights([np.reshape([-1.0, 1.0], (1, 1, 1, 1, 2)), np.zeros(2)])  # wrong class
 step = TrainingStep(network)
 network.compute_metrics = lambda *_: {}
 
