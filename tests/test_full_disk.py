@@ -12,6 +12,8 @@ import pytest
 from small_cases import write_cases
 from small_models import write_run
 
+from fcnseg.storage.file_systems import UNFINISHED
+
 # As a disk with this room for each file: writes beyond it fail, as on a full one.
 LIMITED = """
 import resource, signal, sys
@@ -63,4 +65,5 @@ def test_a_full_disk_is_one_line_and_the_command_works_afterwards(line, inputs):
     again = {"phantom": " --overwrite", "convert": " --resume"}.get(line.split()[0], "")
     done = run(line + again, inputs, most=resource.RLIM_INFINITY)
     assert done.returncode == 0, done.stderr
+    assert UNFINISHED not in done.stdout + done.stderr  # a temporary file is not the user's
     assert (output / last).exists()

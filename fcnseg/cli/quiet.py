@@ -21,7 +21,8 @@ def load_tensorflow() -> None:
     with quiet_stderr():
         for module in ("tensorflow", "keras"):
             require_extra(module)
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)  # its INFO is for its developers
+    for name in ("tensorflow", "absl"):  # their INFO is for their developers
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager
