@@ -86,7 +86,7 @@ def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog):
     (images / "broken.nii.gz").unlink()
     with caplog.at_level("INFO"):
         command.run()
-    assert "left out: 2 cases that are whole" in caplog.text
+    assert "left out: 2 cases that are complete" in caplog.text
     for name in ("one.nii.gz", "three.nii.gz"):
         assert (masks / name).stat().st_mtime_ns == before[name]
     assert (masks / "two.nii.gz").exists()

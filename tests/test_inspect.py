@@ -80,7 +80,7 @@ def test_the_command_runs_without_tensorflow_and_tells_all(records, tmp_path):
     assert len(page.pictures) == 5
     assert all(f"case_0{n}" in "".join(page.pictures) for n in (0, 1, 3, 4, 5))
     assert all(r.startswith(("data:", "#")) for r in page.references)  # it needs no other file
-    assert "the file is not a whole volume" in page.words
+    assert "the file is incomplete, corrupt, or not of its format" in page.words
 
 
 def test_numbers_are_those_of_the_records(records):

@@ -398,7 +398,7 @@ def test_unfinished_run_is_refused(images, tmp_path):
 def test_network_that_is_not_whole_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "best.keras").write_bytes(b"PK half")
-    with pytest.raises(InputError, match="not a whole network: .*best.keras"):
+    with pytest.raises(InputError, match="incomplete or corrupt network: .*best.keras"):
         PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
 
 

@@ -449,7 +449,7 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
     (tmp_path / "search/trials.json").write_bytes(b"")
-    with pytest.raises(InputError, match=r"trials\.json is not whole"):
+    with pytest.raises(InputError, match=r"trials\.json is incomplete or corrupt"):
         wanted.run()
 
 
