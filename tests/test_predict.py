@@ -126,7 +126,7 @@ def test_folder_of_slices_is_named_by_itself(tmp_path, monkeypatch):
     assert list(list_images(".")) == ["study"]
 
 
-def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
+def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog, capsys):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     table = (masks / "volumes.csv").read_text()
     first = (masks / "one.nii.gz").stat().st_mtime_ns
@@ -139,6 +139,8 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
     assert "left out: 1 cases" in caplog.text
+    assert caplog.messages[-1] == f"2 masks are in {masks}"
+    assert not capsys.readouterr().err  # no bar in the log of a job
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"made_with": 3}', bytes(300)], ids=len)

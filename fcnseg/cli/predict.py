@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
-
 from fcnseg.cli.command import Location
 from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.progress import progress_of
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.conversion.check_options import CheckOptions
@@ -118,7 +116,7 @@ class PredictCommand:
             warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
-        progress = track(todo.items(), description="volumes", console=Console(stderr=True))
+        progress = progress_of(todo.items(), description="volumes", total=len(todo))
         reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
         masks.write_tables(predictor.segmenter.info.class_names, others=others)
         masks.report_failures(reasons)

@@ -177,6 +177,7 @@ class MaskFolder:
         gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
         write_whole(self._place(SNAP_FILE), itk_snap_label_descriptions(class_names))
         write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
+        logger.info("%d masks are in %s", len(whole), self.output)
 
     def report_failures(self, reasons: Mapping[str, str | None]) -> None:
         """Logs the cases that failed, and the entries that are no cases.
