@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from fcnseg.cli.command import run_command
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.inference.averaging import Axis
 from fcnseg.saved_model.export import ExportOptions, Precision, export_run
 from fcnseg.saved_model.model_card import INTENDED_USE
@@ -39,6 +40,7 @@ class ExportCommand:
 
     def run(self) -> None:
         """Writes the model, checks it in the server's runtime, and publishes it."""
+        load_tensorflow()
         options = ExportOptions(
             precision=self.precision,
             overlap=self.overlap,
