@@ -73,7 +73,7 @@ def test_the_command_runs_without_tensorflow_and_tells_all(records, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == f"page with pictures: {tmp_path / 'page.html'}"
-    for words in ("Splits", "spacing z (mm)", "deviation", "liver", "unreadable", "case_02"):
+    for words in ("Splits", "spacing z (mm)", "std. dev.", "liver", "unreadable", "case_02"):
         assert words in done.stdout
 
     page = Page((tmp_path / "page.html").read_text())
