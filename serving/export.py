@@ -8,7 +8,8 @@ from pathlib import Path
 from fcnseg.cli.command import run_command
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.inference.averaging import Axis
-from fcnseg.saved_model.export import ExportOptions, Precision, export_run
+from fcnseg.networks.precision import Precision
+from fcnseg.saved_model.export import ExportOptions, export_run
 from fcnseg.saved_model.model_card import INTENDED_USE
 from fcnseg.volumes import Shape
 

@@ -17,9 +17,11 @@ from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
+from fcnseg.inference.backend import Backend
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.masks.mask_folder import MaskFolder
+from fcnseg.networks.precision import Precision, for_inference
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
@@ -75,6 +77,10 @@ class PredictCommand:
     """Write each mask as an RT Structure Set too, CASE.rtstruct.dcm; all images must be DICOM."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
+    backend: Backend = "tensorflow"
+    """Runtime that computes the windows; OpenVINO is faster on CPUs."""
+    precision: Precision | None = None
+    """Precision of the networks' layers, by default that of training."""
     coarse_run_dir: Path | None = None
     """Coarse run: the other runs predict only where its foreground, of any organ, lies; else
     everywhere."""
@@ -131,6 +137,10 @@ class PredictCommand:
         for name in ("probabilities", "dicom_seg", "rtstruct"):
             if getattr(self, name):
                 made_with[name] = True
+        if self.backend != "tensorflow":
+            made_with["backend"] = self.backend
+        if self.precision is not None:
+            made_with["precision"] = self.precision
         if coarse is not None:
             digest = coarse.network_digest()
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
@@ -141,13 +151,16 @@ class PredictCommand:
     ) -> CasePredictor:
         load_tensorflow()
         # --help and mistakes in flags need not wait for these.
-        from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
+        from fcnseg.inference import Coarse, Segmenter, load_runs, make_segmenter
         from fcnseg.inference.case_prediction import CasePredictor
 
-        segmenter = make_segmenter(*load_runs(runs), flips=self.flips)
-        region = None
-        if coarse is not None:
-            region = Coarse(make_segmenter(*load_run(coarse)), self.dilation_voxels)
+        def segmenter_of(runs: Sequence[Run], flips: Sequence[Axis] = ()) -> Segmenter:
+            models, info = load_runs(runs)
+            models = tuple(for_inference(model, self.precision) for model in models)
+            return make_segmenter(models, info, flips=flips, backend=self.backend)
+
+        segmenter = segmenter_of(runs, self.flips)
+        region = None if coarse is None else Coarse(segmenter_of([coarse]), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
 
 

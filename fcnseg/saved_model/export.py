@@ -11,15 +11,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import keras
+from typing import Any
 
 from fcnseg.conversion.check_options import CheckOptions
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
 from fcnseg.inference.averaging import Axis
-from fcnseg.networks.precision import policies_of, with_precision
+from fcnseg.networks.precision import Precision, for_inference, policies_of
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.assets import write_assets
 from fcnseg.saved_model.memory import limit_memory
@@ -29,9 +27,6 @@ from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.saved_model.versions import publish
 from fcnseg.storage.whole_file import make_folder
 from fcnseg.volumes import Shape
-
-Precision = Literal["float32", "bfloat16"]
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +94,11 @@ def export_run(
     folders = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir
     runs = [Run.open(folder) for folder in folders]
     models, info = load_runs(runs)
-    models = tuple(_in_precision(model, options.precision) for model in models)
+    models = tuple(for_inference(model, options.precision) for model in models)
     if options.overlap is not None:
         info = dataclasses.replace(info, overlap=options.overlap)
     segmenter = make_segmenter(models, info, flips=options.flips)
     return export_segmenter(segmenter, model_dir, options=options, runs=runs)
-
-
-def _in_precision(model: keras.Model, precision: Precision | None) -> keras.Model:
-    """Gives a network as trained or in another precision; never in float16, for servers' CPUs."""
-    if precision is None and "mixed_float16" in policies_of(model):
-        precision = "float32"
-    return model if precision is None else with_precision(model, _POLICIES[precision])
 
 
 def export_segmenter(
@@ -128,6 +116,8 @@ def export_segmenter(
         options: Settings of the export.
         runs: The runs that the networks come from, for the model card.
     """
+    if segmenter.backend != "tensorflow":
+        raise ModelError(f"an export runs in TensorFlow, got a segmenter of {segmenter.backend}")
     base = make_folder(model_dir, argument="model_dir")
     if options.max_memory_gib is not None:
         segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
