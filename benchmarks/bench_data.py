@@ -24,7 +24,7 @@ import tensorflow as tf
 from fcnseg.config import read_config
 from fcnseg.records import Dataset, read_dataset_info
 from fcnseg.sampling import make_training_dataset
-from fcnseg.sampling.blocks import Blocks
+from fcnseg.sampling.patch_order import Blocks
 
 
 def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from fcnseg.cli.command import run_command
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.inference.averaging import Axis
 from fcnseg.networks.precision import Precision
 from fcnseg.saved_model.export import ExportOptions, export_run
@@ -40,6 +41,7 @@ class ExportCommand:
 
     def run(self) -> None:
         """Writes the model, checks it in the server's runtime, and publishes it."""
+        load_tensorflow()
         options = ExportOptions(
             precision=self.precision,
             overlap=self.overlap,

@@ -220,6 +220,7 @@ class _RestThread(threading.Thread):
             lifespan="off",
             loop="asyncio",
             log_config=None,
+            log_level=logging.WARNING,
             access_log=False,
             server_header=False,
             timeout_keep_alive=idle_s,  # type: ignore[arg-type, unused-ignore]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -194,10 +195,13 @@ def test_network_without_padding_is_exported(tmp_path):
     assert export_segmenter(make_segmenter(network, info), tmp_path) == tmp_path / "1"
 
 
-def test_each_export_is_the_next_version(model_dir, run_dir):
+def test_each_export_is_the_next_version(model_dir, run_dir, caplog):
     (model_dir / "6").mkdir()
     (model_dir / "notes").mkdir()
-    ExportCommand((run_dir,), model_dir).run()
+    logging.getLogger("tensorflow").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.INFO):
+        ExportCommand((run_dir,), model_dir).run()
+    assert caplog.messages == [f"published {model_dir / '7'}"]  # TensorFlow logs nothing
     assert (model_dir / "7" / "saved_model.pb").is_file()
     assert {child.name for child in model_dir.iterdir()} == {"1", "6", "7", "notes"}
 

@@ -127,7 +127,7 @@ def test_folder_of_slices_is_named_by_itself(tmp_path, monkeypatch):
     assert list(list_images(".")) == ["study"]
 
 
-def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
+def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog, capsys):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     table = (masks / "volumes.csv").read_text()
     first = (masks / "one.nii.gz").stat().st_mtime_ns
@@ -140,6 +140,8 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
     assert "left out: 1 cases" in caplog.text
+    assert caplog.messages[-1] == f"2 masks are in {masks}"
+    assert not capsys.readouterr().err  # no bar in the log of a job
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"made_with": 3}', bytes(300)], ids=len)
@@ -433,7 +435,7 @@ def test_unfinished_run_is_refused(images, tmp_path):
 def test_network_that_is_not_whole_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "best.keras").write_bytes(b"PK half")
-    with pytest.raises(InputError, match="not a whole network: .*best.keras"):
+    with pytest.raises(InputError, match="incomplete or corrupt network: .*best.keras"):
         PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
 
 

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
-
 from fcnseg.cli.command import Location
 from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.progress import progress_of
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.conversion.check_options import CheckOptions
@@ -126,11 +124,8 @@ class PredictCommand:
             warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
-        errors = track(
-            predictor.predict_each(todo.values()),
-            description="volumes",
-            total=len(todo),
-            console=Console(stderr=True),
+        errors = progress_of(
+            predictor.predict_each(todo.values()), description="volumes", total=len(todo)
         )
         reasons = {
             case_id: explain(error) if error else None
