@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 
 from fcnseg.cli.command import run_command
-from fcnseg.inference.averaging import Axis
-from fcnseg.saved_model.export import ExportOptions, Precision, export_run
+from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.saved_model.model_card import INTENDED_USE
-from fcnseg.volumes import Shape
+from fcnseg.saved_model.options import ExportOptions, Precision
+from fcnseg.volumes import Axis, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,9 @@ class ExportCommand:
             keep=self.keep,
             intended_use=self.intended_use,
         )
+        load_tensorflow()
+        from fcnseg.saved_model.export import export_run  # --help need not wait for it
+
         export_run(self.run_dir, self.model_dir, options=options)
 
 
