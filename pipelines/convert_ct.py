@@ -19,7 +19,7 @@ from fcnseg.cli.command import parse_known, run_or_exit
 from fcnseg.conversion.case_source import CaseSource
 from fcnseg.conversion.cases import Case, CaseList
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
-from fcnseg.conversion.dataset_cases import add_case_files, note_case_files
+from fcnseg.conversion.dataset_cases import add_case_files, check_unchanged, note_case_files
 from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import SizedCase
@@ -169,6 +169,7 @@ class ConvertCt:
 
     def _report_complete(self, folder: str, cases: CaseList) -> None:
         """Reports that the output is there already; an earlier version's gets its case files."""
+        check_unchanged(folder, cases.cases)
         if add_case_files(folder, self.divided(cases)):
             logger.info(
                 f"added {CASE_FILES_FILE}: the files of the cases, for fcnseg predict --data"

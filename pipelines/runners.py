@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,9 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from fcnseg.beam.local_worker import worker_command
 from fcnseg.errors import InputError, did_you_mean, one_line
 
 
@@ -139,15 +142,26 @@ def local_runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None
     """
     if options.view_as(StandardOptions).runner is not None:
         return None
-    direct = options.view_as(DirectOptions)
-    if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"  # in memory only one would work
-    if direct.direct_running_mode == "multi_processing":
-        for name, value in _KEEP_MEMORY.items():  # workers inherit them; this process has begun
-            os.environ.setdefault(name, value)
+    environment = _worker_environment(options.view_as(DirectOptions))
     worker = options.view_as(WorkerOptions)
-    worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "ERROR"
+    # A step that fails logs its traceback in each process, beside the error that ends the job.
+    worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "CRITICAL"
+    logging.getLogger("apache_beam").setLevel(worker.default_sdk_harness_log_level)
     # Like DirectRunner without Prism: the flags reach the workers, as file systems require.
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))
+    return fn_runner.FnApiRunner(
+        environment, provision_info=fn_runner.ExtendedProvisionInfo(provision)
+    )
+
+
+def _worker_environment(direct: DirectOptions) -> SubprocessSDKEnvironment | None:
+    """Prepares workers in processes of their own, if there are several; None for this process."""
+    if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
+        direct.direct_running_mode = "multi_processing"  # in memory only one would work
+    if direct.direct_running_mode != "multi_processing":
+        return None
+    for name, value in _KEEP_MEMORY.items():  # workers inherit them; this process has begun
+        os.environ.setdefault(name, value)
+    direct.direct_running_mode = "in_memory"  # or Beam takes workers of its own
+    return SubprocessSDKEnvironment.from_command_string(worker_command())

@@ -114,6 +114,12 @@ IMAGES = {
         circle(np.maximum(body() + np.int16(1024), 0), -2000),
         {"missing_rescale", "padding"},
     ),
+    "stored beside air": (
+        circle(np.maximum(body() + np.int16(1024), 0), -1000),
+        {"missing_rescale"},
+    ),
+    "a negative slope": (-body(), {"missing_rescale"}),
+    "much metal": (np.where(np.indices((40, 80, 80))[2] < 16, np.int16(3071), body()), set()),
     "rescaled twice": (np.maximum(body() - np.int16(1024), -1400), {"no_tissue"}),
     "air alone": (body(fat=-1000, tissue=-1000), {"no_tissue"}),
 }
@@ -123,6 +129,23 @@ IMAGES = {
 def test_values_that_are_no_hu_are_told(name):
     hu, wanted = IMAGES[name]
     assert codes_of(find_in_hu(hu)) == wanted
+
+
+LABELS = {  # what a label as image is asked
+    "organs": (np.uint8(body() > 0) * np.int16(7), "values are 0 to 7: .* scaled or swapped with"),
+    "ids above 100": (np.uint8(body() > 0) * np.int16(117), "0 to 117, .* swapped with its label"),
+    "ids above 255": (np.uint8(body() > 0) * np.int16(1024), "0 to 1024, .* swapped with its lab"),
+    "8 bit": (IMAGES["8 bit"][0], "0 to 255: an image of 8 bit, made for the eye, has no HU$"),
+    "percent": (IMAGES["percent"][0], "was it scaled[?]$"),
+    "standardised": (np.int16(body() / 300), "was it scaled[?]$"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_label_in_the_place_of_an_image_is_asked_for(name):
+    hu, wanted = LABELS[name]
+    (finding,) = find_in_hu(hu)
+    assert re.search(wanted, finding.reason)
 
 
 def test_a_large_volume_is_judged_like_a_small_one():

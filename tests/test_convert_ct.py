@@ -596,6 +596,21 @@ def test_a_finished_output_tells_again_of_its_rejects(cases, tmp_path, caplog):
     assert sum(split.cases for split in info.splits.values()) == 6
 
 
+@pytest.mark.parametrize("which", ["images", "labels"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_output_of_replaced_files_is_refused(cases, tmp_path, which, resume):
+    output = tmp_path / "out"
+    command(cases, output).run()
+    before = contents(output)
+    file = cases.parent / which / "case_02.nii.gz"
+    file.write_bytes(file.read_bytes())
+    with pytest.raises(DatasetError, match=rf"must not be newer .*, got {file}: .*--overwrite"):
+        command(cases, output, resume=resume).run()
+    assert contents(output) == before
+    command(cases, output, overwrite=True).run()
+    command(cases, output).run()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A list of cases, beside it another one and another label map, and the finished output."""

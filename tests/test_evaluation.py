@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from fcnseg.codes import ACCEPTABLE
+from fcnseg.conversion.cases import Case
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.rejects import CaseError
 from fcnseg.errors import InputError
@@ -19,6 +20,7 @@ from fcnseg.evaluation import (
     OrganScores,
     draw_case,
     pair_files,
+    pair_masks,
     read_case,
     score_organs,
     write_picture,
@@ -170,13 +172,28 @@ def folders(tmp_path):
 LABEL_MAP = LabelMap({"background": (0,), "liver": (10,), "spleen": (20,), "pancreas": (30,)})
 
 
-def test_files_are_paired_by_name(folders):
+def test_files_are_paired_by_name(folders, caplog):
     write_label(folders / "labels", "c", drawn("000"))  # a label that nobody predicted
     write_label(folders / "images", "a_0000", drawn("000").astype(np.int16))
     write_label(folders / "images", "b", drawn("000").astype(np.int16))
     cases = pair_files(folders / "masks", folders / "labels", folders / "images")
     assert [case.case_id for case in cases] == ["a", "b"]
     assert [case.image.rpartition("/")[2] for case in cases] == ["a_0000.nii.gz", "b.nii.gz"]
+    assert caplog.messages == ["1 of 3 labels have no mask and are not scored: c"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_label_is_not_scored_against_itself(folders, link):
+    masks = folders / "labels"
+    if link:
+        masks = folders / "linked"
+        masks.mkdir()
+        (masks / "a.nii.gz").symlink_to(folders / "labels" / "a.nii.gz")
+    with pytest.raises(InputError, match=r"must be two files, got .*a.nii.gz for both .case a"):
+        pair_files(masks, folders / "labels")
+    case = Case("a", "image.nii", f"{folders}/labels/a.nii.gz", "p")
+    with pytest.raises(InputError, match=r"must be two files, got .*a.nii.gz for both .case a"):
+        pair_masks(masks, [case])
 
 
 @pytest.mark.parametrize("folder", ["labels", "images"])

@@ -31,8 +31,9 @@ from fcnseg.figures.palette import organ_rgb
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.runs import Run
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.saved_model.export import ExportOptions, export_run, export_segmenter
+from fcnseg.saved_model.export import export_run, export_segmenter
 from fcnseg.saved_model.model_card import INTENDED_USE
+from fcnseg.saved_model.options import ExportOptions
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
 from fcnseg.saved_model.signatures import (
     MODEL_INFO,

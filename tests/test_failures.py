@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from small_cases import write_cases
 
 from fcnseg.errors import InputError, OutputError
 from pipelines.convert_ct import ConvertCt
-from pipelines.failures import naming_failures
+from pipelines.failures import WorkerError, naming_failures
 
 FROM_A_WORKER = """Traceback (most recent call last):
   raise OutputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
@@ -39,6 +40,29 @@ fcnseg.errors.OutputError: cannot write /out/a.tfrecord: No space left on device
 def test_worker_that_could_not_write_is_heard(error, kind, message):
     with pytest.raises(kind, match=message), naming_failures():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-9, "was ended by SIGKILL, as when memory runs out; --resume"),
+        (-11, "was ended by SIGSEGV; "),
+        (3, "ended with status 3; "),
+    ],
+)
+def test_worker_that_is_killed_is_one_line(capfd, status, words):
+    def end():  # as Beam does
+        raise RuntimeError(f"Worker subprocess exited with return code {status}")
+
+    def work():
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+        raise RuntimeError("Channel closed prematurely.")
+
+    with pytest.raises(WorkerError, match=words), naming_failures():
+        work()
+    assert capfd.readouterr().err == ""
 
 
 def convert(tmp_path):

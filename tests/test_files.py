@@ -93,6 +93,16 @@ def fail_to_write(path, error):
         raise error
 
 
+def test_modified_is_the_time_of_the_newest_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, seconds in {"a": 1e9, "b": 2e9}.items():
+        (tmp_path / "in" / name).write_text(name)
+        os.utime(tmp_path / "in" / name, (seconds, seconds))
+    assert files.modified(tmp_path / "in" / "a") == 1e9
+    assert files.modified(tmp_path / "in") == 2e9
+    assert files.modified(tmp_path / "none") is files.modified("s3://bucket/a") is None
+
+
 def test_full_disk_names_the_place(root):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(OutputError, match=r"^cannot write .*/a.txt: No space left on device$"):

@@ -36,7 +36,7 @@ def test_unlisted_ids_are_rejected_with_their_counts():
 
 def test_many_unlisted_ids_are_counted_not_listed():
     label_map = LabelMap.from_mapping({"classes": CLASSES})
-    with pytest.raises(LabelError, match=r"1000 \(1 voxels\), .* 1009 \(1 voxels\) and 490 more$"):
+    with pytest.raises(LabelError, match=r"1000 \(1 voxels\), .* 490 more; is it the image[?]$"):
         label_map.apply(np.arange(1000, 1500).reshape(5, 10, 10))
 
 

@@ -36,13 +36,13 @@ MISTAKES = {
     "predict --run_dir FILE --images FOLDER --output NEW --flips z z": "flips must name each axis",
     "evaluate --masks FILE --labels FOLDER --label_map MAP --output NEW": "no such folder: FILE",
     "evaluate --masks FOLDER --labels FOLDER --label_map MAP --output NEW": "no volume",
-    "evaluate --masks MASKS --labels MASKS --label_map MAP --output FILE": "output must be a f",
-    "evaluate --masks MASKS --labels MASKS --label_map MAP --output FILE/b": "output must be a f",
-    "evaluate --masks MASKS --labels MASKS --label_map FOLDER --output NEW": "label map FOLDER",
-    "evaluate --masks MASKS --labels MASKS --label_map BINARY --output NEW": "label map BINARY",
-    "evaluate --masks MASKS --labels MASKS --label_map FILE --output NEW": "has the keys classes",
+    "evaluate --masks MASKS --labels DRAWN --label_map MAP --output FILE": "output must be a f",
+    "evaluate --masks MASKS --labels DRAWN --label_map MAP --output FILE/b": "output must be a f",
+    "evaluate --masks MASKS --labels DRAWN --label_map FOLDER --output NEW": "label map FOLDER",
+    "evaluate --masks MASKS --labels DRAWN --label_map BINARY --output NEW": "label map BINARY",
+    "evaluate --masks MASKS --labels DRAWN --label_map FILE --output NEW": "has the keys classes",
     "evaluate --masks M --labels M --label_map MAP --output NEW --workers -1": "workers must be 0",
-    "evaluate --masks MASKS --labels MASKS --label_map MAP --output NEW --tolerance_mm nan": "tole",
+    "evaluate --masks MASKS --labels DRAWN --label_map MAP --output NEW --tolerance_mm nan": "tole",
     "compare --first FOLDER --second FOLDER --output NEW": "evaluation.json cannot be read",
     "compare --first FILE --second FILE --output NEW": "evaluation.json cannot be read",
     "plan --data FILE --memory_gib 4 --output NEW": "no such folder of records: FILE",
@@ -195,8 +195,9 @@ MISTAKES |= {
     "predict --run_dir RUN --images SCANS/images --output NEW --flips w": "w",
     "evaluate --masks SCANS/labels --labels SCANS/images LABELS --output NEW --workers 1": "label",
     "evaluate --masks SCANS/labels --labels FOLDER LABELS --output NEW": "no volume|no label",
-    "evaluate --masks MASKS --labels MASKS LABELS --output NEW --organ_tolerance_mm lver 5": "lver",
-    "evaluate --masks MASKS --labels MASKS --label_map RUN/config.yaml --output NEW": "has the key",
+    "evaluate --masks MASKS --labels DRAWN LABELS --output NEW --organ_tolerance_mm lver 5": "lver",
+    "evaluate --masks MASKS --labels DRAWN --label_map RUN/config.yaml --output NEW": "has the key",
+    "evaluate --masks MASKS --labels MASKS LABELS --output NEW": "must be two files, got MASKS",
     "compare --first RUN --second RECORDS --output NEW": "evaluation.json cannot be read",
     "plan --data RUN --memory_gib 4 --output NEW": "RUN is not a finished dataset",
     "plan --data RECORDS --memory_gib 4 --output /proc/x": "in a folder that can be written to",
@@ -259,8 +260,9 @@ def places(tmp_path_factory):
     (folder / "scalar.yaml").write_text("classes: {background: [0], liver: 3}\n")
     (folder / "dataset").mkdir()
     (folder / "dataset" / "dataset.json").write_text("{}")
-    (folder / "masks").mkdir()
-    (folder / "masks" / "a.nii.gz").write_bytes(b"")
+    for name in ("masks", "drawn"):
+        (folder / name).mkdir()
+        (folder / name / "a.nii.gz").write_bytes(b"")
     (folder / "cases.csv").write_text("case_id,image,label\na,a.nii,b.nii\n")
     (folder / "keys.yaml").write_text("training: {epoch: 3}\n")
     (folder / "types.yaml").write_text("training: {epochs: ten}\n")
@@ -285,6 +287,7 @@ def places(tmp_path_factory):
         "FOLDER": str(folder / "empty"),
         "FILE": str(folder / "file"),
         "MASKS": str(folder / "masks"),
+        "DRAWN": str(folder / "drawn"),
         "MAP": str(folder / "map.yaml"),
         "SCALAR": str(folder / "scalar.yaml"),
         "DATASET": str(folder / "dataset"),
@@ -322,7 +325,7 @@ REPLACED = {
     "bench --data RECORDS --config demo --output OUT": "OUT",
     "compare --first FOLDER --second FOLDER --output OUT": "OUT/comparison.csv",
     "convert CASES --output OUT": "OUT/train-00000-of-00001.tfrecord",
-    "evaluate --masks MASKS --labels MASKS --label_map MAP --output OUT": "OUT/evaluation.json",
+    "evaluate --masks MASKS --labels DRAWN --label_map MAP --output OUT": "OUT/evaluation.json",
     "inspect RECORDS --output OUT": "OUT",
     "phantom --cases 1 --output OUT": "OUT/cases.csv",
     "plan --data RECORDS --memory_gib 4 --output OUT": "OUT",

@@ -270,6 +270,18 @@ def test_a_job_whose_note_is_broken_says_what_to_do(cases, tmp_path, content):
         job(cases, tmp_path / "out", resume=True).run()
 
 
+@pytest.mark.parametrize("which", ["image", "label"])
+def test_a_shard_is_made_again_when_a_file_of_its_case_is_replaced(writing, which):
+    writer, (shard, *_) = writing
+    written = writer.write(shard)
+    path = Path(writer.output.folder) / shard.name
+    inode = path.stat().st_ino
+    file = Path(getattr(shard.cases[0], which))
+    file.write_bytes(file.read_bytes())
+    assert writer.write(shard) == written
+    assert path.stat().st_ino != inode
+
+
 def test_a_shard_of_other_cases_is_made_again(writing):
     writer, (shard, other, *_) = writing
     writer.write(shard)

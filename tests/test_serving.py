@@ -43,7 +43,8 @@ from fcnseg.volumes import (
     write_volume,
 )
 from serving.client import ClientCommand
-from serving.server import LocalServer, ServerCommand
+from serving.local_server import LocalServer
+from serving.server import ServerCommand
 
 
 def make_server(model_base_path, **flags):

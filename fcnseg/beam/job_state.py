@@ -18,6 +18,7 @@ from typing import Any
 
 import pydantic
 
+from fcnseg.conversion.cases import changed_since
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
 from fcnseg.errors import DatasetError, one_line
@@ -176,7 +177,7 @@ class Output:
         self._write(self.state, _note_of(shard.info.name), shard.to_json())
 
     def find_written(self, shard: Shard) -> WrittenShard | None:
-        """Finds the completion record of a shard if it is complete and of this job."""
+        """Finds the record of a shard if it is complete, of this job, and of today's files."""
         note = files.join(self.state, _note_of(shard.name))
         if not files.exists(note):
             return None
@@ -184,7 +185,7 @@ class Output:
             written = WrittenShard.from_json(files.read_text(note))
         except ValueError:  # the disk lost it: the shard is written again
             return None
-        if written.key != self.key_of(shard):
+        if written.key != self.key_of(shard) or changed_since(note, shard.cases):
             return None
         return written if self.validate_only or self._has(written.info) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
-from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.networks.precision import Precision, for_inference
 from fcnseg.records.dataset_info import Split
@@ -29,6 +29,8 @@ from fcnseg.volumes import Axis
 
 if TYPE_CHECKING:
     from fcnseg.inference.case_prediction import CasePredictor
+
+logger = logging.getLogger(__name__)
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -122,8 +124,15 @@ class PredictCommand:
             warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
-        progress = progress_of(todo.items(), description="volumes", total=len(todo))
-        reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
+        errors = progress_of(
+            predictor.predict_each(todo.values()), description="volumes", total=len(todo)
+        )
+        reasons = {
+            case_id: explain(error) if error else None
+            for case_id, error in zip(todo, errors, strict=True)
+        }
+        seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
+        logger.info("%s; stages of different volumes are concurrent", seconds or "nothing to do")
         masks.write_tables(predictor.segmenter.info.class_names, others=others)
         masks.report_failures(reasons)
 
@@ -162,12 +171,3 @@ class PredictCommand:
         segmenter = segmenter_of(runs, self.flips)
         region = None if coarse is None else Coarse(segmenter_of([coarse]), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
-
-
-def _reason_of_failure(predictor: CasePredictor, case: CaseOutputs) -> str | None:
-    """Predicts one case; returns the reason of its failure, or None."""
-    try:
-        predictor.predict(case)
-    except Exception as error:  # whatever one case raises, the others continue
-        return explain(error)
-    return None

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import InputError
+from fcnseg.storage import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,23 @@ def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject]
         else:
             good.append(dataclasses.replace(case, split=splits[0] if splits else None))
     return CaseList(tuple(good), tuple(sorted(found)))
+
+
+def changed_since(output: str, cases: Iterable[Case]) -> list[str]:
+    """Lists the files of cases that were modified after an output was made from them.
+
+    Args:
+        output: Path of the output.
+        cases: The cases.
+
+    Returns:
+        Paths of images and labels, in the order of the cases; none of an object store.
+    """
+    made = files.modified(output)
+    if made is None:
+        return []
+    paths = (path for case in cases for path in (case.image, case.label) if path is not None)
+    return [path for path in paths if (files.modified(path) or made) > made]
 
 
 def listed_wrong(case: Case, code: Code, reason: str) -> Reject:

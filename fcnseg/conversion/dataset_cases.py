@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fcnseg.conversion.case_lists import cases_to_csv, read_cases_csv
-from fcnseg.conversion.cases import Case
+from fcnseg.conversion.cases import Case, changed_since
 from fcnseg.errors import DatasetError, InputError, format_names
-from fcnseg.records import CASE_FILES_FILE, SPLITS, Dataset, DatasetInfo, Fold
+from fcnseg.records import CASE_FILES_FILE, COMPLETED_FILE, SPLITS, Dataset, DatasetInfo, Fold
 from fcnseg.records.folds import DEALT
 from fcnseg.records.small_splits import way_out
 from fcnseg.storage import files
@@ -43,6 +43,28 @@ def add_case_files(folder: str, cases: Iterable[Case]) -> bool:
     _check_all_listed(Dataset.open(folder), {case.case_id for case in listed}, source="the list")
     note_case_files(folder, listed)
     return True
+
+
+def check_unchanged(folder: str, cases: Iterable[Case]) -> None:
+    """Checks that no file of a converted case was modified since; object stores are not asked.
+
+    Args:
+        folder: Folder of the records of a finished dataset.
+        cases: The cases of the job that made them; one that was rejected may have been repaired.
+
+    Raises:
+        DatasetError: If one was; the message names the first.
+    """
+    converted = set(_converted(Dataset.open(folder).info))
+    marker = files.join(folder, COMPLETED_FILE)
+    changed = changed_since(marker, (case for case in cases if case.case_id in converted))
+    if changed:
+        others = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
+        raise DatasetError(
+            f"files of cases must not be newer than the finished dataset in {folder}, got"
+            f" {changed[0]}{others}: name another output, or give --overwrite to convert all cases"
+            " again"
+        )
 
 
 def read_case_files(dataset: Dataset) -> dict[str, Case]:

@@ -35,6 +35,10 @@ _PADDING_SHARE = 0.01
 DARK_QUANTILE, DARKEST_HU = 0.01, -20
 # Half a percent of any scan is tissue: above 0 HU but for fat, lungs and air.
 TISSUE_QUANTILE, TISSUE_HU = 0.995, -200
+# A quarter of no scan is compact bone and metal: above 700 HU.
+BRIGHT_QUANTILE, BRIGHTEST_HU = 0.75, 700
+# So few values, none below 0, are those of a label: 117 classes, with their ids, are usual.
+_MOST_CLASSES = 150
 NARROW_HU = 100  # noise alone spans more; images scaled to 0..1 or unit standard deviation less
 SAMPLE = 2**18  # voxels in the sample: a thousand times what a quantile of 0.5 % needs
 
@@ -129,14 +133,19 @@ def _find_in_directions(geometry: Geometry) -> Iterator[Finding]:
 
 def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Finding | None:
     """The finding if values are not HU; `inside` is a sample of them, without padding."""
-    dark, tissue = np.quantile(inside, (DARK_QUANTILE, TISSUE_QUANTILE))
-    if dark < DARKEST_HU and tissue > TISSUE_HU and tissue - dark > NARROW_HU:
+    shares = (DARK_QUANTILE, BRIGHT_QUANTILE, TISSUE_QUANTILE)
+    dark, bright, tissue = np.quantile(inside, shares)
+    spans = tissue - dark > NARROW_HU
+    if spans and dark < DARKEST_HU and bright <= BRIGHTEST_HU and tissue > TISSUE_HU:
         return None
     low, high = int(hu[hu >= PADDING_HU].min()), int(hu.max())
     got = f"values are {low} to {high}"
+    swapped = _as_a_label(inside)
     if high - low <= NARROW_HU:
-        reason = f"{got}: HU of a CT span more than {NARROW_HU}; was it scaled?"
+        reason = f"{got}: HU of a CT span more than {NARROW_HU}; was it scaled{swapped}?"
         return Finding("scaled_image", reason)
+    if low >= 0 and swapped:
+        return Finding("windowed_image", f"{got}, too few for HU: is it windowed{swapped}?")
     if low >= 0 and high <= 255:
         return Finding("windowed_image", f"{got}: an image of 8 bit, made for the eye, has no HU")
     if dark >= DARKEST_HU:
@@ -145,8 +154,20 @@ def _find_no_hu(hu: npt.NDArray[np.int16], inside: npt.NDArray[np.int16]) -> Fin
             f"{got} and 99 % are above {dark:.0f}, but air and fat lie below -50 HU: was the"
             " rescale intercept, such as -1024, left out?",
         )
+    if bright > BRIGHTEST_HU:
+        return Finding(
+            "missing_rescale",
+            f"{got} and {1 - BRIGHT_QUANTILE:.0%} are above {bright:.0f}, as bone and metal alone"
+            " are: was the rescale intercept, such as -1024, left out, or its slope negative?",
+        )
     reason = f"{got}, but {TISSUE_QUANTILE:.1%} lie below {tissue:.0f} HU: no tissue"
     return Finding("no_tissue", reason)
+
+
+def _as_a_label(inside: npt.NDArray[np.int16]) -> str:
+    """The question to ask of values that a label may have; empty for those of an image."""
+    few = int(inside.min()) == 0 and np.unique(inside).size <= _MOST_CLASSES
+    return " or swapped with its label" * few
 
 
 def _sampled(hu: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +20,10 @@ from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.labels import LabelReader, find_in_counts
 from fcnseg.conversion.rejects import CaseError, CaseWarning, opened
-from fcnseg.errors import GeometryError, format_names
+from fcnseg.errors import GeometryError, InputError, format_names
 from fcnseg.evaluation.class_names import label_map_of_mask, names_beside, read_class_names
 from fcnseg.evaluation.scores import Classes, OrganScores, score_organs, without_ignored
+from fcnseg.storage.files import is_local
 from fcnseg.volumes import (
     Geometry,
     LabelMap,
@@ -30,6 +34,8 @@ from fcnseg.volumes import (
     to_canonical,
     turn_like,
 )
+
+logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
@@ -106,21 +112,31 @@ def pair_files(
 ) -> list[CaseFiles]:
     """Finds the label, and the image if a folder of images is given, of each mask by its name.
 
-    Labels and images without a mask are skipped: a run may predict some cases of many. A label is a
-    volume, a DICOM segmentation, or a folder of binary masks, as in the conversion.
+    Labels and images without a mask are skipped, and such labels are logged: a run may predict some
+    cases of many. A label is a volume, a DICOM segmentation, or a folder of binary masks, as in the
+    conversion.
 
     The folders may be on any file system.
 
     Raises:
-        InputError: If a folder is missing or contains no volume.
+        InputError: If a folder is missing or contains no volume, or a file is the mask and the
+            label of a case.
     """
     by_mask = list_volumes(masks)
     by_label = volumes_in(os.fspath(labels))
     by_image = None if images is None else list_volumes(images)
-    return [
+    found = [
         _files_of(case_id, mask, by_label.get(case_id, []), by_image, (labels, images))
         for case_id, mask in by_mask.items()
     ]
+    _check_two_files(found)
+    unscored = sorted(by_label.keys() - by_mask.keys())
+    if unscored:
+        logger.warning(
+            f"{len(unscored)} of {len(by_label)} labels have no mask and are not scored:"
+            f" {format_names(unscored)}"
+        )
+    return found
 
 
 def pair_masks(masks: PathLike, cases: Iterable[Case]) -> list[CaseFiles]:
@@ -131,7 +147,8 @@ def pair_masks(masks: PathLike, cases: Iterable[Case]) -> list[CaseFiles]:
         cases: The cases, with labels.
 
     Raises:
-        InputError: If the folder is missing or contains no volume.
+        InputError: If the folder is missing or contains no volume, or a file is the mask and the
+            label of a case.
     """
     by_mask = list_volumes(masks)
     found = []
@@ -150,7 +167,25 @@ def pair_masks(masks: PathLike, cases: Iterable[Case]) -> list[CaseFiles]:
                 wrong=wrong,
             )
         )
+    _check_two_files(found)
     return found
+
+
+def _check_two_files(cases: Iterable[CaseFiles]) -> None:
+    """Checks that no label is scored against itself, which gives a Dice of 1."""
+    for case in cases:
+        if case.wrong is None and _is_same_file(case.mask, case.label):
+            raise InputError(
+                f"mask and label must be two files, got {case.mask} for both (case {case.case_id})"
+            )
+
+
+def _is_same_file(first: PathLike, second: PathLike) -> bool:
+    if not (is_local(first) and is_local(second)):
+        return first == second
+    with contextlib.suppress(OSError):  # one is not there, which is said when it is read
+        return Path(first).samefile(second)
+    return False
 
 
 def _files_of(

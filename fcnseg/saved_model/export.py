@@ -13,56 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcnseg.conversion.check_options import CheckOptions
-from fcnseg.errors import InputError, ModelError
+from fcnseg.errors import ModelError
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
-from fcnseg.inference.averaging import Axis
-from fcnseg.networks.precision import Precision, for_inference, policies_of
+from fcnseg.networks.precision import for_inference, policies_of
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.assets import write_assets
 from fcnseg.saved_model.memory import limit_memory
-from fcnseg.saved_model.model_card import INTENDED_USE, ModelCard
+from fcnseg.saved_model.model_card import ModelCard
+from fcnseg.saved_model.options import ExportOptions
 from fcnseg.saved_model.self_check import check_saved_model
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.saved_model.versions import publish
 from fcnseg.storage.whole_file import make_folder
-from fcnseg.volumes import Shape
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """Settings of an export; by default those of the run.
-
-    Attributes:
-        precision: Precision of the layers between the HU window and the logits; inputs and outputs
-            are float32 in any.
-        overlap: Voxels (z, y, x) by which neighbouring windows overlap at least.
-        flips: Axes whose flips are averaged too, each of which doubles the work.
-        max_memory_gib: Memory of a server's process that one request may need; larger volumes are
-            refused. By default the run's `inference.max_voxels` is the only limit.
-        accept: Codes of `fcnseg.codes.ACCEPTABLE`: implausible images that `segment_nifti` does not
-            refuse.
-        keep: Number of versions to keep; older ones are deleted. By default all are kept.
-        intended_use: Intended use, for the model card.
-    """
-
-    precision: Precision | None = None
-    overlap: Shape | None = None
-    flips: tuple[Axis, ...] = ()
-    max_memory_gib: float | None = None
-    accept: tuple[str, ...] = ()
-    keep: int | None = None
-    intended_use: str = INTENDED_USE
-
-    def __post_init__(self) -> None:
-        CheckOptions(accept=self.accept)
-        if len(set(self.flips)) < len(self.flips):
-            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
-        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
-            raise InputError(f"max_memory_gib must be positive, got {self.max_memory_gib}")
-        if self.keep is not None and self.keep < 1:
-            raise InputError(f"keep must be 1 or more, got {self.keep}")
-
 
 _AS_TRAINED = ExportOptions()
 

@@ -93,6 +93,24 @@ def size(path: PathLike) -> int | None:
         return int(found["size"]) if found["type"] == "file" else None
 
 
+def modified(path: PathLike) -> float | None:
+    """Gives the time at which a local file, or any file of a local folder, was last modified.
+
+    Args:
+        path: A file or folder on any file system.
+
+    Returns:
+        Seconds since the epoch; None if there is no such file, or it is in an object store.
+    """
+    if not is_local(path):
+        return None
+    local, times = Path(path), []
+    for file in (local, *local.rglob("*")) if local.is_dir() else (local,):
+        with contextlib.suppress(OSError):  # it is not there, or was deleted meanwhile
+            times.append(file.stat().st_mtime)
+    return max(times, default=None)
+
+
 def is_folder(path: PathLike) -> bool:
     """Tells whether a folder exists, or in an object store anything below the name.
 

@@ -21,6 +21,7 @@ from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
 _MOST_NAMES = 10  # ids in one message: a CT given as a label has thousands
+_MOST_IDS = 255  # more are the values of an image
 _NO_WRAP = 10**6  # characters: a class stays on its line
 _FORM = ': write "classes: {background: [0], liver: [1]}"'  # the end of errors about the form
 _MOST_CLASSES = 65535  # range of uint16, less one number for voxels to ignore
@@ -223,9 +224,11 @@ def _unlisted_ids(values: npt.NDArray[np.integer], case_id: str | None) -> Label
     """Makes the error that lists ids with their numbers of voxels."""
     ids, counts = np.unique(values, return_counts=True)
     found = [f"{n} ({count} voxels)" for n, count in zip(ids, counts, strict=True)]
+    swapped = "; is it the image?" * (len(ids) > _MOST_IDS)
     code: Code = "label_negative" if ids[0] < 0 else "label_ids_unknown"
     rule = "not be negative" if ids[0] < 0 else "be listed in the label map"
     return LabelError(
-        f"label ids must {rule}, got {format_names(found, most=_MOST_NAMES)}{of_case(case_id)}",
+        f"label ids must {rule}, got {format_names(found, most=_MOST_NAMES)}{swapped}"
+        f"{of_case(case_id)}",
         code=code,
     )
