@@ -98,7 +98,7 @@ def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     ended = checked(
         ended,
         tf.equal(tf.strings.substr(ended, length, len(_WHOLE)), _WHOLE),
-        "incomplete or corrupt volume: its {} compressed bytes are truncated or corrupt",
+        "incomplete or corrupt volume: its {} compressed bytes cannot be decompressed",
         size,
     )
     return tf.strings.substr(ended, tf.constant(0, tf.int64), length)
