@@ -122,7 +122,7 @@ CODES: dict[RejectCode, str] = {
     "mask_ambiguous": "a folder of masks has two files of one name",
     "mask_not_binary": "a mask holds several values other than 0",
     "class_names_differ": "a mask names other classes than the label map",
-    "duplicate_case": "the list has several cases of this id",
+    "duplicate_case": "the list has several cases of this id, or patients of this image",
     "patient_in_two_splits": "the list has cases of this patient in several splits",
     "unexpected_error": "something else failed; `detail` says where",
 }

@@ -11,6 +11,7 @@ from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
 from fcnseg.errors import DatasetError
 from fcnseg.records import INFO_FILE, REJECTS_FILE, DatasetInfo
+from fcnseg.records.same_scans import find_same_scans
 from fcnseg.records.small_splits import find_small_splits
 from fcnseg.storage import files
 
@@ -44,6 +45,8 @@ def report_dataset(
         if info.labelled:
             for small in find_small_splits(info, needed=splits).values():
                 logger.warning(small)
+            for same in find_same_scans(info):
+                logger.warning(same)
         logger.info(f"records are in {folder}")
     _judge(rejects, folder, cases=cases, max_reject_fraction=max_reject_fraction)
 

@@ -105,6 +105,21 @@ def test_cases_of_one_id_are_rejected_and_the_rest_goes_on(tmp_path):
     assert len(found) == 3
 
 
+def test_an_image_of_two_patients_is_rejected_and_the_rest_goes_on():
+    cases = [
+        Case("a", "1", "", "p"),
+        Case("b", "1", "", "q"),
+        Case("c", "2", "", "p"),
+        Case("d", "2", "", "p"),  # the label of another reader
+        Case("e", "3", "", "r", series_uid="1.2"),
+        Case("f", "3", "", "s", series_uid="1.3"),
+    ]
+    found = check_cases(cases, source="a list")
+    assert [case.case_id for case in found.cases] == ["c", "d", "e", "f"]
+    assert rejected(found) == [(name, "duplicate_case") for name in "ab"]
+    assert "must be of one patient, got 1 of p, q in a list" in found.rejects[0].reason
+
+
 def test_a_patient_in_two_splits_is_rejected_and_the_rest_goes_on():
     cases = [
         Case("a", "1", "", "p", "train"),
@@ -119,7 +134,7 @@ def test_a_patient_in_two_splits_is_rejected_and_the_rest_goes_on():
 
 
 def test_a_named_split_holds_for_all_cases_of_the_patient():
-    cases = [Case("a", "", "", "p"), Case("b", "", "", "p", "test"), Case("c", "", "", "q")]
+    cases = [Case("a", "1", "", "p"), Case("b", "2", "", "p", "test"), Case("c", "3", "", "q")]
     splits = {case.case_id: case.split for case in check_cases(cases, source="a list").cases}
     assert splits == {"a": "test", "b": "test", "c": None}
 

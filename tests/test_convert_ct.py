@@ -596,6 +596,17 @@ def test_a_finished_output_tells_again_of_its_rejects(cases, tmp_path, caplog):
     assert sum(split.cases for split in info.splits.values()) == 6
 
 
+def test_a_scan_under_two_names_is_asked_for(cases, tmp_path, caplog):
+    command(cases, tmp_path / "out").run()
+    assert "is it one scan" not in caplog.text
+    for folder in ("images", "labels"):
+        shutil.copy(cases.parent / folder / "case_02.nii.gz", cases.parent / folder / "copy.nii.gz")
+    with cases.open("a") as file:
+        file.write("copy,images/copy.nii.gz,labels/copy.nii.gz,another\n")
+    command(cases, tmp_path / "again").run()
+    assert re.search(r"cases case_02 \(\w+\), copy \(\w+\) have the same size", caplog.text)
+
+
 @pytest.mark.parametrize("which", ["images", "labels"])
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_finished_output_of_replaced_files_is_refused(cases, tmp_path, which, resume):

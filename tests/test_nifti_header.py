@@ -95,6 +95,17 @@ def test_what_a_header_leaves_open_is_said_and_the_convention_taken(tmp_path, na
         assert tuple(finding.code for finding in grid.findings) == expected.codes
 
 
+@pytest.mark.parametrize("pixdim", [sizes(-2, 3, 4), sizes(0, 3, 4)])
+def test_nibabel_says_nothing_of_a_header(tmp_path, caplog, capfd, pixdim):
+    path = write(tmp_path / "ct.nii", pixdim=pixdim)
+    read_geometry(path)
+    read_ct(path)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    nib.load(path)  # a user's own call is as before
+    assert "pixdim" in caplog.text
+
+
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_mask_lies_where_its_image_was_taken_to_lie(tmp_path, name):
     path = write(tmp_path / "ct.nii", **HEADERS[name].fields)

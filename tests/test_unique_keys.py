@@ -1,4 +1,4 @@
-"""A key that is there twice is refused, in every file with keys that people write."""
+"""A key that is there twice, or a number that is another, is refused in files that people write."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def read(tmp_path, text):
         ("1: a\n1: b\n", "key '1' in line 2"),
         ("a: 1\n\tb: 2\n", "cannot start any token"),
         ("a: 2020-13-45\n", "month must be in 1..12"),  # PyYAML lets the date's own error through
+        ("a: 1\nb: [010]", "010 in line 2 is 8 in YAML: write a number without zeros"),
+        ("a: 1:30", "1:30 in line 1 is 90 in YAML"),
         ("a: \0", "special characters are not allowed"),
         ("[" * 5000, "recursion"),
     ],
@@ -56,6 +58,7 @@ def test_other_yaml_is_as_pyyaml_reads_it(tmp_path):
     for path in (ROOT / "examples").rglob("*.yaml"):
         assert read_yaml(path) == yaml.safe_load(path.read_text())
     assert read(tmp_path, "") is None
+    assert read(tmp_path, "[0, -7, 1_000, 0x1f, 08, '010']") == [0, -7, 1000, 31, "08", "010"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from itertools import permutations, product
 
 import nibabel as nib
@@ -167,6 +168,8 @@ def write_bad_volume(path, kind):
         path.touch()
     elif kind == "not nifti":
         path.write_bytes(b"hello")
+    elif kind == "pipe":
+        os.mkfifo(path)
     elif kind == "four-dimensional":
         nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), np.eye(4)), path)
     elif kind == "rgb":
@@ -184,6 +187,7 @@ def write_bad_volume(path, kind):
     ("kind", "name", "message"),
     [
         ("missing", "ct.nii.gz", "no such file"),
+        ("pipe", "ct.nii.gz", "must be a file, got the pipe or device .*ct.nii.gz"),
         ("wrong suffix", "ct.jpg", r"must be a \.nii, \.nii\.gz, .* file"),
         ("truncated", "ct.nii", "incomplete or corrupt volume"),
         ("broken gzip", "ct.nii.gz", "not a readable volume"),

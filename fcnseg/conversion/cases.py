@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from fcnseg.codes import Code
 from fcnseg.conversion.rejects import Reject
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, format_names
 from fcnseg.storage import files
 
 
@@ -62,8 +62,8 @@ def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject]
 
     Returns:
         The list. Cases with the same id are all rejected, as it is ambiguous which is meant; so are
-        the cases of a patient in two splits. A split given for one case of a patient applies to all
-        of them.
+        those of one image with several patients, and those of a patient in two splits. A split
+        given for one case of a patient applies to all of them.
 
     Raises:
         InputError: If nothing is listed.
@@ -75,12 +75,20 @@ def check_cases(cases: Iterable[Case], *, source: str, rejects: Iterable[Reject]
     for case in cases:
         splits_of[case.patient_id] |= {case.split} if case.split else set()
     times = Counter(case.case_id for case in cases)
+    patients_of: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    for case in cases:
+        patients_of[case.image, case.series_uid].add(case.patient_id)
     good = []
     for case in cases:
         splits = sorted(splits_of[case.patient_id])
+        patients = sorted(patients_of[case.image, case.series_uid])
         if times[case.case_id] > 1:
             reason = f"case_id must be unique, got {case.case_id} {times[case.case_id]} times"
             found.append(listed_wrong(case, "duplicate_case", f"{reason} in {source}"))
+        elif len(patients) > 1:
+            reason = f"an image must be of one patient, got {case.image} of "
+            where = f"{format_names(patients)} in {source}"
+            found.append(listed_wrong(case, "duplicate_case", reason + where))
         elif len(splits) > 1:
             reason = f"a patient must be in one split, got {case.patient_id} in "
             where = f"{' and '.join(splits)} in {source}"

@@ -1,13 +1,14 @@
-"""YAML and JSON written by people: duplicate keys are an error, as in YAML's rules.
+"""YAML and JSON written by people: what a parser would read as something else is an error.
 
-PyYAML and `json` silently take the last of two equal keys, so that a run would have other settings
-than its file seems to say.
+PyYAML and `json` silently take the last of two equal keys, and PyYAML takes 010 for 8 and 1:30 for
+90, so that a run would have other settings than its file seems to say.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ import yaml
 
 from fcnseg.errors import InputError, one_line
 
+# Octal, and base 60, in the YAML of PyYAML.
+_MISLEADING = re.compile(r"[-+]?(0[0-7_]+|\d[\d_]*(:\d+)+)")
+
 
 class _RepeatedKeyError(ValueError):
     """A mapping has a duplicate key."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses duplicate keys.
+    """PyYAML's safe loader, which also refuses duplicate keys and numbers of other bases.
 
     It checks mappings as written: keys that `<<` merges into one may be overridden there.
     """
@@ -41,6 +45,20 @@ class _Loader(yaml.SafeLoader):
                 raise _RepeatedKeyError(f"key {key.value!r} in line {line} is there {where}")
             lines[key.tag, key.value] = line
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Constructs an integer, unless it is written as people write decimal ones, but is not."""
+        if _MISLEADING.fullmatch(node.value):
+            line = node.start_mark.line + 1
+            value = super().construct_yaml_int(node)
+            raise ValueError(
+                f"{node.value} in line {line} is {value} in YAML: write a number without zeros in"
+                " front and without a colon"
+            )
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from fcnseg.volumes.volume import of_case
 
 BACKGROUND = "background"
 _MOST_NAMES = 10  # ids in one message: a CT given as a label has thousands
+_LIKE_IDS = re.compile(r"[\d\s.,:-]+")  # ids in quotes, or a range: no name of a mask
 _MOST_IDS = 255  # more are the values of an image
 _NO_WRAP = 10**6  # characters: a class stays on its line
 _FORM = ': write "classes: {background: [0], liver: [1]}"'  # the end of errors about the form
@@ -202,6 +204,8 @@ def _check_form(mapping: Mapping[str, Any]) -> None:
             raise LabelError(
                 f"classes must be names, each with a list of ids, got {name!r}: {parts!r}{_FORM}"
             )
+        if name != name.strip() or not name or not name.isprintable():
+            raise LabelError(f"classes must have names without blanks around them, got {name!r}")
         _check_list(name, parts)
     _check_list("ignored", mapping.get("ignored", ()))
 
@@ -212,6 +216,12 @@ def _check_list(name: str, parts: Any) -> None:
         raise LabelError(
             f'{name} must be a list of ids or masks, got {parts!r}: write "{name}: [{right}]"'
         )
+    for part in parts:
+        if isinstance(part, bool) or (isinstance(part, str) and _LIKE_IDS.fullmatch(part)):
+            raise LabelError(
+                f"{name} must be a list of ids or masks, got {part!r}: write each id as a number,"
+                " without quotes or zeros in front"
+            )
 
 
 def _check_once(what: str, parts: list[Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,21 @@ def _add_label_table(header: nib.Nifti1Header, label_table: str) -> None:
 def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
     header = NiftiHeader.read(path)
     try:
-        with np.errstate(all="ignore"):  # its affine, possibly NaN, is not the volume's
+        with _without_advice(), np.errstate(all="ignore"):  # its affine may be NaN
             image = header.image_class.from_file_map(file_map(path))
     except _UNREADABLE as error:
         raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
     return image, header
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silences what nibabel logs of a header, without its file; `NiftiHeader` judges headers."""
+    before, nib.imageglobals.logger.disabled = nib.imageglobals.logger.disabled, True
+    try:
+        yield
+    finally:
+        nib.imageglobals.logger.disabled = before
 
 
 def _read(path: str, read: Callable[..., npt.NDArray[Any]]) -> Volume:

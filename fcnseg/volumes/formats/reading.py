@@ -117,6 +117,8 @@ def read_label(
 def _reader_of(path: str, series_uid: str | None = None) -> Any:
     if not os.path.exists(path):
         raise InputError(f"no such file: {path}", code="file_missing")
+    if not (Path(path).is_file() or Path(path).is_dir()):  # reading a pipe waits for its writer
+        raise InputError(f"a volume must be a file, got the pipe or device {path}")
     suffix = next((suffix for suffix in _READERS if path.lower().endswith(suffix)), None)
     is_dicom = Path(path).is_dir() or suffix == files.SUFFIX
     if is_dicom or (suffix is None and files.is_dicom(path)):
