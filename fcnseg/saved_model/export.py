@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from fcnseg.extras import require_extra
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
 from fcnseg.networks.precision import policies_of, with_precision
 from fcnseg.runs import ModelInfo, Run
@@ -52,6 +53,7 @@ def export_run(
     Raises:
         InputError: If a run is missing or unfinished, two do not fit together, or the folder cannot
             be written to.
+        MissingExtraError: If tensorflow-serving-api is not installed.
         ModelError: If the memory does not suffice for the networks, or the results of the server's
             runtime differ from those of this process; nothing is published then.
     """
@@ -87,6 +89,7 @@ def export_segmenter(
         options: Settings of the export.
         runs: The runs that the networks come from, for the model card.
     """
+    require_extra("tensorflow_serving")  # for warm-up requests, written after minutes of work
     base = make_folder(model_dir, argument="model_dir")
     if options.max_memory_gib is not None:
         segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
