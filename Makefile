@@ -64,7 +64,7 @@ test-addons: $(OLD_READY)  ## The tests of networks, losses, data and optimizers
 $(OLD_READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_RUN) -m pip install --quiet --upgrade pip
-	$(EDITABLE) $(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,evaluation,dicom,s3,test]'
+	$(EDITABLE) $(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,dicom,s3,test]'
 	touch $@
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow

@@ -26,7 +26,7 @@ from small_models import (
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcnseg.config import ModelConfig
-from fcnseg.errors import InputError, ModelError
+from fcnseg.errors import InputError, MissingExtraError, ModelError
 from fcnseg.figures.palette import organ_rgb
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.runs import Run
@@ -326,6 +326,15 @@ def test_wrong_options_are_refused(options, message):
 def test_overlap_of_a_window_is_refused(tmp_path, run_dir):
     with pytest.raises(ModelError, match="overlap must be smaller"):
         export_run(run_dir, tmp_path, options=ExportOptions(overlap=(8, 12, 10)))
+
+
+def test_the_extra_of_warm_up_requests_is_asked_for_before_work_begins(
+    run_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    with pytest.raises(MissingExtraError, match="tensorflow_serving .* fcnseg's extra serving, "):
+        export_run(run_dir, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,7 @@ ROOMS = {
         *("conversion", "evaluation", "figures", "inference", "masks", "networks", "runs"),
         *("storage", "volumes"),
     },
-    "testing": {"storage", "volumes"},
+    "testing": {"records", "storage", "volumes"},
     "jobs": set(),
     "cli": {
         *("config", "conversion", "evaluation", "figures", "inference", "masks", "networks"),

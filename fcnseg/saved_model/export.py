@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnseg.errors import ModelError
+from fcnseg.extras import require_extra
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
 from fcnseg.networks.precision import for_inference, policies_of
 from fcnseg.runs import ModelInfo, Run
@@ -50,6 +51,7 @@ def export_run(
     Raises:
         InputError: If a run is missing or unfinished, two do not fit together, or the folder cannot
             be written to.
+        MissingExtraError: If tensorflow-serving-api is not installed.
         ModelError: If the memory does not suffice for the networks, or the results of the server's
             runtime differ from those of this process; nothing is published then.
     """
@@ -80,6 +82,7 @@ def export_segmenter(
     """
     if segmenter.backend != "tensorflow":
         raise ModelError(f"an export runs in TensorFlow, got a segmenter of {segmenter.backend}")
+    require_extra("tensorflow_serving")  # for warm-up requests, written after minutes of work
     base = make_folder(model_dir, argument="model_dir")
     if options.max_memory_gib is not None:
         segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
