@@ -8,6 +8,8 @@ LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
 TFSERVING_IMAGE ?= tensorflow/serving:2.19.1
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
+# setuptools prints a warning on every editable installation.
+EDITABLE := PYTHONWARNINGS=ignore
 # The old line: tensorflow-addons runs on TensorFlow 2.15 alone, which has no wheel after Python 3.11.
 OLD_VENV := .venv-addons
 OLD_READY := $(OLD_VENV)/ready
@@ -38,7 +40,7 @@ setup: $(READY)  ## Make the virtual environment with everything in it
 $(READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(EDITABLE) $(RUN) -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 demo: $(DEMO_READY)  ## From phantoms to a served mask, with pictures, into DEMO_DIR; ADDONS=1 on the old line
@@ -62,7 +64,7 @@ test-addons: $(OLD_READY)  ## The tests of networks, losses, data and optimizers
 $(OLD_READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_RUN) -m pip install --quiet --upgrade pip
-	$(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,evaluation,dicom,s3,test]'
+	$(EDITABLE) $(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,dicom,s3,test]'
 	touch $@
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
@@ -72,7 +74,7 @@ test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compar
 .venv-tf-%/ready:
 	$(PYTHON) -m venv .venv-tf-$*
 	.venv-tf-$*/bin/python -m pip install --quiet tensorflow-cpu==$*
-	.venv-tf-$*/bin/python -m pip install --quiet --no-deps --editable .
+	$(EDITABLE) .venv-tf-$*/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 lint: $(READY)  ## Style of code

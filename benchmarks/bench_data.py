@@ -1,8 +1,13 @@
-"""Benchmarks records to batches without augmentation, against only reading the same files.
+"""Benchmarks records to batches, against only reading the same files and against a GPU's needs.
 
 The limit is `tf.data.TFRecordDataset` over the files, which gives raw bytes. Records to batches is
 `make_training_dataset`; a case counts with all of its bytes, however many patches are drawn from
-it. The two alternate in one process. Prints one JSON line.
+it. The two alternate in one process.
+
+A GPU waits for data if the host makes fewer patches per second than it takes. How many CPU seconds
+a patch takes, augmentation included, is measured too; from it follow the patches per second of 16
+cores, and the cores that an A100 keeps busy with the anchor of `A100_VOXELS_S`. CPU seconds
+depend little on other work of the machine. Prints one JSON line.
 
     python benchmarks/bench_data.py --data records
 
@@ -14,17 +19,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from fcnseg.config import read_config
+from fcnseg.config import AugmentationConfig, read_config
 from fcnseg.records import Dataset, read_dataset_info
 from fcnseg.sampling import make_training_dataset
-from fcnseg.sampling.blocks import Blocks
+from fcnseg.sampling.patch_order import Blocks
+
+# What an A100 takes of a network of the size of nnU-Net's: 29 patches of 128^3 per second. It is an
+# anchor from elsewhere, not measured here; a newer GPU takes more.
+A100_VOXELS_S = 29 * 128**3
+_CORES = 16
 
 
 def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
@@ -48,6 +60,40 @@ def batches_gb_s(data: Path, config: str, samples: int, *, case_bytes: float) ->
     for _ in range(blocks * block.steps):
         next(batches)
     return blocks * block.reads * case_bytes / (time.perf_counter() - started) / 1e9
+
+
+def cpu_s_per_patch(data: Path, config: str, *, augmented: bool) -> float:
+    """Measures CPU seconds of a patch in a batch, after a warm-up block."""
+    settings = read_config(config)
+    augmentation = settings.augmentation if augmented else AugmentationConfig()
+    dataset = Dataset.open(data)
+    batches = iter(
+        make_training_dataset(dataset, settings.patches, seed=0, augmentation=augmentation)
+    )
+    block = Blocks.of(settings.patches, batch_size=settings.patches.batch_size)
+    for _ in range(block.steps):
+        next(batches)
+    steps = 4 * block.steps
+    started = time.process_time()
+    for _ in range(steps):
+        next(batches)
+    return (time.process_time() - started) / (steps * settings.patches.batch_size)
+
+
+def needs_of_a_gpu(data: Path, config: str) -> dict[str, Any]:
+    """Compares the patches that the host makes with those that a GPU takes."""
+    plain, augmented = (
+        cpu_s_per_patch(data, config, augmented=augmented) for augmented in (False, True)
+    )
+    needed = A100_VOXELS_S / math.prod(read_config(config).patches.size)
+    return {
+        "config": config,
+        "cpu_ms_per_patch": round(1000 * plain, 1),
+        "cpu_ms_per_augmented_patch": round(1000 * augmented, 1),
+        f"patches_s_of_{_CORES}_cores": round(_CORES / augmented, 1),
+        "patches_s_of_an_a100": round(needed, 1),
+        "cores_for_an_a100": round(needed * augmented, 1),
+    }
 
 
 def main() -> None:
@@ -77,7 +123,7 @@ def main() -> None:
         "batches_gb_s": round(statistics.median(made for _, made in rounds), 2),
         "part_of_raw": round(statistics.median(made / raw for raw, made in rounds), 2),
     }
-    print(json.dumps(result))
+    print(json.dumps(result | needs_of_a_gpu(arguments.data, arguments.config)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
-"""Benchmarks a training step and inference, against the same network in PyTorch.
+"""Benchmarks a training step and inference, against the same network in PyTorch and OpenVINO.
 
 The network: four levels of 32 to 256 channels, two 3x3x3 convolutions each with batch norm and
 ReLU, summation skips, transposed convolutions, 8 classes; patches of 64^3, two a step; soft Dice,
 Adam.
-PyTorch runs it in its best memory format on a CPU, channels last. Each contender has a process of
-its own and they alternate, one step at a time, so that a busy machine affects all equally. Prints
-one JSON line of medians in seconds and of fcnseg's time relative to PyTorch's.
+The contenders:
+
+    fcnseg            TensorFlow
+    fcnseg_openvino   fcnseg's network by its backend `openvino`; inference alone
+    pytorch           PyTorch in its best memory format on a CPU, channels last
+    pytorch_openvino  PyTorch's network converted by OpenVINO; inference alone
+
+Each has a process of its own and they alternate, one step at a time, so that a busy machine affects
+all equally. Prints one JSON line of medians in seconds, and of fcnseg's time relative to that of
+the faster peer.
 
     python benchmarks/bench_step.py --peer_python path/to/venv/bin/python
 
-where that Python has PyTorch (`pip install torch`); without the flag it is looked for in this one.
+where that Python has PyTorch and OpenVINO (`pip install torch openvino`); without the flag they are
+looked for in this one. A contender whose package is missing is named and left out.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,6 +74,25 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     }
 
 
+def fcnseg_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
+    """Makes the inference of fcnseg's network by its backend `openvino`."""
+    from fcnseg.config import ModelConfig  # first: it sets TensorFlow up
+
+    import tensorflow as tf  # isort: skip
+
+    from fcnseg.inference.openvino_backend import predictor_by_openvino
+    from fcnseg.networks.build import build_fcn
+
+    policy = "float32" if precision == "float32" else f"mixed_{precision}"
+    network = build_fcn(ModelConfig(filters=FILTERS), num_classes=CLASSES, precision=policy)
+    predict = tf.function(predictor_by_openvino(network, (size,) * 3))
+    hu = tf.constant(make_batch(size, batch)[0])
+    return {
+        "infer": lambda: float(predict(hu)[0, 0, 0, 0, 0]),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+    }
+
+
 def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
     """Makes the steps of PyTorch, channels last, and the number of parameters."""
     import torch
@@ -99,6 +126,23 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
 
     parameters = sum(weight.numel() for weight in network.parameters())
     return {"train": train, "infer": infer, "parameters": parameters}
+
+
+def pytorch_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
+    """Makes the inference of PyTorch's network by OpenVINO."""
+    import openvino
+    import torch
+
+    network = pytorch_network().eval()
+    hu = torch.from_numpy(make_batch(size, batch)[0]).movedim(-1, 1).contiguous()
+    converted = openvino.convert_model(network, example_input=hu, input=hu.shape)
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.compile_model(converted, "CPU", options)
+    return {
+        "infer": lambda: float(compiled(hu.numpy())[0][0, 0, 0, 0, 0]),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+    }
 
 
 def pytorch_network() -> Any:
@@ -144,8 +188,18 @@ def pytorch_network() -> Any:
     return Network()
 
 
-CONTENDERS = {"fcnseg": fcnseg, "pytorch": pytorch}
-MODULES = {"fcnseg": "tensorflow", "pytorch": "torch"}
+CONTENDERS = {
+    contender.__name__: contender
+    for contender in (fcnseg, fcnseg_openvino, pytorch, pytorch_openvino)
+}
+MODULES = {
+    "fcnseg": ("tensorflow",),
+    "fcnseg_openvino": ("tensorflow", "openvino"),
+    "pytorch": ("torch",),
+    "pytorch_openvino": ("torch", "openvino"),
+}
+PEERS = ("pytorch", "pytorch_openvino")
+STEPS = {"train": ("fcnseg", "pytorch"), "infer": tuple(CONTENDERS)}
 
 
 def serve(name: str, precision: str, size: int, batch: int) -> None:
@@ -185,39 +239,40 @@ def contender(
 
 
 def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str, Any]:
-    """Computes medians of one precision, and fcnseg's time relative to PyTorch's."""
+    """Computes medians of one precision, and fcnseg's times relative to that of the faster peer."""
     arguments = [precision, str(settings.size), str(settings.batch)]
-    with (
-        contender("fcnseg", pythons["fcnseg"], arguments) as ours,
-        contender("pytorch", pythons["pytorch"], arguments) as theirs,
-    ):
-        asks = {"fcnseg": ours, "pytorch": theirs}
+    with ExitStack() as stack:
+        asks = {
+            name: stack.enter_context(contender(name, python, arguments))
+            for name, python in pythons.items()
+        }
         parameters = {name: int(ask("")) for name, ask in asks.items()}
         assert len(set(parameters.values())) == 1, f"two networks: {parameters}"
-        times: dict[str, Any] = {}
-        for word in ("train", "infer"):
-            for ask in asks.values():  # the first traces and fills memory
-                ask(word)
-            rounds = [
-                {name: ask(word) for name, ask in asks.items()} for _ in range(settings.rounds)
-            ]
-            times[word] = {
-                **{f"{name}_s": statistics.median(each[name] for each in rounds) for name in asks},
-                "fcnseg_part": statistics.median(
-                    each["fcnseg"] / each["pytorch"] for each in rounds
-                ),
-                "fcnseg_part_of_best": min(each["fcnseg"] for each in rounds)
-                / min(each["pytorch"] for each in rounds),
-            }
-    rounded = {
-        word: {key: round(value, 3) for key, value in each.items()} for word, each in times.items()
+        times = {
+            step: _times(step, {name: asks[name] for name in names if name in asks}, settings)
+            for step, names in STEPS.items()
+        }
+    return {**times, "parameters": parameters["fcnseg"]}
+
+
+def _times(step: str, asks: dict[str, Callable[[str], float]], settings: Any) -> dict[str, float]:
+    for ask in asks.values():  # the first traces and fills memory
+        ask(step)
+    rounds = [{name: ask(step) for name, ask in asks.items()} for _ in range(settings.rounds)]
+    peers, own = ([name for name in asks if (name in PEERS) is peer] for peer in (True, False))
+    medians = {f"{name}_s": [each[name] for each in rounds] for name in asks}
+    parts = {
+        f"{name}_part": [each[name] / min(each[peer] for peer in peers) for each in rounds]
+        for name in own
     }
-    return {**rounded, "parameters": parameters["fcnseg"]}
+    return {key: round(statistics.median(each), 3) for key, each in (medians | parts).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer_python", default=sys.executable, help="Python that has PyTorch")
+    parser.add_argument(
+        "--peer_python", default=sys.executable, help="Python that has PyTorch and OpenVINO"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=64, help="voxels of a patch along each axis")
     parser.add_argument("--batch", type=int, default=2, help="patches a step")
@@ -228,10 +283,16 @@ def main() -> None:
         name, precision, size, batch = settings.serve
         serve(name, precision, int(size), int(batch))
         return
-    pythons = {"fcnseg": sys.executable, "pytorch": settings.peer_python}
-    for name, module in MODULES.items():
-        if not has_module(pythons[name], module):
-            parser.error(f"{name} needs {module}, which {pythons[name]} does not have")
+    pythons = {}
+    for name, modules in MODULES.items():
+        python = settings.peer_python if name in PEERS else sys.executable
+        missing = [module for module in modules if not has_module(python, module)]
+        if not missing:
+            pythons[name] = python
+        elif name in STEPS["train"]:
+            parser.error(f"{name} needs {missing[0]}, which {python} does not have")
+        else:
+            print(f"{name} is left out: {python} does not have {missing[0]}", file=sys.stderr)
     result: dict[str, Any] = {
         "patch": settings.size,
         "batch": settings.batch,

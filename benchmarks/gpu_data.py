@@ -9,18 +9,8 @@ import numpy as np
 from gpu_sizes import Sizes
 
 from fcnseg.config import PRESETS, Config, override
-from fcnseg.records import (
-    COMPLETED_FILE,
-    INFO_FILE,
-    SPLITS,
-    DatasetInfo,
-    Record,
-    ShardInfo,
-    SplitInfo,
-    TFRecordWriter,
-    encode_chunks,
-)
-from fcnseg.volumes import LabelMap
+from fcnseg.records import Record
+from fcnseg.testing.records import make_record, write_dataset
 
 CLASSES = ("background", *(f"organ_{number}" for number in range(1, 8)))
 SPACING_MM = (2.0, 2.0, 2.0)
@@ -59,42 +49,16 @@ def small_run(sizes: Sizes, **settings: Any) -> Config:
 
 def write_records(folder: Path, sizes: Sizes) -> Path:
     """Writes cases of noise with a box of each organ as records, two cases per shard."""
-    folder.mkdir(parents=True)
-    train = list(range(sizes.cases - 1))
-    shards = {
-        "train": [train[first : first + 2] for first in range(0, len(train), 2)],
-        "validation": [[sizes.cases - 1]],
-    }
-    info = DatasetInfo(
-        spacing_mm=SPACING_MM,
+    train = range(sizes.cases - 1)
+    numbers = [train[first : first + 2] for first in range(0, len(train), 2)]
+    return write_dataset(
+        folder,
+        {
+            "train": [(_record(number, sizes.shape) for number in pair) for pair in numbers],
+            "validation": [[_record(sizes.cases - 1, sizes.shape)]],
+        },
         class_names=CLASSES,
-        label_map=LabelMap.consecutive(CLASSES).to_mapping(),
-        seed=0,
-        splits={name: _write_split(folder, name, shards.get(name, []), sizes) for name in SPLITS},
-    )
-    (folder / INFO_FILE).write_text(info.to_json())
-    (folder / COMPLETED_FILE).touch()
-    return folder
-
-
-def _write_split(folder: Path, split: str, shards: list[list[int]], sizes: Sizes) -> SplitInfo:
-    infos, histogram, case_ids = [], np.zeros(len(CLASSES), np.int64), []
-    for index, numbers in enumerate(shards):
-        name = f"{split}-{index:05d}-of-{len(shards):05d}.tfrecord"
-        with (folder / name).open("wb") as file:
-            writer = TFRecordWriter(file)
-            for number in numbers:
-                record = _record(number, sizes.shape)
-                writer.write(*encode_chunks(record))
-                histogram += record.class_histogram
-                case_ids.append(record.case_id)
-        infos.append(ShardInfo(name, len(numbers), writer.bytes, writer.crc32c))
-    return SplitInfo(
-        cases=len(case_ids),
-        case_ids=tuple(sorted(case_ids)),
-        shards=tuple(infos),
-        class_histogram=tuple(map(int, histogram)),
-        divided=(),
+        spacing_mm=SPACING_MM,
     )
 
 
@@ -106,18 +70,5 @@ def _record(number: int, shape: tuple[int, int, int]) -> Record:
         start = rng.integers(0, np.array(shape) - size)
         label[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = organ
     hu = label * np.float32(40) - 100 + rng.standard_normal(shape, np.float32) * 20
-    places = [np.argwhere(label == organ)[:1000] for organ in range(len(CLASSES))]
-    places[0] = places[0][:0]
-    return Record(
-        case_id=f"case_{number:03d}",
-        patient_id=f"case_{number:03d}",
-        image=hu.astype(np.int16),
-        label=label,
-        affine=np.diag([*SPACING_MM, 1.0]),
-        spacing=SPACING_MM,
-        source_shape=shape,
-        source_affine=np.eye(4),
-        class_histogram=np.bincount(label.ravel(), minlength=len(CLASSES)),
-        foreground_coordinates=np.concatenate(places).astype(np.int32),
-        foreground_counts=np.array([len(rows) for rows in places]),
-    )
+    case_id = f"case_{number:03d}"
+    return make_record(case_id, hu=hu, label=label, spacing_mm=SPACING_MM, num_classes=len(CLASSES))

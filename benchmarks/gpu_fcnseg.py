@@ -26,7 +26,7 @@ from fcnseg.networks.build import build_fcn
 from fcnseg.records import Dataset
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.sampling import make_training_dataset
-from fcnseg.sampling.blocks import Blocks
+from fcnseg.sampling.patch_order import Blocks
 from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
 from fcnseg.training import train

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fcnseg.client import SegmentationClient
 from fcnseg.volumes import read_ct, write_mask
-from serving.server import LocalServer, ServerCommand
+from serving.local_server import LocalServer
+from serving.server import ServerCommand
 
 WORK = Path("build/examples")
 

@@ -80,7 +80,7 @@ else:  # a manifest may hold codes of a later version
 
 CODES: dict[RejectCode, str] = {
     "file_missing": "there is no such file",
-    "unreadable": "the file is not a whole volume of its format",
+    "unreadable": "the file is incomplete, corrupt, or not of its format",
     "unknown_format": "the name of the file is of no format that is read",
     "missing_extra": "the format needs a package that is not installed; `reason` says which extra",
     "not_scalar": "the voxels are colours or vectors",

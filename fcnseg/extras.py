@@ -22,6 +22,7 @@ EXTRA_OF = {
     "apache_beam": "pipelines",
     "gcsfs": "gcs",
     "grpc": "client",
+    "openvino": "openvino",
     **dict.fromkeys(("keras_tuner", "sklearn", "tensorboard"), "tuning"),
     "s3fs": "s3",
     "tensorflow_addons": "addons",

@@ -78,7 +78,7 @@ def grid_table(fingerprint: Fingerprint) -> Table:
 
 def hu_table(fingerprint: Fingerprint) -> Table:
     """Tabulates HU of all voxels, and of the organs'."""
-    header = ("HU", "mean", "deviation", "min", "0.5 %", "5 %", "median", "95 %", "99.5 %", "max")
+    header = ("HU", "mean", "std. dev.", "min", "0.5 %", "5 %", "median", "95 %", "99.5 %", "max")
     rows = [("all voxels", *_hu(fingerprint.hu))]
     if fingerprint.foreground_hu is not None:
         rows.append(("organs", *_hu(fingerprint.foreground_hu)))

@@ -98,7 +98,7 @@ def verify(directory: str | os.PathLike[str]) -> None:
     if found:
         raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
     cases = sum(split.cases for split in info.splits.values())
-    logger.info(f"all {len(shards)} files of {directory} are whole: {cases} cases")
+    logger.info(f"all {len(shards)} files of {directory} are intact: {cases} cases")
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.progress import Progress
 
 from fcnseg.cli.command import Location, run_command
 from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.progress import progress_of_tasks
 from fcnseg.client import Credentials, SegmentationClient, ServerError
 from fcnseg.client.client import TIMEOUT_S
 from fcnseg.conversion.check_options import CheckOptions
@@ -224,7 +224,7 @@ def _reasons(
     """
     reasons: dict[str, str | None] = {}
     pool = concurrent.futures.ThreadPoolExecutor(in_flight)
-    with Progress(console=Console(stderr=True)) as bar:
+    with progress_of_tasks() as bar:
         task = bar.add_task("volumes", total=len(todo))
         try:
             for case_id, error in _finished(pool, worker, todo, bar):

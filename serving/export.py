@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fcnseg.cli.command import run_command
 from fcnseg.cli.quiet import load_tensorflow
-from fcnseg.inference.averaging import Axis
-from fcnseg.saved_model.export import ExportOptions, Precision, export_run
+from fcnseg.networks.precision import Precision
 from fcnseg.saved_model.model_card import INTENDED_USE
-from fcnseg.volumes import Shape
+from fcnseg.saved_model.options import ExportOptions
+from fcnseg.volumes import Axis, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,6 @@ class ExportCommand:
 
     def run(self) -> None:
         """Writes the model, checks it in the server's runtime, and publishes it."""
-        load_tensorflow()
         options = ExportOptions(
             precision=self.precision,
             overlap=self.overlap,
@@ -50,6 +49,9 @@ class ExportCommand:
             keep=self.keep,
             intended_use=self.intended_use,
         )
+        load_tensorflow()
+        from fcnseg.saved_model.export import export_run  # --help need not wait for it
+
         export_run(self.run_dir, self.model_dir, options=options)
 
 

@@ -7,6 +7,7 @@ import functools
 import logging
 import socket
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ from fcnseg.errors import InputError
 from fcnseg.saved_model.session import StatusError
 
 from .admission import Admission
-from .config_files import read_metrics_path
+from .config_files import read_metrics_path, read_model_config
 from .core import ServerCore
 from .grpc_service import GrpcServer
 from .http_connection import JsonConnection
@@ -24,7 +25,7 @@ from .metrics import Metrics
 from .model_versions import LoadOptions
 from .options import ServerOptions
 from .rest import RestApp
-from .served_models import ServedModels
+from .served_models import ModelServerConfig, ServedModels, config_of_one
 from .warm_up import load_session
 from .web_page import WebPage
 
@@ -130,7 +131,7 @@ class LocalServer:
     def _load(self, stopped: threading.Event) -> None:
         """Loads the models, and looks for new versions from then on."""
         try:
-            self._models.reload(self.options.read_config())
+            self._models.reload(_read_config(self.options))
             self._models.poll()
             self._start_thread(self._poll)
             self._start_thread(lambda: self._stop_models_after(stopped))
@@ -162,7 +163,7 @@ class LocalServer:
 
     def _reload_or_log(self) -> None:
         try:
-            self._models.reload(self.options.read_config())
+            self._models.reload(_read_config(self.options))
         except (InputError, StatusError) as error:
             logger.error("the models stay as they are: %s", error)
 
@@ -220,6 +221,7 @@ class _RestThread(threading.Thread):
             lifespan="off",
             loop="asyncio",
             log_config=None,
+            log_level=logging.WARNING,
             access_log=False,
             server_header=False,
             timeout_keep_alive=idle_s,  # type: ignore[arg-type, unused-ignore]
@@ -235,6 +237,17 @@ class _RestThread(threading.Thread):
     def stop(self) -> None:
         """Closes the port; requests that run are answered."""
         self._server.should_exit = True
+
+
+def _read_config(options: ServerOptions) -> ModelServerConfig:
+    """Gives the models to serve.
+
+    Raises:
+        InputError: If their file cannot be read.
+    """
+    if options.model_config_file is not None:
+        return read_model_config(options.model_config_file)
+    return config_of_one(options.model_name, Path(options.model_base_path or ""))
 
 
 def _make_models(options: ServerOptions) -> ServedModels:

@@ -10,9 +10,6 @@ import tyro
 
 from fcnseg.errors import InputError
 
-from .config_files import read_model_config
-from .served_models import ModelServerConfig, config_of_one
-
 Switch = tyro.conf.FlagConversionOff[bool]
 """A flag of true or false, as `for_command` writes it."""
 
@@ -110,13 +107,3 @@ class ServerOptions:
             is_integer = value.removeprefix("-").isdecimal()
             arguments.append((key, int(value) if is_integer else value))
         return arguments
-
-    def read_config(self) -> ModelServerConfig:
-        """Gives the models to serve.
-
-        Raises:
-            InputError: If their file cannot be read.
-        """
-        if self.model_config_file is not None:
-            return read_model_config(self.model_config_file)
-        return config_of_one(self.model_name, Path(self.model_base_path or ""))

@@ -15,12 +15,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
-import tensorflow as tf
-
 from fcnseg.cli.command import run_command, run_or_exit
+from fcnseg.cli.quiet import load_tensorflow, quiet_stderr
+from fcnseg.extras import naming_extras
 
 from .flags import for_command
-from .local_server import LocalServer
 from .options import ServerOptions, Switch
 
 
@@ -37,11 +36,14 @@ class ServerCommand(ServerOptions):
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT."""
+        load_tensorflow()
         if self.version:
             sys.stdout.write(_versions())
             return
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # deprecations of the runtime
+        with quiet_stderr(), naming_extras():
+            from .local_server import LocalServer  # --help need not wait for it
         stopped = threading.Event()
-        tf.get_logger().setLevel(logging.ERROR)  # the session runtime's deprecation notes
         with _setting_on_signals(stopped), LocalServer(self, stopped=stopped) as server:
             if not stopped.is_set():
                 sys.stdout.write(f"{server}\n")
@@ -62,6 +64,8 @@ def _setting_on_signals(stopped: threading.Event) -> Iterator[None]:
 
 
 def _versions() -> str:
+    import tensorflow as tf
+
     fcnseg = metadata.version("fcnseg")
     return f"fcnseg: {fcnseg}\nTensorFlow Library: {tf.version.VERSION}\n"
 

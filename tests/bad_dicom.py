@@ -273,7 +273,7 @@ BAD_DICOM = {
         lambda f: write(make_slices(spacing=(2.5, 0, 0.7)), f / "s"),
     ),
     "RGB": BadFile("not_scalar", "colours", colours),
-    "cut in the pixels": BadFile("unreadable", "not a whole volume: .*IM010", cut(-20)),
+    "cut in the pixels": BadFile("unreadable", "incomplete or corrupt volume: .*IM010", cut(-20)),
     "cut before the pixels": BadFile("unreadable", "IM010_5.dcm", cut(-100)),
     "cut in the header": BadFile("unreadable", "IM010_5.dcm: its header ends early", cut(500)),
     "cut in the preamble": BadFile("unreadable", "not a readable DICOM file: .*IM010", cut(100)),

@@ -209,20 +209,24 @@ BAD_FILES = {
     "not NIfTI in gzip": BadFile(
         "unreadable", "not a readable volume", junk("ct.nii.gz", gzip.compress(b"0" * 999))
     ),
-    "cut .nii": BadFile("unreadable", "not a whole volume", cut("ct.nii")),
-    "cut .nii.gz": BadFile("unreadable", "not a (whole|readable) volume", cut("ct.nii.gz")),
-    "cut .nrrd": BadFile("unreadable", "not a whole volume", cut("ct.nrrd")),
-    "cut gzip .nrrd": BadFile("unreadable", "not a whole vol", cut("ct.nrrd", compressed=True)),
+    "cut .nii": BadFile("unreadable", "incomplete or corrupt volume", cut("ct.nii")),
+    "cut .nii.gz": BadFile("unreadable", "incomplete or corrupt volume", cut("ct.nii.gz")),
+    "cut .nrrd": BadFile("unreadable", "incomplete or corrupt volume", cut("ct.nrrd")),
+    "cut gzip .nrrd": BadFile(
+        "unreadable", "incomplete or corrupt vol", cut("ct.nrrd", compressed=True)
+    ),
     "cut header .nrrd": BadFile("unreadable", "not a readable vol", cut("ct.nrrd", keep=60)),
     "cut .mha": BadFile(
         "unreadable", "1340 bytes of data, where its header promises 1440", cut("ct.mha")
     ),
     "cut packed .mha": BadFile(
-        "unreadable", "packed data (end|cannot make)", cut("ct.mha", compressed=True)
+        "unreadable", "compressed data (end|cannot make)", cut("ct.mha", compressed=True)
     ),
-    "flipped bit .mha": BadFile("unreadable", "not a whole volume", flipped("ct.mha")),
-    "flipped bit .nrrd": BadFile("unreadable", "not a whole volume", flipped("ct.nrrd")),
-    "flipped bit .nii.gz": BadFile("unreadable", "not a whole volume", flipped("ct.nii.gz")),
+    "flipped bit .mha": BadFile("unreadable", "incomplete or corrupt volume", flipped("ct.mha")),
+    "flipped bit .nrrd": BadFile("unreadable", "incomplete or corrupt volume", flipped("ct.nrrd")),
+    "flipped bit .nii.gz": BadFile(
+        "unreadable", "incomplete or corrupt volume", flipped("ct.nii.gz")
+    ),
     "cut header .mha": BadFile("unreadable", "has no DimSize", cut("ct.mha", keep=60)),
     "huge .mha": BadFile(
         "unreadable",
@@ -236,9 +240,9 @@ BAD_FILES = {
         itk_with("ct.mha", b"DimSize = 10 9 8", b"DimSize = 10 9 z"),
     ),
     ".mhd without its data": BadFile("file_missing", "no such file: 'ct.raw'", mhd_without_data),
-    ".hdr without its data": BadFile("unreadable", "not a (whole|read)", pair_without_data),
+    ".hdr without its data": BadFile("unreadable", "incomplete or corrupt vol", pair_without_data),
     "gzip called .nii": BadFile(
-        "unreadable", "packed, so name it .nii.gz", junk("ct.nii", gzip.compress(b"0" * 999))
+        "unreadable", "compressed, so name it .nii.gz", junk("ct.nii", gzip.compress(b"0" * 999))
     ),
     "Analyze": BadFile("unreadable", "no header of NIfTI", analyze),
     "NaN .nii.gz": BadFile("not_finite", "must be finite", nifti_of(NAN)),
@@ -292,24 +296,24 @@ BAD_FILES = {
         for offset in offsets
     },
     "vox_offset beyond the file": BadFile(
-        "unreadable", "not a whole volume", nifti_with(vox_offset=4096)
+        "unreadable", "incomplete or corrupt volume", nifti_with(vox_offset=4096)
     ),
     "vox_offset beyond the packed file": BadFile(
-        "unreadable", "not a whole volume", nifti_with(name="ct.nii.gz", vox_offset=2**30)
+        "unreadable", "incomplete or corrupt volume", nifti_with(name="ct.nii.gz", vox_offset=2**30)
     ),
     "more voxels than bytes": BadFile(
         "unreadable",
-        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        "(bytes of data, where its header promises|bytes of compressed data cannot make)",
         nifti_with(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
     ),
     "more voxels than packed bytes": BadFile(
         "unreadable",
-        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        "(bytes of data, where its header promises|bytes of compressed data cannot make)",
         nifti_with(name="ct.nii.gz", dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
     ),
     "more voxels than numbers count": BadFile(
         "unreadable",
-        "(bytes of data, where its header promises|bytes of packed data cannot make)",
+        "(bytes of data, where its header promises|bytes of compressed data cannot make)",
         nifti_with(kind=nib.Nifti2Image, dim=[3, 2**21, 2**21, 2**20, 1, 1, 1, 1]),
     ),
     "n+1 in a pair": BadFile(

@@ -403,7 +403,7 @@ OF_CASES = {
         "inspect", "too_large", "1073741824 voxels, .* got 35181150961663", "image", enlarge
     ),
     "image cut": Malformed(
-        "convert", "unreadable", "not a whole volume", "image", cut("image", 0.7)
+        "convert", "unreadable", "incomplete or corrupt volume", "image", cut("image", 0.7)
     ),
     # -- no HU
     "all zero": Malformed(
@@ -558,7 +558,7 @@ OF_CASES = {
         "inspect", "segments_overlap", "must not overlap", "label", overlapping
     ),
     "label cut": Malformed(
-        "convert", "unreadable", "not a whole volume", "label", cut("label", 0.7)
+        "convert", "unreadable", "incomplete or corrupt volume", "label", cut("label", 0.7)
     ),
     "label cut in its header": Malformed(
         "inspect", "unreadable", "not a readable volume", "label", cut("label", 0.1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from serving.server import LocalServer, ServerCommand
+from serving.local_server import LocalServer
+from serving.server import ServerCommand
 
 
 def free_port():

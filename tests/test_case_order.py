@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from fcnseg.config import PatchConfig
-from fcnseg.sampling.blocks import Blocks
 from fcnseg.sampling.case_order import CaseOrder
+from fcnseg.sampling.patch_order import Blocks
 
 CASES = (3, 1, 4, 1, 5, 2)  # of six files; case 10 f + i is the i-th of file f
 

@@ -73,7 +73,7 @@ def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, tmp_path, 
         assert content["volumes_ml"].keys() == {"liver", "spleen"}
 
 
-def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog):
+def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog, capsys):
     images, masks = shutil.copytree(folder / "images", tmp_path / "images"), tmp_path / "masks"
     (images / "broken.nii.gz").write_bytes(b"no NIfTI")
     command = ClientCommand(servers[1], masks, images, accept=CROP, resume=True)
@@ -86,7 +86,9 @@ def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog):
     (images / "broken.nii.gz").unlink()
     with caplog.at_level("INFO"):
         command.run()
-    assert "left out: 2 cases that are whole" in caplog.text
+    assert "left out: 2 cases that are complete" in caplog.text
+    assert caplog.messages[-1] == f"3 masks are in {masks}"
+    assert not capsys.readouterr().err  # no bar in the log of a job
     for name in ("one.nii.gz", "three.nii.gz"):
         assert (masks / name).stat().st_mtime_ns == before[name]
     assert (masks / "two.nii.gz").exists()

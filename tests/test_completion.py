@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -39,4 +40,7 @@ def test_bash_completes(script, words, expected):
 
 def test_each_command_is_completed(script):
     for name in entries():
-        assert f"      {name}) words=" in script
+        (words,) = re.findall(rf'^      {name}\) words="(.*)" ;;$', script, re.MULTILINE)
+        flags = words.split()
+        assert "--help" in flags
+        assert len(set(flags)) == len(flags)  # none from the text that describes another

@@ -222,7 +222,7 @@ ZEROS = np.zeros((12, 14, 16))
 BAD = {
     "file_missing": (lambda c: c("label").unlink(), "no such file", "label"),
     "unreadable header": (lambda c: c("image").write_bytes(b"junk"), "not a readable vol", "image"),
-    "unreadable voxels": (lambda c: cut(c("image")), "not a whole volume", "image"),
+    "unreadable voxels": (lambda c: cut(c("image")), "incomplete or corrupt volume", "image"),
     "not_finite": (
         lambda c: overwrite(c("image"), np.full_like(ZEROS, np.nan)),
         "voxels must be finite",

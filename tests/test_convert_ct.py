@@ -658,7 +658,7 @@ def test_a_marker_that_is_not_whole_says_what_to_do(finished, tmp_path, content)
     broken = shutil.copytree(output, tmp_path / "broken")
     (broken / "COMPLETED").write_bytes(content)
     with pytest.raises(
-        DatasetError, match=r"not a whole note of a job: .*COMPLETED: .*--overwrite"
+        DatasetError, match=r"incomplete or corrupt job state: .*COMPLETED: .*--overwrite"
     ):
         command(cases, broken).run()
 

@@ -162,7 +162,7 @@ def test_sound_dataset_is_whole(records, caplog):
     check_files(records, read_dataset_info(records), ["train", "validation", "test"])
     with caplog.at_level("INFO"):
         verify(records)
-    assert caplog.messages == [f"all 3 files of {records} are whole: 4 cases"]
+    assert caplog.messages == [f"all 3 files of {records} are intact: 4 cases"]
 
 
 def test_readers_without_tensorflow_name_file_and_case(damaged):

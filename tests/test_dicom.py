@@ -246,7 +246,7 @@ def test_broken_rle_refuses_its_case_alone(tmp_path):
     for at in rng.integers(len(content) - 900, len(content), 400):
         content[at] = rng.integers(256)
     (series / "IM010_5.dcm").write_bytes(content)
-    with pytest.raises(InputError, match="not a whole volume: .*IM010_5.dcm"):
+    with pytest.raises(InputError, match="incomplete or corrupt volume: .*IM010_5.dcm"):
         read_ct(series)
 
 
@@ -653,8 +653,8 @@ BAD_SEGMENTATIONS = {
         "a frame is of segment 2, but SegmentSequence describes 1, 7",
     ),
     "more pixels than the header tells": (fewer_rows, "but there are"),
-    "no number of frames": (no_frames, "not a whole segmentation"),
-    "columns of no number": (columns_of_no_number, "not a whole segmentation"),
+    "no number of frames": (no_frames, "incomplete or corrupt segmentation"),
+    "columns of no number": (columns_of_no_number, "incomplete or corrupt segmentation"),
 }
 
 

@@ -61,8 +61,10 @@ def test_the_noise_of_rounding_changes_no_score(data):
     assert texts[0] == texts[1]
 
 
-def test_the_command_scores_and_draws(data, capsys):
-    command(data, images=data / "images").run()
+def test_the_command_scores_and_draws(data, capsys, caplog):
+    with caplog.at_level("INFO"):
+        command(data, images=data / "images").run()
+    assert caplog.messages[-1] == f"wrote {data / 'out/evaluation.html'}"
     result = json.loads((data / "out/evaluation.json").read_text())
     assert list(result["cases"]) == ["case_0", "case_1"]
     assert {scores["dice"] for scores in result["cases"]["case_0"].values()} == {1.0}
@@ -77,7 +79,8 @@ def test_the_command_scores_and_draws(data, capsys):
     assert result["mean_dice"] == pytest.approx(
         np.mean([scores["dice"] for scores in result["classes"].values()])
     )
-    table = capsys.readouterr().out
+    table, progress = capsys.readouterr()
+    assert not progress  # no bar in the log of a job
     for word in ("Dice", "HD95", "case_1", *ORGANS, "mean", f"{result['mean_dice']:.3f}"):
         assert word in table
     assert (data / "out/evaluation.csv").read_text().count("\n") == 1 + 2 * len(ORGANS)

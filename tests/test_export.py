@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,14 @@ from small_models import (
 from tensorflow_serving.apis import prediction_log_pb2
 
 from fcnseg.config import ModelConfig
-from fcnseg.errors import InputError, ModelError
+from fcnseg.errors import InputError, MissingExtraError, ModelError
 from fcnseg.figures.palette import organ_rgb
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.runs import Run
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.saved_model.export import ExportOptions, export_run, export_segmenter
+from fcnseg.saved_model.export import export_run, export_segmenter
 from fcnseg.saved_model.model_card import INTENDED_USE
+from fcnseg.saved_model.options import ExportOptions
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
 from fcnseg.saved_model.signatures import (
     MODEL_INFO,
@@ -194,10 +196,13 @@ def test_network_without_padding_is_exported(tmp_path):
     assert export_segmenter(make_segmenter(network, info), tmp_path) == tmp_path / "1"
 
 
-def test_each_export_is_the_next_version(model_dir, run_dir):
+def test_each_export_is_the_next_version(model_dir, run_dir, caplog):
     (model_dir / "6").mkdir()
     (model_dir / "notes").mkdir()
-    ExportCommand((run_dir,), model_dir).run()
+    logging.getLogger("tensorflow").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.INFO):
+        ExportCommand((run_dir,), model_dir).run()
+    assert caplog.messages == [f"published {model_dir / '7'}"]  # TensorFlow logs nothing
     assert (model_dir / "7" / "saved_model.pb").is_file()
     assert {child.name for child in model_dir.iterdir()} == {"1", "6", "7", "notes"}
 
@@ -321,6 +326,15 @@ def test_wrong_options_are_refused(options, message):
 def test_overlap_of_a_window_is_refused(tmp_path, run_dir):
     with pytest.raises(ModelError, match="overlap must be smaller"):
         export_run(run_dir, tmp_path, options=ExportOptions(overlap=(8, 12, 10)))
+
+
+def test_the_extra_of_warm_up_requests_is_asked_for_before_work_begins(
+    run_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    with pytest.raises(MissingExtraError, match="tensorflow_serving .* fcnseg's extra serving, "):
+        export_run(run_dir, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
     assert list(tmp_path.iterdir()) == []
 
 

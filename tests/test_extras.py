@@ -15,8 +15,11 @@ import pytest
 from packaging.requirements import Requirement
 
 from fcnseg.cli.main import entries
+from fcnseg.config import Config
 from fcnseg.errors import MissingExtraError
 from fcnseg.extras import EXTRA_OF, naming_extras, require_extra
+from tuning.report import REPORT_FILE, ReportCommand
+from tuning.trials import Search
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,11 +28,12 @@ BASE = {
     *("fsspec", "google", "google_crc32c", "nibabel", "numpy", "pydantic", "rich", "scipy", "tyro"),
     "yaml",
 }
-# What each command cannot even show its help without.
-NEEDED = {
-    "convert": "apache_beam",
-    "export": "tensorflow",
-    "serve": "grpc",
+# A package that each command asks for, in its help already or when it begins, with the flags.
+ASKED = {
+    "convert": ("apache_beam", "--help"),
+    "export": ("tensorflow", "--run_dir NEW --model_dir NEW"),
+    "search": ("keras_tuner", "--data NEW --config demo --space quick --output NEW"),
+    "serve": ("grpc", "--model_base_path NEW"),
 }
 
 WITHOUT = """
@@ -86,6 +90,34 @@ def test_the_readme_lists_each_extra_once_and_its_commands():
     assert set(entries()) - named == {"completion", "rollback"}  # these need no extra either
 
 
+def extras_with(extra):
+    """An extra and those that come with it; `addons` stands for three that it cannot name."""
+    lines = [line for line in requirements()[extra].splitlines() if line.startswith("fcnseg[")]
+    nested = [name for line in lines for name in line[len("fcnseg[") : -1].split(",")]
+    instead = ["train", "tuning", "serving"] if extra == "addons" else []
+    return {extra, *instead}.union(*map(extras_with, nested))
+
+
+@pytest.mark.parametrize("extra", ["tuning", "addons"])
+def test_a_report_needs_no_more_than_what_searches_need(monkeypatch, tmp_path, extra):
+    """Its page too, for which templates and plots are needed."""
+    search = Search(
+        tuner="random",
+        objective="val_dice",
+        seed=0,
+        space={"training.learning_rate": {"choice": [1e-3, 1e-2]}},
+        config=Config(),
+        data="records",
+        data_digest="0" * 64,
+    )
+    search.begin_or_resume(tmp_path)
+    for package, its_extra in EXTRA_OF.items():
+        if its_extra not in extras_with(extra):
+            monkeypatch.setitem(sys.modules, package, None)
+    ReportCommand(tmp_path).run()
+    assert (tmp_path / REPORT_FILE).stat().st_size
+
+
 def test_a_package_of_no_extra_is_not_explained_away():
     with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"), naming_extras():
         importlib.import_module("nowhere")
@@ -108,38 +140,28 @@ def test_the_remedy_names_what_the_setup_does(monkeypatch, extra):
             assert Requirement(line) in installed
 
 
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_command_without_its_extra_says_so_in_one_line(name):
-    """Its help too."""
+@pytest.mark.parametrize("name", ASKED)
+def test_a_command_without_its_extra_says_so_in_one_line(name, tmp_path):
+    package, flags = ASKED[name]
+    argv = flags.replace("NEW", str(tmp_path / "new")).split()
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, NEEDED[name], name, "--help"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", WITHOUT, package, name, *argv], capture_output=True, text=True
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    extra = EXTRA_OF[NEEDED[name]]
-    assert line.startswith(f"error: {NEEDED[name]} is not installed: it comes with fcnseg's extra")
-    assert extra in line
-
-
-def test_a_search_without_its_extra_says_so_in_one_line(tmp_path):
-    """When it begins: the processes of its trials import the command, which is light."""
-    flags = ("--data", "d", "--config", "demo", "--space", "quick", "--output", str(tmp_path / "o"))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, "keras_tuner", "search", *flags],
-        capture_output=True,
-        text=True,
+    assert line.startswith(
+        f"error: {package} is not installed: it comes with fcnseg's extra {EXTRA_OF[package]}, "
     )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: keras_tuner is not installed: it comes with fcnseg's extra tun")
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["convert", "serve"])
-def test_beam_and_tensorflow_are_loaded_in_silence(name):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("convert --help", "usage: fcnseg convert "), ("serve --version", "fcnseg: ")],
+)
+def test_beam_and_tensorflow_are_loaded_in_silence(line, said):
     done = subprocess.run(
-        [sys.executable, "-m", "fcnseg", name, "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "fcnseg", *line.split()], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: fcnseg {name} ")
+    assert done.stdout.startswith(said)

@@ -103,7 +103,9 @@ def test_a_wrong_checksum_is_an_error_with_the_name_of_the_file(tmp_path, read, 
     write(path, numbers(dtype))
     packed = path.read_bytes()
     path.write_bytes(packed[:-8] + bytes(4) + packed[-4:])
-    with pytest.raises(InputError, match=r"not a whole volume: .*scan\.nii\.gz: .*\(case a\)"):
+    with pytest.raises(
+        InputError, match=r"incomplete or corrupt volume: .*scan\.nii\.gz: .*\(case a\)"
+    ):
         read(path, case_id="a")
 
 

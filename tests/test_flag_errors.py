@@ -121,8 +121,11 @@ def test_hyphens_in_flags_are_as_good():
     )
 
 
-def test_the_flags_of_a_command_are_those_of_its_help():
+@pytest.mark.parametrize("columns", ["40", "80", "250"])
+def test_the_flags_of_a_command_are_those_of_its_help(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)  # tyro writes groups of flags side by side in 250
     names = flag_names(SmallCommand)
+    assert {"--training.epochs", "--augmentation.flip", "--inference.overlap"} <= set(names)
     assert names[:4] == ["--help", "--output", "--size", "--kind"]
     assert sorted(names) == sorted(set(names))
     assert all(re.fullmatch(r"--[a-z_.0-9]*[a-z0-9]", name) for name in names)

@@ -127,7 +127,7 @@ def test_the_beginning_of_a_file_tells_its_grid(tmp_path, suffix):
     whole = read_geometry(path)
     path.write_bytes(path.read_bytes()[:5000])
     check_same_grid(read_geometry(path), whole)
-    with pytest.raises(InputError, match="not a whole volume"):
+    with pytest.raises(InputError, match="incomplete or corrupt volume"):
         read_ct(path)
 
 

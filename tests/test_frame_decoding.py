@@ -90,5 +90,5 @@ def test_a_frame_that_claims_to_be_huge_is_refused(tmp_path, series):
     start = frame.index(b"\xff\xf7") + 5  # rows and columns, of two bytes each
     huge = frame[:start] + b"\xff\xff\xff\xff" + frame[start + 4 :]
     series[1].PixelData = encapsulate([huge])
-    with pytest.raises(InputError, match="not a whole volume"):
+    with pytest.raises(InputError, match="incomplete or corrupt volume"):
         read_ct(write_series(series, tmp_path / "series"))

@@ -44,7 +44,7 @@ ROOMS = {
         *("conversion", "evaluation", "figures", "inference", "masks", "networks", "runs"),
         *("storage", "volumes"),
     },
-    "testing": {"storage", "volumes"},
+    "testing": {"records", "storage", "volumes"},
     "jobs": set(),
     "cli": {
         *("config", "conversion", "evaluation", "figures", "inference", "masks", "networks"),
@@ -154,6 +154,30 @@ loaded = sorted({{'tensorflow', 'keras', 'matplotlib', 'apache_beam'}} & sys.mod
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+_HELP = """
+import contextlib, io, sys
+from fcnseg.cli.main import entries, main
+
+def loaded_by_help_of(names, packages):
+    for name in names:
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+            main([name, "--help"])
+        assert said.getvalue().startswith(f"usage: fcnseg {name} "), name
+        assert not packages & sys.modules.keys(), (name, packages & sys.modules.keys())
+
+heavy = {"tensorflow", "keras", "keras_tuner", "matplotlib", "sklearn"}
+with_beam = ["convert", "flink"]  # Beam brings grpc
+others = [name for name in entries() if name not in with_beam]
+loaded_by_help_of(others, heavy | {"apache_beam", "grpc"})
+loaded_by_help_of(with_beam, heavy)
+"""
+
+
+def test_help_of_no_command_waits_for_tensorflow():
+    """Nor for another library of seconds; Beam's commands have flags of Beam."""
+    subprocess.run([sys.executable, "-c", _HELP], check=True, cwd=ROOT)
 
 
 def test_prediction_leaves_beam_out():

@@ -73,14 +73,14 @@ def test_the_command_runs_without_tensorflow_and_tells_all(records, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == f"page with pictures: {tmp_path / 'page.html'}"
-    for words in ("Splits", "spacing z (mm)", "deviation", "liver", "unreadable", "case_02"):
+    for words in ("Splits", "spacing z (mm)", "std. dev.", "liver", "unreadable", "case_02"):
         assert words in done.stdout
 
     page = Page((tmp_path / "page.html").read_text())
     assert len(page.pictures) == 5
     assert all(f"case_0{n}" in "".join(page.pictures) for n in (0, 1, 3, 4, 5))
     assert all(r.startswith(("data:", "#")) for r in page.references)  # it needs no other file
-    assert "the file is not a whole volume" in page.words
+    assert "the file is incomplete, corrupt, or not of its format" in page.words
 
 
 def test_numbers_are_those_of_the_records(records):

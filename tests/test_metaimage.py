@@ -81,10 +81,10 @@ def test_raw_data_are_as_long_as_promised(tmp_path, name, data, reason):
     [
         (zlib.compress(RAW[:-2]), "48 bytes of voxels expected, 46 found"),
         (zlib.compress(RAW + b"\0"), "more data than the 48 bytes"),
-        (PACKED + b"\0", "bytes follow its packed data"),
-        (PACKED[:-1], "packed data end early"),
+        (PACKED + b"\0", "bytes follow its compressed data"),
+        (PACKED[:-1], "compressed data end early"),
         (PACKED[:-4] + b"\0\0\0\0", "incorrect data check"),
-        (b"", "0 bytes of packed data cannot make 48"),
+        (b"", "0 bytes of compressed data cannot make 48"),
         (RAW, "unknown compression method"),
     ],
 )

@@ -48,9 +48,9 @@ def write(path, data=RAW, *, end="\n", newline="\n", **changes):
         (gzip.compress(RAW + b"\0", mtime=0), "gzip", "more data than the 48 bytes"),
         (gzip.compress(bytes(2**24), mtime=0), "gzip", "more data than the 48 bytes"),
         (PACKED + gzip.compress(b"more", mtime=0), "gzip", "more data than the 48 bytes"),
-        (PACKED[:-1], "gzip", "not a whole volume"),
-        (PACKED[:-8] + bytes(8), "gz", "not a whole volume"),
-        (RAW, "gz", "not a whole volume"),
+        (PACKED[:-1], "gzip", "incomplete or corrupt volume"),
+        (PACKED[:-8] + bytes(8), "gz", "incomplete or corrupt volume"),
+        (RAW, "gz", "incomplete or corrupt volume"),
     ],
 )
 @pytest.mark.parametrize("data_file", [None, "ct.raw"])

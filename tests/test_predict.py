@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import threading
 from xml.etree import ElementTree
 
 import dicom_series
@@ -20,8 +21,8 @@ from small_models import CONFIG, CROP, make_oblique_volume, write_run
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.inference.case_prediction import CasePredictor
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
+from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.networks.build import build_fcn
 from fcnseg.volumes import Volume, list_images, read_ct, write_volume
 
@@ -126,7 +127,7 @@ def test_folder_of_slices_is_named_by_itself(tmp_path, monkeypatch):
     assert list(list_images(".")) == ["study"]
 
 
-def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
+def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog, capsys):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     table = (masks / "volumes.csv").read_text()
     first = (masks / "one.nii.gz").stat().st_mtime_ns
@@ -139,6 +140,8 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog):
     assert masks_in(masks) == {"one.nii.gz", "two.nii.gz"}
     assert (masks / "volumes.csv").read_text() == table
     assert "left out: 1 cases" in caplog.text
+    assert caplog.messages[-1] == f"2 masks are in {masks}"
+    assert not capsys.readouterr().err  # no bar in the log of a job
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"made_with": 3}', bytes(300)], ids=len)
@@ -336,17 +339,51 @@ def test_codes_that_cannot_be_accepted_are_refused(run_dir, images, tmp_path):
 
 
 def test_an_unexpected_error_of_one_volume_does_not_stop_the_others(run_dir, images, monkeypatch):
-    predict = CasePredictor.predict
+    read = CaseOutputs.read
     monkeypatch.setattr(
-        CasePredictor,
-        "predict",
-        lambda self, case: 1 / 0 if case.case_id == "one" else predict(self, case),
+        CaseOutputs,
+        "read",
+        lambda case, gate: 1 / 0 if case.case_id == "one" else read(case, gate),
     )
     masks = images.parent / "masks"
     message = r"1 of 2 volumes failed: one: ZeroDivisionError: .* \[unexpected_error\]"
     with pytest.raises(InputError, match=message):
         PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
     assert masks_in(masks) == {"two.nii.gz"}
+
+
+def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypatch, caplog):
+    """The second is read while the first is segmented; no more than three are held."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        write_volume(make_oblique_volume((15, 14, 18), seed=number), images / f"{number}.nii.gz")
+    second_is_read, held, most = threading.Event(), set(), []
+    read, write, segment = CaseOutputs.read, CaseOutputs.write, predict_volume
+
+    def reading(case, gate):
+        held.add(case.case_id)
+        most.append(len(held))
+        if case.case_id == "1":
+            second_is_read.set()
+        return read(case, gate)
+
+    def segmenting(*arguments, **options):
+        assert second_is_read.wait(60)
+        return segment(*arguments, **options)
+
+    def writing(case, *arguments, **options):
+        write(case, *arguments, **options)
+        held.remove(case.case_id)
+
+    monkeypatch.setattr(CaseOutputs, "read", reading)
+    monkeypatch.setattr(CaseOutputs, "write", writing)
+    monkeypatch.setattr("fcnseg.inference.case_prediction.predict_volume", segmenting)
+    with caplog.at_level("INFO"):
+        PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
+    assert len(masks_in(tmp_path / "masks")) == 6
+    assert max(most) <= 3
+    assert re.search(r"reading [\d.]+ s, segmenting [\d.]+ s, writing [\d.]+ s; ", caplog.text)
 
 
 def test_tables_of_other_cases_are_replaced_only_when_told_to(run_dir, images, done, tmp_path):
@@ -398,7 +435,7 @@ def test_unfinished_run_is_refused(images, tmp_path):
 def test_network_that_is_not_whole_is_refused(images, tmp_path):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "best.keras").write_bytes(b"PK half")
-    with pytest.raises(InputError, match="not a whole network: .*best.keras"):
+    with pytest.raises(InputError, match="incomplete or corrupt network: .*best.keras"):
         PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
 
 

@@ -139,6 +139,13 @@ def named(case_id: str, shape=(7, 5, 6), label_dtype=np.uint8) -> Record:
     return dataclasses.replace(record, case_id=case_id, image=image, label=label)
 
 
+def test_a_label_counts_among_the_bytes_of_a_slice():
+    """180 bytes are two slices of 5 x 6 voxels of two bytes and one, or three of two alone."""
+    record = named("case")
+    assert len(record.parts(180)) == 4
+    assert len(dataclasses.replace(record, label=None).parts(180)) == 3
+
+
 def write_cases(path, cases: list[tuple[Record, int]]):
     """Each with the number of slices that a record may have."""
     with path.open("wb") as file:

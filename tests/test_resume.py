@@ -265,7 +265,7 @@ def test_a_job_whose_note_is_broken_says_what_to_do(cases, tmp_path, content):
     stop_before_planning(job(cases, tmp_path / "out"))
     (tmp_path / "out" / ".state" / "job.json").write_bytes(content)
     with pytest.raises(
-        DatasetError, match=r"not a whole note of a job: .*job\.json: .*--overwrite"
+        DatasetError, match=r"incomplete or corrupt job state: .*job\.json: .*--overwrite"
     ):
         job(cases, tmp_path / "out", resume=True).run()
 

@@ -221,7 +221,7 @@ def test_every_step_reads_and_writes_s3(client, jobs, tmp_path, monkeypatch, cap
     local = {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
     assert download(client, "masks") == local
     run(PredictCommand, f"{predict} {{there}}/scans/images --output {{there}}/masks --resume")
-    assert "left out: 3 cases that are whole" in caplog.text
+    assert "left out: 3 cases that are complete" in caplog.text
     with pytest.raises(InputError, match=rf"s3://{BUCKET}/masks/case_00.nii.gz is there already"):
         run(PredictCommand, f"{predict} {{there}}/scans/images --output {{there}}/masks")
 

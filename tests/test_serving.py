@@ -43,7 +43,8 @@ from fcnseg.volumes import (
     write_volume,
 )
 from serving.client import ClientCommand
-from serving.server import LocalServer, ServerCommand
+from serving.local_server import LocalServer
+from serving.server import ServerCommand
 
 
 def make_server(model_base_path, **flags):
@@ -399,7 +400,13 @@ def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
     image, output = tmp_path / "ct.nii.gz", tmp_path / "masks"
     volume = make_oblique_volume()
     write_volume(volume, image)
-    with subprocess.Popen(command + flags, stdout=subprocess.PIPE, text=True) as server:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            command + flags, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as server,
+    ):
         try:
             ready = server.stdout.readline()
             address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
@@ -407,6 +414,7 @@ def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
+    assert "server process" not in log.read_text()  # uvicorn's own lines
     file = nib.load(output / "ct.nii.gz")
     mask = np.asarray(file.dataobj).T
     expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)

@@ -320,19 +320,21 @@ def test_broken_checkpoint_is_named_with_what_to_do(checkpoints, kind):
     checkpoints.save(RunProgress("then"))
     damage, finding = BROKEN[kind]
     checkpoints.path.write_bytes(damage(checkpoints.path.read_bytes()))
-    message = rf"^not a whole checkpoint: .*c\.npz: .*{finding}.*; delete it, and --resume begins"
+    message = (
+        rf"^incomplete or corrupt checkpoint: .*c\.npz: .*{finding}.*; delete it, and --resume"
+    )
     with pytest.raises(InputError, match=message):
         checkpoints.restore()
 
 
 def test_checkpoint_of_something_else_is_named(checkpoints):
     np.savez(checkpoints.path, weights=np.zeros(3))
-    with pytest.raises(InputError, match=r"not a whole checkpoint: .*c\.npz: .*progress"):
+    with pytest.raises(InputError, match=r"incomplete or corrupt checkpoint: .*c\.npz: .*progress"):
         checkpoints.restore()
     strategy = checkpoints.strategy
     other = Checkpoints(checkpoints.path, [tf.Variable([1.0])], strategy, checkpoints.identity)
     other.save(RunProgress("then"))
-    with pytest.raises(InputError, match=r"not a whole checkpoint: .*shape"):
+    with pytest.raises(InputError, match=r"incomplete or corrupt checkpoint: .*shape"):
         checkpoints.restore()
 
 
@@ -343,8 +345,8 @@ def test_broken_network_is_named_with_what_to_do(undisturbed, tmp_path, kind):
     damage, finding = BROKEN[kind]
     path = run / "best.keras"
     path.write_bytes(damage(path.read_bytes()))
-    message = rf"^not a whole network: {path}: .*{finding}.*; "
-    with pytest.raises(InputError, match=message + "copy it again from where it is whole, or"):
+    message = rf"^incomplete or corrupt network: {path}: .*{finding}.*; "
+    with pytest.raises(InputError, match=message + "restore an intact copy, or"):
         load_run(run)
     with pytest.raises(InputError, match=message + "delete it, and --resume keeps the best"):
         KeepBest(path, None).resume()

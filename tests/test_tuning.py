@@ -26,13 +26,13 @@ from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
-from tuning import shares as tuning_shares
+from tuning import worker_devices
 from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
-from tuning.shares import shares
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
 from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
+from tuning.worker_devices import shares
 from tuning.workers import Share, TrialRunner, Worker, run_threads
 
 ROOT = Path(__file__).parent.parent
@@ -343,14 +343,14 @@ def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
 def test_gpus_are_shared_out(monkeypatch, workers, devices, gpus, expected):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     listed = [object()] * gpus
-    monkeypatch.setattr(tuning_shares.tf.config, "list_physical_devices", lambda kind: listed)
+    monkeypatch.setattr(worker_devices.tf.config, "list_physical_devices", lambda kind: listed)
     assert [share.gpus for share in shares(workers, devices)] == expected
 
 
 def test_the_gpus_that_are_visible_are_those_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     monkeypatch.setattr(
-        tuning_shares.tf.config, "list_physical_devices", lambda kind: [object()] * 2
+        worker_devices.tf.config, "list_physical_devices", lambda kind: [object()] * 2
     )
     assert [share.gpus for share in shares(2)] == [("5",), ("7",)]
 
@@ -375,7 +375,7 @@ def test_cores_are_shared_out():
 )
 def test_devices_that_are_not_there_are_refused(monkeypatch, workers, devices, message):
     monkeypatch.setattr(
-        tuning_shares.tf.config, "list_physical_devices", lambda kind: [object()] * 2
+        worker_devices.tf.config, "list_physical_devices", lambda kind: [object()] * 2
     )
     with pytest.raises(InputError, match=message):
         shares(workers, devices)
@@ -449,7 +449,7 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
     (tmp_path / "search/trials.json").write_bytes(b"")
-    with pytest.raises(InputError, match=r"trials\.json is not whole"):
+    with pytest.raises(InputError, match=r"trials\.json is incomplete or corrupt"):
         wanted.run()
 
 

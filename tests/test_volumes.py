@@ -189,7 +189,7 @@ def write_bad_volume(path, kind):
         ("missing", "ct.nii.gz", "no such file"),
         ("pipe", "ct.nii.gz", "must be a file, got the pipe or device .*ct.nii.gz"),
         ("wrong suffix", "ct.jpg", r"must be a \.nii, \.nii\.gz, .* file"),
-        ("truncated", "ct.nii", "not a whole volume"),
+        ("truncated", "ct.nii", "incomplete or corrupt volume"),
         ("broken gzip", "ct.nii.gz", "not a readable volume"),
         ("not nifti", "ct.nii", "not a readable volume"),
         ("four-dimensional", "ct.nii", "three dimensions"),

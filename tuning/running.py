@@ -29,7 +29,6 @@ from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 from . import cluster  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
-from .shares import shares  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
@@ -42,6 +41,7 @@ from .trials import (  # noqa: E402
     best_trial,
     format_settings,
 )
+from .worker_devices import shares  # noqa: E402
 from .workers import TrialRunner, Worker, run_threads  # noqa: E402
 
 if TYPE_CHECKING:

@@ -260,7 +260,7 @@ def _read(path: Path, kind: Any) -> Any:
     try:
         return pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
-        raise InputError(f"{path} is not whole: {first_finding(error)}") from error
+        raise InputError(f"{path} is incomplete or corrupt: {first_finding(error)}") from error
 
 
 def _to_json(value: Any) -> str:

@@ -298,7 +298,8 @@ def _read_job(path: str, text: str) -> dict[str, Any]:
         return dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise DatasetError(
-            f"not a whole note of a job: {path}: {one_line(error)}; --overwrite begins it again"
+            f"incomplete or corrupt job state: {path}: {one_line(error)};"
+            " --overwrite begins the job again"
         ) from error
 
 

@@ -16,7 +16,7 @@ from fcnseg.conversion.preprocessing import Preprocessing
 from fcnseg.conversion.rejects import Reject
 from fcnseg.conversion.shards import Shard
 from fcnseg.conversion.statistics import HuCounts, case_facts
-from fcnseg.records import Record, ShardInfo, TFRecordWriter, encode_chunks, parts_of
+from fcnseg.records import Record, ShardInfo, TFRecordWriter, encode_chunks
 from fcnseg.records.fingerprint import CaseFacts
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write
@@ -114,9 +114,7 @@ class _Content:
 
     def add_records(self, record: Record, max_bytes: int) -> None:
         """Adds the records of a case."""
-        label_bytes = 0 if record.label is None else record.label[0].nbytes
-        slice_bytes = record.image[0].nbytes + label_bytes
-        parts = parts_of(len(record.image), slice_bytes=slice_bytes, max_bytes=max_bytes)
+        parts = record.parts(max_bytes)
         for part in parts:
             self.writer.write(*encode_chunks(record, part))
         if len(parts) > 1:

@@ -106,8 +106,8 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     """
     import tensorflow as tf
 
-    from fcnseg.sampling.blocks import Blocks
     from fcnseg.sampling.damaged_files import naming_broken_files
+    from fcnseg.sampling.patch_order import Blocks
     from fcnseg.training.assembly import (
         build_model,
         make_average,

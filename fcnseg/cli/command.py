@@ -225,9 +225,23 @@ def _parse_words(
 def flag_names(command: type[Any]) -> list[str]:
     """Lists the flags in the help of a command, those of a configuration's values included."""
     said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said), _one_column():
         _parse_words(command, ["--help"], prog=None)
-    return re.findall(r"^[│ ]+(?:-h, )?(--[\w.]*\w)(?![\w.])", said.getvalue(), re.MULTILINE)
+    # A line of help that begins with another flag is indented further.
+    return re.findall(r"^[│ ] ?(?:-h, )?(--[\w.]*\w)(?![\w.])", said.getvalue(), re.MULTILINE)
+
+
+@contextlib.contextmanager
+def _one_column() -> Iterator[None]:
+    """Makes tyro write the groups of flags one below the other, as on a narrow terminal."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "80"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _located(value: Any) -> Any:

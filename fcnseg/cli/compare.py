@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -44,6 +45,7 @@ class CompareCommand:
         write_whole(csv, table)
         write_whole(json, comparison.to_json())
         print_table(difference_table(comparison))
+        logging.getLogger(__name__).info(f"wrote {html}")
 
 
 def difference_table(comparison: Comparison) -> Table:

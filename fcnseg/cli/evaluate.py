@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from fcnseg.cli.command import Location
+from fcnseg.cli.progress import progress_of
 from fcnseg.cli.scored_cases import MaskSource
 from fcnseg.cli.tables import print_table
 from fcnseg.conversion.check_options import CheckOptions, OnMismatch
@@ -144,8 +143,7 @@ class EvaluateCommand:
                 pictures=pictures,
             )
             results = _side_by_side(work, files, workers=self.workers)
-            console = Console(stderr=True)
-            shown = track(results, "cases", total=len(files), console=console, transient=True)
+            shown = progress_of(results, description="cases", total=len(files))
             self._report(list(shown), tolerances_mm, pictures)
 
     def _source(self) -> MaskSource:
@@ -177,6 +175,7 @@ class EvaluateCommand:
                 organs = ", ".join(evaluation.lost_organs)
                 logger.warning(f"lost organs, of a mean Dice below {LOST_DICE}: {organs}")
             print_table(score_table(evaluation))
+            logger.info(f"wrote {self.output / HTML_FILE}")
         if rejects:
             raise InputError(
                 f"rejected {len(rejects)} of {len(results)} cases; first: {rejects[0]}"

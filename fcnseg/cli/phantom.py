@@ -6,9 +6,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
+from fcnseg.cli.progress import progress_of
 from fcnseg.testing.phantom.writing import write_phantoms
 
 
@@ -37,7 +35,6 @@ class PhantomCommand:
             variety=self.variety,
             overwrite=self.overwrite,
         )
-        progress = Console(stderr=True)
-        for _ in track(cases, "phantoms", total=self.cases, console=progress, transient=True):
+        for _ in progress_of(cases, description="phantoms", total=self.cases):
             pass
         logging.getLogger(__name__).info(f"{self.cases} phantoms are in {self.output}")

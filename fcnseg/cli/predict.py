@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
-
 from fcnseg.cli.command import Location
 from fcnseg.cli.image_source import ImageSource
+from fcnseg.cli.progress import progress_of
 from fcnseg.cli.quiet import load_tensorflow
 from fcnseg.cli.unseen import warn_of_seen_cases
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
+from fcnseg.inference.backend import Backend
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
-from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.masks.mask_folder import MaskFolder
+from fcnseg.networks.precision import Precision, for_inference
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
@@ -29,6 +29,8 @@ from fcnseg.volumes import Axis
 
 if TYPE_CHECKING:
     from fcnseg.inference.case_prediction import CasePredictor
+
+logger = logging.getLogger(__name__)
 
 _MOST_DILATION = 512  # in voxels: as wide as any CT, and far slower than predicting everywhere
 
@@ -77,6 +79,10 @@ class PredictCommand:
     """Write each mask as an RT Structure Set too, CASE.rtstruct.dcm; all images must be DICOM."""
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
+    backend: Backend = "tensorflow"
+    """Runtime that computes the windows; OpenVINO is faster on CPUs."""
+    precision: Precision | None = None
+    """Precision of the networks' layers, by default that of training."""
     coarse_run_dir: Path | None = None
     """Coarse run: the other runs predict only where its foreground, of any organ, lies; else
     everywhere."""
@@ -118,8 +124,15 @@ class PredictCommand:
             warn_of_seen_cases(runs, dataset, masks.cases)
         predictor = self._make_predictor(runs, coarse, made_with, gate)
         check_output_folder(self.output, argument="output")
-        progress = track(todo.items(), description="volumes", console=Console(stderr=True))
-        reasons = {case_id: _reason_of_failure(predictor, case) for case_id, case in progress}
+        errors = progress_of(
+            predictor.predict_each(todo.values()), description="volumes", total=len(todo)
+        )
+        reasons = {
+            case_id: explain(error) if error else None
+            for case_id, error in zip(todo, errors, strict=True)
+        }
+        seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
+        logger.info("%s; stages of different volumes are concurrent", seconds or "nothing to do")
         masks.write_tables(predictor.segmenter.info.class_names, others=others)
         masks.report_failures(reasons)
 
@@ -133,6 +146,10 @@ class PredictCommand:
         for name in ("probabilities", "dicom_seg", "rtstruct"):
             if getattr(self, name):
                 made_with[name] = True
+        if self.backend != "tensorflow":
+            made_with["backend"] = self.backend
+        if self.precision is not None:
+            made_with["precision"] = self.precision
         if coarse is not None:
             digest = coarse.network_digest()
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
@@ -143,20 +160,14 @@ class PredictCommand:
     ) -> CasePredictor:
         load_tensorflow()
         # --help and mistakes in flags need not wait for these.
-        from fcnseg.inference import Coarse, load_run, load_runs, make_segmenter
+        from fcnseg.inference import Coarse, Segmenter, load_runs, make_segmenter
         from fcnseg.inference.case_prediction import CasePredictor
 
-        segmenter = make_segmenter(*load_runs(runs), flips=self.flips)
-        region = None
-        if coarse is not None:
-            region = Coarse(make_segmenter(*load_run(coarse)), self.dilation_voxels)
+        def segmenter_of(runs: Sequence[Run], flips: Sequence[Axis] = ()) -> Segmenter:
+            models, info = load_runs(runs)
+            models = tuple(for_inference(model, self.precision) for model in models)
+            return make_segmenter(models, info, flips=flips, backend=self.backend)
+
+        segmenter = segmenter_of(runs, self.flips)
+        region = None if coarse is None else Coarse(segmenter_of([coarse]), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
-
-
-def _reason_of_failure(predictor: CasePredictor, case: CaseOutputs) -> str | None:
-    """Predicts one case; returns the reason of its failure, or None."""
-    try:
-        predictor.predict(case)
-    except Exception as error:  # whatever one case raises, the others continue
-        return explain(error)
-    return None

@@ -85,6 +85,15 @@ PRESETS: dict[str, Config] = {
     "fcn_s": _fcn((16, 32, 64, 128), (1, 2, 3, 4), patch=(64, 64, 64)),
     "fcn_m": _fcn((32, 64, 128, 256), (1, 3, 4, 6), patch=(96, 96, 96)),
     "fcn_l": _fcn((32, 64, 128, 256, 320), (1, 3, 4, 6, 6), patch=(128, 128, 128)),
+    # For CPUs, with records of about 2.5 mm: batch norm and ReLU, which inference joins with the
+    # convolution before them, few channels, and wide windows that overlap by a quarter.
+    "fast": Config(
+        model=ModelConfig(filters=(16, 32, 64, 128), skip="sum", deep_supervision=2),
+        patches=PatchConfig(size=(64, 96, 96), batch_size=2),
+        augmentation=_FCN,
+        training=TrainingConfig(epochs=200, steps_per_epoch=250),
+        inference=InferenceConfig(overlap=(16, 24, 24), batch_size=2),
+    ),
     # Coarse to fine in one network, as arXiv 1806.02237: the prediction at half the resolution is
     # up-sampled and joins the input at full resolution, with a Dice loss at both, trained end to
     # end. The two networks are roth2018's; channels, depth and patch are our own choice.

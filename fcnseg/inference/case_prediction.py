@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,15 @@ from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
 from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
-from fcnseg.masks.case_outputs import CaseOutputs
+from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
 from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes import Volume, write_parts
+
+# Class ids (z, y, x), and the probabilities of each class, if requested.
+_Segmented = tuple[npt.NDArray[np.uint8], Iterable[npt.NDArray[np.int16]]]
+
+_IN_FLIGHT = 3  # cases: one that is read, one that is segmented, one that is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +41,7 @@ class CasePredictor:
         postprocessing: Post-processing of masks.
         made_with: Provenance: all that masks depend on apart from their images.
         gate: Reads the images.
+        seconds: Time of each stage over all cases so far, by its name.
     """
 
     segmenter: Segmenter
@@ -39,26 +49,83 @@ class CasePredictor:
     postprocessing: Postprocessing = NOTHING
     made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gate: Gate = dataclasses.field(default_factory=Gate)
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(float)
+    )
 
-    def predict(self, case: CaseOutputs) -> None:
-        """Segments one image, and writes its organs' volumes and the mask on its grid.
+    def predict_each(self, cases: Iterable[CaseOutputs]) -> Iterator[Exception | None]:
+        """Segments images, and writes their organs' volumes and the masks on their grids.
 
-        Raises:
-            InputError: If the image cannot be read, cannot be a CT, or is refused.
+        While an image is segmented, the next is read and the files of the one before are written.
+        An error of one case does not stop the others.
+
+        Yields:
+            For each case, in this order, its error, such as an `InputError` if its image cannot be
+            read, cannot be a CT, or is refused; or None, when its files are written.
         """
-        image = case.read(self.gate)
+        stages = [ThreadPoolExecutor(1) for _ in range(3)]
+        in_flight: collections.deque[Future[None]] = collections.deque()
+        try:
+            for case in cases:
+                in_flight.append(self._begin(case, *stages))
+                if len(in_flight) == _IN_FLIGHT:
+                    yield _error_of(in_flight.popleft())
+            while in_flight:
+                yield _error_of(in_flight.popleft())
+        finally:
+            for stage in stages:
+                stage.shutdown(cancel_futures=True)
+
+    def _begin(
+        self,
+        case: CaseOutputs,
+        reader: ThreadPoolExecutor,
+        segmenter: ThreadPoolExecutor,
+        writer: ThreadPoolExecutor,
+    ) -> Future[None]:
+        """Submits the stages of a case, each of which waits for the one before."""
+        image = reader.submit(self._read, case)
+        segmented = segmenter.submit(lambda: self._segment(image.result(), case))
+        return writer.submit(lambda: self._write(case, image.result(), segmented.result()))
+
+    def _read(self, case: CaseOutputs) -> CaseImage:
+        with self._timed("reading"):
+            return case.read(self.gate)
+
+    def _segment(self, image: CaseImage, case: CaseOutputs) -> _Segmented:
+        with self._timed("segmenting"):
+            if case.with_probabilities:
+                return predict_probabilities(self.segmenter, image.volume, coarse=self.coarse)
+            return predict_volume(self.segmenter, image.volume, coarse=self.coarse), ()
+
+    def _write(self, case: CaseOutputs, image: CaseImage, segmented: _Segmented) -> None:
         names = self.segmenter.info.class_names
-        if case.with_probabilities:
-            mask, parts = predict_probabilities(self.segmenter, image.volume, coarse=self.coarse)
+        mask, probabilities = segmented
+        with self._timed("writing"):
             case.clear()
-            by_class = zip(names, parts, strict=True)
-            _write_probabilities(by_class, case.probabilities, like=image.volume)
-        else:
-            mask = predict_volume(self.segmenter, image.volume, coarse=self.coarse)
-            case.clear()
-        voxel_mm3 = image.volume.geometry.voxel_mm3
-        mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
-        case.write(mask, image, class_names=names, made_with=self.made_with)
+            if case.with_probabilities:
+                by_class = zip(names, probabilities, strict=True)
+                _write_probabilities(by_class, case.probabilities, like=image.volume)
+            voxel_mm3 = image.volume.geometry.voxel_mm3
+            mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
+            case.write(mask, image, class_names=names, made_with=self.made_with)
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+
+def _error_of(done: Future[None]) -> Exception | None:
+    """Waits for the end of a case; what is no error of a case is raised."""
+    try:
+        done.result()
+    except Exception as error:  # whatever one case raises, the others continue
+        return error
+    return None
 
 
 def probability_file(index: int, class_name: str) -> str:

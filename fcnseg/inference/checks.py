@@ -92,7 +92,7 @@ def checked_request(
 def as_fed(tensor: tf.Tensor) -> tf.Tensor:
     """Hides the static shape of a tensor of a request; nothing is copied.
 
-    The graph optimiser would otherwise remove a check against the declared shape.
+    The graph optimizer would otherwise remove a check against the declared shape.
     """
     box = tf.TensorArray(
         tensor.dtype, size=1, infer_shape=False, element_shape=tf.TensorShape(None)

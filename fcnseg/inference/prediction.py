@@ -51,9 +51,7 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
     """
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.network_path
-    check_archive(
-        path, what="network", remedy="copy it again from where it is whole, or train again"
-    )
+    check_archive(path, what="network", remedy="restore an intact copy, or train again")
     try:
         if is_of_this_line(path):
             model = keras.models.load_model(path, compile=False)

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.inference.averaging import mean_of, over_flips
+from fcnseg.inference.averaging import PredictPatches, mean_of, over_flips
+from fcnseg.inference.backend import Backend
 from fcnseg.inference.checks import checked_patches, checked_request
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
@@ -36,21 +37,30 @@ SCORES = tf.TensorSpec([None, None, None, None], tf.int16, name="scores")
 
 
 def make_segmenter(
-    models: keras.Model | Sequence[keras.Model], info: ModelInfo, *, flips: Sequence[Axis] = ()
+    models: keras.Model | Sequence[keras.Model],
+    info: ModelInfo,
+    *,
+    flips: Sequence[Axis] = (),
+    backend: Backend = "tensorflow",
 ) -> Segmenter:
-    """Makes the functions that segment with a network; they follow its weights as it trains.
+    """Makes the functions that segment with a network.
+
+    With TensorFlow they follow its weights as it trains.
 
     Args:
         models: A network, or several, whose probabilities are averaged. Each goes from HU float32
             (batch, z, y, x, 1) to float32 logits (batch, z, y, x, classes).
         info: The window, grid and classes that the networks were trained for.
         flips: Axes whose flips are averaged too, each of which doubles the work.
+        backend: Runtime that computes the windows; OpenVINO takes windows alone, on the CPU, and
+            has the weights that the networks have now.
 
     Returns:
-        A segmenter, ready to be called or exported.
+        A segmenter, ready to be called or, with TensorFlow, exported.
 
     Raises:
         ModelError: If a network does not fit the info, or the outputs of two differ.
+        MissingExtraError: If the backend is not installed.
     """
     models = (models,) if isinstance(models, keras.Model) else tuple(models)
     for model in models:
@@ -61,7 +71,7 @@ def make_segmenter(
             f"networks must give tiles of one size (z, y, x), got {sorted(tiles)} of windows of"
             f" {info.window} voxels"
         )
-    return Segmenter(models, info, tile=tiles.pop(), flips=flips)
+    return Segmenter(models, info, tile=tiles.pop(), flips=flips, backend=backend)
 
 
 def _check_fits(model: keras.Model, info: ModelInfo) -> None:
@@ -87,13 +97,20 @@ class Segmenter(tf.Module):
     """Segments patches, volumes on the network's grid, and volumes of any spacing."""
 
     def __init__(
-        self, models: Sequence[keras.Model], info: ModelInfo, *, tile: Shape, flips: Sequence[Axis]
+        self,
+        models: Sequence[keras.Model],
+        info: ModelInfo,
+        *,
+        tile: Shape,
+        flips: Sequence[Axis],
+        backend: Backend,
     ) -> None:
         """Takes values that `make_segmenter` has checked; use that function instead."""
         super().__init__()
         self.models = models
         self.info = info
-        predictors = [functools.partial(_probabilities, model) for model in models]
+        self.backend = backend
+        predictors = [_predictor(model, info.window, backend) for model in models]
         self._predict_patches = over_flips(mean_of(predictors), flips)
         self._sliding_window = SlidingWindow(
             self._predict_patches,
@@ -266,6 +283,15 @@ class Segmenter(tf.Module):
         hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
         steps = spacing_steps(spacing, self.info.spacing_mm)
         return resample_hu(hu, steps), steps
+
+
+def _predictor(model: keras.Model, window: Shape, backend: Backend) -> PredictPatches:
+    """Makes the function from windows to probabilities."""
+    if backend == "openvino":
+        from fcnseg.inference.openvino_backend import predictor_by_openvino
+
+        return predictor_by_openvino(model, window)
+    return functools.partial(_probabilities, model)
 
 
 def _probabilities(model: keras.Model, patches: tf.Tensor) -> tf.Tensor:

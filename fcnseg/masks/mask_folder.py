@@ -113,7 +113,7 @@ class MaskFolder:
         if present and not (self.overwrite or self.resume):
             raise InputError(
                 f"{present[0]} is there already: give --overwrite to replace masks, or --resume to"
-                " leave out cases that are whole"
+                " leave out cases that are complete"
             )
 
     def todo(self, made_with: dict[str, Any]) -> dict[str, CaseOutputs]:
@@ -134,7 +134,7 @@ class MaskFolder:
         for case in done:
             check_same(case.made_with(), {**made_with, **case.image_facts()}, what=case.mask)
         if done:
-            logger.info("left out: %d cases that are whole", len(done))
+            logger.info("left out: %d cases that are complete", len(done))
         return todo
 
     def others(self, made_with: dict[str, Any]) -> dict[str, CaseOutputs]:
@@ -177,6 +177,7 @@ class MaskFolder:
         gather_organ_volumes(self._place(VOLUMES_FILE), whole, class_names)
         write_whole(self._place(SNAP_FILE), itk_snap_label_descriptions(class_names))
         write_whole(self._place(SLICER_FILE), slicer_colours(class_names))
+        logger.info("%d masks are in %s", len(whole), self.output)
 
     def report_failures(self, reasons: Mapping[str, str | None]) -> None:
         """Logs the cases that failed, and the entries that are no cases.

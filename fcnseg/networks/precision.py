@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
+Precision = Literal["float32", "bfloat16"]
+"""Precision of inference: that of the layers between the HU window and the logits."""
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _FLOAT32_LAYERS = ("HUWindow", "InputLayer", "Softmax")
 """Layers that compute in float32 under any policy; so do those that give the outputs."""
 
@@ -13,6 +18,18 @@ _FLOAT32_LAYERS = ("HUWindow", "InputLayer", "Softmax")
 def policies_of(model: keras.Model) -> set[str]:
     """Gives the names of the precision policies of a network's layers."""
     return {layer.dtype_policy.name for layer in model.layers}
+
+
+def precision_of(model: keras.Model) -> Precision:
+    """Gives the precision in which a network predicts on a CPU: bfloat16, or else float32."""
+    return "bfloat16" if _POLICIES["bfloat16"] in policies_of(model) else "float32"
+
+
+def for_inference(model: keras.Model, precision: Precision | None) -> keras.Model:
+    """Gives a network as trained or in another precision; never in float16, for CPUs."""
+    if precision is None and "mixed_float16" in policies_of(model):
+        precision = "float32"
+    return model if precision is None else with_precision(model, _POLICIES[precision])
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:

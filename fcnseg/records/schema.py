@@ -81,6 +81,12 @@ class Record:
         """Voxels (z, y, x)."""
         return self.image.shape
 
+    def parts(self, max_bytes: int) -> list[Part]:
+        """Splits the case so that image and label of a part take some bytes at most."""
+        label_bytes = 0 if self.label is None else self.label[0].nbytes
+        slice_bytes = self.image[0].nbytes + label_bytes
+        return parts_of(len(self.image), slice_bytes=slice_bytes, max_bytes=max_bytes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:

@@ -30,7 +30,7 @@ def check_archive(path: Path, *, what: str, remedy: str) -> None:
     except _BROKEN as error:
         found = one_line(error)
     if found is not None:
-        raise InputError(f"not a whole {what}: {path}: {found}; {remedy}")
+        raise InputError(f"incomplete or corrupt {what}: {path}: {found}; {remedy}")
 
 
 def _finding(path: Path) -> str | None:

@@ -50,4 +50,4 @@ class Run:
             return hashlib.sha256(self.network_path.read_bytes()).hexdigest()
         except OSError as error:
             reason = f"{self.network_path}: {one_line(error)}"
-            raise InputError(f"not a whole network: {reason}") from error
+            raise InputError(f"incomplete or corrupt network: {reason}") from error

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from fcnseg.sampling.shuffling import shuffled_range
+from fcnseg.sampling.shuffled_range import shuffled_range
 
 _SHARDS_AT_ONCE = 4
 _ENDLESS = 2**62

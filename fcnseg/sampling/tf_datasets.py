@@ -15,9 +15,9 @@ from fcnseg.records.decoding import decode_record
 from fcnseg.records.folds import Fold
 from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.sampling.augmentation.intensity import Parameters
-from fcnseg.sampling.blocks import Blocks
 from fcnseg.sampling.case_order import CaseOrder
 from fcnseg.sampling.centres import CentreRule, draw_centre
+from fcnseg.sampling.patch_order import Blocks
 from fcnseg.sampling.patches import cut_patch
 from fcnseg.sampling.shards import ShardSelection, shard_opener, shards_of
 from fcnseg.volumes import LabelMap, Shape

@@ -11,63 +11,21 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import keras
-
-from fcnseg.conversion.check_options import CheckOptions
-from fcnseg.errors import InputError
+from fcnseg.errors import ModelError
+from fcnseg.extras import require_extra
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
-from fcnseg.inference.averaging import Axis
-from fcnseg.networks.precision import policies_of, with_precision
+from fcnseg.networks.precision import for_inference, policies_of
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.assets import write_assets
 from fcnseg.saved_model.memory import limit_memory
-from fcnseg.saved_model.model_card import INTENDED_USE, ModelCard
+from fcnseg.saved_model.model_card import ModelCard
+from fcnseg.saved_model.options import ExportOptions
 from fcnseg.saved_model.self_check import check_saved_model
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.saved_model.versions import publish
 from fcnseg.storage.whole_file import make_folder
-from fcnseg.volumes import Shape
-
-Precision = Literal["float32", "bfloat16"]
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """Settings of an export; by default those of the run.
-
-    Attributes:
-        precision: Precision of the layers between the HU window and the logits; inputs and outputs
-            are float32 in any.
-        overlap: Voxels (z, y, x) by which neighbouring windows overlap at least.
-        flips: Axes whose flips are averaged too, each of which doubles the work.
-        max_memory_gib: Memory of a server's process that one request may need; larger volumes are
-            refused. By default the run's `inference.max_voxels` is the only limit.
-        accept: Codes of `fcnseg.codes.ACCEPTABLE`: implausible images that `segment_nifti` does not
-            refuse.
-        keep: Number of versions to keep; older ones are deleted. By default all are kept.
-        intended_use: Intended use, for the model card.
-    """
-
-    precision: Precision | None = None
-    overlap: Shape | None = None
-    flips: tuple[Axis, ...] = ()
-    max_memory_gib: float | None = None
-    accept: tuple[str, ...] = ()
-    keep: int | None = None
-    intended_use: str = INTENDED_USE
-
-    def __post_init__(self) -> None:
-        CheckOptions(accept=self.accept)
-        if len(set(self.flips)) < len(self.flips):
-            raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
-        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
-            raise InputError(f"max_memory_gib must be positive, got {self.max_memory_gib}")
-        if self.keep is not None and self.keep < 1:
-            raise InputError(f"keep must be 1 or more, got {self.keep}")
-
 
 _AS_TRAINED = ExportOptions()
 
@@ -93,24 +51,18 @@ def export_run(
     Raises:
         InputError: If a run is missing or unfinished, two do not fit together, or the folder cannot
             be written to.
+        MissingExtraError: If tensorflow-serving-api is not installed.
         ModelError: If the memory does not suffice for the networks, or the results of the server's
             runtime differ from those of this process; nothing is published then.
     """
     folders = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir
     runs = [Run.open(folder) for folder in folders]
     models, info = load_runs(runs)
-    models = tuple(_in_precision(model, options.precision) for model in models)
+    models = tuple(for_inference(model, options.precision) for model in models)
     if options.overlap is not None:
         info = dataclasses.replace(info, overlap=options.overlap)
     segmenter = make_segmenter(models, info, flips=options.flips)
     return export_segmenter(segmenter, model_dir, options=options, runs=runs)
-
-
-def _in_precision(model: keras.Model, precision: Precision | None) -> keras.Model:
-    """Gives a network as trained or in another precision; never in float16, for servers' CPUs."""
-    if precision is None and "mixed_float16" in policies_of(model):
-        precision = "float32"
-    return model if precision is None else with_precision(model, _POLICIES[precision])
 
 
 def export_segmenter(
@@ -128,6 +80,9 @@ def export_segmenter(
         options: Settings of the export.
         runs: The runs that the networks come from, for the model card.
     """
+    if segmenter.backend != "tensorflow":
+        raise ModelError(f"an export runs in TensorFlow, got a segmenter of {segmenter.backend}")
+    require_extra("tensorflow_serving")  # for warm-up requests, written after minutes of work
     base = make_folder(model_dir, argument="model_dir")
     if options.max_memory_gib is not None:
         segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)

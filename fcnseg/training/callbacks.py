@@ -208,7 +208,7 @@ def read_history(path: Path) -> dict[str, list[float]]:
             raise ValueError("it has no column epoch")
         return columns_of([{name: float(row[name]) for name in row if row[name]} for row in rows])
     except (OSError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"not a whole history: {path}: {one_line(error)}") from error
+        raise InputError(f"incomplete or corrupt history: {path}: {one_line(error)}") from error
 
 
 def columns_of(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:

@@ -97,7 +97,7 @@ class Checkpoints:
             raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"not a whole checkpoint: {self.path}: {one_line(error)}; {remedy}"
+                f"incomplete or corrupt checkpoint: {self.path}: {one_line(error)}; {remedy}"
             ) from error
         progress = content["run"]
         return RunProgress(**{**progress, "epochs": tuple(progress["epochs"])})

@@ -141,7 +141,7 @@ def read_layout(header: HeaderFields, *, max_voxels: int) -> Layout:
     end = checked(
         end,
         end <= _MOST_BYTES,
-        f"a NIfTI file must have at most {_MOST_BYTES} bytes unpacked, got a header of {{}}",
+        f"a NIfTI file must have at most {_MOST_BYTES} bytes uncompressed, got a header of {{}}",
     )
     return Layout(
         tf.cast(shape, tf.int32),

@@ -69,7 +69,7 @@ def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.T
     content = checked(
         content,
         _length(content) >= layout.end,
-        "not a whole volume: {} bytes, where its header promises {}",
+        "incomplete or corrupt volume: {} bytes, where its header promises {}",
         _length(content),
         layout.end,
     )
@@ -89,7 +89,7 @@ def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     file_bytes = checked(
         file_bytes,
         trailer <= layout.end + _SPARE_BYTES,
-        "a packed volume must unpack to the {} bytes that its header promises, but has {}",
+        "a compressed volume must decompress to the {} bytes that its header promises, but has {}",
         layout.end,
         trailer,
     )
@@ -98,7 +98,7 @@ def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     ended = checked(
         ended,
         tf.equal(tf.strings.substr(ended, length, len(_WHOLE)), _WHOLE),
-        "not a whole volume: its {} packed bytes are cut or overwritten",
+        "incomplete or corrupt volume: its {} compressed bytes cannot be decompressed",
         size,
     )
     return tf.strings.substr(ended, tf.constant(0, tf.int64), length)

@@ -151,7 +151,9 @@ def _voxels(header: _Header, sizes: tuple[int, ...], length: int, path: str) -> 
     skipped = text_header.integers(header.get("HeaderSize", "0"), "HeaderSize", path)[0]
     is_local = name.upper() == "LOCAL"
     if skipped < -1 or (skipped and (is_local or is_packed)):
-        raise unreadable(path, f"HeaderSize must be 0 where data are packed or LOCAL: {skipped}")
+        raise unreadable(
+            path, f"HeaderSize must be 0 where data are compressed or LOCAL: {skipped}"
+        )
     if is_local:
         file, start = path, length
     else:

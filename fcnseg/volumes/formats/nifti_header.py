@@ -62,7 +62,7 @@ class NiftiHeader:
         except NOT_WHOLE as error:
             raise InputError(f"not a readable volume: {path}: {one_line(error)}") from error
         if block.startswith(_GZIP):
-            raise InputError(f"not a readable volume: {path}: it is packed, so name it .nii.gz")
+            raise InputError(f"not a readable volume: {path}: it is compressed, so name it .nii.gz")
         kind = next((kind for kind in _KINDS if kind.may_contain_header(block)), None)
         if kind is None:
             raise InputError(f"not a readable volume: {path}: it has no header of NIfTI")

@@ -48,7 +48,7 @@ def reading_voxels(path: str) -> Iterator[None]:
     try:
         yield
     except NOT_WHOLE as error:
-        raise InputError(f"not a whole volume: {path}: {one_line(error)}") from error
+        raise InputError(f"incomplete or corrupt volume: {path}: {one_line(error)}") from error
 
 
 def volume_shape(sizes: Sequence[int], path: str) -> Shape:
@@ -125,7 +125,7 @@ class FileVoxels:
         if self._packing == "none" and not is_right:
             raise EOFError(f"{max(present, 0)} bytes of data, where its header promises {promised}")
         if promised > present * _MOST_UNPACKED:
-            raise EOFError(f"{present} bytes of packed data cannot make {promised}")
+            raise EOFError(f"{present} bytes of compressed data cannot make {promised}")
 
     @property
     def _packing(self) -> Packing:

@@ -38,7 +38,7 @@ class Unpacked(io.RawIOBase):
                 room[: len(data)] = data
                 return len(data)
             if not chunk and not self._unpacker.eof:
-                raise EOFError("its packed data end early")
+                raise EOFError("its compressed data end early")
         if self._unpacker.unused_data or self._packed.read(1):
-            raise EOFError("bytes follow its packed data")
+            raise EOFError("bytes follow its compressed data")
         return 0

@@ -143,7 +143,7 @@ def _header(dataset: Any, file: Path) -> Header:
     is_image = "Rows" in dataset
     is_told = is_image or "SeriesInstanceUID" in dataset or kind == _DIRECTORY_CLASS
     if kind is None or not is_told or (kind in CT_CLASSES and not is_image):
-        raise InputError(f"not a whole DICOM file: {file}: its header ends early")
+        raise InputError(f"incomplete or corrupt DICOM file: {file}: its header ends early")
     header = Header(
         file=file,
         kind=str(kind),

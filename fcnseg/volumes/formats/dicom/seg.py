@@ -96,7 +96,9 @@ def _open(path: str) -> Any:
             check_length(segmentation)
             _check_segments(segmentation)
         except Exception as error:  # highdicom raises many types of errors for broken objects
-            raise InputError(f"not a whole segmentation: {path}: {one_line(error)}") from error
+            raise InputError(
+                f"incomplete or corrupt segmentation: {path}: {one_line(error)}"
+            ) from error
     return segmentation
 
 
@@ -121,7 +123,7 @@ def _refusal(error: Exception, path: str) -> InputError:
         )
     if "fractional" in reason.lower():
         return LabelError(f"labels must be integral, got fractions: {reason} in {path}")
-    return InputError(f"not a whole segmentation: {path}: {reason}")
+    return InputError(f"incomplete or corrupt segmentation: {path}: {reason}")
 
 
 def _affine(found: Any, path: str) -> tuple[Affine, bool]:

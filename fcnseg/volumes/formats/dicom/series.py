@@ -216,7 +216,7 @@ def _stored(file: Path, slices: Sequence[Slice]) -> Iterator[npt.NDArray[Any]]:
             check_length(dataset)
             yield from iter_pixels(dataset, indices=indices, decoding_plugin=slices[0].decoder)
         except Exception as error:  # decoders raise many types of errors for broken bytes
-            raise InputError(f"not a whole volume: {file}: {one_line(error)}") from error
+            raise InputError(f"incomplete or corrupt volume: {file}: {one_line(error)}") from error
 
 
 def _to_hu(stored: npt.NDArray[Any], one: Slice) -> npt.NDArray[np.int16]:

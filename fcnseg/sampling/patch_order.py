@@ -1,4 +1,4 @@
-"""The shuffle of patches: block by block, each in an order given by its number and the seed.
+"""The order of patches in training: shuffled in blocks, by the number of the block and the seed.
 
 tf.data's own shuffle depends on all elements before, so a run that resumes at a step would have to
 read everything again. A block can be recomputed from the reads that belong to it.
@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from fcnseg.config import PatchConfig
-from fcnseg.sampling.shuffling import shuffled_range
+from fcnseg.sampling.shuffled_range import shuffled_range
 
 _ENDLESS = 2**62
 

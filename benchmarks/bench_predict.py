@@ -1,0 +1,171 @@
+"""Benchmarks prediction from file to file on a CPU, against nnU-Net's own.
+
+A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented by a network at 2.5 mm, four levels
+of 16 to 128 channels, windows of 64 x 96 x 96: reading, turning, resampling, windows, the way back,
+and writing. The contenders:
+
+    fcnseg            the preset `fast`, trained for some steps, so that its masks have few borders
+    fcnseg_bfloat16   the same in bfloat16
+    fcnseg_openvino   the same in bfloat16 by the backend `openvino`
+    nnunet            nnU-Net's predictor without mirroring; its network of the same channels
+    nnunet_openvino   the same, its windows computed by OpenVINO in bfloat16
+
+nnU-Net's windows overlap by half, its default; `nnunet_openvino` has fcnseg's overlap, a quarter.
+Its network is not trained, which its time does not depend on. Each contender has a process of its
+own, which has loaded the network and predicted once, and they alternate. Prints one JSON line of
+medians in seconds, the seconds of fcnseg's stages, peak MiB, and ratios.
+
+    python benchmarks/bench_predict.py --peer_python path/to/venv/bin/python --output build/predict
+
+where that Python has nnU-Net and OpenVINO. What exists in the output folder is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench_seeds import call
+from bench_step import contender
+from made_cases import make_case
+from processes import has_module, memory_mib
+
+PEERS = {"nnunet": ("nnunetv2",), "nnunet_openvino": ("nnunetv2", "openvino")}
+OURS = {
+    "fcnseg": ("tensorflow",),
+    "fcnseg_bfloat16": ("tensorflow",),
+    "fcnseg_openvino": ("tensorflow", "openvino"),
+}
+PEER_SCRIPT = str(Path(__file__).with_name("predict_nnunet.py"))
+SPACING_MM = 2.5
+STAGES = ("reading", "segmenting", "writing")
+_STEPS = 100
+
+
+def make_run(folder: Path) -> Path:
+    """Trains the preset on phantoms, once per folder."""
+    scans, records, run_dir = folder / "scans", folder / "records", folder / "run"
+    if not (run_dir / "run.json").exists():
+        call("fcnseg", "phantom", "--cases", 4, "--output", scans, "--overwrite")
+        call(
+            *("fcnseg", "convert", "--cases", scans / "cases.csv", "--output", records, "--resume"),
+            *("--label_map", scans / "label_map.yaml", "--spacing_mm", *[SPACING_MM] * 3),
+            *("--validation_fraction", 0.25, "--test_fraction", 0),
+        )
+        call(
+            *("fcnseg", "train", "--config", "fast", "--data", records, "--run_dir", run_dir),
+            *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", _STEPS),
+        )
+    return run_dir
+
+
+def fcnseg(name: str, run_dir: str, image: str, folder: Path) -> dict[str, Callable[[], float]]:
+    """Makes the answers of one of fcnseg's contenders."""
+    from fcnseg.inference import load_run, make_segmenter
+    from fcnseg.inference.case_prediction import CasePredictor
+    from fcnseg.masks.case_outputs import CaseOutputs
+    from fcnseg.networks.precision import for_inference
+
+    model, info = load_run(run_dir)
+    model = for_inference(model, "float32" if name == "fcnseg" else "bfloat16")
+    backend: Any = "openvino" if name == "fcnseg_openvino" else "tensorflow"
+    predictor = CasePredictor(make_segmenter(model, info, backend=backend))
+
+    def predict(*case_ids: str) -> float:
+        predictor.seconds.clear()
+        cases = [CaseOutputs(case_id, image, str(folder)) for case_id in case_ids]
+        started = time.perf_counter()
+        for error in predictor.predict_each(cases):
+            if error is not None:
+                raise error
+        return time.perf_counter() - started
+
+    stages = {stage: lambda stage=stage: predictor.seconds[stage] for stage in STAGES}
+    return {"one": lambda: predict("one"), "two": lambda: predict("one", "two"), **stages}
+
+
+def serve(name: str, run_dir: str, image: str, folder: str) -> None:
+    """Answers each word on stdin with a number."""
+    answers = fcnseg(name, run_dir, image, Path(folder))
+    answers["peak"] = lambda: memory_mib("VmHWM")
+    for line in sys.stdin:
+        print(answers[line.strip()](), flush=True)
+
+
+def measure(pythons: dict[str, str], arguments: Any, image: str) -> dict[str, Any]:
+    """Computes medians, and fcnseg's relative to nnU-Net's."""
+    with ExitStack() as stack:
+        asks = {}
+        for name, python in pythons.items():
+            masks = arguments.output / "masks" / name
+            masks.mkdir(parents=True, exist_ok=True)
+            script = PEER_SCRIPT if name in PEERS else __file__
+            words = [str(arguments.output / "run"), image, str(masks)]
+            asks[name] = stack.enter_context(contender(name, python, words, script=script))
+        for ask in asks.values():
+            ask("one")  # the first traces and fills memory
+        rounds = [{name: ask("one") for name, ask in asks.items()} for _ in range(arguments.rounds)]
+        stages = {
+            name: {stage: round(asks[name](stage), 2) for stage in STAGES}
+            for name in asks
+            if name in OURS
+        }
+        two = {name: asks[name]("two") for name in stages}
+        peaks = {name: round(ask("peak")) for name, ask in asks.items()}
+    one = {name: statistics.median(each[name] for each in rounds) for name in asks}
+    ratios = {
+        f"{name}_part_of_{peer}": round(
+            statistics.median(each[name] / each[peer] for each in rounds), 3
+        )
+        for name in stages
+        for peer in asks
+        if peer in PEERS
+    }
+    return {
+        "seconds": {name: round(seconds, 2) for name, seconds in one.items()},
+        "stages": stages,
+        "two_scans_part_of_one": {name: round(two[name] / one[name], 2) for name in stages},
+        "peak_mib": peaks,
+        **ratios,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, help="folder for everything")
+    parser.add_argument("--peer_python", default=sys.executable, help="Python that has nnU-Net")
+    parser.add_argument("--slices", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=[*OURS, *PEERS])
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(*arguments.serve)
+        return
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    pythons = {}
+    for name in arguments.contenders:
+        python = arguments.peer_python if name in PEERS else sys.executable
+        missing = [module for module in {**OURS, **PEERS}[name] if not has_module(python, module)]
+        if missing:
+            print(f"{name} is left out: {python} does not have {missing[0]}", file=sys.stderr)
+        else:
+            pythons[name] = python
+    make_run(arguments.output)
+    shape = (arguments.slices, 512, 512)
+    image, _ = make_case(arguments.output, f"ct_{arguments.slices}", shape, (2.5, 0.8, 0.8))
+    result = {"shape": shape, "rounds": arguments.rounds}
+    print(json.dumps(result | measure(pythons, arguments, image)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""nnU-Net as a contender of `bench_predict.py`: its own predictor, from file to file.
+
+Its preprocessing, sliding window and export with their defaults, without mirroring, and its
+PlainConvUNet with the channels of fcnseg's preset `fast`, in its own plan's form. Runs in the
+Python that has nnU-Net.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from processes import memory_mib
+
+FILTERS = (16, 32, 64, 128)
+PATCH = (64, 96, 96)
+SPACING_MM = 2.5
+CLASSES = 8
+_CONFIGURATION = "3d_fullres"
+
+
+def make_plans() -> dict[str, Any]:
+    """Makes a plan as nnU-Net's planner writes it, for CT."""
+    levels = len(FILTERS)
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    of_masks = {**resampling, "is_seg": True, "order": 1}
+    of_logits = {**resampling, "order": 1}
+    architecture = {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": levels,
+            "features_per_stage": FILTERS,
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * levels,
+            "strides": [[1, 1, 1]] + [[2, 2, 2]] * (levels - 1),
+            "n_conv_per_stage": [2] * levels,
+            "n_conv_per_stage_decoder": [2] * (levels - 1),
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    configuration = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(PATCH),
+        "median_image_size_in_voxels": [200, 164, 164],
+        "spacing": [SPACING_MM] * 3,
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg_kwargs": of_masks,
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": of_logits,
+        "architecture": architecture,
+        "batch_dice": True,
+    }
+    intensities = {
+        "mean": 50.0,
+        "std": 120.0,
+        "median": 60.0,
+        "min": -1024.0,
+        "max": 3000.0,
+        "percentile_00_5": -200.0,
+        "percentile_99_5": 300.0,
+    }
+    return {
+        "dataset_name": "Dataset001_phantoms",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [2.5, 0.8, 0.8],
+        "original_median_shape_after_transp": [200, 512, 512],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {_CONFIGURATION: configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": intensities},
+    }
+
+
+class OpenvinoNetwork(torch.nn.Module):
+    """A network whose forward pass is OpenVINO's, in bfloat16."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        import openvino
+
+        super().__init__()
+        windows = torch.zeros((1, 1, *PATCH))
+        converted = openvino.convert_model(network, example_input=windows, input=windows.shape)
+        options = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+        self.compiled = openvino.compile_model(converted, "CPU", options)
+
+    def forward(self, windows: Any) -> Any:
+        """Maps (batch, 1, z, y, x) to logits."""
+        return torch.from_numpy(self.compiled(windows.numpy())[0])
+
+    def load_state_dict(self, *_: Any, **__: Any) -> None:
+        """Ignores the weights that the predictor gives: it has them already."""
+
+
+def make_predictor(name: str) -> nnUNetPredictor:
+    """Makes the predictor with a network that is not trained."""
+    plans = PlansManager(make_plans())
+    configuration = plans.get_configuration(_CONFIGURATION)
+    torch.manual_seed(0)
+    network = get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        1,
+        CLASSES,
+        deep_supervision=False,
+    ).eval()
+    weights = network.state_dict()
+    by_openvino = name == "nnunet_openvino"
+    predictor = nnUNetPredictor(
+        tile_step_size=0.75 if by_openvino else 0.5,
+        use_mirroring=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    labels = {"background": 0} | {str(index): index for index in range(1, CLASSES)}
+    description = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    predictor.manual_initialization(
+        OpenvinoNetwork(network) if by_openvino else network,
+        plans,
+        configuration,
+        [weights],
+        description,
+        "nnUNetTrainer",
+        None,
+    )
+    return predictor
+
+
+def serve(name: str, image: str, folder: str) -> None:
+    """Answers each word on stdin with a number."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    predictor = make_predictor(name)
+    output = str(Path(folder) / "one")
+
+    def predict() -> float:
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(sys.stderr):
+            predictor.predict_from_files_sequential([[image]], [output])
+        return time.perf_counter() - started
+
+    answers = {"one": predict, "peak": lambda: memory_mib("VmHWM")}
+    for line in sys.stdin:
+        print(answers[line.strip()](), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--serve", nargs=4, required=True, metavar=("NAME", "RUN", "IMAGE", "FOLDER")
+    )
+    name, _, image, folder = parser.parse_args().serve
+    serve(name, image, folder)
+
+
+if __name__ == "__main__":
+    main()

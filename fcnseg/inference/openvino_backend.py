@@ -1,0 +1,122 @@
+"""Windows computed by OpenVINO, which takes less time than TensorFlow on a CPU."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from fcnseg.extras import require_extra
+from fcnseg.inference.averaging import PredictPatches
+from fcnseg.networks.layers.upsampling import NonOverlappingConv3DTranspose
+from fcnseg.networks.precision import precision_of, with_precision
+from fcnseg.volumes import Shape
+
+logger = logging.getLogger(__name__)
+
+_DEVICE = "CPU"
+
+
+class _GroupNormalization(keras.layers.GroupNormalization):
+    """Keras's layer in the operations that OpenVINO joins into one, its `MVN`.
+
+    Those of Keras become a mean over six axes, which OpenVINO computes ten times as slowly.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalises (batch, z, y, x, channels)."""
+        if self.groups not in (-1, inputs.shape[-1]):
+            return super().call(inputs)
+        voxels = [1, 2, 3]
+        centred = inputs - tf.reduce_mean(inputs, voxels, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, voxels, keepdims=True)
+        scale, shift = map(tf.convert_to_tensor, (self.gamma, self.beta))
+        return centred / tf.sqrt(variance + self.epsilon) * scale + shift
+
+
+_PLAIN = {
+    keras.layers.GroupNormalization: _GroupNormalization,
+    NonOverlappingConv3DTranspose: keras.layers.Conv3DTranspose,
+}
+"""Layers in whose place OpenVINO gets others with the same weights, of operations that it joins."""
+
+
+def predictor_by_openvino(model: keras.Model, window: Shape) -> PredictPatches:
+    """Makes the function from windows to probabilities; it has the weights that a network has now.
+
+    It runs in the precision of the network, or in float32 on a CPU that does not compute in
+    bfloat16, and can be called in a `tf.function`, but not exported.
+
+    Args:
+        model: From HU float32 (batch, z, y, x, 1) to logits (batch, z, y, x, classes).
+        window: Voxels (z, y, x) of each patch.
+
+    Raises:
+        MissingExtraError: If OpenVINO is not installed.
+    """
+    compiled = _compile(model, window)
+
+    def infer(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        probabilities: npt.NDArray[np.float32] = compiled(patches)[0]
+        return probabilities
+
+    _, *shape = model.compute_output_shape((1, *window, 1))
+
+    def predict(patches: tf.Tensor) -> tf.Tensor:
+        probabilities = tf.numpy_function(infer, [patches], tf.float32, stateful=False)
+        return tf.ensure_shape(probabilities, [None, *shape])
+
+    return predict
+
+
+def _compile(model: keras.Model, window: Shape) -> Any:
+    """Compiles a network for windows; gives `openvino.CompiledModel`."""
+    openvino = require_extra("openvino")
+    core = openvino.Core()
+    precision = precision_of(model)
+    if precision == "bfloat16" and "BF16" not in core.get_property(
+        _DEVICE, "OPTIMIZATION_CAPABILITIES"
+    ):
+        logger.info("OpenVINO computes in float32, as this CPU has no bfloat16")
+        precision = "float32"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.pb")
+        path.write_bytes(_frozen(model, window))
+        # Not by openvino.convert_model, whose package has telemetry.
+        network = core.read_model(path)
+        options = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        return core.compile_model(network, _DEVICE, options)
+
+
+def _frozen(model: keras.Model, window: Shape) -> bytes:
+    """Gives the graph of a network and its weights, in float32: OpenVINO has its own casts."""
+    network = _in_plain_operations(with_precision(model, "float32"))
+    patches = tf.TensorSpec([None, *window, 1], tf.float32)
+    probabilities = tf.function(
+        lambda hu: tf.nn.softmax(network(hu, training=False)), input_signature=[patches]
+    )
+    frozen = convert_variables_to_constants_v2(probabilities.get_concrete_function())
+    graph: bytes = frozen.graph.as_graph_def().SerializeToString()
+    return graph
+
+
+def _in_plain_operations(model: keras.Model) -> keras.Model:
+    """Builds a network again with the layers of `_PLAIN`."""
+
+    def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = _PLAIN.get(type(layer), type(layer))
+        return kind.from_config(layer.get_config())
+
+    network = keras.models.clone_model(model, clone_function=plain)
+    network.set_weights(model.get_weights())
+    return network
