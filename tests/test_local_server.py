@@ -463,13 +463,15 @@ def test_server_ends_on_sigterm(base, busy):
             process.kill()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.serving
-def test_server_that_waits_for_a_model_ends_on_sigterm(tmp_path):
+def test_server_that_waits_for_a_model_ends_on_a_signal(tmp_path, number):
     command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}"]
     command += ["--port=-1", "--rest_api_port=-1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "no version of" in line:
                 break
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(timeout=20) == 0
+        assert "Traceback" not in process.stderr.read()
