@@ -135,16 +135,17 @@ class Demo:
     def one_scan(self, image: Path, label: Path, label_map: Path) -> Scenario:
         """Lists one scan twice, for training and for validation, at its own spacing."""
         scans = self.folder / "scans"
+        copies = []
         for source, kind in ((image, "images"), (label, "labels")):
             suffix = source.name.removeprefix(case_id_of(source)).removeprefix("_0000")
             (scans / kind).mkdir(parents=True)
-            shutil.copy(source, scans / kind / f"scan{suffix}")
+            copies.append(shutil.copy(source, scans / kind / f"scan{suffix}"))
         with (scans / "cases.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["case_id", "image", "label", "patient_id", "split"])
-            for split in ("train", "validation"):
-                # One patient under two names: nothing is claimed of other patients here.
-                writer.writerow([split, image.resolve(), label.resolve(), split, split])
+            # One patient under two names: nothing is claimed of other patients here.
+            for split, pair in (("train", (image, label)), ("validation", copies)):
+                writer.writerow([split, *(Path(path).resolve() for path in pair), split, split])
         canonical = to_canonical(read_ct(image))
         size = [min(48, max(16, length // 8 * 8)) for length in canonical.shape]
         settings = {"patches.size": size}

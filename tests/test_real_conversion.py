@@ -60,7 +60,8 @@ WITHOUT_LABELS = {
 def convert(folder: Path, rows: list[str], **flags) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "map.yaml").write_text(LABEL_MAP)
-    (folder / "cases.csv").write_text("\n".join(["case_id,image,label", *rows]))
+    listed = [f"{row},one patient" for row in rows]  # several cases are of one image
+    (folder / "cases.csv").write_text("\n".join(["case_id,image,label,patient_id", *listed]))
     ConvertCt(
         cases=f"{folder}/cases.csv",
         label_map=f"{folder}/map.yaml",
