@@ -211,7 +211,7 @@ def test_images_and_output_may_be_in_a_store(run_dir, done, tmp_path, objects):
         PredictCommand((run_dir,), images="memory://scans", output="memory://other", **BOTH).run()
 
 
-def test_folder_of_masks_has_one_file_for_each_case(done, objects):
+def test_folder_of_masks_has_one_file_for_each_case(done, objects, tmp_path):
     """For an evaluation, or as labels of a conversion."""
     masks = done / "masks"
     assert {key: path.name for key, path in list_volumes(masks).items()} == {
@@ -219,7 +219,8 @@ def test_folder_of_masks_has_one_file_for_each_case(done, objects):
         "two": "two.nii.gz",
     }
     assert [len(paths) for paths in volumes_in(str(masks)).values()] == [1, 1]
-    assert [files.wrong for files in pair_files(masks, masks)] == [None, None]
+    labels = shutil.copytree(masks, tmp_path / "labels")  # a label is not its own mask
+    assert [files.wrong for files in pair_files(masks, labels)] == [None, None]
     for path in masks.iterdir():
         objects[f"memory://masks/{path.name}"] = path.read_bytes()
     assert {*volumes_in("memory://masks")} == {"one", "two"}
