@@ -25,8 +25,8 @@ DEMO := $(if $(ADDONS),$(OLD_RUN),$(RUN)) -m examples.demo
 # Older runtimes that an export must load in; the last that a server of that age has.
 OLD_RUNTIMES := 2.16.2 2.20.0
 OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
-# Two files of tests at a time, each in one process, as its fixtures are shared.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Two files of tests at a time, each in one process, as its fixtures are shared. A crash ends the run, with its test.
+PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs \

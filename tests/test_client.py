@@ -410,7 +410,7 @@ def test_arguments_that_cannot_be_are_refused(tmp_path):
 
 # -- Input
 
-NOT_CT = np.add.outer(np.zeros((20, 40)), np.arange(40)).astype(np.int16) * 20  # from 0 to 780
+NOT_CT = (np.arange(20 * 40 * 40) % 781).astype(np.int16).reshape(20, 40, 40)  # from 0 to 780
 PADDED = np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
 PADDED[..., :9] = -3024
 
