@@ -52,17 +52,17 @@ _STEPS = 100
 def make_run(folder: Path) -> Path:
     """Trains the preset on phantoms, once per folder."""
     scans, records, run_dir = folder / "scans", folder / "records", folder / "run"
-    if not (run_dir / "run.json").exists():
+    if not (records / "COMPLETED").exists():
         call("fcnseg", "phantom", "--cases", 4, "--output", scans, "--overwrite")
         call(
             *("fcnseg", "convert", "--cases", scans / "cases.csv", "--output", records, "--resume"),
             *("--label_map", scans / "label_map.yaml", "--spacing_mm", *[SPACING_MM] * 3),
             *("--validation_fraction", 0.25, "--test_fraction", 0),
         )
-        call(
-            *("fcnseg", "train", "--config", "fast", "--data", records, "--run_dir", run_dir),
-            *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", _STEPS),
-        )
+    call(
+        *("fcnseg", "train", "--config", "fast", "--data", records, "--run_dir", run_dir),
+        *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", _STEPS),
+    )
     return run_dir
 
 

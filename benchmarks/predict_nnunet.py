@@ -134,6 +134,7 @@ def make_predictor(name: str) -> nnUNetPredictor:
     predictor = nnUNetPredictor(
         tile_step_size=0.75 if by_openvino else 0.5,
         use_mirroring=False,
+        perform_everything_on_device=False,
         device=torch.device("cpu"),
         allow_tqdm=False,
     )
@@ -154,7 +155,8 @@ def make_predictor(name: str) -> nnUNetPredictor:
 def serve(name: str, image: str, folder: str) -> None:
     """Answers each word on stdin with a number."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    predictor = make_predictor(name)
+    with contextlib.redirect_stdout(sys.stderr):  # only answers are for stdout
+        predictor = make_predictor(name)
     output = str(Path(folder) / "one")
 
     def predict() -> float:
