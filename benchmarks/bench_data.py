@@ -23,20 +23,22 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from fcnseg.config import AugmentationConfig, read_config
+from fcnseg.config import AugmentationConfig, PatchConfig, read_config
 from fcnseg.records import Dataset, read_dataset_info
-from fcnseg.sampling import make_training_dataset
+from fcnseg.sampling import Batch, make_training_dataset
 from fcnseg.sampling.patch_order import Blocks
 
 # What an A100 takes of a network of the size of nnU-Net's: 29 patches of 128^3 per second. It is an
 # anchor from elsewhere, not measured here; a newer GPU takes more.
 A100_VOXELS_S = 29 * 128**3
 _CORES = 16
+_BLOCKS = 4  # of patches, that are measured
 
 
 def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
@@ -48,32 +50,34 @@ def raw_gb_s(paths: list[str], size: int, *, passes: int) -> float:
     return passes * size / (time.perf_counter() - started) / 1e9
 
 
-def batches_gb_s(data: Path, config: str, samples: int, *, case_bytes: float) -> float:
-    """Measures gigabytes per second of the cases in batches, after a warm-up block."""
-    patches = dataclasses.replace(read_config(config).patches, samples_per_volume=samples)
+def warm_batches(
+    data: Path, patches: PatchConfig, augmentation: AugmentationConfig
+) -> tuple[Iterator[Batch], Blocks]:
+    """Gives batches after a warm-up block, and the blocks that they come in."""
+    dataset = Dataset.open(data)
+    batches = iter(make_training_dataset(dataset, patches, seed=0, augmentation=augmentation))
     block = Blocks.of(patches, batch_size=patches.batch_size)
-    batches = iter(make_training_dataset(Dataset.open(data), patches, seed=0))
     for _ in range(block.steps):
         next(batches)
-    blocks = 4
+    return batches, block
+
+
+def batches_gb_s(data: Path, config: str, samples: int, *, case_bytes: float) -> float:
+    """Measures gigabytes per second of the cases in batches."""
+    patches = dataclasses.replace(read_config(config).patches, samples_per_volume=samples)
+    batches, block = warm_batches(data, patches, AugmentationConfig())
     started = time.perf_counter()
-    for _ in range(blocks * block.steps):
+    for _ in range(_BLOCKS * block.steps):
         next(batches)
-    return blocks * block.reads * case_bytes / (time.perf_counter() - started) / 1e9
+    return _BLOCKS * block.reads * case_bytes / (time.perf_counter() - started) / 1e9
 
 
 def cpu_s_per_patch(data: Path, config: str, *, augmented: bool) -> float:
-    """Measures CPU seconds of a patch in a batch, after a warm-up block."""
+    """Measures CPU seconds of a patch in a batch."""
     settings = read_config(config)
     augmentation = settings.augmentation if augmented else AugmentationConfig()
-    dataset = Dataset.open(data)
-    batches = iter(
-        make_training_dataset(dataset, settings.patches, seed=0, augmentation=augmentation)
-    )
-    block = Blocks.of(settings.patches, batch_size=settings.patches.batch_size)
-    for _ in range(block.steps):
-        next(batches)
-    steps = 4 * block.steps
+    batches, block = warm_batches(data, settings.patches, augmentation)
+    steps = _BLOCKS * block.steps
     started = time.process_time()
     for _ in range(steps):
         next(batches)

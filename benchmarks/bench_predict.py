@@ -35,7 +35,7 @@ from typing import Any
 from bench_seeds import call
 from bench_step import contender
 from made_cases import make_case
-from processes import has_module, memory_mib
+from processes import memory_mib, pythons_of
 
 PEERS = {"nnunet": ("nnunetv2",), "nnunet_openvino": ("nnunetv2", "openvino")}
 OURS = {
@@ -99,7 +99,7 @@ def serve(name: str, run_dir: str, image: str, folder: str) -> None:
         print(answers[line.strip()](), flush=True)
 
 
-def measure(pythons: dict[str, str], arguments: Any, image: str) -> dict[str, Any]:
+def measure(pythons: dict[str, str], arguments: Any, run_dir: Path, image: str) -> dict[str, Any]:
     """Computes medians, and fcnseg's relative to nnU-Net's."""
     with ExitStack() as stack:
         asks = {}
@@ -107,7 +107,7 @@ def measure(pythons: dict[str, str], arguments: Any, image: str) -> dict[str, An
             masks = arguments.output / "masks" / name
             masks.mkdir(parents=True, exist_ok=True)
             script = PEER_SCRIPT if name in PEERS else __file__
-            words = [str(arguments.output / "run"), image, str(masks)]
+            words = [str(run_dir), image, str(masks)]
             asks[name] = stack.enter_context(contender(name, python, words, script=script))
         for ask in asks.values():
             ask("one")  # the first traces and fills memory
@@ -152,19 +152,13 @@ def main() -> None:
         serve(*arguments.serve)
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
-    pythons = {}
-    for name in arguments.contenders:
-        python = arguments.peer_python if name in PEERS else sys.executable
-        missing = [module for module in {**OURS, **PEERS}[name] if not has_module(python, module)]
-        if missing:
-            print(f"{name} is left out: {python} does not have {missing[0]}", file=sys.stderr)
-        else:
-            pythons[name] = python
-    make_run(arguments.output)
+    modules = {name: {**OURS, **PEERS}[name] for name in arguments.contenders}
+    pythons = pythons_of(modules, peers=PEERS, peer_python=arguments.peer_python)
+    run_dir = make_run(arguments.output)
     shape = (arguments.slices, 512, 512)
     image, _ = make_case(arguments.output, f"ct_{arguments.slices}", shape, (2.5, 0.8, 0.8))
     result = {"shape": shape, "rounds": arguments.rounds}
-    print(json.dumps(result | measure(pythons, arguments, image)))
+    print(json.dumps(result | measure(pythons, arguments, run_dir, image)))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-from processes import has_module
+from processes import pythons_of
 
 FILTERS: tuple[int, ...] = (32, 64, 128, 256)
 CLASSES = 8
@@ -130,19 +130,25 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
 
 def pytorch_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
     """Makes the inference of PyTorch's network by OpenVINO."""
-    import openvino
     import torch
 
     network = pytorch_network().eval()
     hu = torch.from_numpy(make_batch(size, batch)[0]).movedim(-1, 1).contiguous()
-    converted = openvino.convert_model(network, example_input=hu, input=hu.shape)
-    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.compile_model(converted, "CPU", options)
+    compiled = compiled_by_openvino(network, hu, precision)
     return {
         "infer": lambda: float(compiled(hu.numpy())[0][0, 0, 0, 0, 0]),
         "parameters": sum(weight.numel() for weight in network.parameters()),
     }
+
+
+def compiled_by_openvino(network: Any, windows: Any, precision: str) -> Any:
+    """Converts a network of PyTorch for windows (batch, channels, z, y, x) of one size."""
+    import openvino
+
+    converted = openvino.convert_model(network, example_input=windows, input=windows.shape)
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    return openvino.compile_model(converted, "CPU", options)
 
 
 def pytorch_network() -> Any:
@@ -283,16 +289,10 @@ def main() -> None:
         name, precision, size, batch = settings.serve
         serve(name, precision, int(size), int(batch))
         return
-    pythons = {}
-    for name, modules in MODULES.items():
-        python = settings.peer_python if name in PEERS else sys.executable
-        missing = [module for module in modules if not has_module(python, module)]
-        if not missing:
-            pythons[name] = python
-        elif name in STEPS["train"]:
-            parser.error(f"{name} needs {missing[0]}, which {python} does not have")
-        else:
-            print(f"{name} is left out: {python} does not have {missing[0]}", file=sys.stderr)
+    pythons = pythons_of(MODULES, peers=PEERS, peer_python=settings.peer_python)
+    absent = [name for name in STEPS["train"] if name not in pythons]
+    if absent:
+        parser.error(f"the benchmark needs {' and '.join(absent)}")
     result: dict[str, Any] = {
         "patch": settings.size,
         "batch": settings.batch,

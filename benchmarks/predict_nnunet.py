@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_step import compiled_by_openvino
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -100,13 +101,8 @@ class OpenvinoNetwork(torch.nn.Module):
     """A network whose forward pass is OpenVINO's, in bfloat16."""
 
     def __init__(self, network: torch.nn.Module) -> None:
-        import openvino
-
         super().__init__()
-        windows = torch.zeros((1, 1, *PATCH))
-        converted = openvino.convert_model(network, example_input=windows, input=windows.shape)
-        options = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
-        self.compiled = openvino.compile_model(converted, "CPU", options)
+        self.compiled = compiled_by_openvino(network, torch.zeros((1, 1, *PATCH)), "bfloat16")
 
     def forward(self, windows: Any) -> Any:
         """Maps (batch, 1, z, y, x) to logits."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,27 @@ def has_module(python: str, module: str) -> bool:
     """Tells whether a Python can import a module."""
     found = subprocess.run([python, "-c", f"import {module}"], capture_output=True)
     return found.returncode == 0
+
+
+def pythons_of(
+    modules: Mapping[str, Sequence[str]], *, peers: Collection[str], peer_python: str
+) -> dict[str, str]:
+    """Gives the Python of each contender; one that lacks a module is named and left out.
+
+    Args:
+        modules: The modules that each contender imports, by its name.
+        peers: The contenders that run in `peer_python`; the others run in this Python.
+        peer_python: Python of the peers.
+    """
+    pythons = {}
+    for name, needed in modules.items():
+        python = peer_python if name in peers else sys.executable
+        missing = [module for module in needed if not has_module(python, module)]
+        if missing:
+            print(f"{name} is left out: {python} does not have {missing[0]}", file=sys.stderr)
+        else:
+            pythons[name] = python
+    return pythons
 
 
 def memory_mib(field: str) -> float:

@@ -191,10 +191,11 @@ for activation in ("relu", "leaky_relu"):
 
 
 def test_in_inference_each_convolution_computes_its_activation():
-    """As oneDNN tells; an activation of its own takes longer than the convolution in bfloat16."""
-    told = output_of(FUSED).splitlines()
-    ran = [line for line in told if ",exec,cpu,convolution," in line and ",forward" in line]
-    if not ran:
+    """Counted in oneDNN's log; in bfloat16 a ReLU of its own takes longer than the convolution."""
+    log = output_of(FUSED).splitlines()
+    convolutions = [line for line in log if ",exec,cpu,convolution," in line and ",forward" in line]
+    if not convolutions:
         pytest.skip("TensorFlow runs without oneDNN here")
-    assert len(ran) == 22  # two for each of three encoder and two decoder levels, and the logits
-    assert sum("eltwise_relu" in line for line in ran) == 20
+    # Two for each of three encoder and two decoder levels, and the logits, in two networks.
+    assert len(convolutions) == 22
+    assert sum("eltwise_relu" in line for line in convolutions) == 20

@@ -148,7 +148,7 @@ def test_an_export_runs_in_tensorflow(tmp_path):
 
 
 def test_openvino_reads_an_export(tmp_path):
-    """As OpenVINO Model Server does: the default signature of the SavedModel."""
+    """The default signature of the SavedModel, which OpenVINO Model Server serves."""
     segmenter = make_segmenter(make_network(), make_info())
     version = export_segmenter(segmenter, tmp_path / "model")
     model = openvino.Core().read_model(version)

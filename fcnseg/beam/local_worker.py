@@ -1,7 +1,7 @@
 """A worker process of the local runner: only the process of the job writes to the terminal.
 
 The error of a step reaches that process, which reports it; a worker of Beam's own writes its
-traceback several times beside, and a Ctrl-C ends it with another.
+traceback several times too, and a Ctrl-C ends it with another.
 """
 
 from __future__ import annotations
