@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import keras
 import nibabel as nib
 import numpy as np
@@ -57,6 +59,30 @@ def test_fine_network_looks_only_near_the_coarse_foreground(folder):
     expected[30:, 50:, 60:] = 0
     np.testing.assert_array_equal(mask, expected)
     assert mask[18:22, 18:22, 29].all()
+
+
+def test_windows_that_either_stage_saves_are_in_the_report(folder, caplog):
+    folder, _ = folder
+    with caplog.at_level("INFO"):
+        predict(folder, "alone_counted")
+        predict(folder, "cascade_counted", coarse_run_dir=folder / "coarse")
+    alone, cascade = (
+        json.loads((folder / name / "case.json").read_text())["windows"]
+        for name in ("alone_counted", "cascade_counted")
+    )
+    # 40, 64 and 80 voxels by windows of 8, 12 and 10 that overlap by 3, 5 and 4.
+    grid = 8 * 9 * 13
+    assert alone == {"grid": grid, "body": grid}  # there is no air
+    assert {**alone, "coarse_region": cascade["coarse_region"]} == cascade
+    assert 0 < cascade["coarse_region"] < grid / 2
+    told = f"windows: {grid} on the grid, {grid} with a part of the body"
+    within = f"{told}, {cascade['coarse_region']} in the coarse region"
+    messages = [message for message in caplog.messages if "windows: " in message]
+    assert [message.partition("windows: ")[0] for message in messages[::2]] == ["case: "] * 2
+    assert messages[0] == f"case: {told}"
+    assert messages[1].endswith(f"; {told}")
+    assert messages[2] == f"case: {within}"
+    assert messages[3].endswith(f"; {within}")
 
 
 def test_dilation_is_in_voxels_of_the_coarse_run(folder):

@@ -20,7 +20,7 @@ from small_models import CONFIG, CROP, make_oblique_volume, write_run
 
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
-from fcnseg.inference import load_run, make_segmenter, predict_volume
+from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.networks.build import build_fcn
@@ -359,7 +359,7 @@ def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypat
     for number in range(6):
         write_volume(make_oblique_volume((15, 14, 18), seed=number), images / f"{number}.nii.gz")
     second_is_read, held, most = threading.Event(), set(), []
-    read, write, segment = CaseOutputs.read, CaseOutputs.write, predict_volume
+    read, write, segment = CaseOutputs.read, CaseOutputs.write, case_prediction.segment
 
     def reading(case, gate):
         held.add(case.case_id)
@@ -378,7 +378,7 @@ def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypat
 
     monkeypatch.setattr(CaseOutputs, "read", reading)
     monkeypatch.setattr(CaseOutputs, "write", writing)
-    monkeypatch.setattr("fcnseg.inference.case_prediction.predict_volume", segmenting)
+    monkeypatch.setattr(case_prediction, "segment", segmenting)
     with caplog.at_level("INFO"):
         PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
     assert len(masks_in(tmp_path / "masks")) == 6

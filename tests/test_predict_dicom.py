@@ -17,6 +17,7 @@ from fcnseg.cli.predict import PredictCommand
 from fcnseg.conversion.case_lists.folders import volumes_in
 from fcnseg.errors import InputError, MissingExtraError
 from fcnseg.evaluation import pair_files
+from fcnseg.inference import case_prediction
 from fcnseg.volumes import list_volumes, read_ct, read_label, write_volume
 
 BOTH = {"dicom_seg": True, "rtstruct": True}
@@ -118,10 +119,13 @@ def test_images_that_cannot_be_referred_to_are_not_segmented(run_dir, tmp_path, 
         del made.FrameOfReferenceUID
         made.save_as(file)
     segmented = []
-    monkeypatch.setattr(
-        "fcnseg.inference.case_prediction.predict_volume",
-        lambda segmenter, volume, coarse: segmented.append(1) or np.zeros(volume.shape, np.uint8),
-    )
+    segment = case_prediction.segment
+
+    def segmenting(*arguments, **options):
+        segmented.append(1)
+        return segment(*arguments, **options)
+
+    monkeypatch.setattr(case_prediction, "segment", segmenting)
     with pytest.raises(InputError, match="1 of 2 volumes failed: one: .*no FrameOfReferenceUID"):
         PredictCommand(
             (run_dir,), images=images, output=tmp_path / "masks", accept=CROP, **BOTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,10 +12,12 @@ from scipy import ndimage
 from small_models import CLASSES, make_hu, make_info, make_network
 
 from fcnseg.inference import make_segmenter
+from fcnseg.inference.prediction import Coarse, segment
 from fcnseg.inference.regions import body_region, dilated, resample_region
 from fcnseg.inference.resampling import spacing_steps
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.runs.model_info import ModelInfo
+from fcnseg.volumes import Volume
 from fcnseg.volumes.tiling import Tiling
 
 BODY = (slice(4, 40), slice(40, 90), slice(30, 100))
@@ -108,6 +111,69 @@ def test_windows_without_a_voxel_of_the_region_are_not_computed(shape):
         )
     ]
     assert int(seen) == np.prod(holds) < all_windows
+    assert in_graph(window.count_windows, region) == np.prod(holds)
+    assert tiling.count(shape, xp=np) == all_windows
+
+
+class Counting(keras.layers.Layer):
+    """Passes windows on, and counts them."""
+
+    def build(self, input_shape):
+        self.seen = tf.Variable(0, trainable=False)
+
+    def call(self, inputs):
+        self.seen.assign_add(tf.shape(inputs)[0])
+        return tf.identity(inputs)
+
+
+def make_counting():
+    """A network that takes what is bright for an organ, and its count of windows."""
+    hu = keras.Input((None, None, None, 1))
+    counting = Counting()
+    head = keras.layers.Conv3D(3, 1)
+    model = keras.Model(hu, head(counting(hu)))
+    kernel = np.array([0, 1, 0], "f4").reshape(1, 1, 1, 1, 3)
+    head.set_weights([kernel, np.array([0, -200, -9], "f4")])
+    return model, counting
+
+
+@pytest.mark.parametrize(("spacing", "with_probabilities"), [(2.0, False), (1.3, True)])
+@pytest.mark.parametrize(
+    ("skip_air", "has_coarse", "names"),
+    [
+        (False, False, ["grid"]),
+        (True, False, ["grid", "body"]),
+        (False, True, ["grid", "coarse_region"]),
+        (True, True, ["grid", "body", "coarse_region"]),
+    ],
+)
+def test_windows_are_counted_as_the_network_is_called(
+    skip_air, has_coarse, names, spacing, with_probabilities
+):
+    network, counting = make_counting()
+    how = {"max_voxels": 10**6, "batch_size": 4}
+    segmenter = make_segmenter(network, make_info(**how, skip_air=skip_air))
+    coarse = make_segmenter(make_counting()[0], make_info(**how, spacing_mm=(4.0, 4.0, 4.0)))
+    volume = Volume(make_bright_organ(), np.diag([spacing, spacing, spacing, 1.0]))
+    found = segment(
+        segmenter,
+        volume,
+        coarse=Coarse(coarse, dilation_voxels=1) if has_coarse else None,
+        with_probabilities=with_probabilities,
+    )
+    assert list(found.windows) == names
+    assert list(found.windows.values()) == sorted(set(found.windows.values()), reverse=True)
+    assert found.windows[names[-1]] == int(counting.seen)
+    tiling = Tiling((8, 12, 10), (8, 12, 10), (3, 5, 4))
+    shape = [round(size * spacing / 2) for size in volume.shape]
+    assert found.windows["grid"] == tiling.count(shape, xp=np)
+
+
+def make_bright_organ():
+    """The scan, whose only bright part is inside its lungs."""
+    hu = np.minimum(make_scan(), 0)
+    hu[10:20, 60:70, 60:70] = 500
+    return hu
 
 
 def test_empty_region_is_all_background():

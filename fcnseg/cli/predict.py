@@ -131,8 +131,7 @@ class PredictCommand:
             case_id: explain(error) if error else None
             for case_id, error in zip(todo, errors, strict=True)
         }
-        seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
-        logger.info("%s; stages of different volumes are concurrent", seconds or "nothing to do")
+        logger.info(_summary(predictor))
         masks.write_tables(predictor.segmenter.info.class_names, others=others)
         masks.report_failures(reasons)
 
@@ -171,3 +170,16 @@ class PredictCommand:
         segmenter = segmenter_of(runs, self.flips)
         region = None if coarse is None else Coarse(segmenter_of([coarse]), self.dilation_voxels)
         return CasePredictor(segmenter, region, self.postprocessing, made_with, gate)
+
+
+def _summary(predictor: CasePredictor) -> str:
+    """Describes the time of each stage over all cases, and their windows."""
+    from fcnseg.inference.case_prediction import describe_windows
+
+    if not predictor.seconds:
+        return "nothing to do"
+    seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
+    parts = [seconds, "stages of different volumes are concurrent"]
+    if predictor.windows:
+        parts.append(describe_windows(predictor.windows))
+    return "; ".join(parts)

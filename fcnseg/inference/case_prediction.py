@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
-from fcnseg.inference.prediction import Coarse, predict_probabilities, predict_volume
+from fcnseg.inference.prediction import Coarse, Segmented, segment
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
@@ -25,8 +26,7 @@ from fcnseg.storage import files
 from fcnseg.storage.whole_file import atomic_write
 from fcnseg.volumes import Volume, write_parts
 
-# Class ids (z, y, x), and the probabilities of each class, if requested.
-_Segmented = tuple[npt.NDArray[np.uint8], Iterable[npt.NDArray[np.int16]]]
+logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 3  # cases: one that is read, one that is segmented, one that is written
 
@@ -42,6 +42,7 @@ class CasePredictor:
         made_with: Provenance: all that masks depend on apart from their images.
         gate: Reads the images.
         seconds: Time of each stage over all cases so far, by its name.
+        windows: Numbers of windows over all cases so far, as `Segmented` has them.
     """
 
     segmenter: Segmenter
@@ -51,6 +52,9 @@ class CasePredictor:
     gate: Gate = dataclasses.field(default_factory=Gate)
     seconds: dict[str, float] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(float)
+    )
+    windows: dict[str, int] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(int)
     )
 
     def predict_each(self, cases: Iterable[CaseOutputs]) -> Iterator[Exception | None]:
@@ -92,23 +96,34 @@ class CasePredictor:
         with self._timed("reading"):
             return case.read(self.gate)
 
-    def _segment(self, image: CaseImage, case: CaseOutputs) -> _Segmented:
+    def _segment(self, image: CaseImage, case: CaseOutputs) -> Segmented:
         with self._timed("segmenting"):
-            if case.with_probabilities:
-                return predict_probabilities(self.segmenter, image.volume, coarse=self.coarse)
-            return predict_volume(self.segmenter, image.volume, coarse=self.coarse), ()
+            return segment(
+                self.segmenter,
+                image.volume,
+                coarse=self.coarse,
+                with_probabilities=case.with_probabilities,
+            )
 
-    def _write(self, case: CaseOutputs, image: CaseImage, segmented: _Segmented) -> None:
+    def _write(self, case: CaseOutputs, image: CaseImage, segmented: Segmented) -> None:
         names = self.segmenter.info.class_names
-        mask, probabilities = segmented
         with self._timed("writing"):
             case.clear()
             if case.with_probabilities:
-                by_class = zip(names, probabilities, strict=True)
+                by_class = zip(names, segmented.probabilities, strict=True)
                 _write_probabilities(by_class, case.probabilities, like=image.volume)
             voxel_mm3 = image.volume.geometry.voxel_mm3
-            mask = postprocess(mask, self.postprocessing, voxel_mm3=voxel_mm3)
-            case.write(mask, image, class_names=names, made_with=self.made_with)
+            mask = postprocess(segmented.mask, self.postprocessing, voxel_mm3=voxel_mm3)
+            case.write(
+                mask,
+                image,
+                class_names=names,
+                made_with=self.made_with,
+                windows=segmented.windows,
+            )
+        logger.info("%s: %s", case.case_id, describe_windows(segmented.windows))
+        for name, count in segmented.windows.items():
+            self.windows[name] += count
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -117,6 +132,20 @@ class CasePredictor:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - started
+
+
+def describe_windows(windows: Mapping[str, int]) -> str:
+    """Describes numbers of windows, as `Segmented` has them.
+
+    >>> describe_windows({"grid": 24, "body": 18, "coarse_region": 6})
+    'windows: 24 on the grid, 18 with a part of the body, 6 in the coarse region'
+    """
+    places = {
+        "grid": "on the grid",
+        "body": "with a part of the body",
+        "coarse_region": "in the coarse region",
+    }
+    return "windows: " + ", ".join(f"{windows[name]} {places[name]}" for name in windows)
 
 
 def _error_of(done: Future[None]) -> Exception | None:

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -128,6 +128,77 @@ class Coarse:
         return self.segmenter.foreground_region(hu, spacing, self.dilation_voxels)
 
 
+@dataclasses.dataclass(frozen=True)
+class Segmented:
+    """Result of the networks for a volume, on its own grid.
+
+    Attributes:
+        mask: Class ids, uint8 (z, y, x).
+        windows: Numbers of windows, each counted once, whatever the flips and the networks: `grid`,
+            all that cover the volume; `body`, those with a voxel of the body, if air is skipped;
+            and `coarse_region`, those that also have one of the region of the coarse network, if
+            there is one. The last of these was computed.
+        probabilities: For each class, background first, its probability, int16 (z, y, x) in units
+            of 1 / `PROBABILITY_SCALE`; each is computed when it is asked for. By default there are
+            none.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    windows: Mapping[str, int]
+    probabilities: Iterable[npt.NDArray[np.int16]] = ()
+
+
+def segment(
+    segmenter: Segmenter,
+    volume: Volume,
+    *,
+    coarse: Coarse | None = None,
+    with_probabilities: bool = False,
+) -> Segmented:
+    """Segments a volume of any orientation and spacing, and counts windows.
+
+    Args:
+        segmenter: Made by `make_segmenter`.
+        volume: HU (z, y, x), int16.
+        coarse: Network that finds the region of interest; everywhere by default.
+        with_probabilities: True to give probabilities. All are held on the network's grid; on the
+            volume's own grid, one class at a time.
+
+    Raises:
+        InputError: If the volume is refused, as for too many voxels.
+    """
+    canonical = to_canonical(volume)
+    spacing = np.array(canonical.spacing, np.float32)
+    asked = (canonical.array, spacing)
+    with _refusals():
+        if with_probabilities:
+            region = coarse.region(*asked) if coarse else tf.ones(canonical.shape, tf.bool)
+            found = segmenter.score_within(*asked, region)
+        elif coarse is None:
+            found = segmenter.segment_and_count(*asked)
+        else:
+            found = segmenter.segment_within(*asked, coarse.region(*asked))
+    mask = from_canonical(found["labels"].numpy(), volume).astype(np.uint8, copy=False)
+    windows = _numbers(found["windows"], has_coarse=coarse is not None)
+    if not with_probabilities:
+        return Segmented(mask, windows)
+    probabilities = (
+        segmenter.probability_of(found["scores"], found["region"], spacing, index)
+        for index in range(segmenter.info.num_classes)
+    )
+    return Segmented(
+        mask, windows, (from_canonical(each.numpy(), volume) for each in probabilities)
+    )
+
+
+def _numbers(windows: Mapping[str, tf.Tensor], *, has_coarse: bool) -> dict[str, int]:
+    """Gives the counts of the graph as `Segmented` has them."""
+    names = {"grid": "grid", "body": "body", "region": "coarse_region"}
+    if not has_coarse:
+        del names["region"]
+    return {names[name]: int(windows[name]) for name in names if name in windows}
+
+
 def predict_volume(
     segmenter: Segmenter, volume: Volume, *, coarse: Coarse | None = None
 ) -> npt.NDArray[np.uint8]:
@@ -144,14 +215,7 @@ def predict_volume(
     Raises:
         InputError: If the volume is refused, as for too many voxels.
     """
-    canonical = to_canonical(volume)
-    asked = (canonical.array, np.array(canonical.spacing, np.float32))
-    with _refusals():
-        if coarse is None:
-            labels = segmenter.segment_volume(*asked)["labels"]
-        else:
-            labels = segmenter.segment_within(*asked, coarse.region(*asked))["labels"]
-    return from_canonical(labels.numpy(), volume).astype(np.uint8, copy=False)
+    return segment(segmenter, volume, coarse=coarse).mask
 
 
 def predict_probabilities(
@@ -173,19 +237,8 @@ def predict_probabilities(
     Raises:
         InputError: If the volume is refused, as for too many voxels.
     """
-    canonical = to_canonical(volume)
-    spacing = np.array(canonical.spacing, np.float32)
-    asked = (canonical.array, spacing)
-    with _refusals():
-        region = coarse.region(*asked) if coarse else tf.ones(canonical.shape, tf.bool)
-        found = segmenter.score_within(*asked, region)
-    probabilities = (
-        segmenter.probability_of(found["scores"], found["region"], spacing, index)
-        for index in range(segmenter.info.num_classes)
-    )
-    return from_canonical(found["labels"].numpy(), volume), (
-        from_canonical(each.numpy(), volume) for each in probabilities
-    )
+    found = segment(segmenter, volume, coarse=coarse, with_probabilities=True)
+    return found.mask, iter(found.probabilities)
 
 
 @contextlib.contextmanager

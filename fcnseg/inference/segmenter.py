@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -93,6 +94,20 @@ def _tile(model: keras.Model, info: ModelInfo) -> Shape:
     return Zyx(model.compute_output_shape((1, *info.window, 1))[1:-1])
 
 
+class _OnGrid(NamedTuple):
+    """A volume on the network's grid.
+
+    Attributes:
+        hu: int16 (z, y, x).
+        region: The part to compute, bool (z, y, x); None means all.
+        steps: Ratio of the network's spacing to the volume's own, float64 (3,).
+    """
+
+    hu: tf.Tensor
+    region: tf.Tensor | None
+    steps: tf.Tensor
+
+
 class Segmenter(tf.Module):
     """Segments patches, volumes on the network's grid, and volumes of any spacing."""
 
@@ -152,7 +167,7 @@ class Segmenter(tf.Module):
         Returns:
             Class ids, uint8 (z, y, x).
         """
-        return self._sliding_window.segment(hu, self._body_within(hu))
+        return self._sliding_window.segment(hu, self._body(hu))
 
     @tf.function(input_signature=[VOLUME, SPACING])
     def segment_volume(self, volume: tf.Tensor, spacing: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -170,25 +185,55 @@ class Segmenter(tf.Module):
             tf.errors.InvalidArgumentError: If the volume does not have three axes or has too many
             voxels, or the spacing is not three positive numbers.
         """
-        return self._segment(volume, spacing)
+        volume, spacing = checked_request(volume, spacing, self.info)
+        region = self._body(volume)
+        return self._segment(volume, region, self._on_grid(volume, spacing, region))
+
+    @tf.function(input_signature=[VOLUME, SPACING])
+    def segment_and_count(self, volume: tf.Tensor, spacing: tf.Tensor) -> dict[str, Any]:
+        """Segments a volume like `segment_volume`, and counts windows; it is not exported.
+
+        Args:
+            volume: HU, int16 (z, y, x).
+            spacing: float32 (3,), mm (z, y, x).
+
+        Returns:
+            What `segment_volume` gives, and `windows`, int32 each: `grid`, all that cover the
+            volume, and with `skip_air` `body`, those that are computed, as they contain a voxel of
+            the body.
+        """
+        volume, spacing = checked_request(volume, spacing, self.info)
+        body = self._body(volume)
+        grid = self._on_grid(volume, spacing, body)
+        found: dict[str, Any] = self._segment(volume, body, grid)
+        return found | {"windows": self._count_windows(grid, body=grid.region)}
 
     @tf.function(input_signature=[VOLUME, SPACING, REGION])
     def segment_within(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    ) -> dict[str, Any]:
         """Segments a volume within a region; all else is background and is not computed.
 
         Args:
             volume: HU, int16 (z, y, x).
             spacing: float32 (3,), mm (z, y, x).
             region: bool (z, y, x), on the volume's own grid.
+
+        Returns:
+            What `segment_and_count` gives; `windows` also has `region`, those that are computed, as
+            they contain a voxel of the region.
         """
-        return self._segment(volume, spacing, region)
+        volume, spacing = checked_request(volume, spacing, self.info)
+        body = self._body(volume)
+        looked_at = _both(region, body)
+        grid = self._on_grid(volume, spacing, looked_at)
+        found: dict[str, Any] = self._segment(volume, looked_at, grid)
+        return found | {"windows": self._count_within(grid, body)}
 
     @tf.function(input_signature=[VOLUME, SPACING, REGION])
     def score_within(
         self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    ) -> dict[str, Any]:
         """Segments a volume within a region, and gives scores from which `probability_of` computes.
 
         Args:
@@ -196,19 +241,21 @@ class Segmenter(tf.Module):
             spacing: float32 (3,), mm (z, y, x).
             region: bool (z, y, x), on the volume's own grid.
 
-        `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they are
-        background, on the volume's own grid; and `scores`, probabilities on the network's grid,
-        int16 (z, y, x, classes) in units of 1 / `PROBABILITY_SCALE`.
+        Returns:
+            `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they
+            are background, on the volume's own grid; `scores`, probabilities on the network's grid,
+            int16 (z, y, x, classes) in units of 1 / `PROBABILITY_SCALE`; and `windows`, see
+            `segment_within`.
         """
         volume, spacing = checked_request(volume, spacing, self.info)
-        looked_at = self._body_within(volume, region)
-        hu, steps = self._resampled(volume, spacing)
-        ids, scores = self._sliding_window.segment_with_probabilities(
-            hu, resample_region(looked_at, steps)
-        )
-        ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
+        body = self._body(volume)
+        looked_at = _both(region, body)
+        grid = self._on_grid(volume, spacing, looked_at)
+        ids, scores = self._sliding_window.segment_with_probabilities(grid.hu, grid.region)
+        ids = resample_ids(ids, tf.shape(volume), grid.steps, num_classes=self.info.num_classes)
         labels = background_outside(ids, looked_at)
-        return {"labels": labels, "region": looked_at, "scores": scores}
+        windows = self._count_within(grid, body)
+        return {"labels": labels, "region": looked_at, "scores": scores, "windows": windows}
 
     @tf.function(input_signature=[SCORES, REGION, SPACING, VOXELS])
     def probability_of(
@@ -247,42 +294,48 @@ class Segmenter(tf.Module):
             bool (z, y, x), on the volume's own grid.
         """
         volume, spacing = checked_request(volume, spacing, self.info)
-        ids, steps = self._on_model_grid(volume, spacing, self._body_within(volume))
+        grid = self._on_grid(volume, spacing, self._body(volume))
+        ids = self._sliding_window.segment(grid.hu, grid.region)
         near = tf.cast(dilated(ids > 0, dilation_voxels), tf.uint8)
-        return resample_ids(near, tf.shape(volume), steps, num_classes=2) > 0
+        return resample_ids(near, tf.shape(volume), grid.steps, num_classes=2) > 0
 
     def _segment(
-        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None = None
+        self, volume: tf.Tensor, region: tf.Tensor | None, grid: _OnGrid
     ) -> dict[str, tf.Tensor]:
-        volume, spacing = checked_request(volume, spacing, self.info)
-        region = self._body_within(volume, region)
-        ids, steps = self._on_model_grid(volume, spacing, region)
-        ids = resample_ids(ids, tf.shape(volume), steps, num_classes=self.info.num_classes)
+        """Segments a volume within a region on its own grid; None means all of it."""
+        ids = self._sliding_window.segment(grid.hu, grid.region)
+        ids = resample_ids(ids, tf.shape(volume), grid.steps, num_classes=self.info.num_classes)
         ids = ids if region is None else background_outside(ids, region)
         return {"labels": ids, "voxel_counts": count_voxels(ids, self.info.num_classes)}
 
-    def _body_within(self, hu: tf.Tensor, region: tf.Tensor | None = None) -> tf.Tensor | None:
-        """The part of a region or, by default, of the volume to compute; None means all."""
-        if not self.info.skip_air:
-            return region
-        body = body_region(hu)
-        return body if region is None else tf.logical_and(region, body)
+    def _body(self, hu: tf.Tensor) -> tf.Tensor | None:
+        """The part of a volume to compute; None means all."""
+        return body_region(hu) if self.info.skip_air else None
 
-    def _on_model_grid(
-        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Class ids uint8 (z, y, x) on the network's grid, and the ratio of the spacings."""
-        hu, steps = self._resampled(volume, spacing)
-        if region is not None:
-            region = resample_region(region, steps)
-        return self._sliding_window.segment(hu, region), steps
-
-    def _resampled(self, volume: tf.Tensor, spacing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """HU int16 (z, y, x) on the network's grid, and the ratio of the spacings."""
+    def _on_grid(self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor | None) -> _OnGrid:
         # Padding far below air would spread when resampled; the conversion clips it likewise.
         hu = tf.maximum(volume, tf.constant(AIR_HU, tf.int16))
         steps = spacing_steps(spacing, self.info.spacing_mm)
-        return resample_hu(hu, steps), steps
+        resampled = None if region is None else resample_region(region, steps)
+        return _OnGrid(resample_hu(hu, steps), resampled, steps)
+
+    def _count_within(self, grid: _OnGrid, body: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """Counts the windows of a grid, those of a body on the volume's grid, and of the region."""
+        near = None if body is None else resample_region(body, grid.steps)
+        computed = self._sliding_window.count_windows(grid.region)
+        return {**self._count_windows(grid, body=near), "region": computed}
+
+    def _count_windows(self, grid: _OnGrid, *, body: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """Counts the windows of a grid, and those of a body on it."""
+        count = self._sliding_window.tiling.count(tf.shape(grid.hu), xp=tf)
+        if body is None:
+            return {"grid": count}
+        return {"grid": count, "body": self._sliding_window.count_windows(body)}
+
+
+def _both(region: tf.Tensor, body: tf.Tensor | None) -> tf.Tensor:
+    """The part of a region in the body, if that is known; bool (z, y, x)."""
+    return region if body is None else tf.logical_and(region, body)
 
 
 def _predictor(model: keras.Model, window: Shape, backend: Backend) -> PredictPatches:

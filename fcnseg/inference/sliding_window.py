@@ -123,13 +123,22 @@ class SlidingWindow:
         ids, probabilities = self._cover(hu, region, probabilities=True)
         return background_outside(ids, region), probabilities
 
+    def count_windows(self, region: tf.Tensor) -> tf.Tensor:
+        """Counts the windows that are computed for a region, bool (z, y, x); int32."""
+        extent, before = self._extent(tf.shape(region))
+        corners = self._corners(extent)
+        count = tf.constant(0)
+        for start in self.tiling.starts(0, extent[0], xp=tf):
+            within = self._corners_within(region, corners, start - before[0], before)
+            count += tf.shape(within)[0]
+        return count
+
     def _cover(
         self, hu: tf.Tensor, region: tf.Tensor | None, *, probabilities: bool
     ) -> tuple[tf.Tensor, ...]:
         """Computes `_Sums.kept` of all voxels of the volume."""
         shape = tf.shape(hu)
-        extent = tf.maximum(shape, self.tiling.tile)
-        before = (extent - shape) // 2
+        extent, before = self._extent(shape)
         kept: tuple[tf.Tensor, ...] = (tf.zeros(extent, tf.uint8),)
         if probabilities:
             classes = tf.constant([self.num_classes])
@@ -148,9 +157,8 @@ class SlidingWindow:
     ) -> tuple[tf.Tensor, ...]:
         """Computes the results of the extent, in which the volume starts at `before`."""
         extent = tf.shape(kept[0])
-        along_z, along_y, along_x = (self._reach(axis, extent[axis]) for axis in range(3))
-        corners = tf.stack(tf.meshgrid(along_y.starts, along_x.starts, indexing="ij"), axis=-1)
-        corners = tf.reshape(corners, [-1, 2])
+        along_z, along_y = (self._reach(axis, extent[axis]) for axis in (0, 1))
+        corners = self._corners(extent)
         shares = along_z.starts + self.tiling.tile[0] - along_z.ends  # slices, with the next layer
         shared = tf.concat([[0], shares[:-1]], axis=0)  # with the layer before
         deepest = tf.reduce_max(shares)
@@ -166,6 +174,16 @@ class SlidingWindow:
             layer = _Layer(start, end, shared[number])
             kept, sums = self._add_layer(kept, sums, slab, useful, layer, along_y)
         return kept
+
+    def _extent(self, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Voxels (z, y, x) that tiles cover, and where a volume of a shape starts in them."""
+        extent = tf.maximum(shape, self.tiling.tile)
+        return extent, (extent - shape) // 2
+
+    def _corners(self, extent: tf.Tensor) -> tf.Tensor:
+        """Starts of the tiles of a layer along y and x, in this order, int32 (count, 2)."""
+        starts = [self.tiling.starts(axis, extent[axis], xp=tf) for axis in (1, 2)]
+        return tf.reshape(tf.stack(tf.meshgrid(*starts, indexing="ij"), axis=-1), [-1, 2])
 
     def _reach(self, axis: int, extent: tf.Tensor) -> _Reach:
         starts = self.tiling.starts(axis, extent, xp=tf)

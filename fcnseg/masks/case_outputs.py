@@ -169,6 +169,7 @@ class CaseOutputs:
         *,
         class_names: Sequence[str],
         made_with: Mapping[str, Any],
+        windows: Mapping[str, int] | None = None,
     ) -> None:
         """Writes the organs' volumes, the mask in formats of DICOM, and last the mask.
 
@@ -177,11 +178,14 @@ class CaseOutputs:
             image: The image, as `read` gives it.
             class_names: By class id, background first.
             made_with: Provenance: all that the mask depends on apart from its image.
+            windows: Numbers of windows that the file of volumes has too.
         """
         made_with = {**made_with, **image.facts}
         voxel_mm3 = image.volume.geometry.voxel_mm3
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=class_names)
-        content = {"case_id": self.case_id, "volumes_ml": volumes_ml, "made_with": made_with}
+        counts = {} if windows is None else {"windows": dict(windows)}
+        content = {"case_id": self.case_id, "volumes_ml": volumes_ml, **counts}
+        content["made_with"] = made_with
         write_whole(self.volumes, json.dumps(content, indent=2) + "\n")
         if image.source is not None:
             segments = segments_of(class_names)

@@ -62,6 +62,18 @@ class Tiling:
         numbers = (xp.range if hasattr(xp, "range") else xp.arange)(steps + 1)
         return numbers * last // xp.maximum(steps, 1)
 
+    def count(self, shape: Any, *, xp: ModuleType) -> Any:
+        """Counts the windows that cover a volume.
+
+        Args:
+            shape: Voxels (z, y, x); a tensor is int32 (3,).
+            xp: numpy or tensorflow.
+        """
+        count = 1
+        for axis, tile in enumerate(self.tile):
+            count *= xp.size(self.starts(axis, xp.maximum(shape[axis], tile), xp=xp))
+        return count
+
     def importance(self) -> npt.NDArray[np.float32]:
         """Weight of each voxel of a tile, (z, y, x, 1): a Gaussian about its middle.
 
