@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +18,13 @@ from fcnseg.config import PRESETS, Config, config_to_mapping, override, read_con
 from fcnseg.conversion.statistics import HuCounts, fingerprint_of
 from fcnseg.errors import ConfigError, DatasetError, InputError
 from fcnseg.networks import model_summary, output_shape, plan_model
-from fcnseg.planning import candidates, commented_yaml, propose, target_spacing
+from fcnseg.planning import (
+    candidates,
+    commented_yaml,
+    propose,
+    propose_in_time,
+    target_spacing,
+)
 from fcnseg.planning.spacing import coarse_spacing, median_shape, spacing_advice
 from fcnseg.records import COMPLETED_FILE, INFO_FILE, DatasetInfo, SplitInfo
 from fcnseg.records.fingerprint import CaseFacts
@@ -253,7 +261,7 @@ def test_spacing_that_files_ask_for(name):
 def test_median_of_an_even_number_of_cases_is_the_mean_of_the_middle_two(depths, median):
     spacing = (1.5, 1.5, 1.5)
     info = dataset([(spacing, (depth, 50, 60)) for depth in depths], spacing_mm=spacing)
-    assert median_shape(info.fingerprint.cases) == (median, 50, 60)
+    assert median_shape(case.shape for case in info.fingerprint.cases) == (median, 50, 60)
 
 
 def test_voxels_are_counted_after_resampling_to_the_medians():
@@ -405,6 +413,140 @@ def test_the_command_needs_a_dataset_with_a_fingerprint_and_a_place(tmp_path):
         command(folder, output=tmp_path / "none" / "plan.yaml").run()
     with pytest.raises(DatasetError, match="no such folder"):
         command(tmp_path / "none", output=tmp_path / "plan.yaml").run()
+
+
+@dataclasses.dataclass
+class Reckoned:
+    """A CPU whose times follow from the work: multiply-adds of a window, voxels of a file."""
+
+    macs_per_second: float = 1e11
+
+    def window_seconds(self, config):
+        summary = model_summary(config.model, num_classes=3, patch_size=config.patches.size)
+        return summary.macs / self.macs_per_second
+
+    def other_seconds(self, config, *, shape, spacing_mm):
+        assert min(spacing_mm) > 0
+        return math.prod(shape) / 1e8
+
+
+def plan_in_time(info, seconds, *, base="fast", **how):
+    stopwatch = Reckoned()
+    return propose_in_time(
+        info, PRESETS[base], base_name=base, seconds_per_case=seconds, stopwatch=stopwatch, **how
+    )
+
+
+def seconds_of(config, info):
+    """Time of the median case by the clock of `Reckoned`, from the configuration alone."""
+    window = config.patches.size
+    shape = median_shape(case.shape for case in info.fingerprint.cases)
+    counts = [
+        1 + max(0, math.ceil((length - size) / (size - overlap)))
+        for length, size, overlap in zip(shape, window, config.inference.overlap, strict=True)
+    ]
+    others = median_shape(case.source_shape for case in info.fingerprint.cases)
+    return math.prod(counts) * Reckoned().window_seconds(config) + math.prod(others) / 1e8
+
+
+SECONDS = (0.2, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 100000)
+
+
+@pytest.mark.parametrize("memory_gib", [None, 8])
+@pytest.mark.parametrize("base", ["fast", "fcn_s", "fcn_m"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_more_time_never_proposes_less_and_is_kept(name, base, memory_gib):
+    info, found = DATASETS[name], []
+    for seconds in SECONDS:
+        with contextlib.suppress(ConfigError):
+            found.append(plan_in_time(info, seconds, base=base, memory_gib=memory_gib))
+            assert seconds_of(found[-1].config, info) <= seconds
+    assert found
+    for less, more in itertools.pairwise([each.config for each in found]):
+        assert less.model.filters[0] <= more.model.filters[0]
+        if less.model == more.model:
+            assert less.inference.overlap <= more.inference.overlap
+    for each in found:
+        config, usual = each.config, PRESETS[base]
+        assert plan_model(config.model, info.spacing_mm, config.patches.size) == config.model
+        assert memory_gib is None or each.training_bytes <= memory_gib * 2**30
+        assert memory_gib is not None or config.patches.batch_size == usual.patches.batch_size
+        assert config.model.filters[0] in (8, 16, 24, 32)
+    # All the time there is: all that the base has.
+    assert found[-1].config.model.filters[0] == usual.model.filters[0]
+    part = usual.inference.overlap[0] / usual.patches.size[0]
+    most = found[-1].config
+    assert most.inference.overlap == tuple(int(part * length) for length in most.patches.size)
+
+
+@pytest.mark.parametrize("base", ["fast", "fcn_m"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_time_of_the_fastest_network_is_told_and_enough(name, base):
+    info = DATASETS[name]
+    with pytest.raises(ConfigError, match="seconds_per_case must be at least") as refused:
+        plan_in_time(info, 1e-3, base=base)
+    enough = float(str(refused.value).split()[5].rstrip(","))
+    assert plan_in_time(info, enough, base=base).config.model.filters[0] == 8
+    with pytest.raises(ConfigError, match="seconds_per_case must be at least"):
+        plan_in_time(info, 0.9 * enough, base=base)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.5, 1.5, 1.5), (1.0, 0.8, 0.8)])
+def test_records_that_are_too_fine_are_told_a_spacing_that_fits(spacing_mm):
+    with pytest.raises(ConfigError, match="voxels; convert with --spacing_mm") as refused:
+        plan_in_time(dataset(THIN, spacing_mm=spacing_mm), 3)
+    words = str(refused.value).partition("--spacing_mm ")[2].partition(",")[0]
+    coarser = tuple(map(float, words.split()))
+    assert all(a < b for a, b in zip(spacing_mm, coarser, strict=True))
+    assert max(coarser) <= 5
+    plan_in_time(dataset(THIN, spacing_mm=coarser), 3 * 1.25)  # windows are whole numbers
+    half = tuple(mm * 0.7 for mm in coarser)
+    with pytest.raises(ConfigError, match="convert with"):
+        plan_in_time(dataset(THIN, spacing_mm=half), 3)
+
+
+def test_the_reasons_name_the_time_that_decides():
+    info = DATASETS["thin slices, isotropic records"]
+    reasons = {
+        seconds: plan_in_time(info, seconds, base="fcn_s").reasons for seconds in (1000, 60, 30)
+    }
+    whole, quarter, narrow = reasons.values()
+    assert whole["inference.overlap"] == "that part of a window which it is in fcn_s"
+    assert whole["model.filters"].startswith("16 at the top as in fcn_s")
+    assert quarter["inference.overlap"].startswith("a quarter of a window; with that of fcn_s a ca")
+    assert narrow["model.filters"].startswith("8 at the top, doubled")
+    assert narrow["model.filters"].endswith(" s or more")
+    assert whole["patches.batch_size"] == "as in fcn_s, as no memory was given"
+    limited = plan_in_time(info, 1000, base="fcn_s", memory_gib=8)
+    assert limited.reasons["patches.size"].startswith("the largest that fits with 2 a step")
+    assert "GiB of 8 GiB on each" in "".join(limited.notes)
+
+
+def test_memory_that_is_too_small_is_told_before_anything_is_timed():
+    with pytest.raises(ConfigError, match="memory_gib must be at least"):
+        plan_in_time(DATASETS["tiny"], 1000, memory_gib=1e-3)
+
+
+@pytest.mark.parametrize("backend", [None, "openvino"])
+def test_the_command_measures_on_this_cpu(backend, tmp_path, caplog):
+    if backend:
+        pytest.importorskip(backend, reason="extra openvino")
+    caplog.set_level("INFO")
+    folder = write_info(DATASETS["tiny"], tmp_path / "records")
+    asked = {"memory_gib": None, "device": "cpu", "config": PRESETS["demo"], "backend": backend}
+    command(folder, **asked, seconds_per_case=600.0).run()
+    config = read_config(folder / "plan.yaml")
+    assert config.model.filters[0] == 8
+    assert config.patches.size == (20, 24, 28)  # the median case
+    note = re.sub("\n# ", " ", (folder / "plan.yaml").read_text())
+    time = re.search(
+        r"takes about (\S+) s of 600 s, as measured .*: 1 windows of (\S+) s, and (\S+) s for", note
+    )
+    case, window, others = map(float, time.groups())
+    assert case == pytest.approx(window + others, rel=0.06)
+    assert 0 < window < 600
+    with pytest.raises(ConfigError, match="seconds_per_case must be at least .* got 1e-06"):
+        command(folder, **asked, seconds_per_case=1e-6, overwrite=True).run()
 
 
 @pytest.mark.slow

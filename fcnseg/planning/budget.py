@@ -39,6 +39,10 @@ class Budget:
             precision=self.precision,
         ).training_bytes
 
+    def fits(self, candidate: Candidate) -> bool:
+        """Tells whether a candidate fits with the smallest batch."""
+        return self.training_bytes(candidate, MIN_BATCH) <= self.memory_gib * GIB
+
     def first_that_fits(self, candidates: Iterable[Candidate]) -> Candidate:
         """Finds the first candidate that fits with the smallest batch.
 
@@ -46,9 +50,9 @@ class Budget:
             ConfigError: If none fits; the message has the memory of the last one.
         """
         for candidate in candidates:
-            needed = self.training_bytes(candidate, MIN_BATCH)
-            if needed <= self.memory_gib * GIB:
+            if self.fits(candidate):
                 return candidate
+        needed = self.training_bytes(candidate, MIN_BATCH)
         enough = -(-needed * 1000 // GIB) / 1000  # rounded up, so that it is enough
         raise ConfigError(
             f"memory_gib must be at least {enough:g}, which the smallest network takes"

@@ -10,6 +10,7 @@ and no size ever grows from one candidate to the next, so more memory never prop
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -65,6 +66,25 @@ def candidates(model: ModelConfig, spacing: Triple, shape: Shape) -> Iterator[Ca
             return
         else:
             patch = shorter
+
+
+def narrowing(model: ModelConfig, spacing: Triple, shape: Shape) -> Iterator[tuple[Candidate, ...]]:
+    """Yields all candidates with the same channels at the top, from the maximum of channels down.
+
+    Args:
+        model: Base network, see `candidates`.
+        spacing: Spacing (z, y, x) of the records, mm.
+        shape: Voxels (z, y, x) of the median case.
+    """
+    top = model.filters[0]
+    while True:
+        wide = dataclasses.replace(model, filters=(top, *model.filters[1:]))
+        found = candidates(wide, spacing, shape)
+        _, equals = next(itertools.groupby(found, key=lambda each: each.model.filters[0]))
+        yield tuple(equals)
+        if top <= FILTERS_STEP:
+            return
+        top = max(top - FILTERS_STEP, FILTERS_STEP)
 
 
 def _deep(model: ModelConfig, filters: int) -> ModelConfig:

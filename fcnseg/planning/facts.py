@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from fcnseg.errors import DatasetError
-from fcnseg.planning.spacing import median_shape, target_spacing
+from fcnseg.planning.spacing import median_shape, median_spacing, target_spacing
 from fcnseg.records import DatasetInfo
 from fcnseg.records.small_splits import find_small_splits
 from fcnseg.volumes import Shape, Triple
@@ -20,6 +20,8 @@ class PlanningFacts:
         spacing_mm: Spacing (z, y, x) of the records.
         target_spacing_mm: Spacing (z, y, x) that suits the files.
         shape: Voxels (z, y, x) of the median record.
+        source_spacing_mm: Median spacing (z, y, x) of the files.
+        source_shape: Voxels (z, y, x) of the median file.
         cases: Number of training cases.
         voxels: Voxels of the training cases.
         hu_window: HU of the organs, all but 0.5 % at each end.
@@ -30,6 +32,8 @@ class PlanningFacts:
     spacing_mm: Triple
     target_spacing_mm: Triple
     shape: Shape
+    source_spacing_mm: Triple
+    source_shape: Shape
     cases: int
     voxels: int
     hu_window: tuple[float, float]
@@ -60,7 +64,9 @@ class PlanningFacts:
         return cls(
             spacing_mm=info.spacing_mm,
             target_spacing_mm=target_spacing(cases),
-            shape=median_shape(cases),
+            shape=median_shape(case.shape for case in cases),
+            source_spacing_mm=median_spacing(case.source_spacing_mm for case in cases),
+            source_shape=median_shape(case.source_shape for case in cases),
             cases=len(cases),
             voxels=sum(math.prod(case.shape) for case in cases),
             hu_window=(low, high),

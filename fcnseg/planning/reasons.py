@@ -10,6 +10,7 @@ from fcnseg.planning.budget import GIB, MIN_BATCH, MOST_OF_DATASET
 from fcnseg.planning.candidates import MAX_FILTERS
 from fcnseg.planning.facts import PlanningFacts
 from fcnseg.planning.spacing import coarse_spacing, spacing_advice
+from fcnseg.planning.time_budget import CaseTime, TimedConfig, two_digits
 from fcnseg.volumes import Shape, Triple, Zyx
 
 _COVERS_ENOUGH = 0.25  # share of the median case; if a patch has less, nnU-Net adds a coarse stage
@@ -37,10 +38,65 @@ def reasons_of(
     return reasons | planned
 
 
-def notes_of(
-    config: Config, facts: PlanningFacts, *, memory_gib: float, training_bytes: int
-) -> tuple[str, ...]:
-    """Gives remarks beyond single values."""
+def reasons_in_time(
+    timed: TimedConfig,
+    facts: PlanningFacts,
+    *,
+    base_name: str,
+    is_limited: bool,
+) -> dict[str, str]:
+    """Gives the reasons of those values, by dotted key, that a time budget decides.
+
+    Args:
+        timed: The plan, and what was too slow.
+        facts: Facts of the dataset.
+        base_name: Name of the base in the reasons.
+        is_limited: True if the memory of a training step is limited too.
+    """
+    model, overlap = timed.config.model, timed.config.inference.overlap
+    top = model.filters[0]
+    reasons = {"inference.overlap": f"that part of a window which it is in {base_name}"}
+    for config, seconds in timed.slower:  # the last is the smallest
+        takes = f"a case takes {two_digits(seconds)} s or more"
+        if config.model.filters[0] > top:
+            reasons["model.filters"] = (
+                f"{top} at the top, doubled each level, at most {MAX_FILTERS} (nnU-Net); with"
+                f" {config.model.filters[0]} {takes}"
+            )
+        elif config.inference.overlap != overlap:
+            reasons["inference.overlap"] = (
+                f"a quarter of a window; with that of {base_name} {takes}"
+            )
+    if not is_limited:
+        reasons["patches.batch_size"] = f"as in {base_name}, as no memory was given"
+        reasons["patches.size"] = (
+            f"about as many voxels as in {base_name}: a cube in mm, shortened along the axis that"
+            f" covers most of the median case, {Zyx(facts.shape):d} (nnU-Net)"
+        )
+    return reasons
+
+
+def memory_note(training_bytes: int, *, memory_gib: float | None) -> str:
+    """Remarks on the memory of a training step, beside the budget if there is one."""
+    budget = "" if memory_gib is None else f" of {memory_gib:g} GiB"
+    return (
+        f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB{budget} on each"
+        " device, beside what TensorFlow takes for itself."
+    )
+
+
+def time_note(time: CaseTime, seconds_per_case: float) -> str:
+    """Remarks on the time of prediction."""
+    return (
+        f"Time: prediction of the median case takes about {two_digits(time.seconds)} s of"
+        f" {seconds_per_case:g} s, as measured on the CPU of this plan: {time.windows} windows of"
+        f" {two_digits(time.window_seconds)} s, and {two_digits(time.other_seconds)} s for all"
+        " else, from its file to its mask. Windows of air alone are skipped, which may save some."
+    )
+
+
+def notes_of(config: Config, facts: PlanningFacts, *, budget: Sequence[str]) -> tuple[str, ...]:
+    """Gives remarks beyond single values, those on the budget among them."""
     cover = _cover(config.patches.size, facts.shape)
     notes = [
         f"Planned for {facts.cases} cases to train on; the median has {Zyx(facts.shape):d} voxels"
@@ -48,8 +104,7 @@ def notes_of(
         *(f"Splits: {small}." for small in facts.small_splits),
         f"Spacing: the files ask for {Zyx(facts.target_spacing_mm):g} mm;"
         f" {spacing_advice(facts.spacing_mm, facts.target_spacing_mm)}.",
-        f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB of {memory_gib:g} GiB"
-        " on each device, beside what TensorFlow takes for itself.",
+        *budget,
         f"A patch covers {cover:.0%} of the median case.",
     ]
     if cover < _COVERS_ENOUGH:

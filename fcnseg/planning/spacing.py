@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -44,10 +44,14 @@ def target_spacing(cases: Sequence[CaseFacts]) -> Triple:
     return Zyx(float(f"{mm:.3g}") for mm in target)
 
 
-def median_shape(cases: Sequence[CaseFacts]) -> Shape:
-    """Computes the voxels (z, y, x) of the median record, axis by axis, halves rounded up."""
-    axes = zip(*(case.shape for case in cases), strict=True)
-    return Zyx(math.floor(statistics.median(axis) + 0.5) for axis in axes)
+def median_shape(shapes: Iterable[Shape]) -> Shape:
+    """Computes the median of shapes (z, y, x), axis by axis, halves rounded up."""
+    return Zyx(math.floor(statistics.median(axis) + 0.5) for axis in zip(*shapes, strict=True))
+
+
+def median_spacing(spacings: Iterable[Triple]) -> Triple:
+    """Computes the median of spacings (z, y, x), axis by axis, in mm."""
+    return Zyx(statistics.median(axis) for axis in zip(*spacings, strict=True))
 
 
 def spacing_advice(records: Triple, target: Triple) -> str:
