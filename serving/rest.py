@@ -267,9 +267,7 @@ class RestApp:
 
         return outputs_to_json(self._core.predict_arrays(spec, make_inputs, call), in_rows=in_rows)
 
-    async def _send(
-        self, send: Send, status: int, kind: str, content: bytes, body: _Body
-    ) -> None:
+    async def _send(self, send: Send, status: int, kind: str, content: bytes, body: _Body) -> None:
         headers = [
             (b"content-type", kind.encode()),
             (b"content-length", str(len(content)).encode()),
