@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 from pathlib import Path
@@ -76,10 +77,23 @@ def predictor_by_openvino(model: keras.Model, window: Shape) -> PredictPatches:
     return predict
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Gives the one `openvino.Core` of this process, which is never deleted.
+
+    Each core's CPU plugin gives the thread that loads it a stack for signals, and frees it with the
+    core. Of two cores the second restores the stack of the first, which may be freed by then: the
+    next signal, such as that of Ctrl-C, would end the process with SIGSEGV.
+
+    Raises:
+        MissingExtraError: If OpenVINO is not installed.
+    """
+    return require_extra("openvino").Core()
+
+
 def _compile(model: keras.Model, window: Shape) -> Any:
     """Compiles a network for windows; gives `openvino.CompiledModel`."""
-    openvino = require_extra("openvino")
-    core = openvino.Core()
+    core = openvino_core()
     precision = precision_of(model)
     if precision == "bfloat16" and "BF16" not in core.get_property(
         _DEVICE, "OPTIMIZATION_CAPABILITIES"
