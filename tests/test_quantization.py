@@ -90,7 +90,7 @@ def test_all_convolutions_but_the_first_and_the_last_are_in_int8(name):
         OpenvinoNetwork(each).predictor()(tf.constant(windows[0])).numpy()
         for each in (in_int8, graph)
     )
-    assert 1e-4 < np.abs(found - expected).mean() < 0.01
+    assert 1e-4 < np.abs(found - expected).mean() < 0.02
 
 
 def test_an_instance_norm_stays_one_operation():
