@@ -43,6 +43,7 @@ _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
 _MIN_RATE = 1024  # bytes a second at which a body must arrive, on the whole
 _PIECE = 2**18  # bytes of a reply that are sent at once
+_LINGER_S = 2.0  # for which the rest of a refused body is read
 _CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
@@ -62,6 +63,32 @@ class HttpError(Exception):
         """Makes an error with the message of the answer."""
         super().__init__(message)
         self.http_status = http_status
+
+
+class _Body:
+    """The body of a request, and whether its end has come."""
+
+    def __init__(self, receive: Receive, headers: dict[bytes, str]) -> None:
+        """Begins with a request of which the headers alone have come."""
+        self._receive = receive
+        has_length = headers.get(b"content-length", "0") != "0"
+        self.has_ended = not has_length and b"transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """Receives a piece, or that the client is gone."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.has_ended = True
+        return message
+
+    async def discard(self) -> None:
+        """Reads what a client still sends, for a while, so that it gets to read the answer."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._read_to_end(), _LINGER_S)
+
+    async def _read_to_end(self) -> None:
+        while not self.has_ended:
+            await self.receive()
 
 
 class RestApp:
@@ -101,16 +128,16 @@ class RestApp:
         """Answers a request."""
         target = scope["raw_path"].decode("latin-1")
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        close = False
+        body = _Body(receive, headers)
         try:
-            status, kind, text = await self._answer(scope["method"], target, headers, receive)
+            status, kind, text = await self._answer(scope["method"], target, headers, body.receive)
         except StatusError as error:
             status, kind = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS), "application/json"
-            text, close = error_to_json(error.message), True
+            text = error_to_json(error.message)
         except HttpError as error:
             status, kind = error.http_status, "application/json"
-            text, close = error_to_json(str(error)), True
-        await self._send(send, status, kind, text.encode(), close=close and _has_body(headers))
+            text = error_to_json(str(error))
+        await self._send(send, status, kind, text.encode(), body)
 
     async def _answer(
         self, method: str, target: str, headers: dict[bytes, str], receive: Receive
@@ -240,25 +267,20 @@ class RestApp:
 
         return outputs_to_json(self._core.predict_arrays(spec, make_inputs, call), in_rows=in_rows)
 
-    async def _send(
-        self, send: Send, status: int, kind: str, content: bytes, *, close: bool
-    ) -> None:
+    async def _send(self, send: Send, status: int, kind: str, content: bytes, body: _Body) -> None:
         headers = [
             (b"content-type", kind.encode()),
             (b"content-length", str(len(content)).encode()),
             *self._headers,
         ]
-        if close:  # what is left of the body would be read to no end
+        if not body.has_ended:  # what is left of it would be read to no end
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        for start in range(0, max(1, len(content)), _PIECE):
-            piece, end = content[start : start + _PIECE], start + _PIECE
-            has_more = end < len(content)
-            await send({"type": "http.response.body", "body": piece, "more_body": has_more})
-
-
-def _has_body(headers: dict[bytes, str]) -> bool:
-    return b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await body.discard()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _check_size(size: int) -> None:

@@ -197,7 +197,7 @@ REPLICAS = "one replica equals two"
 
 NOT_APPLICABLE = {
     ("preset unet3d_cicek", REPLICAS): "its batch norm is each replica's own, as it was released",
-    ("preset fast demo", REPLICAS): "their batch norm is each replica's own; they are for one device",
+    ("preset fast demo", REPLICAS): "their batch norm is each replica's own, for one device",
 }
 
 # What fcnseg.losses exports besides.

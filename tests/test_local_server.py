@@ -165,7 +165,7 @@ def test_messages_beyond_the_limit_are_refused(base, transport):
             large = np.zeros(2**19, np.float32)
             assert code_of(lambda: predict(channel, x=large)) == "RESOURCE_EXHAUSTED"
         else:
-            body = {"instances": [1], "u": "x" * 2**21}
+            body = {"instances": [1], "u": "x" * 2**25}  # more than fits the connection's buffers
             status, _ = rest(server, "POST", "/v1/models/m:predict", body)
             assert status == 429
         slow.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -104,6 +106,36 @@ def test_nibabel_says_nothing_of_a_header(tmp_path, caplog, capfd, pixdim):
     assert capfd.readouterr() == ("", "")
     nib.load(path)  # a user's own call is as before
     assert "pixdim" in caplog.text
+
+
+def test_nibabel_is_quiet_in_the_threads_of_fcnseg_alone(tmp_path, caplog, monkeypatch):
+    """Two files are read at once, and a user's own is read meanwhile."""
+    path = write(tmp_path / "ct.nii", pixdim=sizes(-2, 3, 4))
+    together, load = threading.Barrier(3), nib.Nifti1Image.from_file_map
+
+    def load_together(*args):
+        together.wait(20)
+        image = load(*args)
+        together.wait(20)
+        return image
+
+    def said_of_a_users_call():
+        caplog.clear()
+        with path.open("rb") as file:
+            nib.Nifti1Header.from_fileobj(file)
+        return caplog.text
+
+    monkeypatch.setattr(nib.Nifti1Image, "from_file_map", load_together)
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read_geometry, path) for _ in range(2)]
+        together.wait(20)
+        assert "pixdim" in said_of_a_users_call()
+        caplog.clear()
+        together.wait(20)
+        for reader in readers:
+            reader.result()
+    assert not caplog.records
+    assert "pixdim" in said_of_a_users_call()
 
 
 @pytest.mark.parametrize("name", HEADERS)

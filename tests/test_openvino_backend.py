@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import keras
 import nibabel as nib
@@ -28,9 +30,9 @@ from fcnseg.networks.precision import with_precision
 from fcnseg.saved_model.export import export_segmenter
 from fcnseg.volumes import write_volume
 
-openvino = pytest.importorskip("openvino", reason="extra openvino")
+pytest.importorskip("openvino", reason="extra openvino")
 
-from fcnseg.inference.openvino_backend import predictor_by_openvino  # noqa: E402
+from fcnseg.inference.openvino_backend import openvino_core, predictor_by_openvino
 
 WINDOW = (20, 28, 20)
 NETWORKS = {
@@ -88,7 +90,7 @@ def test_a_network_of_bfloat16_predicts_in_it():
     found = predictor_by_openvino(model, WINDOW)(tf.constant(windows)).numpy()
     expected = probabilities(with_precision(model, "float32"), windows)
     np.testing.assert_allclose(found, expected, atol=0.05)
-    has_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bfloat16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (np.abs(found - expected).max() > 1e-4) == has_bfloat16
 
 
@@ -138,6 +140,28 @@ def test_the_command_writes_the_masks_of_tensorflow(tmp_path):
     assert (made_with["backend"], made_with["precision"]) == ("openvino", "float32")
 
 
+SIGNALLED = """
+import gc, os, signal
+from fcnseg.inference.openvino_backend import predictor_by_openvino
+from fcnseg.networks.build import build_fcn
+from fcnseg.config import ModelConfig
+
+signal.signal(signal.SIGTERM, lambda *_: print("stopped"))
+model = build_fcn(ModelConfig(filters=(2, 4)), num_classes=2)
+first, second = (predictor_by_openvino(model, (4, 4, 4)) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_networks_were_deleted():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
 def test_an_export_runs_in_tensorflow(tmp_path):
     segmenter = make_segmenter(make_network(), make_info(), backend="openvino")
     with pytest.raises(
@@ -151,10 +175,10 @@ def test_openvino_reads_an_export(tmp_path):
     """The default signature of the SavedModel, which OpenVINO Model Server serves."""
     segmenter = make_segmenter(make_network(), make_info())
     version = export_segmenter(segmenter, tmp_path / "model")
-    model = openvino.Core().read_model(version)
+    model = openvino_core().read_model(version)
     windows = make_windows(2, CONFIG.patches.size)
     expected = segmenter.predict_patches(windows)["probabilities"]
-    found = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+    found = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
         windows
     )
     np.testing.assert_allclose(found[0], expected, atol=1e-4)

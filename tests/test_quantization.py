@@ -37,7 +37,7 @@ from serving.export import ExportCommand
 openvino = pytest.importorskip("openvino", reason="extra openvino")
 pytest.importorskip("nncf", reason="extra int8")
 
-from fcnseg.inference.openvino_backend import openvino_graph  # noqa: E402
+from fcnseg.inference.openvino_backend import openvino_core, openvino_graph  # noqa: E402
 from fcnseg.inference.openvino_network import OpenvinoNetwork  # noqa: E402
 from fcnseg.inference.quantization import quantized  # noqa: E402
 
@@ -101,6 +101,32 @@ def test_an_instance_norm_stays_one_operation():
     assert not operations(in_int8, "ReduceMean")
 
 
+SIGNALLED = """
+import gc, os, signal
+import numpy as np
+from fcnseg.config import ModelConfig
+from fcnseg.inference.openvino_backend import openvino_graph, predictor_of
+from fcnseg.inference.quantization import quantized
+from fcnseg.networks.build import build_fcn
+
+signal.signal(signal.SIGTERM, lambda *_: print("stopped"))
+model = build_fcn(ModelConfig(filters=(2, 4)), num_classes=2)
+windows = [np.zeros((1, 4, 4, 4, 1), np.float32)]
+in_int8 = quantized(openvino_graph(model, (4, 4, 4)), windows, count=1)
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+predictor = predictor_of(in_int8, "float32")
+del predictor, in_int8
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_nncf_has_deleted_its_cores():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "stopped\nstopped\n"), done.stderr
+
+
 SILENT = """
 import sys
 from fcnseg.extras import require_extra
@@ -151,12 +177,12 @@ def make_windows_of_a_scan():
 
 def test_a_version_is_what_model_server_loads(version, run_dir):
     """By the names of tensors that TensorFlow's export has too."""
-    graph = openvino.Core().read_model(version / "network.xml")
+    graph = openvino_core().read_model(version / "network.xml")
     assert graph.input().get_names() == {"patches"}
     assert graph.output().get_names() == {"probabilities"}
     assert operations(graph, "FakeQuantize")
     windows = make_windows_of_a_scan()
-    found = openvino.Core().compile_model(graph, "CPU")(windows)["probabilities"]
+    found = openvino_core().compile_model(graph, "CPU")(windows)["probabilities"]
     expected = tf.nn.softmax(load_run(run_dir)[0](windows, training=False)).numpy()
     assert np.abs(found - expected).mean() < 0.02
 

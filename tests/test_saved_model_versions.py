@@ -58,15 +58,15 @@ def test_roll_back_withdraws_the_newest_version_and_its_number(tmp_path):
     assert names(tmp_path) == ["1", "2", "rolled_back_3", "rolled_back_4"]
 
 
-@pytest.mark.parametrize("versions", [[], ["7"]])
-def test_roll_back_needs_a_version_to_go_back_to(tmp_path, versions):
+@pytest.mark.parametrize(("versions", "got"), [([], "none"), (["7"], "7")])
+def test_roll_back_needs_a_version_to_go_back_to(tmp_path, versions, got):
     for name in versions:
         (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match="rollback needs a version before the newest"):
+    with pytest.raises(InputError, match=f"needs a version before the newest, got {got} in "):
         roll_back(tmp_path)
     assert names(tmp_path) == versions
 
 
 def test_roll_back_of_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="rollback needs a version"):
+    with pytest.raises(InputError, match="model_dir must be a folder .*, got .*nowhere"):
         roll_back(tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 from pathlib import Path
@@ -78,11 +79,11 @@ def openvino_graph(model: keras.Model, window: Shape) -> Any:
     Raises:
         MissingExtraError: If OpenVINO is not installed.
     """
-    openvino = require_extra("openvino")
+    core = openvino_core()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.pb")
         path.write_bytes(_frozen(model, window))
-        graph = openvino.Core().read_model(path)
+        graph = core.read_model(path)
     _append_softmax(graph)
     graph.input().set_names({"patches"})
     graph.output().set_names({"probabilities"})
@@ -127,9 +128,23 @@ def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
     return predict
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Gives the one `openvino.Core` of this process, which is never deleted.
+
+    Each core's CPU plugin gives the thread that loads it a stack for signals, and frees it with the
+    core. Of two cores the second restores the stack of the first, which may be freed by then: the
+    next signal, such as that of Ctrl-C, would end the process with SIGSEGV.
+
+    Raises:
+        MissingExtraError: If OpenVINO is not installed.
+    """
+    return require_extra("openvino").Core()
+
+
 def _compile(graph: Any, precision: Precision) -> Any:
     """Compiles a graph for this CPU; gives `openvino.CompiledModel`."""
-    core = require_extra("openvino").Core()
+    core = openvino_core()
     if precision == "bfloat16" and "BF16" not in core.get_property(
         _DEVICE, "OPTIMIZATION_CAPABILITIES"
     ):

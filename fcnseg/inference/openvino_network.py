@@ -9,6 +9,7 @@ from typing import Any
 from fcnseg.errors import InputError, one_line
 from fcnseg.extras import require_extra
 from fcnseg.inference.averaging import PredictPatches
+from fcnseg.inference.openvino_backend import openvino_core, predictor_of
 from fcnseg.networks.precision import Precision
 
 _Sizes = tuple[int | None, ...]
@@ -38,7 +39,7 @@ class OpenvinoNetwork:
             InputError: If one of the files is missing or broken.
             MissingExtraError: If OpenVINO is not installed.
         """
-        core = require_extra("openvino").Core()
+        core = openvino_core()
         try:
             return cls(core.read_model(path))
         except RuntimeError as error:
@@ -70,8 +71,6 @@ class OpenvinoNetwork:
 
     def predictor(self) -> PredictPatches:
         """Makes the function from windows to probabilities."""
-        from fcnseg.inference.openvino_backend import predictor_of
-
         return predictor_of(self.graph, self.precision)
 
 

@@ -12,6 +12,7 @@ from fcnseg.errors import ModelError
 from fcnseg.inference.averaging import PredictPatches, mean_of, over_flips
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.checks import checked_patches, checked_request
+from fcnseg.inference.openvino_backend import predictor_by_openvino
 from fcnseg.inference.openvino_network import OpenvinoNetwork
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
@@ -298,8 +299,6 @@ def _predictor(
     if isinstance(model, OpenvinoNetwork):
         return model.predictor()
     if backend == "openvino":
-        from fcnseg.inference.openvino_backend import predictor_by_openvino
-
         return predictor_by_openvino(model, window)
     return functools.partial(_probabilities, model)
 

@@ -86,11 +86,12 @@ def roll_back(model_dir: str | os.PathLike[str]) -> Path:
         InputError: If the folder is missing, or has fewer than two versions.
     """
     base = Path(model_dir)
-    versions = list_versions(base) if base.is_dir() else {}
+    if not base.is_dir():
+        raise InputError(f"model_dir must be a folder with versions of a model, got {base}")
+    versions = list_versions(base)
     if len(versions) < 2:
-        raise InputError(
-            f"rollback needs a version before the newest, got {list(versions)} in {base}"
-        )
+        numbers = " and ".join(map(str, versions)) or "none"
+        raise InputError(f"rollback needs a version before the newest, got {numbers} in {base}")
     *_, before, newest = versions.values()
     withdrawn = base / f"{_ROLLED_BACK}{newest.name}"
     with naming_output(withdrawn):

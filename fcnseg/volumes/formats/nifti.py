@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,9 @@ TEXTS_OF_FORMAT = ("magic", "regular")  # the text fields without patient data
 
 
 CARET = 30  # code of an extension with Connectome Workbench's XML
+
+_IS_QUIET = contextvars.ContextVar("nibabel logs nothing", default=False)
+nib.imageglobals.logger.addFilter(lambda _: not _IS_QUIET.get())
 
 PathLike = str | os.PathLike[str]
 
@@ -172,12 +176,15 @@ def _load(path: str) -> tuple[nib.Nifti1Pair, NiftiHeader]:
 
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silences what nibabel logs of a header, without its file; `NiftiHeader` judges headers."""
-    before, nib.imageglobals.logger.disabled = nib.imageglobals.logger.disabled, True
+    """Silences what nibabel logs of a header, without its file; `NiftiHeader` judges headers.
+
+    Other threads' calls of nibabel are as before.
+    """
+    token = _IS_QUIET.set(True)
     try:
         yield
     finally:
-        nib.imageglobals.logger.disabled = before
+        _IS_QUIET.reset(token)
 
 
 def _read(path: str, read: Callable[..., npt.NDArray[Any]]) -> Volume:
