@@ -26,11 +26,15 @@ from fcnseg.config import ModelConfig
 from fcnseg.errors import InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.networks.build import build_fcn
+from fcnseg.records import Dataset, Fold
 from fcnseg.runs import Run, read_run
+from fcnseg.sampling import make_volume_dataset
 from fcnseg.saved_model.dice_lost import Int8Dice, check_dice
 from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.options import ExportOptions
 from fcnseg.training import train
+from fcnseg.training.callbacks import Validation
+from fcnseg.training.preemption import StopRequest
 from fcnseg.volumes import Volume, write_volume
 from serving.export import ExportCommand
 
@@ -198,6 +202,25 @@ def test_the_card_has_the_dice_of_both_precisions(version, run_dir):
     assert card["settings"]["precision"] == "int8"
     page = (version / "assets.extra" / "model_card.md").read_text()
     assert f"| mean | {mean:.4f} | {card['int8_dice'][-1]['int8']:.4f} |" in page
+
+
+def test_a_run_of_a_fold_is_compared_on_the_cases_of_its_fold(run_dir, records, tmp_path):
+    other = tmp_path / "run"
+    shutil.copytree(run_dir, other)
+    dataclasses.replace(read_run(run_dir), fold=0, folds=2).write(other)
+    loose = dataclasses.replace(INT8, max_dice_loss=1.0)
+    version = export_run(other, tmp_path / "models", options=loose)
+    card = json.loads((version / "assets.extra" / "model_card.json").read_text())
+    validation = Validation(
+        make_segmenter(*load_run(run_dir)),
+        make_volume_dataset(Dataset.open(records), "validation", fold=Fold(0, 2)),
+        every=1,
+        stop=StopRequest(),
+    )
+    mean, *organs = validation.score()
+    expected = pytest.approx([*organs, mean], abs=1e-3)
+    assert [each["float32"] for each in card["int8_dice"]] == expected
+    assert mean != pytest.approx(read_run(run_dir).best_dice, abs=1e-3)  # of other cases
 
 
 def with_a_large_channel(model, factor=30):
