@@ -7,6 +7,7 @@ The contenders:
 
     fcnseg            TensorFlow
     fcnseg_openvino   fcnseg's network by its backend `openvino`; inference alone
+    fcnseg_int8       the same in int8, but for a few layers; inference alone
     pytorch           PyTorch in its best memory format on a CPU, channels last
     pytorch_openvino  PyTorch's network converted by OpenVINO; inference alone
 
@@ -93,6 +94,27 @@ def fcnseg_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
     }
 
 
+def fcnseg_int8(precision: str, size: int, batch: int) -> dict[str, Any]:
+    """Makes the inference of fcnseg's network in int8, other layers in the precision."""
+    from fcnseg.config import ModelConfig  # first: it sets TensorFlow up
+
+    import tensorflow as tf  # isort: skip
+
+    from fcnseg.inference.openvino_backend import openvino_graph, predictor_of
+    from fcnseg.inference.quantization import quantized
+    from fcnseg.networks.build import build_fcn
+
+    network = build_fcn(ModelConfig(filters=FILTERS), num_classes=CLASSES)
+    hu = make_batch(size, batch)[0]
+    graph = quantized(openvino_graph(network, (size,) * 3), [hu[:1]], count=1)
+    predict = tf.function(predictor_of(graph, precision))  # type: ignore[arg-type]
+    windows = tf.constant(hu)
+    return {
+        "infer": lambda: float(predict(windows)[0, 0, 0, 0, 0]),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+    }
+
+
 def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
     """Makes the steps of PyTorch, channels last, and the number of parameters."""
     import torch
@@ -143,6 +165,7 @@ def pytorch_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
 
 def compiled_by_openvino(network: Any, windows: Any, precision: str) -> Any:
     """Converts a network of PyTorch for windows (batch, channels, z, y, x) of one size."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports each import
     import openvino
 
     converted = openvino.convert_model(network, example_input=windows, input=windows.shape)
@@ -196,11 +219,12 @@ def pytorch_network() -> Any:
 
 CONTENDERS = {
     contender.__name__: contender
-    for contender in (fcnseg, fcnseg_openvino, pytorch, pytorch_openvino)
+    for contender in (fcnseg, fcnseg_openvino, fcnseg_int8, pytorch, pytorch_openvino)
 }
 MODULES = {
     "fcnseg": ("tensorflow",),
     "fcnseg_openvino": ("tensorflow", "openvino"),
+    "fcnseg_int8": ("tensorflow", "openvino", "nncf"),
     "pytorch": ("torch",),
     "pytorch_openvino": ("torch", "openvino"),
 }

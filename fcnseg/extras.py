@@ -7,8 +7,10 @@ import importlib
 import importlib.metadata
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from fcnseg.errors import MissingExtraError
 
@@ -22,6 +24,7 @@ EXTRA_OF = {
     "apache_beam": "pipelines",
     "gcsfs": "gcs",
     "grpc": "client",
+    "nncf": "int8",
     "openvino": "openvino",
     **dict.fromkeys(("keras_tuner", "sklearn", "tensorboard"), "tuning"),
     "s3fs": "s3",
@@ -29,9 +32,15 @@ EXTRA_OF = {
 }
 """The extra of fcnseg that installs each optional package."""
 
+_REPORTERS: dict[str, str] = dict.fromkeys(("openvino", "nncf"), "openvino_telemetry")
+"""Packages that report to their makers that they are used, each by another one, if it is found."""
+_NOT_FOUND: Any = None  # what Python takes, in place of a module, for one that is not installed
+
 
 def require_extra(module: str) -> ModuleType:
     """Imports a module of an optional package, or raises an error that names its extra.
+
+    OpenVINO and NNCF find no package for their telemetry, so they send none.
 
     Args:
         module: Dotted name of the module; its package is one of `EXTRA_OF`.
@@ -39,6 +48,9 @@ def require_extra(module: str) -> ModuleType:
     Raises:
         MissingExtraError: If the package is not installed.
     """
+    reporter = _REPORTERS.get(module.partition(".")[0])
+    if reporter is not None:
+        sys.modules[reporter] = _NOT_FOUND
     with naming_extras():
         return importlib.import_module(module)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
-from fcnseg.cli.command import run_command
+from fcnseg.cli.command import Location, run_command
 from fcnseg.cli.quiet import load_tensorflow
-from fcnseg.networks.precision import Precision
+from fcnseg.inference.backend import Backend
+from fcnseg.networks.precision import ExportPrecision
 from fcnseg.saved_model.model_card import INTENDED_USE
 from fcnseg.saved_model.options import ExportOptions
 from fcnseg.volumes import Axis, Shape
@@ -21,9 +23,18 @@ class ExportCommand:
     """Folder of a finished training run; the probabilities of several runs are averaged."""
     model_dir: Path
     """The served model's base folder; its children are the versions 1, 2, …"""
-    precision: Precision | None = None
-    """Precision of the network's layers, by default that of training; inputs and outputs are
-    float32."""
+    backend: Backend = "tensorflow"
+    """Runtime that the version is for; for OpenVINO it is the network of one run, which OpenVINO
+    Model Server and fcnseg predict take."""
+    precision: ExportPrecision | None = None
+    """Precision of the network's layers, by default that of training or, for OpenVINO, float32;
+    int8 is for OpenVINO alone. Inputs and outputs are float32."""
+    data: Location | None = None
+    """Records of the run, for int8; by default where they were in training."""
+    calibration_windows: int = 64
+    """Windows of the training split on which the ranges of int8 are measured."""
+    max_dice_loss: float = 0.005
+    """Validation Dice that int8 may lose of an organ; with more, nothing is published."""
     overlap: Shape | None = None
     """Overlap of windows in voxels (z, y, x), by default that of the run."""
     flips: tuple[Axis, ...] = ()
@@ -41,7 +52,11 @@ class ExportCommand:
     def run(self) -> None:
         """Writes the model, checks it in the server's runtime, and publishes it."""
         options = ExportOptions(
+            backend=self.backend,
             precision=self.precision,
+            data=None if self.data is None else os.fspath(self.data),
+            calibration_windows=self.calibration_windows,
+            max_dice_loss=self.max_dice_loss,
             overlap=self.overlap,
             flips=self.flips,
             max_memory_gib=self.max_memory_gib,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from object_store import Objects
 from small_records import write_small_dataset
+
+sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))

@@ -41,8 +41,8 @@ ROOMS = {
     },
     "client": {"conversion", "runs", "volumes"},
     "saved_model": {
-        *("conversion", "evaluation", "figures", "inference", "masks", "networks", "runs"),
-        *("storage", "volumes"),
+        *("conversion", "evaluation", "figures", "inference", "masks", "networks", "records"),
+        *("runs", "sampling", "storage", "training", "volumes"),
     },
     "testing": {"records", "storage", "volumes"},
     "jobs": set(),

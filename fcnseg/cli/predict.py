@@ -21,7 +21,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.masks.mask_folder import MaskFolder
-from fcnseg.networks.precision import Precision, for_inference
+from fcnseg.networks.precision import Precision
 from fcnseg.records.dataset_info import Split
 from fcnseg.runs import Run
 from fcnseg.storage.whole_file import check_output_folder
@@ -40,8 +40,8 @@ class PredictCommand:
     """Segments CT volumes with the best networks of finished training runs."""
 
     run_dir: tuple[Path, ...]
-    """Folder of a finished training run, always on this machine; the probabilities of several runs
-    are averaged."""
+    """Folder of a finished training run, always on this machine, or with --backend openvino of a
+    version that was exported for it; the probabilities of several runs are averaged."""
     _: dataclasses.KW_ONLY
     images: Location | None = None
     """A volume of any format (docs/formats.md), a folder of DICOM slices, or a folder of either;
@@ -82,7 +82,8 @@ class PredictCommand:
     backend: Backend = "tensorflow"
     """Runtime that computes the windows; OpenVINO is faster on CPUs."""
     precision: Precision | None = None
-    """Precision of the networks' layers, by default that of training."""
+    """Precision of the networks' layers, by default that of training; of a version in int8, that
+    of its other layers."""
     coarse_run_dir: Path | None = None
     """Coarse run: the other runs predict only where its foreground, of any organ, lies; else
     everywhere."""
@@ -163,8 +164,7 @@ class PredictCommand:
         from fcnseg.inference.case_prediction import CasePredictor
 
         def segmenter_of(runs: Sequence[Run], flips: Sequence[Axis] = ()) -> Segmenter:
-            models, info = load_runs(runs)
-            models = tuple(for_inference(model, self.precision) for model in models)
+            models, info = load_runs(runs, backend=self.backend, precision=self.precision)
             return make_segmenter(models, info, flips=flips, backend=self.backend)
 
         segmenter = segmenter_of(runs, self.flips)

@@ -20,10 +20,12 @@ import tensorflow as tf
 import fcnseg.losses
 import fcnseg.networks.layers  # noqa: F401  registers the layers of saved networks
 from fcnseg.errors import InputError, one_line
+from fcnseg.inference.backend import Backend
+from fcnseg.inference.openvino_network import OpenvinoNetwork
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.networks.keras_compat import WEIGHTS_FILE, is_of_this_line
-from fcnseg.networks.precision import policies_of, with_precision
+from fcnseg.networks.precision import Precision, for_inference, policies_of, with_precision
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.run import Run
@@ -47,10 +49,13 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
         The network and its info, as `make_segmenter` takes them.
 
     Raises:
-        InputError: If the run is missing or unfinished, or one of its files is incomplete.
+        InputError: If the run is missing or unfinished, one of its files is incomplete, or it is a
+            version that was published for OpenVINO.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.network_path
+    if run.is_for_openvino:
+        raise InputError(f"{run.folder} is a version for OpenVINO: it needs --backend openvino")
     check_archive(path, what="network", remedy="restore an intact copy, or train again")
     try:
         if is_of_this_line(path):
@@ -85,11 +90,18 @@ def _for_these_devices(model: keras.Model) -> keras.Model:
 
 def load_runs(
     runs: Sequence[Run | str | os.PathLike[str]],
-) -> tuple[tuple[keras.Model, ...], ModelInfo]:
+    *,
+    backend: Backend = "tensorflow",
+    precision: Precision | None = None,
+) -> tuple[tuple[keras.Model | OpenvinoNetwork, ...], ModelInfo]:
     """Loads the best networks of finished runs to average.
 
     Args:
-        runs: At least one, or their folders.
+        runs: At least one, or their folders; for OpenVINO also versions that were published for it.
+        backend: Runtime that is to compute the networks.
+        precision: Precision of their layers, by default that of training; never float16. Of
+            versions for OpenVINO, that of the layers that are not in int8, by default bfloat16
+            where the CPU has it.
 
     Returns:
         The networks and the info of the first, as `make_segmenter` takes them.
@@ -98,16 +110,22 @@ def load_runs(
         InputError: If a run is missing or unfinished, or two differ in classes, spacing or windows.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
-    models, infos = zip(*map(load_run, opened), strict=True)
     for run in opened:
         for field in _SHARED_FIELDS:
-            first, other = getattr(infos[0], field), getattr(run.info, field)
+            first, other = getattr(opened[0].info, field), getattr(run.info, field)
             if first != other:
                 raise InputError(
                     f"runs that are averaged must have the same {field}, got {first} in"
                     f" {opened[0].folder} and {other} in {run.folder}"
                 )
-    return models, infos[0]
+    return tuple(_load(run, backend, precision) for run in opened), opened[0].info
+
+
+def _load(run: Run, backend: Backend, precision: Precision | None) -> keras.Model | OpenvinoNetwork:
+    if backend == "openvino" and run.is_for_openvino:
+        network = OpenvinoNetwork.read(run.network_path)
+        return dataclasses.replace(network, precision=precision or "bfloat16")
+    return for_inference(load_run(run)[0], precision)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,8 @@ from fcnseg.errors import ModelError
 from fcnseg.inference.averaging import PredictPatches, mean_of, over_flips
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.checks import checked_patches, checked_request
+from fcnseg.inference.openvino_backend import predictor_by_openvino
+from fcnseg.inference.openvino_network import OpenvinoNetwork
 from fcnseg.inference.patch_sizes import PatchSizes
 from fcnseg.inference.regions import background_outside, body_region, dilated, resample_region
 from fcnseg.inference.resampling import (
@@ -38,7 +40,7 @@ SCORES = tf.TensorSpec([None, None, None, None], tf.int16, name="scores")
 
 
 def make_segmenter(
-    models: keras.Model | Sequence[keras.Model],
+    models: keras.Model | OpenvinoNetwork | Sequence[keras.Model | OpenvinoNetwork],
     info: ModelInfo,
     *,
     flips: Sequence[Axis] = (),
@@ -50,7 +52,8 @@ def make_segmenter(
 
     Args:
         models: A network, or several, whose probabilities are averaged. Each goes from HU float32
-            (batch, z, y, x, 1) to float32 logits (batch, z, y, x, classes).
+            (batch, z, y, x, 1) to float32 logits (batch, z, y, x, classes). OpenVINO takes its own
+            networks too.
         info: The window, grid and classes that the networks were trained for.
         flips: Axes whose flips are averaged too, each of which doubles the work.
         backend: Runtime that computes the windows; OpenVINO takes windows alone, on the CPU, and
@@ -60,12 +63,16 @@ def make_segmenter(
         A segmenter, ready to be called or, with TensorFlow, exported.
 
     Raises:
-        ModelError: If a network does not fit the info, or the outputs of two differ.
+        ModelError: If a network does not fit the info or the backend, or the outputs of two differ.
         MissingExtraError: If the backend is not installed.
     """
-    models = (models,) if isinstance(models, keras.Model) else tuple(models)
+    if isinstance(models, (keras.Model, OpenvinoNetwork)):
+        models = (models,)
+    models = tuple(models)
     for model in models:
         _check_fits(model, info)
+        if backend != "openvino" and isinstance(model, OpenvinoNetwork):
+            raise ModelError(f"a network of OpenVINO needs the backend openvino, got {backend}")
     tiles = {_tile(model, info) for model in models}
     if len(tiles) != 1:
         raise ModelError(
@@ -113,7 +120,7 @@ class Segmenter(tf.Module):
 
     def __init__(
         self,
-        models: Sequence[keras.Model],
+        models: Sequence[keras.Model | OpenvinoNetwork],
         info: ModelInfo,
         *,
         tile: Shape,
@@ -338,11 +345,13 @@ def _both(region: tf.Tensor, body: tf.Tensor | None) -> tf.Tensor:
     return region if body is None else tf.logical_and(region, body)
 
 
-def _predictor(model: keras.Model, window: Shape, backend: Backend) -> PredictPatches:
+def _predictor(
+    model: keras.Model | OpenvinoNetwork, window: Shape, backend: Backend
+) -> PredictPatches:
     """Makes the function from windows to probabilities."""
+    if isinstance(model, OpenvinoNetwork):
+        return model.predictor()
     if backend == "openvino":
-        from fcnseg.inference.openvino_backend import predictor_by_openvino
-
         return predictor_by_openvino(model, window)
     return functools.partial(_probabilities, model)
 

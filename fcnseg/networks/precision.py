@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 """Precision of inference: that of the layers between the HU window and the logits."""
 
+ExportPrecision = Literal["float32", "bfloat16", "int8"]
+"""Precision of an export; int8 is OpenVINO's."""
+
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _FLOAT32_LAYERS = ("HUWindow", "InputLayer", "Softmax")
 """Layers that compute in float32 under any policy; so do those that give the outputs."""

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.runs.run_folder import BEST_MODEL_FILE, RunManifest, read_run
+from fcnseg.runs.run_folder import BEST_MODEL_FILE, OPENVINO_FILES, RunManifest, read_run
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The folder of a finished training, with its manifest and model info.
+
+    A version that was published for OpenVINO is one too, whose network only OpenVINO computes.
 
     Attributes:
         folder: The folder.
@@ -36,18 +38,29 @@ class Run:
         return cls(Path(folder), read_run(folder), ModelInfo.read(folder))
 
     @property
+    def is_for_openvino(self) -> bool:
+        """True if the network is one of OpenVINO."""
+        return (self.folder / OPENVINO_FILES[0]).exists()
+
+    @property
     def network_path(self) -> Path:
-        """The file of the best network."""
-        return self.folder / BEST_MODEL_FILE
+        """The file of the best network, or of its graph if it is one of OpenVINO."""
+        return self._network_files[0]
+
+    @property
+    def _network_files(self) -> list[Path]:
+        names = OPENVINO_FILES if self.is_for_openvino else (BEST_MODEL_FILE,)
+        return [self.folder / name for name in names]
 
     def network_digest(self) -> str:
-        """SHA-256 of the file of the best network.
+        """SHA-256 of the files of the best network.
 
         Raises:
-            InputError: If the file cannot be read.
+            InputError: If one cannot be read.
         """
+        path = self.network_path
         try:
-            return hashlib.sha256(self.network_path.read_bytes()).hexdigest()
+            contents = [path.read_bytes() for path in self._network_files]
         except OSError as error:
-            reason = f"{self.network_path}: {one_line(error)}"
-            raise InputError(f"incomplete or corrupt network: {reason}") from error
+            raise InputError(f"incomplete or corrupt network: {path}: {one_line(error)}") from error
+        return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -18,6 +18,8 @@ from fcnseg.storage.whole_file import make_folder, write_whole
 
 CONFIG_FILE = "config.yaml"
 BEST_MODEL_FILE = "best.keras"
+OPENVINO_FILES = ("network.xml", "network.bin")
+"""Graph and weights of a network for OpenVINO, which a published version has instead."""
 HISTORY_FILE = "history.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 CHECKPOINT_FILE = "checkpoint.npz"

@@ -24,7 +24,7 @@ CLASSES_FILE = "classes.json"
 
 
 def write_assets(directory: Path, info: ModelInfo, card: ModelCard) -> None:
-    """Writes the files.
+    """Writes all of the files.
 
     Args:
         directory: The SavedModel.
@@ -35,6 +35,12 @@ def write_assets(directory: Path, info: ModelInfo, card: ModelCard) -> None:
         MissingExtraError: If tensorflow-serving-api, which has the messages of warm-up requests, is
             not installed.
     """
+    write_descriptions(directory, info, card)
+    _write_warm_up(directory / ASSETS_FOLDER / WARM_UP_FILE, warm_up_requests(info))
+
+
+def write_descriptions(directory: Path, info: ModelInfo, card: ModelCard) -> None:
+    """Writes all files of `write_assets` but the warm-up requests for TensorFlow Serving."""
     folder = directory / ASSETS_FOLDER
     folder.mkdir()
     texts = {
@@ -47,7 +53,6 @@ def write_assets(directory: Path, info: ModelInfo, card: ModelCard) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    _write_warm_up(folder / WARM_UP_FILE, warm_up_requests(info))
 
 
 def warm_up_requests(info: ModelInfo) -> dict[str, Arrays]:

@@ -16,15 +16,16 @@ from typing import Any
 from fcnseg.errors import ModelError
 from fcnseg.extras import require_extra
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
-from fcnseg.networks.precision import for_inference, policies_of
+from fcnseg.networks.precision import policies_of
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.assets import write_assets
 from fcnseg.saved_model.memory import limit_memory
 from fcnseg.saved_model.model_card import ModelCard
+from fcnseg.saved_model.openvino_export import export_for_openvino
 from fcnseg.saved_model.options import ExportOptions
 from fcnseg.saved_model.self_check import check_saved_model
 from fcnseg.saved_model.signatures import ServedModel
-from fcnseg.saved_model.versions import publish
+from fcnseg.saved_model.versions import check_runtime, publish
 from fcnseg.storage.whole_file import make_folder
 
 _AS_TRAINED = ExportOptions()
@@ -41,7 +42,8 @@ def export_run(
     A network of float16 is published in float32, as a CPU does not pool float16.
 
     Args:
-        run_dir: Folder of a finished training run, or several, whose probabilities are averaged.
+        run_dir: Folder of a finished training run, or several, whose probabilities are averaged;
+            for OpenVINO, one.
         model_dir: The served model's base folder, made if missing; versions are its children.
         options: Settings of the export.
 
@@ -51,14 +53,17 @@ def export_run(
     Raises:
         InputError: If a run is missing or unfinished, two do not fit together, or the folder cannot
             be written to.
-        MissingExtraError: If tensorflow-serving-api is not installed.
+        MissingExtraError: If tensorflow-serving-api is not installed; for OpenVINO, if that is not,
+            or for int8 NNCF.
         ModelError: If the memory does not suffice for the networks, or the results of the server's
-            runtime differ from those of this process; nothing is published then.
+            runtime differ from those of this process, or int8 loses too much Dice; nothing is
+            published then.
     """
     folders = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir
     runs = [Run.open(folder) for folder in folders]
-    models, info = load_runs(runs)
-    models = tuple(for_inference(model, options.precision) for model in models)
+    if options.backend == "openvino":
+        return export_for_openvino(runs, model_dir, options=options)
+    models, info = load_runs(runs, precision=options.precision_of_layers)
     if options.overlap is not None:
         info = dataclasses.replace(info, overlap=options.overlap)
     segmenter = make_segmenter(models, info, flips=options.flips)
@@ -84,6 +89,7 @@ def export_segmenter(
         raise ModelError(f"an export runs in TensorFlow, got a segmenter of {segmenter.backend}")
     require_extra("tensorflow_serving")  # for warm-up requests, written after minutes of work
     base = make_folder(model_dir, argument="model_dir")
+    check_runtime(base, "tensorflow")
     if options.max_memory_gib is not None:
         segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
     model = ServedModel(segmenter, options.accept)

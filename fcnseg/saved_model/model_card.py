@@ -9,6 +9,7 @@ from typing import Any
 
 from fcnseg import __version__
 from fcnseg.runs import ModelInfo, Run
+from fcnseg.saved_model.dice_lost import Int8Dice
 
 CARD_FILE = "model_card.md"
 CARD_JSON_FILE = "model_card.json"
@@ -70,6 +71,8 @@ class ModelCard:
         settings: Settings of the export by name.
         intended_use: Purpose, in words.
         limits: Known limits, in words.
+        int8_dice: Validation Dice of each organ, and their mean, in float32 and int8; empty for
+            another precision.
     """
 
     info: ModelInfo
@@ -77,6 +80,7 @@ class ModelCard:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     intended_use: str = INTENDED_USE
     limits: tuple[str, ...] = _LIMITS
+    int8_dice: tuple[Int8Dice, ...] = ()
 
     @classmethod
     def of(
@@ -119,6 +123,7 @@ class ModelCard:
             "## Data and results",
             "",
             *self._table(),
+            *self._int8_table(),
         ]
         return "\n".join([*lines, "", f"Exported with fcnseg {__version__}.", ""])
 
@@ -136,3 +141,21 @@ class ModelCard:
                 for each in self.networks
             ),
         ]
+
+    def _int8_table(self) -> list[str]:
+        """The validation Dice of both precisions as a table, if there are two."""
+        if not self.int8_dice:
+            return []
+        return [
+            "",
+            "| organ | validation Dice in float32 | in int8 |",
+            "|---|---|---|",
+            *(
+                f"| {each.organ} | {_dice(each.float32)} | {_dice(each.int8)} |"
+                for each in self.int8_dice
+            ),
+        ]
+
+
+def _dice(dice: float | None) -> str:
+    return "none" if dice is None else f"{dice:.4f}"

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 from fcnseg.errors import InputError
+from fcnseg.inference.backend import Backend
+from fcnseg.runs.run_folder import OPENVINO_FILES
 from fcnseg.storage.whole_file import flush_folder, naming_output, put_in_place
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,25 @@ def list_versions(base: Path) -> dict[int, Path]:
     """
     found = {int(child.name): child for child in base.iterdir() if child.name.isdecimal()}
     return dict(sorted(found.items()))
+
+
+def check_runtime(base: Path, backend: Backend) -> None:
+    """Checks that the versions of a served model are for one runtime, as its server takes any.
+
+    Args:
+        base: Base folder of the served model.
+        backend: Runtime of the version to publish.
+
+    Raises:
+        InputError: If a version is for another one.
+    """
+    for version in list_versions(base).values():
+        is_for_openvino = any((version / name).exists() for name in OPENVINO_FILES)
+        found: Backend = "openvino" if is_for_openvino else "tensorflow"
+        if found != backend:
+            raise InputError(
+                f"model_dir must have versions for {backend} alone, got {version} for {found}"
+            )
 
 
 def publish(saved: Path, base: Path, *, keep: int | None = None) -> Path:
