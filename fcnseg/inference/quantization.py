@@ -31,7 +31,7 @@ def quantized(graph: Any, windows: Iterable[npt.NDArray[np.float32]], *, count: 
     """
     with contextlib.redirect_stdout(io.StringIO()):  # for its progress bars
         nncf = require_extra("nncf")
-        nncf.set_log_level(logging.ERROR)
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         joined = _joined(graph)
         return nncf.quantize(
             joined,
