@@ -128,16 +128,18 @@ class RestApp:
         """Answers a request."""
         target = scope["raw_path"].decode("latin-1")
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        body = _Body(receive, headers)
+        body, is_refused = _Body(receive, headers), True
         try:
             status, kind, text = await self._answer(scope["method"], target, headers, body.receive)
+            is_refused = False
         except StatusError as error:
             status, kind = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS), "application/json"
             text = error_to_json(error.message)
         except HttpError as error:
             status, kind = error.http_status, "application/json"
             text = error_to_json(str(error))
-        await self._send(send, status, kind, text.encode(), body)
+        rest_of_body = body if is_refused and not body.has_ended else None
+        await self._send(send, status, kind, text.encode(), rest_of_body)
 
     async def _answer(
         self, method: str, target: str, headers: dict[bytes, str], receive: Receive
@@ -267,19 +269,22 @@ class RestApp:
 
         return outputs_to_json(self._core.predict_arrays(spec, make_inputs, call), in_rows=in_rows)
 
-    async def _send(self, send: Send, status: int, kind: str, content: bytes, body: _Body) -> None:
+    async def _send(
+        self, send: Send, status: int, kind: str, content: bytes, rest_of_body: _Body | None
+    ) -> None:
         headers = [
             (b"content-type", kind.encode()),
             (b"content-length", str(len(content)).encode()),
             *self._headers,
         ]
-        if not body.has_ended:  # what is left of it would be read to no end
+        if rest_of_body is not None:  # it would be read to no end
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for start in range(0, len(content), _PIECE):
             piece = content[start : start + _PIECE]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await body.discard()
+        if rest_of_body is not None:
+            await rest_of_body.discard()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
