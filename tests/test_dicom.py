@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from itertools import permutations, product
 
 import nibabel as nib
@@ -54,6 +56,7 @@ from fcnseg.volumes import (
     turn_like,
     write_mask,
 )
+from fcnseg.volumes.formats.dicom.headers import quiet
 
 # Where rows, columns and the stack go: all 24 right-handed ways, as slices have them.
 SIGNED_AXES = [
@@ -754,3 +757,16 @@ def test_a_long_header_is_read_from_a_store(tmp_path, objects, name):
     with opened(f"memory://scans/{root}", header_only=True) as path:
         geometry = read_geometry(path)
     check_same_grid(geometry, read_geometry(tmp_path / "ct"))
+
+
+def test_silence_of_two_threads_ends_with_the_last_of_them():
+    """The first to come in leaves before the second."""
+    logger = logging.getLogger("highdicom")
+    before = (list(warnings.filters), logger.level)
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (warnings.filters[0][0], logger.level) == ("ignore", logging.ERROR)
+    second.__exit__(None, None, None)
+    assert (list(warnings.filters), logger.level) == before

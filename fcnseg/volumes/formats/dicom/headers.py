@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -110,12 +111,33 @@ def check_length(dataset: Any) -> None:
         raise ValueError(f"the header declares {expected} bytes of pixels, but there are {found}")
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses pydicom's warnings of values that break a rule and do no harm.
+class _Silence:
+    """Silence for several threads at once: the first to enter makes it, the last to leave ends it.
 
-    Steps that highdicom takes are not logged either.
+    Python's filters of warnings and the level of a log belong to the process: if each thread put
+    back what it had found, one that came second would put back the silence.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._ends = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._ends.enter_context(_silenced())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._ends.close()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
     logger = logging.getLogger("highdicom")
     level = logger.level
     with warnings.catch_warnings():
@@ -125,6 +147,17 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+_SILENCE = _Silence()
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Suppresses pydicom's warnings of values that break a rule and do no harm.
+
+    Steps that highdicom takes are not logged either. Several threads may be inside.
+    """
+    return _SILENCE
 
 
 def _read_header(file: Path) -> Header:
