@@ -75,12 +75,12 @@ def test_windows_that_either_stage_saves_are_in_the_report(folder, caplog):
     assert alone == {"grid": grid, "body": grid}  # there is no air
     assert {**alone, "coarse_region": cascade["coarse_region"]} == cascade
     assert 0 < cascade["coarse_region"] < grid / 2
-    told = f"windows: {grid} on the grid, {grid} with a part of the body"
-    within = f"{told}, {cascade['coarse_region']} in the coarse region"
+    logged = f"windows: {grid} on the grid, {grid} with a part of the body"
+    within = f"{logged}, {cascade['coarse_region']} in the coarse region"
     messages = [message for message in caplog.messages if "windows: " in message]
     assert [message.partition("windows: ")[0] for message in messages[::2]] == ["case: "] * 2
-    assert messages[0] == f"case: {told}"
-    assert messages[1].endswith(f"; {told}")
+    assert messages[0] == f"case: {logged}"
+    assert messages[1].endswith(f"; {logged}")
     assert messages[2] == f"case: {within}"
     assert messages[3].endswith(f"; {within}")
 

@@ -29,11 +29,12 @@ class OpenvinoNetwork:
     precision: Precision = "float32"
 
     @classmethod
-    def read(cls, path: Path) -> OpenvinoNetwork:
+    def read(cls, path: Path, precision: Precision = "float32") -> OpenvinoNetwork:
         """Reads a network.
 
         Args:
-            path: File of its graph; that of its weights is beside it.
+            path: File of its graph; that of its weights is next to it.
+            precision: Precision of the layers that are not in int8.
 
         Raises:
             InputError: If one of the files is missing or broken.
@@ -41,12 +42,12 @@ class OpenvinoNetwork:
         """
         core = openvino_core()
         try:
-            return cls(core.read_model(path))
+            return cls(core.read_model(path), precision)
         except RuntimeError as error:
             raise InputError(f"not a network of OpenVINO: {path}: {one_line(error)}") from error
 
     def write(self, path: Path) -> None:
-        """Writes the graph to a `.xml` file, and the weights to the `.bin` file beside it."""
+        """Writes the graph to a `.xml` file, and the weights to the `.bin` file next to it."""
         require_extra("openvino").save_model(self.graph, path, compress_to_fp16=False)
 
     @property

@@ -123,8 +123,7 @@ def load_runs(
 
 def _load(run: Run, backend: Backend, precision: Precision | None) -> keras.Model | OpenvinoNetwork:
     if backend == "openvino" and run.is_for_openvino:
-        network = OpenvinoNetwork.read(run.network_path)
-        return dataclasses.replace(network, precision=precision or "bfloat16")
+        return OpenvinoNetwork.read(run.network_path, precision or "bfloat16")
     return for_inference(load_run(run)[0], precision)
 
 

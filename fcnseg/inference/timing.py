@@ -20,7 +20,7 @@ from fcnseg.inference.prediction import segment
 from fcnseg.inference.segmenter import Segmenter, make_segmenter
 from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
 from fcnseg.runs.model_info import ModelInfo
-from fcnseg.volumes import AIR_HU, Shape, Triple, Volume, image_digest, write_volume
+from fcnseg.volumes import AIR_HU, Shape, Triple, Volume, write_volume
 
 _ENOUGH_SECONDS = 3.0  # of measured calls
 _MOST_CALLS = 5
@@ -84,7 +84,7 @@ def _from_file_to_file(segmenter: Segmenter, case: CaseOutputs) -> int:
     """Predicts a case as `fcnseg predict` does, and gives the number of its windows."""
     gate = Gate(CheckOptions(accept=ACCEPTABLE))
     volume, _ = gate.read(case.image, case_id=case.case_id)
-    facts = {"image_sha256": image_digest(case.image)}
+    facts = case.facts_of(Path(case.image))
     found = segment(segmenter, volume)
     case.write(
         found.mask,

@@ -77,7 +77,7 @@ def reasons_in_time(
 
 
 def memory_note(training_bytes: int, *, memory_gib: float | None) -> str:
-    """Remarks on the memory of a training step, beside the budget if there is one."""
+    """Remarks on the memory of a training step, with the budget if there is one."""
     budget = "" if memory_gib is None else f" of {memory_gib:g} GiB"
     return (
         f"Memory: a training step takes about {training_bytes / GIB:.2f} GiB{budget} on each"

@@ -166,9 +166,7 @@ def _check_written(network: OpenvinoNetwork, saved: Path, info: ModelInfo) -> No
     """Checks that the files give what the network gives."""
     draw = np.random.default_rng(0)
     window = tf.constant(draw.uniform(-1000, 1000, (1, *info.window, 1)).astype(np.float32))
-    read = dataclasses.replace(
-        OpenvinoNetwork.read(saved / OPENVINO_FILES[0]), precision=network.precision
-    )
+    read = OpenvinoNetwork.read(saved / OPENVINO_FILES[0], network.precision)
     found, expected = (each.predictor()(window).numpy() for each in (read, network))
     largest = float(np.abs(found - expected).max())
     if not largest <= _TOLERANCE:
