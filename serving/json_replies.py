@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +23,11 @@ Array = npt.NDArray[Any]
 _INDENT = "    "
 _BYTES_SUFFIX = "_bytes"  # an output of bytes is base64 only if its name ends this way
 _FLOATS = {"float32": "%.9g", "float64": "%.17g"}  # digits that give a value back exactly
+# Protobuf 4, which TensorFlow 2.15 needs, has another name for it.
+_PRINT_DEFAULTS = (
+    {"always_print_fields_with_no_presence", "including_default_value_fields"}
+    & set(inspect.signature(MessageToDict).parameters)
+).pop()
 _INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"}
 
 
@@ -86,9 +92,7 @@ def metadata_to_json(response: get_model_metadata_pb2.GetModelMetadataResponse) 
 
 
 def _message(message: Any) -> str:
-    fields = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    fields = MessageToDict(message, preserving_proto_field_name=True, **{_PRINT_DEFAULTS: True})
     text: str = rapidjson.dumps(fields, indent=1, ensure_ascii=False)
     return text + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import typing
@@ -12,10 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed_training import train_on_devices
+from running_server import running_server
+from small_models import CROP, make_oblique_volume
 from small_runs import ALL_STATE, assert_same_runs, stop_after
 
-from fcnseg.config import TrainingConfig, override
+from fcnseg.client import SegmentationClient
+from fcnseg.config import TrainingConfig, override, write_config
 from fcnseg.errors import ConfigError
+from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.networks.addons import ORIGINS, find_class, is_of_addons
 from fcnseg.networks.keras_compat import (
     IS_KERAS_3,
@@ -24,7 +30,8 @@ from fcnseg.networks.keras_compat import (
     optimizer_variables,
 )
 from fcnseg.records import Dataset
-from fcnseg.training import TrainingStoppedError, train
+from fcnseg.saved_model.export import export_run
+from fcnseg.training import TrainingStoppedError, read_run, train
 from fcnseg.training.assembly import build_model, make_average, make_step, patches_maker
 from fcnseg.training.optimizer import build_optimizer, first_average_step, restart_slots
 from fcnseg.training.setting_checks import check_settings
@@ -199,6 +206,34 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, monke
             train(config, dataset, tmp_path / "run")
     train(config, dataset, tmp_path / "run", resume=True)
     assert_same_runs(tmp_path / "undisturbed", tmp_path / "run")
+
+
+@old_line
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "devices"), [("radam", 2), ("lookahead radam", 1)])
+def test_killed_run_resumes_and_is_exported_and_served(dataset, tmp_path, name, devices):
+    """From a process that dies without a word to masks of a server, over both transports."""
+    config = tmp_path / "config.yaml"
+    write_config(override(ALL_STATE, RUNS[name]), config)
+
+    def run(folder, *, last_step=-1):
+        place = (config, dataset, tmp_path / folder)
+        return train_on_devices(*place, devices=devices, last_step=last_step)
+
+    assert run("undisturbed") == 0
+    assert run("killed", last_step=6) == -signal.SIGKILL
+    assert run("killed") == 0
+    assert len(read_run(tmp_path / "killed").devices) == devices
+    assert_same_runs(tmp_path / "undisturbed", tmp_path / "killed")
+
+    export_run(tmp_path / "killed", tmp_path / "models")
+    volume = make_oblique_volume()
+    expected = predict_volume(make_segmenter(*load_run(tmp_path / "killed")), volume)
+    with running_server(tmp_path / "models") as addresses:
+        for address in addresses:
+            with SegmentationClient(address) as client:
+                np.testing.assert_array_equal(client.segment(volume, accept=CROP), expected)
 
 
 @old_line

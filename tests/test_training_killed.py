@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from killed_training import train_on_devices
 from small_runs import ALL_STATE, assert_same_runs
 
 from fcnseg.config import override, write_config
@@ -74,28 +75,6 @@ def test_killed_process_goes_on_as_if_nothing_had_happened(
     assert_same_runs(longer / "run", run_dir)
 
 
-DIE_ON_TWO_DEVICES = """
-import os, signal, sys
-import tensorflow as tf
-from fcnseg.config import read_config
-from fcnseg.training import train
-from fcnseg.training.loop import TrainingLoop
-
-config, data, run_dir, last_step = sys.argv[1:]
-(cpu,) = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-steps = TrainingLoop.run_steps
-
-def steps_and_die(self, *args):
-    steps(self, *args)
-    if self.progress.step == int(last_step):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-TrainingLoop.run_steps = steps_and_die
-train(read_config(config), data, run_dir, resume=True)
-"""
-
-
 @pytest.mark.slow
 def test_two_devices_go_on_too(dataset, tmp_path):
     """Batch norm is not synchronised: each replica has moving means of its own.
@@ -107,11 +86,8 @@ def test_two_devices_go_on_too(dataset, tmp_path):
         write_config(override(ALL_STATE, changes), tmp_path / f"{name}.yaml")
 
     def run(name, *, last_step):
-        words = (tmp_path / f"{name}.yaml", dataset, tmp_path / name, last_step)
-        return subprocess.run(
-            [sys.executable, "-c", DIE_ON_TWO_DEVICES, *map(str, words)],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        ).returncode
+        words = (tmp_path / f"{name}.yaml", dataset, tmp_path / name)
+        return train_on_devices(*words, devices=2, last_step=last_step)
 
     assert run("undisturbed", last_step=-1) == 0
     assert run("killed", last_step=7) == -signal.SIGKILL

@@ -15,9 +15,21 @@ _FLAG = re.compile(r"--?[A-Za-z]")
 _IN_BOX = re.compile(r"^[│ ] (.*?) *│?$", re.MULTILINE)  # without a border on an ASCII terminal
 _RULER = re.compile(r"─+|-+")
 _INVOCATION = re.compile(r" {4}(?=\S)")  # an argument in a box; its help is indented further
-_REQUIRED = "The following arguments are required: "  # in the tyro beside tensorflow-addons
-_TOO_FEW = re.compile(r"Missing value for argument '(.+)'\. Expected (\d+) values")
-_NO_CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.+)'\. Expected one of \((.+)\)")
+# The second form of a message is that of the tyro that tensorflow-addons allows.
+_REQUIRED = "The following arguments are required: "
+_TOO_FEW = (
+    re.compile(r"Missing value for argument '(?P<flag>.+)'\. Expected (?P<count>\d+) values"),
+    re.compile(r"Argument (?P<flag>\S+): expected (?P<count>\d+) arguments?"),
+)
+_NO_CHOICE = (
+    re.compile(
+        r"invalid choice '(?P<value>.*)' for argument '(?P<flag>.+)'\."
+        r" Expected one of \((?P<choices>.+)\)"
+    ),
+    re.compile(
+        r"Argument (?P<flag>\S+): invalid choice: '(?P<value>.*)' \(choose from (?P<choices>.+)\)"
+    ),
+)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -81,18 +93,21 @@ def _wrong_value(message: str, takes: Sequence[str], words: Sequence[str]) -> st
         takes: The flag with its type, if the message has them.
         words: The command line.
     """
-    if found := _TOO_FEW.fullmatch(message):
-        flag, count = found.groups()
+    if found := _fullmatch(_TOO_FEW, message):
+        flag, count = found["flag"], found["count"]
         return f"{flag} must have {count} value{'s' * (count != '1')}, got {_values(flag, words)}"
-    if found := _NO_CHOICE.fullmatch(message):
-        value, flag, choices = found.groups()
-        names = choices.replace("'", "").split(", ")
+    if found := _fullmatch(_NO_CHOICE, message):
+        value, names = found["value"], found["choices"].replace("'", "").split(", ")
         near = did_you_mean(value, names)
-        return f"{flag} must be one of {', '.join(names)}, got {value}{near}"
+        return f"{found['flag']} must be one of {', '.join(names)}, got {value}{near}"
     if message.startswith("Error parsing") and takes:
         flag, _, kind = takes[0].partition(" ")
         return f"{flag} must be {kind}, got {_values(flag, words)}"
     return message
+
+
+def _fullmatch(patterns: Sequence[re.Pattern[str]], message: str) -> re.Match[str] | None:
+    return next(filter(None, (each.fullmatch(message) for each in patterns)), None)
 
 
 def _values(flag: str, words: Sequence[str]) -> str:
