@@ -110,6 +110,8 @@ def update_mean_loss(model: keras.Model, loss: tf.Tensor, count: tf.Tensor) -> N
 def learning_rate(optimizer: Any) -> float:
     """Gives the learning rate of the next step."""
     rate = optimizer.learning_rate  # a variable where it is constant
+    if not IS_KERAS_3 and not _is_legacy(optimizer):  # gives the rate of the last step
+        rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)
     return float(tf.convert_to_tensor(rate))
