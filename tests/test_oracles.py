@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -27,7 +28,7 @@ CONDITIONAL = {
 KINDS = list(ORACLES)
 
 
-def make(folder, kind, space, *, seed=0, trials=None, hours=None):
+def make(folder, kind, space, *, seed=0, trials=None, hours=None, **resumed):
     """The oracle of a search in a folder, new or not."""
     (folder / "space.yaml").parent.mkdir(parents=True, exist_ok=True)
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
@@ -38,7 +39,7 @@ def make(folder, kind, space, *, seed=0, trials=None, hours=None):
     oracle = ORACLES[kind](
         checked, BASE, folder=folder, objective="val_dice", limits=limits, seed=seed
     )
-    oracle.reload()
+    oracle.reload(**resumed)
     return oracle
 
 
@@ -235,6 +236,54 @@ def test_a_worker_waits_for_what_a_running_trial_may_lead_to(tmp_path):
     for trial in "0123":
         end(oracle, trial, 0.5)
     assert oracle.create_trial("idle").trial_id == "1.1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trial_of_a_lost_worker_is_run_by_another(tmp_path, kind):
+    """Two trials begin on workers that are never seen again, as after a search on a laptop."""
+    oracle = make(tmp_path, kind, FEW, trials=2)
+    assert [oracle.create_trial(f"laptop-{number}").trial_id for number in (0, 1)] == ["0", "1"]
+    oracle = make(tmp_path, kind, FEW, trials=2, has_workers_elsewhere=True)
+    assert oracle.create_trial("pod-0").status == "IDLE"
+    for number in (0, 1):
+        oracle.give_up(f"laptop-{number}")
+    assert not oracle.is_over()
+    end(oracle, "1", 0.5)  # the worker was given up too early
+    assert drive(oracle) == "STOPPED"
+    assert oracle.is_over()
+    assert {trial.status for trial in oracle.progress.trials} == {"completed"}
+    assert [trial.worker for trial in oracle.progress.trials][:2] == ["worker0", "laptop-1"]
+
+
+def test_two_trials_of_one_worker_are_both_run(tmp_path):
+    """It was given up, came back, and began another trial before the chief was killed."""
+    oracle = make(tmp_path, "random", RATES, trials=2)
+    oracle.create_trial("pod-0")
+    oracle.give_up("pod-0")
+    oracle.create_trial("pod-1")
+    oracle.create_trial("pod-0")
+    trials = [dataclasses.replace(each, worker="pod-0") for each in oracle.progress.trials]
+    Progress(tuple(trials)).write(tmp_path)
+    oracle = make(tmp_path, "random", RATES, trials=2, has_workers_elsewhere=True)
+    assert {oracle.create_trial(f"pod-{number}").trial_id for number in (0, 1)} == {"0", "1"}
+
+
+def test_a_search_whose_last_worker_is_lost_after_its_trial_is_over(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=1, has_workers_elsewhere=True)
+    oracle.create_trial("pod-0")
+    end(oracle, "0", 0.5)
+    assert not oracle.is_over()
+    oracle.give_up("pod-0")
+    assert oracle.is_over()
+
+
+def test_an_end_that_is_said_twice_counts_once(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=3)
+    trial = oracle.create_trial("worker0")
+    for objective in (0.5, None):
+        end(oracle, trial.trial_id, objective)
+    assert oracle.end_order == ["0"]
+    assert noted(oracle, "0").objective == 0.5
 
 
 def test_failures_in_a_row_end_the_search(tmp_path):

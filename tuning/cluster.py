@@ -22,10 +22,13 @@ from keras_tuner.src.engine import conditions
 from fcnseg.errors import InputError
 
 from .oracles import SearchOracle
+from .signs_of_life import Silence, signs_of_life
 from .trials import BEST_CONFIG_FILE, SEARCH_FILE, Search
 from .workers import Share, TrialRunner, Worker, run_worker
 
 _POLL_SECONDS = 0.5
+# Others see a sign on NFS after 60 s at most by default; a pod that is started again takes minutes.
+_SILENT_SECONDS = 300.0
 _FAREWELL_SECONDS = 60.0  # for workers to ask once more, and to be told that the search is over
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
     """Answers the workers until there are no more trials.
 
     KerasTuner's own chief waits in steps of 20 seconds, and for ever for a worker that has died.
+    Here the trial of a worker that gives no sign of life is run by another.
 
     Raises:
         InputError: If the port is taken.
@@ -64,10 +68,12 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
     server.start()
     logger.info(f"the chief listens at {address}")
     oracle.look_ahead()  # nobody asks the chief of a search that is over
-    over_since = None
+    silence, over_since = Silence(oracle.folder), None
     while not should_stop.wait(_POLL_SECONDS):
-        is_over = oracle.ended is not None and not oracle.ongoing_trials
-        over_since = (over_since or time.monotonic()) if is_over else None
+        for worker in {*oracle.tuner_ids, *oracle.ongoing_trials}:
+            if silence.seconds(worker) > _SILENT_SECONDS:
+                oracle.give_up(worker)
+        over_since = (over_since or time.monotonic()) if oracle.is_over() else None
         if over_since is None:
             continue
         if not oracle.tuner_ids or time.monotonic() - over_since > _FAREWELL_SECONDS:
@@ -89,4 +95,6 @@ def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share
     if (runner.folder / BEST_CONFIG_FILE).exists():
         logger.info("the search is over")
         return
-    run_worker(Worker(oracle, runner, share=share))
+    worker = Worker(oracle, runner, share=share)
+    with signs_of_life(runner.folder, worker.tuner_id):
+        run_worker(worker)

@@ -22,6 +22,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import logging
 import math
 import random
 import threading
@@ -53,6 +54,8 @@ _RESTARTS = 2  # of the fit of the kernel, which has one length scale
 _MOST_POINTS = 3000  # compared for each draw, in some hundredths of a second
 _MOST_NEIGHBOURS, _NEIGHBOUR = 5, 0.05  # best trials with points near them; how near, of 1
 _STATUS = kt_trial.TrialStatus
+
+logger = logging.getLogger(__name__)
 
 
 class FailedTrialsError(FcnsegError):
@@ -141,6 +144,7 @@ class SearchOracle(keras_tuner.Oracle):
         self.lock = threading.RLock()  # KerasTuner's own stays held after an error
         self._is_finite = space.is_finite(most=_MOST_COMBINATIONS)
         self._own = space.own_values(base)
+        self._has_workers_elsewhere = False
         self._began = time.monotonic()
         self._earlier = 0.0
         self.progress = Progress()
@@ -247,6 +251,10 @@ class SearchOracle(keras_tuner.Oracle):
         """Takes the outcome of a trial from its file, which the worker has written."""
         with self.lock:
             known = self.trials[trial.trial_id]
+            if self._noted(known.trial_id).outcome is not None:  # this worker or another said so
+                return
+            if known.trial_id in self._retry_queue:  # its worker was given up too early
+                self._retry_queue.remove(known.trial_id)
             outcome = self._outcome_of(trial.trial_id)
             self._take(known, outcome)
             self._change(known.trial_id, lambda each: each.ended_with(outcome))
@@ -271,6 +279,7 @@ class SearchOracle(keras_tuner.Oracle):
             has_workers_elsewhere: Leave running trials to their workers, which may have outlived
                 this process.
         """
+        self._has_workers_elsewhere = has_workers_elsewhere
         self.progress = Progress.read(self.folder)
         self._earlier = self.progress.seconds
         for trial in self.progress.trials:
@@ -279,7 +288,7 @@ class SearchOracle(keras_tuner.Oracle):
             self.start_order.append(trial.trial_id)
             if trial.outcome is not None:
                 self._take(made, trial.outcome)
-            elif has_workers_elsewhere:
+            elif has_workers_elsewhere and trial.worker not in self.ongoing_trials:
                 self.ongoing_trials[trial.worker] = made
                 self.tuner_ids.add(trial.worker)
             else:
@@ -290,6 +299,23 @@ class SearchOracle(keras_tuner.Oracle):
         with self.lock:
             if not self._is_stopped() and not self._retry_queue:
                 self._next()
+
+    def give_up(self, worker: str) -> None:
+        """Has the trial of a lost worker run by another one."""
+        with self.lock:
+            self.tuner_ids.discard(worker)
+            trial = self.ongoing_trials.pop(worker, None)
+            if trial is not None:
+                logger.warning(f"worker {worker} is lost: another gets its trial {trial.trial_id}")
+                self._retry_queue.append(trial.trial_id)
+            if not self.ongoing_trials:
+                self.look_ahead()  # perhaps nobody is left to ask
+
+    def is_over(self) -> bool:
+        """True if no trial is running, and none is to begin."""
+        with self.lock:
+            is_done = self.ended is not None and not self._retry_queue
+            return not self.ongoing_trials and (is_done or self._is_stopped())
 
     def retry_failed(self) -> None:
         """Makes failed trials ones to be run again."""
@@ -334,7 +360,8 @@ class SearchOracle(keras_tuner.Oracle):
 
     def _no_trial(self, worker: str) -> kt_trial.Trial:
         """The answer to a worker that has nothing to do, now or ever."""
-        may_follow = not self._is_stopped() and self.ongoing_trials and self.is_waiting()
+        may_wait = self.is_waiting() or self._has_workers_elsewhere  # one of them may be lost
+        may_follow = not self._is_stopped() and self.ongoing_trials and may_wait
         status = _STATUS.IDLE if may_follow else _STATUS.STOPPED
         if not may_follow:
             self.tuner_ids.discard(worker)
@@ -374,6 +401,9 @@ class SearchOracle(keras_tuner.Oracle):
         self._change(trial.trial_id, lambda each: each.begun_by(worker))
         self.save()
         return trial
+
+    def _noted(self, trial_id: str) -> Trial:
+        return next(each for each in self.progress.trials if each.trial_id == trial_id)
 
     def _change(self, trial_id: str, change: Callable[[Trial], Trial]) -> None:
         trials = self.progress.trials
