@@ -32,7 +32,7 @@ from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
 from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
-from tuning.worker_devices import shares
+from tuning.worker_devices import keep_devices, shares
 from tuning.workers import Share, TrialRunner, Worker, run_threads
 
 ROOT = Path(__file__).parent.parent
@@ -336,6 +336,7 @@ def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
     [
         (1, (), 0, [None]),
         (2, (), 4, [("0", "2"), ("1", "3")]),
+        (2, (), 3, [("0",), ("1",)]),
         (2, ("GPU:1", "gpu:3"), 4, [("1",), ("3",)]),
         (1, ("2",), 4, [("0", "1")]),
     ],
@@ -418,6 +419,19 @@ def test_a_search_that_began_with_something_else_is_refused(dataset, tmp_path, c
     begin(command(dataset, tmp_path), dataset)
     with pytest.raises(InputError, match=f"what the search in .*search began with: {message}"):
         command(dataset, tmp_path, **changes).run()
+
+
+def test_trials_on_more_or_fewer_gpus_are_refused(dataset, tmp_path):
+    """A batch is per GPU; a core counts as one."""
+    wanted = command(dataset, tmp_path)
+    begin(wanted, dataset)
+    for gpus in (("0", "1"), ("2", "3")):
+        keep_devices(wanted.output, Share(gpus=gpus))
+    with pytest.raises(InputError, match="must leave each trial 2 GPUs, .* had, got 1"):
+        wanted.run()
+    (wanted.output / "devices.json").unlink()
+    for share in (Share(gpus=("3",)), Share()):
+        keep_devices(wanted.output, share)
 
 
 def test_a_search_on_other_records_is_refused(dataset, tmp_path):

@@ -24,6 +24,7 @@ from fcnseg.errors import InputError
 from .oracles import SearchOracle
 from .signs_of_life import Silence, signs_of_life
 from .trials import BEST_CONFIG_FILE, SEARCH_FILE, Search
+from .worker_devices import keep_devices
 from .workers import Share, TrialRunner, Worker, run_worker
 
 _POLL_SECONDS = 0.5
@@ -85,13 +86,15 @@ def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share
     """Runs trials that the chief gives, until there are no more.
 
     Raises:
-        InputError: If the chief's search began with something else.
+        InputError: If the chief's search began with something else, or other workers have more or
+            fewer GPUs.
         TrialStoppedError: If it was stopped in a trial.
     """
     while not (runner.folder / SEARCH_FILE).exists():
         if runner.should_stop.wait(_POLL_SECONDS):
             return
     search.begin_or_resume(runner.folder)
+    keep_devices(runner.folder, share)
     if (runner.folder / BEST_CONFIG_FILE).exists():
         logger.info("the search is over")
         return

@@ -41,7 +41,7 @@ from .trials import (  # noqa: E402
     best_trial,
     format_settings,
 )
-from .worker_devices import shares  # noqa: E402
+from .worker_devices import keep_devices, shares  # noqa: E402
 from .workers import TrialRunner, Worker, run_threads  # noqa: E402
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def _run(
     command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
 ) -> None:
     parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
+    for share in parts:
+        keep_devices(command.output, share)
     (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     oracle.reload(has_workers_elsewhere=cluster.is_chief())
     if command.retry_failed:

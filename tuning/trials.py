@@ -29,6 +29,8 @@ OUTCOMES_FOLDER = "outcomes"
 """A file for each trial that has ended, written by its worker."""
 LOGS_FOLDER = "logs"
 """The output of each trial's process."""
+DEVICES_FILE = "devices.json"
+"""The number of devices that each trial has."""
 WORKERS_FOLDER = "workers"
 """A file for each worker on other machines, whose time is that of its last sign of life."""
 
