@@ -48,9 +48,10 @@ def by_rate(trial):
     return trial.settings.get("training.learning_rate", 1e-3)
 
 
-def end(oracle, trial_id, objective):
+def end(oracle, trial_id, objective, *, by_settings=False):
     error = "boom" if objective is None else None
-    Outcome(objective, error=error).write(outcome_file(oracle.folder, trial_id))
+    outcome = Outcome(objective, error=error, is_by_settings=by_settings)
+    outcome.write(outcome_file(oracle.folder, trial_id))
     oracle.end_trial(oracle.trials[trial_id])
 
 
@@ -58,14 +59,15 @@ def noted(oracle, trial_id):
     return next(trial for trial in oracle.progress.trials if trial.trial_id == trial_id)
 
 
-def drive(oracle, *, score=by_rate, failing=(), most=100):
+def drive(oracle, *, score=by_rate, failing=(), most=100, by_settings=False):
     """Runs one trial after the other; gives the oracle's last answer."""
     for _ in range(most):
         trial = oracle.create_trial("worker0")
         if trial.status != "RUNNING":
             return trial.status
         failed = trial.trial_id in failing
-        end(oracle, trial.trial_id, None if failed else score(noted(oracle, trial.trial_id)))
+        objective = None if failed else score(noted(oracle, trial.trial_id))
+        end(oracle, trial.trial_id, objective, by_settings=by_settings and objective is None)
     return "RUNNING"
 
 
@@ -292,6 +294,45 @@ def test_failures_in_a_row_end_the_search(tmp_path):
     assert len(oracle.progress.trials) == 8
     assert isinstance(oracle.error, FailedTrialsError)
     assert str(oracle.error) == "5 trials failed in a row, the last: boom"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_failures_by_settings_end_no_search_that_has_had_a_success(tmp_path, seed):
+    """Half of the space fails, and trial 0 does not."""
+    oracle = make(tmp_path, "random", RATES, seed=seed, trials=60)
+    drive(
+        oracle,
+        score=lambda trial: by_rate(trial) if by_rate(trial) < 3e-3 else None,
+        by_settings=True,
+    )
+    assert oracle.error is None
+    assert len(oracle.progress.trials) == 60
+    assert len([each for each in oracle.progress.trials if each.status == "failed"]) > 20
+
+
+def test_five_failures_before_any_success_end_the_search(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=60)
+    drive(oracle, score=lambda trial: None, by_settings=True)
+    assert str(oracle.error) == "5 trials failed in a row, the last: boom"
+    assert len(oracle.progress.trials) == 5
+
+
+def test_failures_by_settings_hide_no_crashes(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=60)
+    drive(oracle, most=1)
+    for number in range(1, 10):
+        trial = oracle.create_trial("worker0")
+        end(oracle, trial.trial_id, None, by_settings=number % 2 == 0)
+    assert isinstance(oracle.error, FailedTrialsError)
+
+
+def test_a_trial_that_fails_again_does_not_end_a_repaired_search(tmp_path):
+    drive(make(tmp_path, "random", RATES, trials=30), failing=set("34567"))
+    oracle = make(tmp_path, "random", RATES, trials=8)
+    oracle.retry_failed()
+    drive(oracle, failing={"3"})
+    assert oracle.error is None
+    assert {each.trial_id for each in oracle.progress.trials if each.objective is None} == {"3"}
 
 
 def test_failed_trials_are_run_again_if_asked(tmp_path):

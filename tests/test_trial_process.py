@@ -51,6 +51,7 @@ def test_a_crash_is_a_failed_trial_with_its_reason(tmp_path, work, reason):
     outcome = run_in_process(job_in(tmp_path), should_stop=threading.Event(), work=work)
     assert outcome.objective is None
     assert re.search(reason, outcome.error)
+    assert outcome.is_by_settings == (work is trial_works.allocate_too_much)
     assert outcome.peak_bytes is None or outcome.peak_bytes > 2**20
 
 

@@ -131,6 +131,7 @@ def test_an_objective_that_is_not_a_number_is_a_failure(dataset, tmp_path):
     broken = trials_in(tmp_path)["1"]
     assert broken.status == "failed"
     assert re.search("LossError: the loss is|val_dice is nan", broken.outcome.error)
+    assert broken.outcome.is_by_settings
 
 
 def start(folder, dataset, *flags, **environment):
@@ -329,6 +330,7 @@ def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
     assert re.fullmatch(
         r"it needs about 0\.\d GiB of memory, of 0\.0 GiB that there are", trial.outcome.error
     )
+    assert trial.outcome.is_by_settings
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ SETTINGS = "fcnseg/settings"
 UNTIL_EPOCH = "tuner/epochs"  # the name that KerasTuner's Hyperband has for it
 _MOST_COMBINATIONS = 100_000  # of a finite space that are listed, in about a second
 _MOST_COLLISIONS = 1000  # draws that repeat before an infinite space counts as exhausted
-_MOST_FAILURES = 5  # in a row: then something else than the settings is wrong
+_MOST_FAILURES = 5  # in a row, not by settings: then something else is wrong
 _DISK_SECONDS = 90.0  # NFS caches that a file is not there, for 60 s at most by default
 _POLL_SECONDS = 0.5
 _RESTARTS = 2  # of the fit of the kernel, which has one length scale
@@ -322,6 +322,7 @@ class SearchOracle(keras_tuner.Oracle):
         for trial in self.progress.trials:
             if trial.status == "failed":
                 outcome_file(self.folder, trial.trial_id).unlink(missing_ok=True)
+                self.end_order.remove(trial.trial_id)
                 self._retry_queue.append(trial.trial_id)
 
     def _save_trial(self, trial: kt_trial.Trial) -> None:
@@ -425,14 +426,18 @@ class SearchOracle(keras_tuner.Oracle):
         return outcome or Outcome(None, error="its worker reported no outcome")
 
     def _check_failures(self) -> None:
-        """Ends the search if the last trials have all failed."""
-        last = self.end_order[-_MOST_FAILURES:]
-        if len(last) < _MOST_FAILURES:
-            return
-        if all(self.trials[trial_id].status == _STATUS.FAILED for trial_id in last):
-            message = self.trials[last[-1]].message
+        """Ends the search if the last trials crashed, or the first ones failed for any reason.
+
+        Later failures by settings are not counted: half of a space may be too large.
+        """
+        outcomes = {trial.trial_id: trial.outcome for trial in self.progress.trials}
+        ended = [each for trial_id in self.end_order if (each := outcomes[trial_id])]
+        has_succeeded = any(each.objective is not None for each in ended)
+        last = [each for each in ended if not (has_succeeded and each.is_by_settings)]
+        last = last[-_MOST_FAILURES:]
+        if len(last) == _MOST_FAILURES and all(each.objective is None for each in last):
             self.error = FailedTrialsError(
-                f"{_MOST_FAILURES} trials failed in a row, the last: {message}"
+                f"{_MOST_FAILURES} trials failed in a row, the last: {last[-1].error}"
             )
 
 

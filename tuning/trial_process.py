@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnseg.config import Config
-from fcnseg.errors import FcnsegError, OutputError, one_line
+from fcnseg.errors import ConfigError, FcnsegError, ModelError, OutputError, one_line
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.storage.whole_file import make_folder
 
@@ -36,6 +36,8 @@ _ORPHAN_SECONDS = 120.0  # a trial whose search was killed ends at its next step
 _EXIT_SECONDS = 60.0  # for a process that has said what came out; then it is killed
 _POLL_SECONDS = 0.2
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# An error of memory is that of a network or a batch; of arithmetic, that of a loss.
+_BY_SETTINGS = (ConfigError, ModelError, MemoryError, ArithmeticError)
 # How likely the kernel chooses a process when memory is short, from -1000 to 1000: a trial before
 # the search.
 _OOM_SCORE = "500"
@@ -206,7 +208,11 @@ def _attempt(job: TrialJob, work: Callable[[TrialJob], Outcome]) -> Outcome | Fc
         is_full = isinstance(error, OSError) and error.errno in _NO_SPACE
         if is_full or isinstance(error, OutputError | FolderInUseError):
             return TrialSurroundingsError(f"trial {job.run_dir.name} cannot go on: {reason}")
-        return Outcome(None, error=f"{type(error).__name__}: {reason}")
+        return Outcome(
+            None,
+            error=f"{type(error).__name__}: {reason}",
+            is_by_settings=isinstance(error, _BY_SETTINGS),
+        )
 
 
 def train_trial(job: TrialJob) -> Outcome:
@@ -237,7 +243,8 @@ def train_trial(job: TrialJob) -> Outcome:
     value = measure(job.objective, result, dataset, ignore_label=ignored)
     seconds = time.monotonic() - started
     if not math.isfinite(value):
-        return Outcome(None, error=f"{job.objective} is {value}", training_seconds=seconds)
+        reason = f"{job.objective} is {value}"
+        return Outcome(None, error=reason, is_by_settings=True, training_seconds=seconds)
     return Outcome(value, result.best_dice, result.best_epoch, training_seconds=seconds)
 
 

@@ -48,6 +48,8 @@ class Outcome:
         val_dice: Mean validation Dice of that network.
         best_epoch: Epoch after which it was kept, from 1.
         error: Reason of a failure.
+        is_by_settings: True if the settings are the reason: they break a rule, need too much
+            memory, or lead to a value that is not a number.
         peak_bytes: Most memory that the trial's process has used; None where unknown.
         seconds: Wall time of the trial's process.
         training_seconds: Wall time of training and validation within it.
@@ -57,6 +59,7 @@ class Outcome:
     val_dice: float | None = None
     best_epoch: int = 0
     error: str | None = None
+    is_by_settings: bool = False
     peak_bytes: int | None = None
     seconds: float = 0.0
     training_seconds: float = 0.0

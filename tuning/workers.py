@@ -112,11 +112,12 @@ class TrialRunner:
             config = override(self.base, settings)
             needed = memory.needed_bytes(config, num_classes=self.num_classes)
         except FcnsegError as error:
-            return Outcome(None, error=f"{type(error).__name__}: {one_line(error)}")
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            return Outcome(None, error=reason, is_by_settings=True)
         if share.memory_bytes is not None:
-            reason = memory.refusal(needed, share.memory_bytes)
-            if reason is not None:
-                return Outcome(None, error=reason)
+            refusal = memory.refusal(needed, share.memory_bytes)
+            if refusal is not None:
+                return Outcome(None, error=refusal, is_by_settings=True)
         job = TrialJob(
             config=config,
             data=self.data,
