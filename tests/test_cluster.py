@@ -91,6 +91,13 @@ def test_the_trial_of_a_worker_that_never_returns_is_run_by_another(folder, monk
     assert [(trial.worker, trial.status) for trial in trials] == [("pod-0", "completed")] * 3
 
 
+@pytest.mark.parametrize("name", ["search", "trials", "devices"])
+def test_a_worker_may_have_the_name_of_a_file(folder, monkeypatch, name):
+    """KerasTuner would take search.json for its own."""
+    (folder / f"{name}.json").write_text("{}")
+    assert worker_in(folder, monkeypatch, name).tuner_id == name
+
+
 def test_a_worker_is_silent_from_its_last_sign(folder):
     silence = Silence(folder)
     with signs_of_life.signs_of_life(folder, "pod-0"):

@@ -527,7 +527,7 @@ def supervise(folder, *, status=0):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1"},
+        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "1"},
         check=False,
     )
 

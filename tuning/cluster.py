@@ -1,8 +1,6 @@
 """A search on several machines: KerasTuner's chief, which has the oracle, and its workers.
 
-Which process is which, KerasTuner's environment variables say: KERASTUNER_TUNER_ID is `chief` or
-the worker's own name, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are the chief's address. The
-folder of the search is on a disk that all share.
+Which process is which, `roles` says. The folder of the search is on a disk that all share.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from concurrent import futures
 
 import grpc
 from keras_tuner.src import protos
-from keras_tuner.src.distribute import utils
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine import conditions
 
@@ -36,16 +33,6 @@ logger = logging.getLogger(__name__)
 
 # KerasTuner prints each condition that it sends.
 conditions.print = lambda *_: None
-
-
-def is_chief() -> bool:
-    """Tells whether this process has the oracle of a search on several machines."""
-    return bool(utils.is_chief_oracle())
-
-
-def is_worker() -> bool:
-    """Tells whether this process is a worker of such a search."""
-    return bool(utils.has_chief_oracle()) and not is_chief()
 
 
 def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:

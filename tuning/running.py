@@ -26,7 +26,7 @@ prepared_server()
 
 from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 
-from . import cluster  # noqa: E402
+from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
 from .space import SearchSpace  # noqa: E402
@@ -114,6 +114,7 @@ def run_search(command: SearchCommand) -> None:
         SearchError: If no trial succeeded.
         SearchStoppedError: If it was stopped.
     """
+    role = roles.role()
     _check_limits(command)
     space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
@@ -131,7 +132,7 @@ def run_search(command: SearchCommand) -> None:
     )
     search = _search_of(command, space, dataset)
     with signals.listening():
-        if cluster.is_worker():
+        if role == "worker":
             share = shares(1, command.devices)[0]
             with _until_stopped(signals, command.output):
                 cluster.work(_oracle(command, space), runner, search, share)
@@ -139,21 +140,27 @@ def run_search(command: SearchCommand) -> None:
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, _oracle(command, space), runner, signals)
+            oracle = _oracle(command, space)
+            _run(command, oracle, runner, signals, is_chief=role == "chief")
 
 
 def _run(
-    command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
+    command: SearchCommand,
+    oracle: SearchOracle,
+    runner: TrialRunner,
+    signals: StopSignals,
+    *,
+    is_chief: bool,
 ) -> None:
-    parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
+    parts = [] if is_chief else shares(command.workers, command.devices)
     for share in parts:
         keep_devices(command.output, share)
     (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
-    oracle.reload(has_workers_elsewhere=cluster.is_chief())
+    oracle.reload(has_workers_elsewhere=is_chief)
     if command.retry_failed:
         oracle.retry_failed()
     with _until_stopped(signals, command.output), _saving(oracle):
-        if cluster.is_chief():
+        if is_chief:
             cluster.serve(oracle, signals.should_stop)
         else:
             workers = [Worker(oracle, runner, share=share) for share in parts]

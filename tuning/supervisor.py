@@ -23,6 +23,8 @@ import tyro
 from fcnseg.cli.command import run_command
 from fcnseg.errors import FcnsegError, InputError
 
+from .roles import NAME_VARIABLE, check_address, check_name
+
 _POLL_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a restart, doubled each time
 _LONG_LIFE = 600.0  # seconds after which a worker's next death is the first again
@@ -53,15 +55,16 @@ class SupervisorCommand:
         """Runs the workers until all are done.
 
         Raises:
-            InputError: If there is no command, or no chief's address in the environment.
+            InputError: If there is no command, or no chief's address in the environment, or the
+                name is none of a worker.
             WorkersFailedError: If a worker ended with a mistake of the user.
         """
         if not self.command:
             raise InputError("command must follow --, got none")
         if self.workers < 1:
             raise InputError(f"workers must be at least 1, got {self.workers}")
-        if "KERASTUNER_ORACLE_IP" not in os.environ:
-            raise InputError("KERASTUNER_ORACLE_IP must be set to the address of the chief")
+        check_name(self.name, argument="name")
+        check_address()
         stop = threading.Event()
         kept = [Kept(f"{self.name}-{number}", self.command) for number in range(self.workers)]
         with _stopping(kept, stop) as received:
@@ -104,7 +107,7 @@ class Kept:
             if stop.is_set():
                 self.status = 0
             elif now >= self._due:
-                environment = {**os.environ, "KERASTUNER_TUNER_ID": self.name}
+                environment = {**os.environ, NAME_VARIABLE: self.name}
                 self._process = subprocess.Popen(self._command, env=environment)
                 self._started = now
             return

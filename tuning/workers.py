@@ -24,6 +24,7 @@ from .trial_process import TrialJob, run_in_process
 from .trials import (
     LOGS_FOLDER,
     TRIALS_FOLDER,
+    WORKERS_FOLDER,
     Outcome,
     format_settings,
     outcome_file,
@@ -140,7 +141,8 @@ class Worker(base_tuner.BaseTuner):
     """A worker in KerasTuner's sense, which may be one thread of many, or a process of its own."""
 
     def __init__(self, oracle: SearchOracle, runner: TrialRunner, *, share: Share) -> None:
-        super().__init__(oracle=oracle, directory=str(runner.folder), project_name=".")
+        # KerasTuner resumes from a file with the worker's name in this folder; there is none.
+        super().__init__(oracle=oracle, directory=str(runner.folder), project_name=WORKERS_FOLDER)
         self.runner = runner
         self.share = share
         self._is_idle = False
