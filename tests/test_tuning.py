@@ -26,7 +26,7 @@ from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
-from tuning import worker_devices
+from tuning import cluster, worker_devices
 from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
@@ -512,7 +512,7 @@ MORTAL = """
 import os, pathlib, sys
 born = pathlib.Path(sys.argv[1]) / os.environ["KERASTUNER_TUNER_ID"]
 if not born.exists():
-    born.touch()
+    born.write_text(os.environ["FCNSEG_WORKER_NUMBER"] + "/" + os.environ["FCNSEG_WORKER_COUNT"])
     os.kill(os.getpid(), 9)
 sys.exit(int(sys.argv[2]))
 """
@@ -535,7 +535,8 @@ def supervise(folder, *, status=0):
 def test_a_supervisor_starts_dead_workers_again_under_their_names(tmp_path):
     done = supervise(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"here-0", "here-1"}
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {"here-0": "0/2", "here-1": "1/2"}
     assert "worker here-0 ended with status -9; it starts again in 1 s" in done.stderr
 
 
@@ -543,6 +544,22 @@ def test_a_mistake_is_not_repeated(tmp_path):
     done = supervise(tmp_path, status=2)
     assert done.returncode == 2
     assert "worker here-0, here-1 ended with status 2" in done.stderr
+
+
+def test_a_worker_has_its_share_of_the_machine(dataset, tmp_path, monkeypatch):
+    """Of two workers under a supervisor, this is the second."""
+    begin(wanted := command(dataset, tmp_path), dataset)
+    given = []
+    monkeypatch.setattr(cluster, "work", lambda *args: given.append(args[-1]))
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "here-1")
+    monkeypatch.setenv("FCNSEG_WORKER_NUMBER", "1")
+    monkeypatch.setenv("FCNSEG_WORKER_COUNT", "2")
+    wanted.run()
+    assert given == [shares(2)[1]] != [shares(1)[0]]
+    with pytest.raises(InputError, match="workers must be 1 in a search on several machines, got"):
+        dataclasses.replace(wanted, workers=2).run()
 
 
 def test_the_deployment_gives_flags_of_the_command():

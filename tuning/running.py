@@ -115,6 +115,11 @@ def run_search(command: SearchCommand) -> None:
         SearchStoppedError: If it was stopped.
     """
     role = roles.role()
+    if role is not None and command.workers != 1:
+        raise InputError(
+            f"workers must be 1 in a search on several machines, got {command.workers}: the"
+            " supervisor has a flag for it"
+        )
     _check_limits(command)
     space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
@@ -133,7 +138,8 @@ def run_search(command: SearchCommand) -> None:
     search = _search_of(command, space, dataset)
     with signals.listening():
         if role == "worker":
-            share = shares(1, command.devices)[0]
+            number, count = roles.number_and_count()
+            share = shares(count, command.devices)[number]
             with _until_stopped(signals, command.output):
                 cluster.work(_oracle(command, space), runner, search, share)
             return
