@@ -85,14 +85,16 @@ sys.path.insert(0, "tests")
 from pathlib import Path
 import test_trial_process, trial_works
 from tuning.trial_process import run_in_process
-job = test_trial_process.job_in(Path(sys.argv[1]))
+folder = Path(sys.argv[1])
+job = test_trial_process.job_in(folder, begun=folder / "7.begun")
 run_in_process(job, should_stop=threading.Event(), work=trial_works.wait_for_stop)
 """
 
 
 @pytest.mark.slow
 def test_a_trial_ends_after_its_search_was_killed(tmp_path):
-    log = tmp_path / "7.log"
+    log, begun = tmp_path / "7.log", tmp_path / "7.begun"
+    begun.touch()
     with subprocess.Popen([sys.executable, "-c", ORPHAN, tmp_path], cwd=ROOT) as search:
         deadline = time.monotonic() + 200
         while not (log.exists() and log.read_text().strip()):
@@ -105,6 +107,7 @@ def test_a_trial_ends_after_its_search_was_killed(tmp_path):
     while Path(f"/proc/{trial}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert not begun.exists()  # it did not take the search down
 
 
 def test_a_trial_has_the_cores_of_its_worker(tmp_path):

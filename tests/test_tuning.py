@@ -31,7 +31,15 @@ from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
-from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
+from tuning.trials import (
+    BEST_CONFIG_FILE,
+    Outcome,
+    Progress,
+    Search,
+    begun_file,
+    best_trial,
+    outcome_file,
+)
 from tuning.worker_devices import keep_devices, shares
 from tuning.workers import Share, TrialRunner, Worker, run_threads
 
@@ -308,6 +316,52 @@ def test_an_outcome_that_a_killed_worker_left_is_taken(tmp_path):
     run_threads([worker])
     (trial,) = Progress.read(tmp_path).trials
     assert trial.objective == 0.25
+
+
+@pytest.mark.parametrize(
+    ("deaths", "has_checkpoint", "error"),
+    [
+        (2, False, None),
+        (3, False, "its worker died 3 times"),
+        (3, True, None),
+    ],
+)
+def test_a_trial_that_takes_its_worker_down_is_not_run_for_ever(
+    tmp_path, deaths, has_checkpoint, error
+):
+    """Such as one that needs more memory than its container has."""
+    _, (worker,) = workers_in(tmp_path, trial_works.succeed, 1, trials=1)
+    begun = begun_file(tmp_path, "0")
+    begun.write_text("begun\n" * deaths)
+    if has_checkpoint:
+        checkpoint = tmp_path / "trials/0" / CHECKPOINT_FILE
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        os.utime(begun, (0, 0))
+    run_threads([worker])
+    (trial,) = Progress.read(tmp_path).trials
+    assert trial.outcome.error == error
+    assert not begun.exists()
+
+
+MACHINE = """
+import sys, pathlib
+sys.path.insert(0, "tests")
+import test_tuning, trial_works
+from tuning.workers import run_threads
+run_threads(test_tuning.workers_in(pathlib.Path(sys.argv[1]), trial_works.end_all, 1, trials=1)[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trial_that_takes_its_machine_down_fails_after_three_times(tmp_path):
+    """SIGKILL for a session stands for that of a container."""
+    for status in (-9, -9, -9, 0):
+        command = [sys.executable, "-c", MACHINE, tmp_path]
+        assert subprocess.run(command, cwd=ROOT, start_new_session=True).returncode == status
+    (trial,) = Progress.read(tmp_path).trials
+    assert trial.outcome.error == "its worker died 3 times"
 
 
 def test_a_full_disk_ends_the_search_and_its_trial_is_run_again(tmp_path):

@@ -64,6 +64,7 @@ class TrialJob:
         until_epoch: Epoch after which it ends.
         objective: Name of the objective.
         log: File for its output.
+        begun: File to delete if the search ends suddenly and the trial does not; None for none.
         gpus: Identifiers of the GPUs that it sees, as CUDA_VISIBLE_DEVICES has them; None for all.
         cores: Numbers of the CPU cores that it may use; empty for all.
         threads: Threads of TensorFlow; 0 for one per core. Sums are rounded by their number, so a
@@ -76,6 +77,7 @@ class TrialJob:
     until_epoch: int
     objective: str
     log: Path
+    begun: Path | None = None
     gpus: tuple[str, ...] | None = None
     cores: tuple[int, ...] = ()
     threads: int = 0
@@ -188,7 +190,7 @@ def _main(
     job: TrialJob, sender: connection.Connection, work: Callable[[TrialJob], Outcome]
 ) -> None:
     """Runs in the process: does the work, and sends its outcome."""
-    _end_with_parent()
+    _end_with_parent(job.begun)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     if job.gpus is not None:
@@ -248,14 +250,20 @@ def train_trial(job: TrialJob) -> Outcome:
     return Outcome(value, result.best_dice, result.best_epoch, training_seconds=seconds)
 
 
-def _end_with_parent() -> None:
-    """Asks this process to stop, as SIGTERM does, once the search has ended without it."""
+def _end_with_parent(begun: Path | None) -> None:
+    """Asks this process to stop, as SIGTERM does, once the search has ended without it.
+
+    The note of the trial's begin is deleted, as it did not take the search down with it.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def wait() -> None:
         connection.wait([parent.sentinel])
+        if begun is not None:
+            with contextlib.suppress(OSError):
+                begun.unlink(missing_ok=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -258,6 +258,11 @@ def outcome_file(folder: Path, trial_id: str) -> Path:
     return folder / OUTCOMES_FOLDER / f"{trial_id}.json"
 
 
+def begun_file(folder: Path, trial_id: str) -> Path:
+    """The file of a trial that has begun and not ended."""
+    return folder / OUTCOMES_FOLDER / f"{trial_id}.begun"
+
+
 def now() -> str:
     """The time, UTC, ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

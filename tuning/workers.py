@@ -19,6 +19,7 @@ from fcnseg.errors import FcnsegError, one_line
 from fcnseg.runs.run_folder import CHECKPOINT_FILE
 
 from . import memory
+from .begins import count_deaths, noted_begin
 from .oracles import SETTINGS, UNTIL_EPOCH, SearchOracle
 from .trial_process import TrialJob, run_in_process
 from .trials import (
@@ -26,11 +27,13 @@ from .trials import (
     TRIALS_FOLDER,
     WORKERS_FOLDER,
     Outcome,
+    begun_file,
     format_settings,
     outcome_file,
 )
 
 _IDLE_SECONDS = 0.5
+_MOST_DEATHS = 3  # of workers in one trial, which has written no checkpoint between them
 _STATUS = kt_trial.TrialStatus
 
 logger = logging.getLogger(__name__)
@@ -91,13 +94,21 @@ class TrialRunner:
         Raises:
             TrialStoppedError: If it was stopped.
             TrialSurroundingsError: If it could not run, as on a full disk.
+            OutputError: If its begin or its outcome cannot be written.
         """
         path = outcome_file(self.folder, trial_id)
         outcome = Outcome.read(path)  # its worker was killed before it could report
         if outcome is None:
             logger.info(f"trial {trial_id} until epoch {until_epoch}: {format_settings(settings)}")
-            outcome = self._run(trial_id, settings, until_epoch, share)
-            outcome.write(path)
+            begun = begun_file(self.folder, trial_id)
+            deaths = count_deaths(begun, self._checkpoint(trial_id))
+            with noted_begin(begun, deaths=deaths):
+                outcome = (
+                    self._run(trial_id, settings, until_epoch, share)
+                    if deaths < _MOST_DEATHS
+                    else Outcome(None, error=f"its worker died {deaths} times")
+                )
+                outcome.write(path)
             if outcome.objective is None:
                 logger.warning(f"trial {trial_id} failed: {outcome.error}")
                 self._checkpoint(trial_id).unlink(missing_ok=True)
@@ -126,6 +137,7 @@ class TrialRunner:
             until_epoch=until_epoch,
             objective=self.objective,
             log=self.folder / LOGS_FOLDER / f"{root}.log",
+            begun=begun_file(self.folder, trial_id),
             gpus=share.gpus,
             cores=share.cores,
             threads=share.threads,
