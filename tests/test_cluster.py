@@ -10,9 +10,12 @@ import time
 import pytest
 import trial_works
 import yaml
+from keras_tuner.src.distribute import oracle_client
 
 from fcnseg.config import Config, override
+from fcnseg.errors import OutputError
 from tuning import cluster, signs_of_life
+from tuning.cluster import ChiefLostError
 from tuning.oracles import ORACLES, Limits
 from tuning.signs_of_life import Silence
 from tuning.space import SearchSpace
@@ -73,7 +76,9 @@ def worker_in(folder, monkeypatch, name, work=trial_works.succeed):
         should_stop=threading.Event(),
         work=work,
     )
-    return Worker(oracle_in(folder, trials=1), runner, share=Share())
+    worker = Worker(oracle_in(folder, trials=1), runner, share=Share())
+    worker.oracle.stub = cluster._Stub(worker.oracle.stub, runner.should_stop)
+    return worker
 
 
 def test_the_trial_of_a_worker_that_never_returns_is_run_by_another(folder, monkeypatch):
@@ -89,6 +94,43 @@ def test_the_trial_of_a_worker_that_never_returns_is_run_by_another(folder, monk
         assert not chief.is_alive()
     trials = Progress.read(folder).trials
     assert [(trial.worker, trial.status) for trial in trials] == [("pod-0", "completed")] * 3
+
+
+def test_a_worker_stops_though_the_chief_is_away(folder, monkeypatch):
+    worker = worker_in(folder, monkeypatch, "pod-0")
+    thread = threading.Thread(target=run_worker, args=(worker,), daemon=True)
+    thread.start()
+    time.sleep(1)
+    assert thread.is_alive()
+    began = time.monotonic()
+    worker.runner.should_stop.set()
+    thread.join(LONGEST)
+    assert time.monotonic() - began < 5
+
+
+def test_a_chief_on_a_full_disk_ends_and_its_workers_wait_for_the_next(folder, monkeypatch):
+    def fill(self, folder):
+        raise OutputError("cannot write trials.json: No space left on device")
+
+    worker = worker_in(folder, monkeypatch, "pod-0")
+    thread = threading.Thread(target=run_worker, args=(worker,), daemon=True)
+    oracle = oracle_in(folder, trials=3, has_workers_elsewhere=True)
+    thread.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "write", fill)
+        with pytest.raises(OutputError, match="No space left"):
+            cluster.serve(oracle, threading.Event())
+    assert thread.is_alive()
+    with chief_of(oracle_in(folder, trials=3, has_workers_elsewhere=True)):
+        thread.join(LONGEST)
+    assert [trial.status for trial in Progress.read(folder).trials] == ["completed"] * 3
+
+
+def test_a_chief_that_does_not_answer_is_named(folder, monkeypatch):
+    monkeypatch.setattr(oracle_client, "TIMEOUT", 0.5)
+    worker = worker_in(folder, monkeypatch, "pod-0")
+    with pytest.raises(ChiefLostError, match="the chief does not answer: .*"):
+        run_worker(worker)
 
 
 @pytest.mark.parametrize("name", ["search", "trials", "devices"])

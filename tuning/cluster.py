@@ -5,18 +5,22 @@ Which process is which, `roles` says. The folder of the search is on a disk that
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import grpc
+import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine import conditions
 
-from fcnseg.errors import InputError
+from fcnseg.errors import FcnsegError, InputError
 
 from .oracles import SearchOracle
 from .signs_of_life import Silence, signs_of_life
@@ -31,6 +35,13 @@ _FAREWELL_SECONDS = 60.0  # for workers to ask once more, and to be told that th
 
 logger = logging.getLogger(__name__)
 
+
+class ChiefLostError(FcnsegError):
+    """The chief of a search is away."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: a supervisor starts the worker again
+
+
 # KerasTuner prints each condition that it sends.
 conditions.print = lambda *_: None
 
@@ -43,12 +54,14 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
 
     Raises:
         InputError: If the port is taken.
+        OutputError: If the list of trials cannot be written.
     """
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.so_reuseport", 0)]
     )
-    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
+    servicer = _Servicer(oracle)
+    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
@@ -57,7 +70,7 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
     logger.info(f"the chief listens at {address}")
     oracle.look_ahead()  # nobody asks the chief of a search that is over
     silence, over_since = Silence(oracle.folder), None
-    while not should_stop.wait(_POLL_SECONDS):
+    while not should_stop.wait(_POLL_SECONDS) and servicer.failure is None:
         for worker in {*oracle.tuner_ids, *oracle.ongoing_trials}:
             if silence.seconds(worker) > _SILENT_SECONDS:
                 oracle.give_up(worker)
@@ -67,6 +80,67 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
         if not oracle.tuner_ids or time.monotonic() - over_since > _FAREWELL_SECONDS:
             break
     server.stop(grace=1).wait()
+    if servicer.failure is not None:
+        raise servicer.failure
+
+
+class _Servicer(OracleServicer):
+    """Answers the workers, but for a chief that fails, as on a full disk: they ask the next one.
+
+    Attributes:
+        failure: Error of the oracle; None while there was none.
+    """
+
+    def __init__(self, oracle: SearchOracle) -> None:
+        super().__init__(oracle)
+        self.failure: Exception | None = None
+
+    def CreateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Gives a trial to a worker."""
+        return self._answer(super().CreateTrial, request, context)
+
+    def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Takes the end of a trial."""
+        return self._answer(super().EndTrial, request, context)
+
+    def _answer(self, method: Callable[..., Any], request: Any, context: Any) -> Any:
+        if self.failure is None:
+            try:
+                return method(request, context)
+            except Exception as error:
+                self.failure = error
+        return context.abort(grpc.StatusCode.UNAVAILABLE, "the chief ends")
+
+
+class _Stub:
+    """Calls of the chief that wait for it as long as the worker is not to stop."""
+
+    def __init__(self, stub: Any, should_stop: threading.Event) -> None:
+        self._stub = stub
+        self._should_stop = should_stop
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return functools.partial(self._answer, getattr(self._stub, name))
+
+    def _answer(self, method: Any, request: Any, **options: Any) -> Any:
+        while True:
+            call = method.future(request, **options)
+            self._wait(call)
+            error = call.exception()
+            if error is None:
+                return call.result()
+            if error.code() != grpc.StatusCode.UNAVAILABLE:  # that of a chief that has ended
+                raise ChiefLostError(f"the chief does not answer: {error.details()}") from error
+            if self._should_stop.wait(_POLL_SECONDS):
+                raise keras_tuner.errors.FatalError("stopped")
+
+    def _wait(self, call: Any) -> None:
+        has_ended = threading.Event()
+        call.add_done_callback(lambda _: has_ended.set())
+        while not has_ended.wait(_POLL_SECONDS):
+            if self._should_stop.is_set():
+                call.cancel()
+                raise keras_tuner.errors.FatalError("stopped")
 
 
 def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share) -> None:
@@ -76,6 +150,7 @@ def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share
         InputError: If the chief's search began with something else, or other workers have more or
             fewer GPUs.
         TrialStoppedError: If it was stopped in a trial.
+        ChiefLostError: If the chief is away for an hour.
     """
     while not (runner.folder / SEARCH_FILE).exists():
         if runner.should_stop.wait(_POLL_SECONDS):
@@ -86,5 +161,6 @@ def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share
         logger.info("the search is over")
         return
     worker = Worker(oracle, runner, share=share)
+    worker.oracle.stub = _Stub(worker.oracle.stub, runner.should_stop)
     with signs_of_life(runner.folder, worker.tuner_id):
         run_worker(worker)
