@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import trial_works
 
 from fcnseg.config import Config
+from tuning import trial_process
 from tuning.trial_process import (
     TrialJob,
     TrialStoppedError,
@@ -77,6 +80,61 @@ def test_a_trial_is_asked_to_stop(tmp_path):
     with pytest.raises(TrialStoppedError, match="trial 7 was stopped"):
         run_in_process(job_in(tmp_path), should_stop=should_stop, work=trial_works.wait_for_stop)
     assert (tmp_path / "7.log").read_text().strip().isdecimal()
+
+
+WORKS_STOPPED = [trial_works.be_stopped, trial_works.be_interrupted]
+
+
+@pytest.mark.parametrize("work", [*WORKS_STOPPED, trial_works.be_stopped_once])
+def test_a_signal_for_a_whole_group_may_reach_the_trial_first(tmp_path, monkeypatch, work):
+    monkeypatch.setattr(trial_process, "_SIGNAL_SECONDS", 60.0)
+    should_stop = threading.Event()
+    threading.Timer(2, should_stop.set).start()
+    with pytest.raises(TrialStoppedError, match="trial 7 was stopped"):
+        run_in_process(job_in(tmp_path), should_stop=should_stop, work=work)
+
+
+def test_a_trial_that_alone_is_stopped_is_run_again(tmp_path):
+    job = job_in(tmp_path)
+    outcome = run_in_process(job, should_stop=threading.Event(), work=trial_works.be_stopped_once)
+    assert outcome.objective == Config().training.learning_rate
+
+
+@pytest.mark.parametrize("work", WORKS_STOPPED)
+def test_a_trial_that_is_always_stopped_fails(tmp_path, work):
+    outcome = run_in_process(job_in(tmp_path), should_stop=threading.Event(), work=work)
+    assert outcome.error == "its process was stopped by a signal 3 times"
+
+
+def test_a_log_that_cannot_be_written_is_not_the_fault_of_the_settings(tmp_path):
+    job = job_in(tmp_path, log=tmp_path / "nowhere" / "7.log")
+    with pytest.raises(TrialSurroundingsError, match=r"cannot go on: cannot write .*7\.log"):
+        run_in_process(job, should_stop=threading.Event(), work=trial_works.succeed)
+
+
+def test_trials_that_start_and_end_together_have_their_own_ends(tmp_path, monkeypatch):
+    """Python reads the exit codes of all children when another one starts, here slowly."""
+    read, watch = forkserver.read_signed, trial_process._watch
+
+    def read_slowly(descriptor):
+        time.sleep(0.1)
+        return read(descriptor)
+
+    def watch_slowly(*args):
+        found = watch(*args)
+        time.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(forkserver, "read_signed", read_slowly)
+    monkeypatch.setattr(trial_process, "_watch", watch_slowly)
+
+    def run(number):
+        job = job_in(tmp_path, log=tmp_path / f"{number}.log")
+        work = trial_works.exit_with_3
+        return run_in_process(job, should_stop=threading.Event(), work=work).error
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(run, range(16))) == {"its process ended with status 3"}
 
 
 ORPHAN = """

@@ -18,8 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing import connection, forkserver
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,13 +28,20 @@ from typing import Any
 from fcnseg.config import Config
 from fcnseg.errors import ConfigError, FcnsegError, ModelError, OutputError, one_line
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
-from fcnseg.storage.whole_file import make_folder
+from fcnseg.storage.whole_file import make_folder, naming_output
 
 from .trials import Outcome
 
-_ORPHAN_SECONDS = 120.0  # a trial whose search was killed ends at its next step, with a checkpoint
+# A trial whose search was killed ends at its next step, with a checkpoint; the first step of a
+# large network is compiled for minutes.
+_ORPHAN_SECONDS = 1800.0
 _EXIT_SECONDS = 60.0  # for a process that has said what came out; then it is killed
 _POLL_SECONDS = 0.2
+_SIGNAL_SECONDS = 0.5  # in which a signal for the whole group reaches the search too
+_MOST_STOPS = 3  # by a signal that the search does not receive
+_STOPPED = (-signal.SIGTERM, -signal.SIGINT)  # exit codes
+# The start of a process asks for the ends of all others, which can be read only once.
+_PROCESSES = threading.Lock()
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # An error of memory is that of a network or a batch; of arithmetic, that of a loss.
 _BY_SETTINGS = (ConfigError, ModelError, MemoryError, ArithmeticError)
@@ -88,8 +95,24 @@ def prepared_server() -> ForkServerContext:
     """Starts the server, and gives the context whose processes have `fcnseg.training` loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fcnseg.training", __name__])
-    forkserver.ensure_running()
+    with _blocked_sigterm():
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _blocked_sigterm() -> Iterator[None]:
+    """Has no SIGTERM reach the server of processes, which starts in the block.
+
+    A SIGTERM for the whole group, as from Slurm or systemd, is for the trials: they write their
+    checkpoints, and the server ends with the search.
+    """
+    resource_tracker.ensure_running()  # its start ends the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_in_process(
@@ -113,19 +136,34 @@ def run_in_process(
         TrialSurroundingsError: If the trial could not run, as on a full disk.
     """
     started = time.monotonic()
-    process, receiver = _start(job, work or train_trial)
+    name = f"trial {job.run_dir.name}"
+    for _ in range(_MOST_STOPS):
+        outcome = _run_once(job, should_stop, work or train_trial)
+        has_ended = outcome is not None and outcome.objective is not None
+        if not has_ended and should_stop.wait(_SIGNAL_SECONDS):
+            raise TrialStoppedError(f"{name} was stopped")
+        if outcome is not None:
+            return dataclasses.replace(outcome, seconds=time.monotonic() - started)
+        logger.warning(f"{name} was stopped by a signal, but not the search: it is run again")
+    return Outcome(None, error=f"its process was stopped by a signal {_MOST_STOPS} times")
+
+
+def _run_once(
+    job: TrialJob, should_stop: threading.Event, work: Callable[[TrialJob], Outcome]
+) -> Outcome | None:
+    """Runs a trial until its process ends; gives None if it was stopped, but did not fail."""
+    process, receiver = _start(job, work)
     try:
         message, peak = _watch(process, receiver, should_stop)
     finally:
         receiver.close()
-        if process.is_alive():  # it hangs at its end, or this process ends by an error of its own
-            process.kill()
-        process.join()
-    seconds = time.monotonic() - started
-    outcome = _outcome(message, process.exitcode, peak)
-    if should_stop.is_set() and outcome.objective is None:
-        raise TrialStoppedError(f"trial {job.run_dir.name} was stopped")
-    return dataclasses.replace(outcome, seconds=seconds)
+        with _PROCESSES:
+            if process.is_alive():  # it hangs, or this process ends by an error of its own
+                process.kill()
+        connection.wait([process.sentinel])
+        with _PROCESSES:
+            process.join()
+    return _outcome(message, process.exitcode, peak)
 
 
 def _start(
@@ -135,7 +173,8 @@ def _start(
     context = prepared_server()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(job, sender, work), name=job.run_dir.name)
-    process.start()
+    with _PROCESSES, _blocked_sigterm():
+        process.start()
     sender.close()  # so that the end of the process closes the connection
     return process, receiver
 
@@ -153,7 +192,7 @@ def _watch(
         if receiver in ready:
             with contextlib.suppress(EOFError):
                 message = receiver.recv()
-            process.join(timeout=_EXIT_SECONDS)
+            connection.wait([process.sentinel], timeout=_EXIT_SECONDS)
             return message, peak
         if ready:
             return message, peak
@@ -162,7 +201,9 @@ def _watch(
             is_told = True
 
 
-def _outcome(message: Any, exit_code: int | None, peak: int | None) -> Outcome:
+def _outcome(message: Any, exit_code: int | None, peak: int | None) -> Outcome | None:
+    if isinstance(message, TrialStoppedError) or (message is None and exit_code in _STOPPED):
+        return None
     if isinstance(message, Outcome):
         return dataclasses.replace(message, peak_bytes=peak)
     if isinstance(message, TrialSurroundingsError):
@@ -190,6 +231,8 @@ def _main(
     job: TrialJob, sender: connection.Connection, work: Callable[[TrialJob], Outcome]
 ) -> None:
     """Runs in the process: does the work, and sends its outcome."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _end_with_parent(job.begun)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
@@ -197,13 +240,15 @@ def _main(
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(job.gpus)
     if job.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)
-    _redirect_output(job.log)
     sender.send(_attempt(job, work))
 
 
 def _attempt(job: TrialJob, work: Callable[[TrialJob], Outcome]) -> Outcome | FcnsegError:
     try:
+        _redirect_output(job.log)
         return work(job)
+    except TrialStoppedError as error:
+        return error
     except Exception as error:
         logger.exception("the trial failed")
         reason = one_line(error) or type(error).__name__
@@ -222,7 +267,7 @@ def train_trial(job: TrialJob) -> Outcome:
     import tensorflow as tf
 
     from fcnseg.records import Dataset
-    from fcnseg.training import train
+    from fcnseg.training import TrainingStoppedError, train
     from fcnseg.training.setting_checks import ignore_label
 
     from .objectives import measure
@@ -233,14 +278,17 @@ def train_trial(job: TrialJob) -> Outcome:
     folder = make_folder(job.run_dir, argument="run_dir")
     with locked_folder(folder, argument="run_dir", wait_seconds=_ORPHAN_SECONDS):
         pass  # the process of a search that was killed has written its last checkpoint
-    result = train(
-        job.config,
-        dataset,
-        folder,
-        resume=True,
-        until_epoch=job.until_epoch,
-        keep_final_state=False,
-    )
+    try:
+        result = train(
+            job.config,
+            dataset,
+            folder,
+            resume=True,
+            until_epoch=job.until_epoch,
+            keep_final_state=False,
+        )
+    except TrainingStoppedError as error:
+        raise TrialStoppedError(str(error)) from error
     ignored = ignore_label(job.config, dataset.info)
     value = measure(job.objective, result, dataset, ignore_label=ignored)
     seconds = time.monotonic() - started
@@ -271,7 +319,7 @@ def _end_with_parent(begun: Path | None) -> None:
 
 def _redirect_output(log: Path) -> None:
     """Sends all output of this process to a file, that of libraries in C too."""
-    with log.open("ab") as file:
+    with naming_output(log), log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
