@@ -17,12 +17,14 @@ import pytest
 import trial_works
 
 from fcnseg.config import Config
+from fcnseg.storage.folder_lock import locked_folder
 from tuning import trial_process
 from tuning.trial_process import (
     TrialJob,
     TrialStoppedError,
     TrialSurroundingsError,
     run_in_process,
+    wait_for_orphans,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -166,6 +168,26 @@ def test_a_trial_ends_after_its_search_was_killed(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert not begun.exists()  # it did not take the search down
+
+
+@pytest.mark.parametrize("ended_by", ["the orphan", "a signal"])
+def test_a_resumed_search_waits_for_the_trials_of_the_killed_one(tmp_path, caplog, ended_by):
+    """They may hold the GPU that another worker's trial would get."""
+    caplog.set_level("INFO")
+    should_stop, is_ended = threading.Event(), threading.Event()
+    folders = [tmp_path / "3", tmp_path / "4"]
+    folders[0].mkdir()  # trial 4 had no time to begin
+    with locked_folder(folders[0], argument="run_dir"):
+        thread = threading.Thread(
+            target=lambda: (wait_for_orphans(folders, should_stop), is_ended.set())
+        )
+        thread.start()
+        assert not is_ended.wait(1)
+        if ended_by == "a signal":
+            should_stop.set()
+            assert is_ended.wait(10)
+    assert is_ended.wait(10)
+    assert "waiting for the last checkpoints of the search that was killed" in caplog.text
 
 
 def test_a_trial_has_the_cores_of_its_worker(tmp_path):

@@ -68,7 +68,6 @@ def serve(oracle: SearchOracle, should_stop: threading.Event) -> None:
         raise InputError(f"KERASTUNER_ORACLE_PORT must be free, got {address}") from error
     server.start()
     logger.info(f"the chief listens at {address}")
-    oracle.look_ahead()  # nobody asks the chief of a search that is over
     silence, over_since = Silence(oracle.folder), None
     while not should_stop.wait(_POLL_SECONDS) and servicer.failure is None:
         for worker in {*oracle.tuner_ids, *oracle.ongoing_trials}:

@@ -19,7 +19,7 @@ from fcnseg.records import Dataset
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 
-from .trial_process import TrialStoppedError, prepared_server
+from .trial_process import TrialStoppedError, prepared_server, wait_for_orphans
 
 # Beside the imports below, which take as long, the server loads TensorFlow.
 prepared_server()
@@ -35,6 +35,7 @@ from .tables import trials_table  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
+    TRIALS_FOLDER,
     Progress,
     Search,
     Trial,
@@ -161,14 +162,19 @@ def _run(
     parts = [] if is_chief else shares(command.workers, command.devices)
     for share in parts:
         keep_devices(command.output, share)
-    (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     oracle.reload(has_workers_elsewhere=is_chief)
     if command.retry_failed:
         oracle.retry_failed()
+    oracle.look_ahead()  # nobody asks the chief of a search that is over
+    if not oracle.is_over():
+        (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     with _until_stopped(signals, command.output), _saving(oracle):
         if is_chief:
             cluster.serve(oracle, signals.should_stop)
         else:
+            running = (each.root for each in oracle.progress.trials if each.status == "running")
+            folders = [command.output / TRIALS_FOLDER / root for root in running]
+            wait_for_orphans(folders, signals.should_stop)
             workers = [Worker(oracle, runner, share=share) for share in parts]
             for number, worker in enumerate(workers):
                 worker.tuner_id = f"worker{number}"

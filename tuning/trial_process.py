@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -260,6 +260,30 @@ def _attempt(job: TrialJob, work: Callable[[TrialJob], Outcome]) -> Outcome | Fc
             error=f"{type(error).__name__}: {reason}",
             is_by_settings=isinstance(error, _BY_SETTINGS),
         )
+
+
+def wait_for_orphans(run_dirs: Iterable[Path], should_stop: threading.Event) -> None:
+    """Waits until the trials of a search that was killed have ended, and left their GPUs.
+
+    Args:
+        run_dirs: Run folders of the trials.
+        should_stop: Ends the waiting.
+    """
+    begun = [run_dir for run_dir in run_dirs if run_dir.exists()]
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    if not all(map(_is_free, begun)):
+        logger.info("waiting for the last checkpoints of the search that was killed")
+    while not all(map(_is_free, begun)) and time.monotonic() < deadline:
+        if should_stop.wait(_POLL_SECONDS):
+            return
+
+
+def _is_free(run_dir: Path) -> bool:
+    try:
+        with locked_folder(run_dir, argument="run_dir"):
+            return True
+    except FolderInUseError:
+        return False
 
 
 def train_trial(job: TrialJob) -> Outcome:
