@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -23,10 +25,10 @@ from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import InputError
 from fcnseg.records import Dataset
-from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
+from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE, HISTORY_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
-from tuning import cluster, worker_devices
+from tuning import cluster, running, worker_devices
 from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
@@ -36,6 +38,7 @@ from tuning.trials import (
     Outcome,
     Progress,
     Search,
+    Trial,
     begun_file,
     best_trial,
     outcome_file,
@@ -142,18 +145,19 @@ def test_an_objective_that_is_not_a_number_is_a_failure(dataset, tmp_path):
     assert broken.outcome.is_by_settings
 
 
-def start(folder, dataset, *flags, **environment):
+def start(folder, dataset, *flags, module=("tuning.search",), **environment):
     """The command in a process of its own."""
     write_config(SMALL, folder / "base.yaml")
     space = write_space(folder, RATES)
     argv = ["--data", dataset, "--config", folder / "base.yaml", "--space", space, *flags]
     with (folder / "stderr.txt").open("a") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "tuning.search", *argv, "--output", folder / "search"],
+            [sys.executable, "-m", *module, *argv, "--output", folder / "search"],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
 
 
@@ -203,19 +207,28 @@ def test_a_search_killed_at_random_moments_ends_as_one_left_alone(dataset, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path):
-    process = start(tmp_path, dataset, "--max_trials", "2", "--training.epochs", "1000000")
-    wait_for(tmp_path / "search/trials/0/config.yaml", process)
-    process.terminate()
-    assert process.wait(timeout=300) == 143
-    assert (
-        said(tmp_path)
-        .splitlines()[-1]
-        .startswith("error: search stopped by SIGTERM: 0 trials finished, written to")
-    )
-    assert "Traceback" not in said(tmp_path)
-    (trial,) = Progress.read(tmp_path / "search").trials
-    assert trial.status == "running"
+@pytest.mark.parametrize("is_for_all", [False, True])
+def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path, is_for_all):
+    """Slurm and systemd send it to the trial too, and to the server of its process."""
+    flags = ["--max_trials", "2", "--training.epochs", "1000000"]
+    log = tmp_path / "search/logs/0.log"
+    for session in (1, 2):
+        process = start(tmp_path, dataset, *flags)
+        wait_for(tmp_path / "search/trials/0" / HISTORY_FILE, process)
+        while session == 2 and "resumes after step" not in log.read_text():
+            assert process.poll() is None, said(tmp_path)
+            time.sleep(0.1)
+        if is_for_all:
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+        assert process.wait(timeout=300) == 143
+        last = said(tmp_path).splitlines()[-1]
+        assert last.startswith("error: search stopped by SIGTERM: 0 trials finished, written to")
+        assert "Traceback" not in said(tmp_path)
+        (trial,) = Progress.read(tmp_path / "search").trials
+        assert trial.status == "running"
+        assert (tmp_path / "search/trials/0" / CHECKPOINT_FILE).exists()
     assert not (tmp_path / "search/trials/1").exists()
 
 
@@ -246,6 +259,41 @@ def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
     assert trials.keys() == {"0", "1", "2", "3"}
     assert {trial.status for trial in trials.values()} == {"completed"}
     assert (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_supervisor_starts_a_worker_of_a_search_again(dataset, tmp_path):
+    """Two workers on one machine, one of which is killed; its trial resumes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    module = ["tuning.supervisor", "--workers", "2", "--name", "here"]
+    module += ["--", sys.executable, "-m", "tuning.search"]
+    chief = start(tmp_path, dataset, "--max_trials", "4", KERASTUNER_TUNER_ID="chief", **address)
+    supervisor = start(tmp_path, dataset, "--max_trials", "4", module=module, **address)
+    deadline = time.monotonic() + 900
+    while "here-1" not in {trial.worker for trial in trials_in(tmp_path).values()}:
+        assert time.monotonic() < deadline, said(tmp_path)
+        time.sleep(0.2)
+    os.kill(worker_under(supervisor.pid, "here-1"), signal.SIGKILL)
+    assert [process.wait() for process in (chief, supervisor)] == [0, 0], said(tmp_path)
+    assert "worker here-1 ended with status -9; it starts again in 1 s" in said(tmp_path)
+    trials = trials_in(tmp_path).values()
+    assert [trial.status for trial in trials] == ["completed"] * 4
+    assert {trial.worker for trial in trials} <= {"here-0", "here-1"}
+
+
+def worker_under(supervisor, name):
+    """The process that a supervisor has started under a name."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            variables = (folder / "environ").read_text().split("\0")
+            if int(parent) == supervisor and f"KERASTUNER_TUNER_ID={name}" in variables:
+                return int(folder.name)
+    raise AssertionError(name)
 
 
 # Workers, without trainings.
@@ -475,6 +523,23 @@ def test_a_search_that_began_with_something_else_is_refused(dataset, tmp_path, c
     begin(command(dataset, tmp_path), dataset)
     with pytest.raises(InputError, match=f"what the search in .*search began with: {message}"):
         command(dataset, tmp_path, **changes).run()
+
+
+@pytest.mark.parametrize(("max_trials", "is_kept"), [(1, True), (2, False)])
+def test_the_best_configuration_of_a_search_that_is_over_is_never_missing(
+    dataset, tmp_path, monkeypatch, max_trials, is_kept
+):
+    """A chief that is started again and again finds the search over."""
+    begin(wanted := command(dataset, tmp_path, max_trials=max_trials), dataset)
+    trial = Trial("0", {}, None, 3).ended_with(Outcome(0.5))
+    Progress((trial,)).write(wanted.output)
+    best = wanted.output / BEST_CONFIG_FILE
+    best.touch()
+    kept = []
+    monkeypatch.setattr(running, "run_threads", lambda workers: kept.append(best.exists()))
+    wanted.run()
+    assert kept == [is_kept]
+    assert best.read_text()
 
 
 def test_trials_on_more_or_fewer_gpus_are_refused(dataset, tmp_path):
