@@ -366,6 +366,19 @@ def test_an_outcome_that_a_killed_worker_left_is_taken(tmp_path):
     assert trial.objective == 0.25
 
 
+@pytest.mark.parametrize(("memory_bytes", "is_kept"), [(None, True), (1000, False)])
+def test_a_trial_that_crashed_keeps_its_checkpoint_for_a_repair(tmp_path, memory_bytes, is_kept):
+    """One that failed by its settings does not."""
+    share = Share(memory_bytes=memory_bytes)
+    _, (worker,) = workers_in(tmp_path, trial_works.exit_with_3, 1, trials=1, share=share)
+    checkpoint = tmp_path / "trials/0" / CHECKPOINT_FILE
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    run_threads([worker])
+    assert Progress.read(tmp_path).trials[0].status == "failed"
+    assert checkpoint.exists() == is_kept
+
+
 @pytest.mark.parametrize(
     ("deaths", "has_checkpoint", "error"),
     [

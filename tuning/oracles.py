@@ -4,16 +4,18 @@ What is proposed next depends on the space, the seed and the trials so far alone
 trials is all the state there is, and every oracle resumes from it. Mended (threads of keras-tuner
 at github.com/keras-team/keras-tuner, version 1.4.8):
 
-* `seed=0` drew another seed each time (`seed or random`, `Oracle.__init__`).
+* `seed=0` drew another seed each time (`seed or random`, `Oracle.__init__`; #421).
 * A setting was drawn again and again, or the search ended before all were tried (#417, #35).
 * Grid search could not resume (#1055).
 * `oracle.json` was written in place, and nothing was saved before the first trial had ended (#702).
 * Hyperband counted completed trials alone, so that one failure stopped its promotions, and never
   promoted over a small space (#676).
-* `max_consecutive_failed_trials` raised with the lock held.
+* `max_consecutive_failed_trials` raised with the lock held (that of #810), and counted models that
+  are too large (#764).
 * The Bayesian oracle saved no random state, skipped failed trials, so that it went there again, and
   trained one setting eight times (#237).
-* `get_best_trials` filled up with failed ones: `fcnseg` ranks its own trials.
+* `get_best_trials` filled up with failed ones, and ranked a score of NaN second (#656): `fcnseg`
+  ranks its own trials.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ class TrialRunner:
                 outcome.write(path)
             if outcome.objective is None:
                 logger.warning(f"trial {trial_id} failed: {outcome.error}")
-                self._checkpoint(trial_id).unlink(missing_ok=True)
+                if outcome.is_by_settings:  # else it resumes after a repair
+                    self._checkpoint(trial_id).unlink(missing_ok=True)
             else:
                 logger.info(f"trial {trial_id}: {self.objective} {outcome.objective:.4f}")
         return outcome
