@@ -29,6 +29,7 @@ from .worker_devices import keep_devices
 from .workers import Share, TrialRunner, Worker, run_worker
 
 _POLL_SECONDS = 0.5
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # of a chief that has ended
 # Others see a sign on NFS after 60 s at most by default; a pod that is started again takes minutes.
 _SILENT_SECONDS = 300.0
 _FAREWELL_SECONDS = 60.0  # for workers to ask once more, and to be told that the search is over
@@ -128,7 +129,7 @@ class _Stub:
             error = call.exception()
             if error is None:
                 return call.result()
-            if error.code() != grpc.StatusCode.UNAVAILABLE:  # that of a chief that has ended
+            if error.code() not in _AWAY:
                 raise ChiefLostError(f"the chief does not answer: {error.details()}") from error
             if self._should_stop.wait(_POLL_SECONDS):
                 raise keras_tuner.errors.FatalError("stopped")

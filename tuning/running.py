@@ -43,7 +43,7 @@ from .trials import (  # noqa: E402
     format_settings,
 )
 from .worker_devices import keep_devices, shares  # noqa: E402
-from .workers import TrialRunner, Worker, run_threads  # noqa: E402
+from .workers import Share, TrialRunner, Worker, run_threads  # noqa: E402
 
 if TYPE_CHECKING:
     from .search import SearchCommand
@@ -172,14 +172,19 @@ def _run(
         if is_chief:
             cluster.serve(oracle, signals.should_stop)
         else:
-            running = (each.root for each in oracle.progress.trials if each.status == "running")
-            folders = [command.output / TRIALS_FOLDER / root for root in running]
-            wait_for_orphans(folders, signals.should_stop)
-            workers = [Worker(oracle, runner, share=share) for share in parts]
-            for number, worker in enumerate(workers):
-                worker.tuner_id = f"worker{number}"
-            run_threads(workers)
+            _run_here(oracle, runner, parts)
     _finish(command, oracle)
+
+
+def _run_here(oracle: SearchOracle, runner: TrialRunner, parts: Sequence[Share]) -> None:
+    """Runs the trials on this machine, once those of a search that was killed have ended."""
+    running = (trial.root for trial in oracle.progress.trials if trial.status == "running")
+    folders = [runner.folder / TRIALS_FOLDER / root for root in running]
+    wait_for_orphans(folders, runner.should_stop)
+    workers = [Worker(oracle, runner, share=share) for share in parts]
+    for number, worker in enumerate(workers):
+        worker.tuner_id = f"worker{number}"
+    run_threads(workers)
 
 
 @contextlib.contextmanager
