@@ -19,14 +19,14 @@ from fcnseg.records import Dataset
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 
-from .trial_process import TrialStoppedError, prepared_server
+from .trial_process import TrialStoppedError, prepared_server, wait_for_orphans
 
 # Beside the imports below, which take as long, the server loads TensorFlow.
 prepared_server()
 
 from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 
-from . import cluster  # noqa: E402
+from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
 from .space import SearchSpace  # noqa: E402
@@ -35,14 +35,15 @@ from .tables import trials_table  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
+    TRIALS_FOLDER,
     Progress,
     Search,
     Trial,
     best_trial,
     format_settings,
 )
-from .worker_devices import shares  # noqa: E402
-from .workers import TrialRunner, Worker, run_threads  # noqa: E402
+from .worker_devices import keep_devices, shares  # noqa: E402
+from .workers import Share, TrialRunner, Worker, run_threads  # noqa: E402
 
 if TYPE_CHECKING:
     from .search import SearchCommand
@@ -114,6 +115,12 @@ def run_search(command: SearchCommand) -> None:
         SearchError: If no trial succeeded.
         SearchStoppedError: If it was stopped.
     """
+    role = roles.role()
+    if role is not None and command.workers != 1:
+        raise InputError(
+            f"workers must be 1 in a search on several machines, got {command.workers}: the"
+            " supervisor has a flag for it"
+        )
     _check_limits(command)
     space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
@@ -131,34 +138,53 @@ def run_search(command: SearchCommand) -> None:
     )
     search = _search_of(command, space, dataset)
     with signals.listening():
-        if cluster.is_worker():
-            share = shares(1, command.devices)[0]
+        if role == "worker":
+            number, count = roles.number_and_count()
+            share = shares(count, command.devices)[number]
             with _until_stopped(signals, command.output):
                 cluster.work(_oracle(command, space), runner, search, share)
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, _oracle(command, space), runner, signals)
+            oracle = _oracle(command, space)
+            _run(command, oracle, runner, signals, is_chief=role == "chief")
 
 
 def _run(
-    command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
+    command: SearchCommand,
+    oracle: SearchOracle,
+    runner: TrialRunner,
+    signals: StopSignals,
+    *,
+    is_chief: bool,
 ) -> None:
-    parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
-    (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
-    oracle.reload(has_workers_elsewhere=cluster.is_chief())
+    parts = [] if is_chief else shares(command.workers, command.devices)
+    for share in parts:
+        keep_devices(command.output, share)
+    oracle.reload(has_workers_elsewhere=is_chief)
     if command.retry_failed:
         oracle.retry_failed()
+    oracle.look_ahead()  # nobody asks the chief of a search that is over
+    if not oracle.is_over():
+        (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     with _until_stopped(signals, command.output), _saving(oracle):
-        if cluster.is_chief():
+        if is_chief:
             cluster.serve(oracle, signals.should_stop)
         else:
-            workers = [Worker(oracle, runner, share=share) for share in parts]
-            for number, worker in enumerate(workers):
-                worker.tuner_id = f"worker{number}"
-            run_threads(workers)
+            _run_here(oracle, runner, parts)
     _finish(command, oracle)
+
+
+def _run_here(oracle: SearchOracle, runner: TrialRunner, parts: Sequence[Share]) -> None:
+    """Runs the trials on this machine, once those of a search that was killed have ended."""
+    running = (trial.root for trial in oracle.progress.trials if trial.status == "running")
+    folders = [runner.folder / TRIALS_FOLDER / root for root in running]
+    wait_for_orphans(folders, runner.should_stop)
+    workers = [Worker(oracle, runner, share=share) for share in parts]
+    for number, worker in enumerate(workers):
+        worker.tuner_id = f"worker{number}"
+    run_threads(workers)
 
 
 @contextlib.contextmanager
