@@ -21,7 +21,7 @@ from small_records import make_record, write_dataset
 
 from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, OutputError
 from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
@@ -383,6 +383,16 @@ def test_devices_that_are_not_there_are_refused(monkeypatch, workers, devices, m
 
 # What is refused.
 
+BEGUN = Search(
+    tuner="random",
+    objective="val_dice",
+    seed=0,
+    space=RATES,
+    config=SMALL,
+    data="records",
+    data_digest="0" * 64,
+)
+
 
 def begin(wanted, dataset):
     """The folder of a search that has had no trial yet."""
@@ -443,6 +453,27 @@ def test_a_folder_of_something_else_is_refused(dataset, tmp_path):
     (tmp_path / "search" / "thesis.txt").touch()
     with pytest.raises(InputError, match="new or empty folder, or a search, got .*search"):
         command(dataset, tmp_path).run()
+
+
+def test_a_search_whose_first_file_did_not_fit_on_the_disk_begins_again(tmp_path, monkeypatch):
+    def fill(path, text):
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuning.trials.write_whole", fill)
+        with pytest.raises(OutputError, match="No space left on device"):
+            BEGUN.begin_or_resume(tmp_path / "search")
+    BEGUN.begin_or_resume(tmp_path / "search")
+    assert Search.read(tmp_path / "search") == BEGUN
+
+
+@pytest.mark.parametrize("name", ["trials", "outcomes", "logs"])
+def test_a_folder_of_a_search_that_is_missing_is_made_again(tmp_path, name):
+    """The command was killed before it made it, or somebody has cleared the logs."""
+    BEGUN.begin_or_resume(tmp_path)
+    (tmp_path / name).rmdir()
+    BEGUN.begin_or_resume(tmp_path)
+    assert (tmp_path / name).is_dir()
 
 
 def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):

@@ -168,12 +168,12 @@ class Search:
             check_same(
                 Search.read(folder)._identity(), self._identity(), what=f"the search in {folder}"
             )
-            return
-        if any(not found.name.startswith(".") for found in folder.iterdir()):
+        elif any(not found.name.startswith(".") for found in folder.iterdir()):
             raise InputError(f"output must be a new or empty folder, or a search, got {folder}")
+        else:
+            write_whole(path, _to_json(self))  # first: only with it is the folder that of a search
         for name in (TRIALS_FOLDER, OUTCOMES_FOLDER, LOGS_FOLDER):
             make_folder(folder / name, argument="output")
-        write_whole(path, _to_json(self))
 
     def _identity(self) -> dict[str, Any]:
         """The settings that have to stay; a copy of the records elsewhere is the same data."""
