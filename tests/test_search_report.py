@@ -103,6 +103,15 @@ def test_a_finished_search_says_why_it_ended(folder):
     assert "Over: all 3 trials of max_trials are tried." in report(folder)
 
 
+def test_a_search_is_not_over_while_a_trial_runs(folder):
+    """No other trial begins, unless this one is promoted."""
+    trials = [*trials_of(3), Trial("3", {"training.learning_rate": 0.05}, {}, 1, 0)]
+    Progress(tuple(trials), ended="all 4 trials of max_trials are tried").write(folder)
+    page = report(folder)
+    assert "Not over yet." in page
+    assert "Over: " not in page
+
+
 def test_what_matters_is_the_most_important():
     own = Summary(SEARCH, Progress()).own
     found = importance(trials_of(40), SPACE, own)
