@@ -467,6 +467,22 @@ def test_a_search_whose_first_file_did_not_fit_on_the_disk_begins_again(tmp_path
     assert Search.read(tmp_path / "search") == BEGUN
 
 
+def test_a_space_whose_keys_are_in_another_order_is_another_one(tmp_path):
+    """It draws other settings: each key has the next draw."""
+    space = {**RATES, "model.dropout": {"choice": [0.0, 0.1]}}
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+    other = dataclasses.replace(BEGUN, space=dict(reversed(space.items())))
+    with pytest.raises(
+        InputError,
+        match=(
+            "began with: order of keys was training.learning_rate, model.dropout,"
+            " got model.dropout, training.learning_rate$"
+        ),
+    ):
+        other.begin_or_resume(tmp_path)
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["trials", "outcomes", "logs"])
 def test_a_folder_of_a_search_that_is_missing_is_made_again(tmp_path, name):
     """The command was killed before it made it, or somebody has cleared the logs."""

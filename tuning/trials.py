@@ -179,7 +179,8 @@ class Search:
         """The settings that have to stay; a copy of the records elsewhere is the same data."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["data"]
-        return fields | {"config": config_to_mapping(self.config)}
+        order = ", ".join(self.space)  # each key takes the next draw
+        return fields | {"config": config_to_mapping(self.config), "order of keys": order}
 
 
 @dataclasses.dataclass(frozen=True)
