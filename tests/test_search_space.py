@@ -115,6 +115,13 @@ def test_texts_of_yaml_become_numbers_and_stand_once(tmp_path):
     """YAML reads 1e-3 as a text."""
     space = check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.01]}")
     assert space.settings["training.learning_rate"].values.choice == [0.001, 0.01]
+    space = check(tmp_path, "training.learning_rate: {float: [1e-3, 1], log: true, step: 1e1}")
+    assert list(space.settings["training.learning_rate"].values.all_values()) == [
+        1e-3,
+        0.01,
+        0.1,
+        1,
+    ]
     with pytest.raises(ConfigError, match="choice must list each value once, got 0.001 again"):
         check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.001]}")
 
@@ -159,6 +166,13 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"training.seed": {"int": [0, 9]}}, "training.seed must not be searched: the luck"),
         ({"training.epochs": {"int": [1, 9]}}, "training.epochs must not be searched: trials of"),
         ({"training.validate_every": {"choice": [1]}}, "validate_every must not be searched"),
+        (
+            {"training.steps_per_epoch": {"int": [1, 9]}},
+            "per_epoch must not be searched: trials",
+        ),
+        ({"training.patience": {"int": [0, 9]}}, "patience must not be searched: trials of other"),
+        ({"training.time_limit_hours": {"float": [0, 9]}}, "limit_hours must not be searched: tri"),
+        ({"model.coarse_input": {"choice": [True]}}, "coarse_input must not be searched: records"),
         ({"loss.ignore_label": {"choice": [1]}}, "ignore_label must not be searched: it changes"),
         ({"training.learning_rate": {"choice": [1e-3, -1]}}, "learning_rate=-1 breaks a rule: "),
         ({"model.dropout": {"float": [0, 1]}}, "model.dropout=1.0 breaks a rule: .*less than 1"),
@@ -171,6 +185,11 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"patches.samples_per_volume": {"int": [1.5, 2]}}, "int.0: .*valid integer, got 1.5"),
         ({"patches.samples_per_volume": {"int": [1, 2], "stpe": 2}}, "samples_per_volume: stpe: "),
         ({"patches.samples_per_volume": {"int": [1, 4], "step": 9}}, "step must be above 0 and at"),
+        ({"training.learning_rate": {"float": [0.1, 3], "step": True}}, "step: .*number, got True"),
+        ({"training.learning_rate": {"float": [True, 3]}}, "float.0: .*number, got True"),
+        ({"training.learning_rate": {"float": [0.1, 3], "log": 1}}, "log: .*boolean, got 1"),
+        ({"patches.batch_size": {"int": [1, 3], "step": True}}, "step: .*integer, got True"),
+        ({"patches.batch_size": {"int": [1, 3], "log": "true"}}, "log: .*boolean, got 'true'"),
         ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
         ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
         (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
@@ -24,6 +24,17 @@ _STRICT = pydantic.ConfigDict(extra="forbid")
 _WHEN = "when"
 _MOST_STEPS = 100_000  # a list of them is made in about a tenth of a second
 _ROUNDING = 1e-8  # of a step: as much as the upper end may be missed by
+
+
+def _not_a_flag(value: object) -> object:
+    """Refuses true and false, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {value}")
+    return value
+
+
+# A text too, as YAML reads 1e-3 as one.
+_Number = Annotated[pydantic.FiniteFloat, pydantic.BeforeValidator(_not_a_flag)]
 
 
 class Values(Protocol):
@@ -87,9 +98,9 @@ class Choice:
 class FloatRange:
     """A number from a range, uniform, or uniform in its logarithm; with a step, one of a grid."""
 
-    float: tuple[pydantic.FiniteFloat, pydantic.FiniteFloat]
-    log: bool = False
-    step: pydantic.FiniteFloat | None = None
+    float: tuple[_Number, _Number]
+    log: pydantic.StrictBool = False
+    step: _Number | None = None
 
     def __post_init__(self) -> None:
         _check_range("float", *self.float, log=self.log, step=self.step)
@@ -129,8 +140,8 @@ class IntRange:
     """An integer from a range, both ends included, in steps."""
 
     int: tuple[pydantic.StrictInt, pydantic.StrictInt]
-    log: bool = False
-    step: pydantic.PositiveInt | None = None
+    log: pydantic.StrictBool = False
+    step: Annotated[pydantic.StrictInt, pydantic.Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         _check_range("int", *self.int, log=self.log, step=self.step)

@@ -16,10 +16,15 @@ from fcnseg.networks import output_shape
 
 from .space import Choice, FloatRange, SearchSpace, Setting
 
+_LENGTH = "trials of other lengths cannot be compared"
 _REFUSED = {
     "training.seed": "the luck of a draw is no setting to choose",
-    "training.epochs": "trials of other lengths cannot be compared",
+    "training.epochs": _LENGTH,
+    "training.steps_per_epoch": _LENGTH,
+    "training.patience": _LENGTH,
+    "training.time_limit_hours": _LENGTH,
     "training.validate_every": "trials are compared at the same validations",
+    "model.coarse_input": "records hold no coarse prediction",
     "loss.ignore_label": "it changes what validation measures",
 }
 """Keys that no search may change, with the reason."""
