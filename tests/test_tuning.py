@@ -511,12 +511,16 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
             "got val_dice_livr; did you mean val_dice_liver",
         ),
         ({"tuner": "grid"}, "training.learning_rate must have a step to be finite"),
+        (
+            {"tuner": "hyperband", "config": override(SMALL, {"training.validate_every": 2})},
+            "tuner hyperband must have at least 3 validations to stop trials at, got 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(dataset, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         command(dataset, tmp_path, **flags).run()
-    assert not (tmp_path / "search/trials.json").exists()
+    assert not (tmp_path / "search").exists()
 
 
 def test_command_ends_with_a_line(tmp_path, capsys):

@@ -129,17 +129,17 @@ def run_search(command: SearchCommand) -> None:
         num_classes=dataset.info.num_classes,
         should_stop=signals.should_stop,
     )
-    search = _search_of(command, space, dataset)
+    search, oracle = _search_of(command, space, dataset), _oracle(command, space)
     with signals.listening():
         if cluster.is_worker():
             share = shares(1, command.devices)[0]
             with _until_stopped(signals, command.output):
-                cluster.work(_oracle(command, space), runner, search, share)
+                cluster.work(oracle, runner, search, share)
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, _oracle(command, space), runner, signals)
+            _run(command, oracle, runner, signals)
 
 
 def _run(
