@@ -21,7 +21,8 @@ from small_records import make_record, write_dataset
 
 from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
-from fcnseg.errors import InputError, OutputError
+from fcnseg.errors import ConfigError, InputError, OutputError
+from fcnseg.networks.keras_compat import IS_KERAS_3
 from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
@@ -31,6 +32,7 @@ from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
+from tuning.trial_checks import check_trial, devices_of
 from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
 from tuning.worker_devices import shares
 from tuning.workers import Share, TrialRunner, Worker, run_threads
@@ -521,6 +523,49 @@ def test_wrong_arguments_are_refused_before_anything_is_written(dataset, tmp_pat
     with pytest.raises(InputError, match=message):
         command(dataset, tmp_path, **flags).run()
     assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong", "rule"),
+    [
+        pytest.param(
+            *("training.optimizer", "adam", "radam", "optimizer radam is in tensorflow-addons"),
+            marks=pytest.mark.skipif(not IS_KERAS_3, reason="tensorflow-addons has it"),
+        ),
+        (
+            *("training.precision", "float32", "mixed_float16"),
+            "must be float32 or mixed_bfloat16 on a CPU",
+        ),
+        ("loss.class_weights", "uniform", [1.0, 1.0], "loss.class_weights must be 3 numbers, for"),
+    ],
+)
+def test_what_no_training_here_takes_is_refused_before_any_trial(
+    dataset, tmp_path, key, right, wrong, rule
+):
+    """In the base configuration, and as a value of the space."""
+    base = override(SMALL, {key: wrong})
+    with pytest.raises(ConfigError, match=f"^(?!.*breaks a rule).*{rule}"):
+        command(dataset, tmp_path, config=base).run()
+    space = {key: {"choice": [right, wrong]}}
+    with pytest.raises(
+        ConfigError, match=rf"^{key}={re.escape(str(wrong))} breaks a rule: .*{rule}"
+    ):
+        command(dataset, tmp_path, space=space).run()
+    assert not (tmp_path / "search").exists()
+
+
+def test_the_devices_of_workers_are_those_that_trials_are_checked_for(dataset):
+    """A chief does not know them."""
+    info = Dataset.open(dataset).info
+    half = override(SMALL, {"training.precision": "mixed_float16"})
+    compiled = override(SMALL, {"training.jit_compile": True})
+    assert devices_of(Share()) == ["CPU:0"]
+    assert devices_of(Share(gpus=("5", "7"))) == ["GPU:0", "GPU:1"]
+    check_trial(half, info)
+    check_trial(half, info, devices=["GPU:0"])
+    check_trial(compiled, info, devices=["GPU:0"])
+    with pytest.raises(ConfigError, match="jit_compile is for one device, got 2"):
+        check_trial(compiled, info, devices=["GPU:0", "GPU:1"])
 
 
 def test_command_ends_with_a_line(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from fcnseg.config import override, write_config
 from fcnseg.errors import FcnsegError, InputError
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 
@@ -32,6 +33,7 @@ from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
+from .trial_checks import check_trial, devices_of  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
@@ -115,11 +117,11 @@ def run_search(command: SearchCommand) -> None:
         SearchStoppedError: If it was stopped.
     """
     _check_limits(command)
-    space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
     check_dataset(dataset)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
     check_objective(command.objective, dataset.info)
+    space = _space_of(command, dataset.info)
     signals = StopSignals()
     runner = TrialRunner(
         folder=command.output,
@@ -221,6 +223,15 @@ def _space_file(space: Path) -> Path:
     """The file, or that of a space of fcnseg by its name."""
     known = {path.stem: path for path in SPACES.glob("*.yaml")}
     return known.get(os.fspath(space), space)
+
+
+def _space_of(command: SearchCommand, info: DatasetInfo) -> SearchSpace:
+    """The space, with which the trials of this machine's workers can train."""
+    workers = 1 if cluster.is_worker() else command.workers
+    parts = [] if cluster.is_chief() else shares(workers, command.devices)
+    devices = devices_of(parts[0]) if parts else []
+    check = functools.partial(check_trial, info=info, devices=devices)
+    return checked_space(SearchSpace.read(_space_file(command.space)), command.config, check=check)
 
 
 def _search_of(command: SearchCommand, space: SearchSpace, dataset: Dataset) -> Search:
