@@ -93,6 +93,9 @@ def test_a_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path)
     best = best_trial(list(trials.values()), epochs=3)
     assert trials.keys() == {"0", "1"}
     assert best.objective == max(trial.objective for trial in trials.values())
+    for trial in trials.values():
+        assert 0 < trial.outcome.training_seconds < trial.outcome.seconds
+        assert trial.outcome.training_cpu_seconds > 0
     found = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
     assert found == override(SMALL, best.settings)
     run = tmp_path / "search/trials" / best.trial_id

@@ -47,6 +47,7 @@ class Outcome:
         peak_bytes: Most memory that the trial's process has used; None where unknown.
         seconds: Wall time of the trial's process.
         training_seconds: Wall time of training and validation within it.
+        training_cpu_seconds: CPU seconds of training and validation.
     """
 
     objective: float | None
@@ -56,6 +57,7 @@ class Outcome:
     peak_bytes: int | None = None
     seconds: float = 0.0
     training_seconds: float = 0.0
+    training_cpu_seconds: float = 0.0
 
     @classmethod
     def read(cls, path: Path) -> Outcome | None:
