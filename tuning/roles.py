@@ -24,7 +24,10 @@ _ADDRESS_VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 _LAST_PORT = 65535
 
 
-def role() -> Literal["chief", "worker"] | None:
+Role = Literal["chief", "worker"]
+
+
+def role() -> Role | None:
     """Reads the role of this process; None in a search on one machine.
 
     Raises:
