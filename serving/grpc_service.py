@@ -5,8 +5,10 @@ Each call is taken as a stream of one message, so that it is admitted before its
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ from .core import ServerCore, answered
 from .statuses import deadline_exceeded
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
-_MAX_DETAILS = 4096  # characters of an error: clients take 8 kB of headers
+_MAX_DETAILS = 6000  # bytes of an error, percent-encoded: clients take 8 kB of headers
 _NO_DEADLINE_S = 1e8  # what is left of a call that has no deadline is more than this
 _HANDSHAKE_MS = 20_000  # for which a connection may stay half open
 _LIGHT_CALLS = 8  # calls at once that run no model
@@ -163,7 +165,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
                     return answered(lambda: _serialized(method, body.pop(), call, name))
         except StatusError as error:
             code = error.code
-            return context.abort(grpc.StatusCode[code], error.message[:_MAX_DETAILS])
+            return context.abort(grpc.StatusCode[code], _start_of(error.message))
         finally:
             if method.api and name:
                 self._note(name[0], method.api, code, time.perf_counter() - started)
@@ -229,6 +231,13 @@ def _serialized(method: _Method, body: bytes, call: Call, name: list[str]) -> by
     del request
     reply: bytes = method.answer(requests.pop(), call).SerializeToString()
     return reply
+
+
+def _start_of(message: str) -> str:
+    """The start of an error that clients can take: gRPC percent-encodes all but plain ASCII."""
+    text = message.encode(errors="replace").decode()
+    sizes = (1 if " " <= c <= "~" and c != "%" else 3 * len(c.encode()) for c in text)
+    return text[: bisect.bisect(list(itertools.accumulate(sizes)), _MAX_DETAILS)]
 
 
 def _timeout_s(context: grpc.ServicerContext) -> float | None:

@@ -260,6 +260,15 @@ def test_client_that_does_not_read_is_cut(base):
             wait_until(lambda: not connections)
 
 
+@pytest.mark.parametrize("letter", ["a", "%", "\n", "é", "中", "🫀"])
+def test_long_error_reaches_its_client_whatever_its_letters(server, letter):
+    """gRPC refuses headers of over 8 kB, and sends up to twelve bytes for a letter."""
+    with channel_of(server) as channel, pytest.raises(grpc.RpcError) as caught:
+        predict(channel, letter * 9000, x=[2.0])
+    assert caught.value.code().name == "FAILED_PRECONDITION"
+    assert caught.value.details().startswith(f'Serving signature key "{letter * 400}')
+
+
 def test_browser_gets_a_page_at_the_root(server):
     status, text = rest(server, path="/")
     assert status == 200
