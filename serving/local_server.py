@@ -96,8 +96,10 @@ class LocalServer:
         if self.options.grpc_socket_path is not None:
             places.append(f"unix:{self.options.grpc_socket_path} (gRPC)")
         if self.rest_port:
-            places.append(f"http://{host}:{self.rest_port}/v1/models/{names[0]} (REST)")
-        return f"serving {', '.join(map(self._described, names))} at {' and '.join(places)}"
+            path = "/".join(["v1", "models", *names[:1]])
+            places.append(f"http://{host}:{self.rest_port}/{path} (REST)")
+        served = ", ".join(map(self._described, names)) or "no model"
+        return f"serving {served} at {' and '.join(places)}"
 
     def __enter__(self) -> LocalServer:
         return self

@@ -378,6 +378,28 @@ def test_file_of_models_is_read_again(base, tmp_path):
         assert rest(server, path="/v1/models/n")[0] == 200
 
 
+def test_server_of_an_empty_list_serves_what_is_added_later(base, tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text("model_config_list {}")
+    with serving(None, model_config_file=file) as server, channel_of(server) as channel:
+        assert str(server).startswith("serving no model at ")
+        assert str(server).endswith(f":{server.rest_port}/v1/models (REST)")
+        assert rest(server)[0] == 404
+        reload_models(channel, m=base)
+        assert rest(server)[0] == 200
+
+
+def reload_models(channel, *, timeout=60, wait=True, **folders):
+    """Has the server serve the models of some folders; the reply, or its future."""
+    request = model_management_pb2.ReloadConfigRequest()
+    for name, folder in folders.items():
+        request.config.model_config_list.config.add(
+            name=name, base_path=str(folder), model_platform="tensorflow"
+        )
+    call = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+    return call(request, timeout=timeout) if wait else call.future(request, timeout=timeout)
+
+
 def test_server_waits_for_a_model(base, tmp_path):
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
         starting = pool.submit(lambda: stack.enter_context(serving(tmp_path)))
