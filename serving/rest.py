@@ -83,7 +83,7 @@ class _Body:
 
     async def discard(self) -> None:
         """Reads what a client still sends, for a while, so that it gets to read the answer."""
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._read_to_end(), _LINGER_S)
 
     async def _read_to_end(self) -> None:
@@ -138,6 +138,8 @@ class RestApp:
         except HttpError as error:
             status, kind = error.http_status, "application/json"
             text = error_to_json(str(error))
+        except asyncio.CancelledError:  # the time of grace is over
+            status, kind, text = 503, "application/json", error_to_json("the server is stopping")
         rest_of_body = body if is_refused and not body.has_ended else None
         await self._send(send, status, kind, text.encode(), rest_of_body)
 

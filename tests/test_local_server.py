@@ -31,6 +31,7 @@ from tensorflow_serving.apis import (
 
 from fcnseg.errors import InputError
 from fcnseg.saved_model.session import SavedModelSession, StatusError
+from serving import local_server
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
@@ -82,7 +83,9 @@ def predict_slowly(channel, steps=LONG, **options):
 
 
 def rest(server, method="GET", path="/v1/models/m", body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    """Status and text of an answer by a server, or at a port."""
+    port = server if isinstance(server, int) else server.rest_port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request(method, path, None if body is None else json.dumps(body))
         response = connection.getresponse()
@@ -471,27 +474,79 @@ def test_warm_up_requests_are_run_before_a_version_is_served(base, tmp_path):
     load_session(tmp_path / "1", iterations=0).close()
 
 
+def test_rest_call_that_runs_is_answered_when_the_server_stops(base):
+    """Within the time of grace; uvicorn alone would end it after a second."""
+    with ThreadPoolExecutor(2) as pool, serving(base) as server:
+        call = pool.submit(post_slowly, server)
+        wait_until(lambda: running(server) == 1)
+        stopping = pool.submit(server.stop, grace_s=60.0)
+        time.sleep(1.5)
+        assert not call.done()
+        server.core.models.cancel_calls()  # stands for the end of the run
+        assert call.result(timeout=20)[0] == 499
+        stopping.result(timeout=20)
+
+
+def test_rest_call_that_has_not_ended_is_answered_in_json(base, monkeypatch):
+    """One that cannot be cancelled, as none of the runtime's kernels is in its midst."""
+    monkeypatch.setattr(local_server, "_CANCEL_S", 0.2)
+    monkeypatch.setattr(SavedModelSession, "close", lambda self: None)
+    with ThreadPoolExecutor(1) as pool, serving(base, rest_api_timeout_in_ms=4000) as server:
+        call = pool.submit(post_slowly, server)
+        wait_until(lambda: running(server) == 1)
+        server.stop(grace_s=0.1)
+        status, text = call.result(timeout=20)
+        assert (status, json.loads(text)) == (503, {"error": "the server is stopping"})
+
+
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.serving
-def test_server_ends_on_sigterm(base, busy):
+def test_server_ends_on_sigterm(base, tmp_path, busy):
     """As a process: in the time of grace, with what still runs cancelled."""
-    command = [sys.executable, "-m", "serving.server", f"--model_base_path={base}", "--port=-1"]
-    command += ["--model_name=m", "--rest_api_port=0", "--grace_seconds=1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    shutil.copytree(base / "1", tmp_path / "1")
+    command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}", "--port=-1"]
+    command += ["--model_name=m", "--rest_api_port=-1", "--grace_seconds=1"]
+    command += ["--file_system_poll_wait_seconds=0.1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process, ThreadPoolExecutor(1) as pool:
         try:
-            address = process.stdout.readline().split(" at ")[1].split()[0]
+            address, *_, url, _ = process.stdout.readline().split(" at ")[1].split()
             with grpc.insecure_channel(address) as channel:
                 predict(channel, x=[2.0])
-                calls = [predict_slowly(channel, wait=False) for _ in range(4 * busy)]
-                time.sleep(0.5)
+                port = int(url.split(":")[2].split("/")[0])
+                calls = slow_calls(channel, port, pool, tmp_path) if busy else []
                 started = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(timeout=20) == 0
                 assert time.monotonic() - started < 10
-                codes = {code_of(call.result) for call in calls}
-                assert codes <= {"CANCELLED", "UNAVAILABLE"}
+                assert [ended() for ended in calls] == ["CANCELLED", 499, "UNAVAILABLE"][
+                    : len(calls)
+                ]
+                assert "Traceback" not in process.stderr.read()
         finally:
             process.kill()
+
+
+def slow_calls(channel, port, pool, folder):
+    """Makes a call that runs on a retired version, one over REST, and one that waits.
+
+    Returns:
+        A function for each, which gives its code or status.
+    """
+    old = predict_slowly(channel, wait=False)
+    time.sleep(0.5)
+    shutil.copytree(folder / "1", folder / ".tmp-2")
+    (folder / ".tmp-2").rename(folder / "2")
+    wait_until(lambda: "UNLOADING" in rest(port)[1])
+    new = pool.submit(post_slowly, port)
+    time.sleep(0.5)
+    waiting = predict_slowly(channel, wait=False)
+    time.sleep(0.5)
+    return (
+        lambda: code_of(old.result),
+        lambda: new.result()[0],
+        lambda: code_of(waiting.result),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
