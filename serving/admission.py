@@ -103,7 +103,7 @@ class Admission:
         with self._changed:
             if self._is_closed:
                 raise _stopping()
-            if self._admitted >= self._max_running + self._max_waiting:
+            if self._has_no_place():
                 raise StatusError(
                     "RESOURCE_EXHAUSTED",
                     f"{self._max_running} calls run and {self._max_waiting} wait: try again later",
@@ -170,10 +170,19 @@ class Admission:
             return self._changed.wait_for(lambda: not self._admitted, timeout_s)
 
     @property
+    def is_full(self) -> bool:
+        """True if others are refused: there is no place left, or no memory."""
+        with self._changed:
+            return self._has_no_place() or self._held >= self._max_held_bytes
+
+    @property
     def counts(self) -> tuple[int, int, int]:
         """Calls admitted, calls running, bytes held."""
         with self._changed:
             return self._admitted, self._running, self._held
+
+    def _has_no_place(self) -> bool:
+        return self._admitted >= self._max_running + self._max_waiting
 
     def _check(self, call: Call) -> None:
         if call.is_given_up:

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
 _MIN_RATE = 1024  # bytes a second at which a body must arrive, on the whole
+_BUSY_RATE = 2**18  # the same while it keeps others out: a slow connection of today
 _PIECE = 2**18  # bytes of a reply that are sent at once
 _LINGER_S = 2.0  # for which the rest of a refused body is read
 _CORS = [
@@ -192,29 +193,39 @@ class RestApp:
                     self._core.metrics.observe_request(name, asked.method, "REST", seconds)
 
     async def _read(self, headers: dict[bytes, str], receive: Receive, place: Place) -> list[bytes]:
-        """Reads the body, whose bytes are counted first if the client tells their number."""
-        length = int(headers.get(b"content-length", "0"))
-        _check_size(length)
-        place.hold(length)
+        """Reads the body, whose bytes are counted as they arrive."""
+        _check_size(int(headers.get(b"content-length", "0")))
         pieces: list[bytes] = []
         size, started, has_more = 0, time.monotonic(), True
         while has_more:
-            try:
-                message = await asyncio.wait_for(receive(), self._idle_s)
-            except asyncio.TimeoutError as error:
-                text = f"a body must come without a pause of {self._idle_s:g} s"
-                raise HttpError(408, text) from error
-            if message["type"] == "http.disconnect":
-                raise StatusError("CANCELLED", "the client gave up the call")
+            message = await self._next(receive, place.call)
             size += len(message["body"])
             _check_size(size)
-            if size > place.held:
-                place.hold(size - place.held)
-            if time.monotonic() - started > self._idle_s + size / _MIN_RATE:
-                raise HttpError(408, f"a body must come at {_MIN_RATE} bytes a second")
+            place.hold(len(message["body"]))
+            rate = self._least_rate()
+            if time.monotonic() - started > self._idle_s + size / rate:
+                raise HttpError(408, f"a body must come at {rate} bytes a second")
             pieces.append(message["body"])
             has_more = message.get("more_body", False)
         return pieces
+
+    async def _next(self, receive: Receive, call: Call) -> Message:
+        """Receives a piece of a body, for which there is so much time."""
+        left_s = call.left_s()
+        wait_s = self._idle_s if left_s is None else min(left_s, self._idle_s)
+        try:
+            message = await asyncio.wait_for(receive(), wait_s)
+        except asyncio.TimeoutError as error:
+            call.left_s()
+            text = f"a body must come without a pause of {self._idle_s:g} s"
+            raise HttpError(408, text) from error
+        if message["type"] == "http.disconnect":
+            raise StatusError("CANCELLED", "the client gave up the call")
+        return message
+
+    def _least_rate(self) -> int:
+        """Bytes a second at which clients must send and read now."""
+        return _BUSY_RATE if self._admission.is_full else _MIN_RATE
 
     async def _work(
         self,

@@ -204,6 +204,57 @@ def test_slow_and_half_open_clients_are_cut(base):
         assert server.admission.wait_until_idle(10)
 
 
+@contextlib.contextmanager
+def dripping(server, *heads):
+    """Clients that each send a head, then some bytes of its body again and again."""
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.rest_port), 20))
+            for _ in heads
+        ]
+        ended = threading.Event()
+
+        def drip():
+            with contextlib.suppress(ConnectionError):
+                while not ended.wait(0.05):
+                    for client in clients:
+                        client.sendall(b"x" * 200)
+
+        for client, head in zip(clients, heads, strict=True):
+            client.sendall(head)
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield clients
+        ended.set()
+        thread.join()
+
+
+HUGE_BODY = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483647\r\n\r\n"
+
+
+def test_slow_body_keeps_nobody_out_and_ends_in_time(base):
+    """Its bytes count as they arrive, not as its client says."""
+    with connected(base, rest_api_timeout_in_ms=1500) as (server, channel):
+        with dripping(server, HUGE_BODY) as (slow,):
+            started = time.monotonic()
+            wait_until(lambda: server.admission.counts[2] > 0)
+            assert server.admission.counts[2] < 2**20
+            assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
+            assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+            assert slow.recv(2**16).split()[1] == b"504"
+            assert time.monotonic() - started < 10
+        assert server.admission.wait_until_idle(10)
+
+
+def test_slow_bodies_give_way_where_they_take_all_places(base):
+    flags = {"max_running_calls": 1, "max_waiting_calls": 1, "idle_seconds": 1.0}
+    with serving(base, **flags) as server, dripping(server, HUGE_BODY, HUGE_BODY) as (slow, _):
+        wait_until(lambda: server.admission.counts[0] == 2)
+        assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 429
+        assert b"a body must come at 262144 bytes a second" in slow.recv(2**16)
+        assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
+
+
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 NO_REQUESTS = {
