@@ -97,8 +97,8 @@ def post_slowly(server, steps=LONG):
     return rest(server, "POST", "/v1/models/m:predict", body)
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 60
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -193,15 +193,66 @@ def test_slow_and_half_open_clients_are_cut(base):
                             break
                 else:
                     pytest.fail("it was not cut")
-        with channel_of(server) as channel:  # the message of this call never comes
-            call = channel.stream_unary(
-                "/tensorflow.serving.PredictionService/Predict", lambda m: m, lambda m: m
-            )
-            never = threading.Event()
-            messages = (never.wait() and b"" for _ in range(1))
-            assert code_of(lambda: call(messages, timeout=20)) == "CANCELLED"
-            never.set()
+        with channel_of(server) as channel, half_open(channel, PREDICT, 1) as (call,):
+            assert code_of(call.result) == "CANCELLED"
         assert server.admission.wait_until_idle(10)
+
+
+@contextlib.contextmanager
+def half_open(channel, method, count):
+    """Calls whose messages never come."""
+    ended = threading.Event()
+    call = channel.stream_unary(method, lambda m: m, lambda m: m)
+    messages = [(ended.wait() and b"" for _ in range(1)) for _ in range(count)]
+    try:
+        calls = [call.future(each, timeout=60) for each in messages]  # else they would be cancelled
+        yield calls
+    finally:
+        ended.set()
+
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
+@pytest.mark.parametrize("method", [PREDICT, STATUS, HEALTH])
+@pytest.mark.parametrize("count", [8, 100])
+def test_half_open_calls_keep_nobody_out(base, method, count):
+    """What runs no model is answered at once, what runs one when they have had their time."""
+    with connected(base, idle_seconds=1.0) as (server, channel), channel_of(server) as other:
+        with half_open(other, method, count):
+            wait_until(lambda: method != PREDICT or server.admission.counts[0] == min(count, 34))
+            assert patiently(8, lambda: get_status(channel, "m")) == 30
+            check = health_pb2_grpc.HealthStub(channel).Check
+            patiently(8, lambda: check(health_pb2.HealthCheckRequest(), timeout=5))
+            answer = patiently(8, lambda: predict(channel, x=[2.0], timeout=8))
+            assert answer.outputs["y"].float_val == [3.0]
+        assert server.admission.wait_until_idle(10)
+
+
+def get_status(channel, name, timeout=5):
+    """The state of a model's newest version."""
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    return stub.GetModelStatus(request, timeout=timeout).model_version_status[0].state
+
+
+def patiently(seconds, call):
+    """The answer to a client that asks again for some seconds where the server is full."""
+    answers = []
+
+    def is_answered():
+        try:
+            answers.append(call())
+        except grpc.RpcError as error:
+            if error.code().name != "RESOURCE_EXHAUSTED":
+                raise
+        return answers
+
+    wait_until(is_answered, seconds)
+    return answers[0]
 
 
 @contextlib.contextmanager
