@@ -98,7 +98,8 @@ class Admission:
         Args:
             max_running: Calls that run at the same time.
             max_waiting: Calls that wait for their turn.
-            max_held_bytes: Bytes of all messages in memory; one that is alone may be larger.
+            max_held_bytes: Bytes of all messages and replies in memory; one that is alone may be
+                larger.
             max_reading: Messages of unknown size that are read at the same time: so many that
                 there would be memory if each took its share of `max_held_bytes`.
         """
@@ -107,7 +108,7 @@ class Admission:
         self._max_held_bytes = max_held_bytes
         self._max_reading = max_reading
         self._changed = threading.Condition()
-        self._admitted = self._reading = self._running = self._held = 0
+        self._admitted = self._reading = self._running = self._held = self._replies = 0
         self._unread: collections.deque[Call] = collections.deque()
         self._queue: collections.deque[Call] = collections.deque()
         self._is_closed = False
@@ -150,6 +151,18 @@ class Admission:
             place.held += size
             self._held += size
 
+    @contextlib.contextmanager
+    def replying(self, size: int) -> Iterator[None]:
+        """Counts the bytes of a reply, which is sent in the block.
+
+        It is never refused, but while too many bytes are held on account of replies, no run begins.
+        """
+        self._count_reply(size)
+        try:
+            yield
+        finally:
+            self._count_reply(-size)
+
     def start_reading(self, call: Call) -> None:
         """Belongs to `Place.reading`."""
         with self._changed:
@@ -165,7 +178,7 @@ class Admission:
     def start(self, call: Call) -> None:
         """Belongs to `Place.running`."""
         with self._changed:
-            self._take_turn(call, self._queue, lambda: self._running < self._max_running)
+            self._take_turn(call, self._queue, self._may_run)
             self._running += 1
 
     def end(self) -> None:
@@ -187,9 +200,9 @@ class Admission:
             self._changed.notify_all()
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Waits until no call is left, or for some seconds; false if some are."""
+        """Waits until no call or reply is left, or for some seconds; false if some are."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._admitted, timeout_s)
+            return self._changed.wait_for(lambda: not self._admitted + self._held, timeout_s)
 
     @property
     def is_full(self) -> bool:
@@ -216,6 +229,16 @@ class Admission:
         share = self._max_held_bytes // self._max_reading
         fits = self._held + (self._reading + 1) * share <= self._max_held_bytes
         return not self._reading or (fits and self._reading < self._max_reading)
+
+    def _may_run(self) -> bool:
+        has_memory = not self._replies or self._held <= self._max_held_bytes
+        return has_memory and self._running < self._max_running
+
+    def _count_reply(self, size: int) -> None:
+        with self._changed:
+            self._held += size
+            self._replies += size
+            self._changed.notify_all()
 
     def _take_turn(
         self, call: Call, queue: collections.deque[Call], is_free: Callable[[], bool]

@@ -42,7 +42,7 @@ _LIGHT_CALLS = 64  # calls at once that run no model
 _LIGHT_BYTES = 2**24  # of their messages
 _LIGHT_S = 0.25  # for their messages, which are short, to arrive while others wait
 _RELOADS = 8  # calls at once that wait until other models are loaded
-_PATIENCE = 10  # times the idle seconds in which a message must have arrived, however large
+_PATIENCE = 10  # times the idle seconds in which a message must have come or gone, however large
 _KEEPALIVE_MS = 30_000  # between pings of a connection, which find out that its client is gone
 _REFUSED_CALLS = 64  # calls at once that are read far enough to be refused
 
@@ -88,8 +88,8 @@ class GrpcServer:
             admission: Admits calls that run a model.
             addresses: `HOST:PORT` or `unix:PATH` each; port 0 takes a free one.
             max_calls: Calls that run a model and are admitted or wait.
-            idle_s: A message must have arrived in ten times so many seconds, in one time if it
-                keeps others out.
+            idle_s: A message must have come, and a reply gone, in ten times so many seconds, in
+                one time if it keeps others out.
             options: Arguments of the channel.
             with_health: Serve `grpc.health.v1` too.
 
@@ -177,7 +177,9 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
             with method.admission.enter(call) as place:
                 body = self._read(method, messages, context, place)
                 with place.running():
-                    return answered(lambda: _serialized(method, body.pop(), call, name))
+                    reply = answered(lambda: _serialized(method, body.pop(), call, name))
+                    self._hold_until_sent(len(reply), method, context)
+                    return reply
         except StatusError as error:
             code = error.code
             return context.abort(grpc.StatusCode[code], _start_of(error.message))
@@ -207,6 +209,14 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
                 raise StatusError("CANCELLED", "the client sent no message") from error
             place.hold(len(body[0]))
         return body
+
+    def _hold_until_sent(self, size: int, method: _Method, context: grpc.ServicerContext) -> None:
+        """Counts a reply to the end of its call, and cuts a client that reads it slowly."""
+        sending = contextlib.ExitStack()
+        sending.enter_context(method.admission.replying(size))
+        sending.enter_context(self._cutting(method, context))
+        if not context.add_callback(sending.close):  # the call has ended
+            sending.close()
 
     @contextlib.contextmanager
     def _cutting(self, method: _Method, context: grpc.ServicerContext) -> Iterator[None]:

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
-_MIN_RATE = 1024  # bytes a second at which a body must arrive, on the whole
+_MIN_RATE = 1024  # bytes a second at which a body must arrive, and a reply be read, on the whole
 _BUSY_RATE = 2**18  # the same while it keeps others out: a slow connection of today
 _PIECE = 2**18  # bytes of a reply that are sent at once
 _LINGER_S = 2.0  # for which the rest of a refused body is read
@@ -84,7 +84,7 @@ class _Body:
 
     async def discard(self) -> None:
         """Reads what a client still sends, for a while, so that it gets to read the answer."""
-        with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._read_to_end(), _LINGER_S)
 
     async def _read_to_end(self) -> None:
@@ -129,27 +129,27 @@ class RestApp:
         """Answers a request."""
         target = scope["raw_path"].decode("latin-1")
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        body, is_refused = _Body(receive, headers), True
+        body, is_refused, kind = _Body(receive, headers), True, "application/json"
         try:
-            status, kind, text = await self._answer(scope["method"], target, headers, body.receive)
-            is_refused = False
+            kind, content = await self._answer(scope["method"], target, headers, body.receive)
+            status, is_refused = 200, False
         except StatusError as error:
-            status, kind = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS), "application/json"
-            text = error_to_json(error.message)
+            status = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS)
+            content = error_to_json(error.message).encode()
         except HttpError as error:
-            status, kind = error.http_status, "application/json"
-            text = error_to_json(str(error))
+            status, content = error.http_status, error_to_json(str(error)).encode()
         except asyncio.CancelledError:  # the time of grace is over
-            status, kind, text = 503, "application/json", error_to_json("the server is stopping")
+            status, content = 503, error_to_json("the server is stopping").encode()
         rest_of_body = body if is_refused and not body.has_ended else None
-        await self._send(send, status, kind, text.encode(), rest_of_body)
+        with self._admission.replying(len(content)), contextlib.suppress(asyncio.CancelledError):
+            await self._send(send, status, kind, content, rest_of_body)
 
     async def _answer(
         self, method: str, target: str, headers: dict[bytes, str], receive: Receive
-    ) -> tuple[int, str, str]:
-        """Gives the status, the type and the text of the answer."""
+    ) -> tuple[str, bytes]:
+        """Gives the type and the content of the answer."""
         if target == self._metrics_path:
-            return 200, "text/plain", self._core.metrics.text()
+            return "text/plain", self._core.metrics.text().encode()
         path = api_path(target)
         if path is None:
             raise HttpError(404, f"Not Found: {target[:80]}")
@@ -160,11 +160,11 @@ class RestApp:
                 raise StatusError(
                     "FAILED_PRECONDITION", "Origin header is missing in CORS preflight"
                 )
-            return 200, "application/json", ""
+            return "application/json", b""
         asked = parse_path(method, path)
         if method == "GET":
-            return 200, "application/json", answered(lambda: self._tell(asked))
-        return 200, "application/json", await self._run(asked, headers, receive)
+            return "application/json", answered(lambda: self._tell(asked)).encode()
+        return "application/json", await self._run(asked, headers, receive)
 
     def _tell(self, asked: RestPath) -> str:
         if asked.method == "metadata":
@@ -175,7 +175,7 @@ class RestApp:
         status = get_model_status_pb2.GetModelStatusRequest(model_spec=asked.spec)
         return status_to_json(self._core.model_status(status))
 
-    async def _run(self, asked: RestPath, headers: dict[bytes, str], receive: Receive) -> str:
+    async def _run(self, asked: RestPath, headers: dict[bytes, str], receive: Receive) -> bytes:
         started, code, call = time.perf_counter(), "OK", Call(self._timeout_s)
         try:
             with self._admission.enter(call) as place:
@@ -234,14 +234,14 @@ class RestApp:
         pieces: list[bytes],
         place: Place,
         receive: Receive,
-    ) -> str:
+    ) -> bytes:
         """Runs the model in a thread, unless the client goes before its turn comes."""
 
-        def work() -> str:
+        def work() -> bytes:
             with place.running():
                 body = b"".join(pieces)
                 pieces.clear()
-                return answered(lambda: self._text(asked, headers, body, place.call))
+                return answered(lambda: self._text(asked, headers, body, place.call).encode())
 
         watching = asyncio.ensure_future(self._watch(receive, place.call))
         try:
@@ -293,7 +293,10 @@ class RestApp:
         if rest_of_body is not None:  # it would be read to no end
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        started = time.monotonic()
         for start in range(0, len(content), _PIECE):
+            if time.monotonic() - started > self._idle_s + start / self._least_rate():
+                return  # uvicorn closes the connection
             piece = content[start : start + _PIECE]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if rest_of_body is not None:

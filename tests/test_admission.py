@@ -97,6 +97,28 @@ def test_so_many_messages_are_read_at_once_and_never_more_than_memory_has_room_f
             waiting.result(timeout=10)
 
 
+def test_replies_count_until_they_are_sent_and_no_run_begins_while_they_are_too_many():
+    calls = admission(running=2)
+    with calls.enter(Call()) as first, calls.enter(Call()) as second, ThreadPoolExecutor(1) as pool:
+        first.hold(60)
+        with calls.replying(70):  # is never refused: the work is done
+            with pytest.raises(StatusError, match="RESOURCE_EXHAUSTED: messages of 130 bytes wait"):
+                second.hold(1)
+            waiting = pool.submit(begin, second)
+            wait_for(lambda: calls._queue)
+            assert calls.is_full
+            assert not waiting.done()
+        assert waiting.result(timeout=10) == "begun"
+    with calls.replying(5):
+        assert not calls.wait_until_idle(0.01)
+    assert calls.wait_until_idle(0)
+
+
+def begin(place):
+    with place.running():
+        return "begun"
+
+
 def read(place):
     with place.reading():
         return "read"

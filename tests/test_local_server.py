@@ -32,6 +32,7 @@ from tensorflow_serving.apis import (
 from fcnseg.errors import InputError
 from fcnseg.saved_model.session import SavedModelSession, StatusError
 from serving import local_server
+from serving import rest as rest_module
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
@@ -275,9 +276,20 @@ def dripping(server, *heads):
             client.sendall(head)
         thread = threading.Thread(target=drip)
         thread.start()
-        yield clients
-        ended.set()
-        thread.join()
+        try:
+            yield clients
+        finally:
+            ended.set()
+            thread.join()
+
+
+def received(client):
+    """What a client gets until the server closes the connection."""
+    pieces = []
+    with contextlib.suppress(ConnectionError):
+        while piece := client.recv(2**16):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 HUGE_BODY = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483647\r\n\r\n"
@@ -292,7 +304,7 @@ def test_slow_body_keeps_nobody_out_and_ends_in_time(base):
             assert server.admission.counts[2] < 2**20
             assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
             assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
-            assert slow.recv(2**16).split()[1] == b"504"
+            assert received(slow).split()[1] == b"504"
             assert time.monotonic() - started < 10
         assert server.admission.wait_until_idle(10)
 
@@ -302,7 +314,7 @@ def test_slow_bodies_give_way_where_they_take_all_places(base):
     with serving(base, **flags) as server, dripping(server, HUGE_BODY, HUGE_BODY) as (slow, _):
         wait_until(lambda: server.admission.counts[0] == 2)
         assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 429
-        assert b"a body must come at 262144 bytes a second" in slow.recv(2**16)
+        assert b"a body must come at 262144 bytes a second" in received(slow)
         assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
 
 
@@ -349,20 +361,82 @@ def test_head_of_a_megabyte_is_cut(server, sent):
     assert rest(server)[0] == 200
 
 
+@contextlib.contextmanager
+def unread(server, *, count=1):
+    """REST clients that ask with 280 kB for 700 kB of text, and read nothing."""
+    body = {"signature_name": "id_float64", "instances": [1] * 140_000}
+    content = json.dumps(body, separators=(",", ":")).encode()
+    server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.rest_port))
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+        yield clients
+
+
 def test_client_that_does_not_read_is_cut(base):
-    body = {"signature_name": "id_int32", "instances": list(range(10**6))}
-    with serving(base, idle_seconds=0.5) as server:
-        content = json.dumps(body).encode()
-        with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect(("127.0.0.1", server.rest_port))
-            slow.sendall(
-                b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-                % (len(content), content)
-            )
-            connections = server._rest._server.server_state.connections
-            wait_until(lambda: connections)
-            wait_until(lambda: not connections)
+    with serving(base, idle_seconds=0.5) as server, unread(server):
+        connections = server._rest._server.server_state.connections
+        wait_until(lambda: connections)
+        wait_until(lambda: not connections)
+        assert server.admission.wait_until_idle(5)
+
+
+@contextlib.contextmanager
+def reading_slowly(clients):
+    """Reads some 50 kB a second for each client, until it is cut."""
+    ended = threading.Event()
+
+    def read():
+        with contextlib.suppress(ConnectionError):
+            while not ended.wait(0.05):
+                for client in clients:
+                    client.recv(2500)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_slow_readers_of_rest_are_counted_and_give_way(base, monkeypatch):
+    monkeypatch.setattr(rest_module, "_BUSY_RATE", 2**30)
+    monkeypatch.setattr(rest_module, "_PIECE", 2**14)
+    good = ("POST", "/v1/models/m:predict", {"instances": [2]})
+    flags = {"max_held_mib": 1, "idle_seconds": 2.0}
+    with serving(base, **flags) as server, unread(server, count=2) as clients:
+        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 1.3e6)
+        with reading_slowly(clients):
+            assert rest(server, *good)[0] == 429
+            started = time.monotonic()
+            wait_until(lambda: rest(server, *good)[0] == 200)
+            assert time.monotonic() - started < 8  # they would take 14 s
+        assert server.admission.wait_until_idle(10)
+
+
+@pytest.mark.parametrize("max_held_mib", [4, 2048])
+def test_client_of_grpc_that_does_not_read_is_counted_and_cut(base, max_held_mib):
+    """At once where it keeps others out."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "id_int32"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.full(10**6, 2**30, np.int32)))
+    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0)]
+    with (
+        serving(base, idle_seconds=0.5, max_held_mib=max_held_mib) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel,
+    ):
+        call = channel.unary_stream(PREDICT, lambda m: m, lambda m: m)
+        started = time.monotonic()
+        reply = call(request.SerializeToString(), timeout=60)
+        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 5e6)
+        assert server.admission.wait_until_idle(20)
+        assert (time.monotonic() - started < 4) == (max_held_mib == 4)
+        assert code_of(lambda: next(reply)) == "CANCELLED"
 
 
 @pytest.mark.parametrize("letter", ["a", "%", "\n", "é", "中", "🫀"])
