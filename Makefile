@@ -5,7 +5,8 @@ DEMO_DIR ?= build/demo
 REAL_DATA ?= $(or $(FCNSEG_REAL_DATA),../shared/data)
 IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
-TFSERVING_IMAGE ?= tensorflow/serving:2.19.1
+# The one that is deployed.
+TFSERVING_IMAGE ?= $(shell sed -n 's/^FROM //p' serving/deployment/Dockerfile)
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 # setuptools prints a warning on every editable installation.

@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
-_MIN_RATE = 1024  # bytes a second at which a body must arrive, on the whole
+_MIN_RATE = 1024  # bytes a second at which a body must arrive, and a reply be read, on the whole
+_BUSY_RATE = 2**18  # the same while it keeps others out: a slow connection of today
 _PIECE = 2**18  # bytes of a reply that are sent at once
 _LINGER_S = 2.0  # for which the rest of a refused body is read
 _CORS = [
@@ -128,25 +129,27 @@ class RestApp:
         """Answers a request."""
         target = scope["raw_path"].decode("latin-1")
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        body, is_refused = _Body(receive, headers), True
+        body, is_refused, kind = _Body(receive, headers), True, "application/json"
         try:
-            status, kind, text = await self._answer(scope["method"], target, headers, body.receive)
-            is_refused = False
+            kind, content = await self._answer(scope["method"], target, headers, body.receive)
+            status, is_refused = 200, False
         except StatusError as error:
-            status, kind = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS), "application/json"
-            text = error_to_json(error.message)
+            status = HTTP_STATUS.get(error.code, OTHER_HTTP_STATUS)
+            content = error_to_json(error.message).encode()
         except HttpError as error:
-            status, kind = error.http_status, "application/json"
-            text = error_to_json(str(error))
+            status, content = error.http_status, error_to_json(str(error)).encode()
+        except asyncio.CancelledError:  # the time of grace is over
+            status, content = 503, error_to_json("the server is stopping").encode()
         rest_of_body = body if is_refused and not body.has_ended else None
-        await self._send(send, status, kind, text.encode(), rest_of_body)
+        with self._admission.replying(len(content)), contextlib.suppress(asyncio.CancelledError):
+            await self._send(send, status, kind, content, rest_of_body)
 
     async def _answer(
         self, method: str, target: str, headers: dict[bytes, str], receive: Receive
-    ) -> tuple[int, str, str]:
-        """Gives the status, the type and the text of the answer."""
+    ) -> tuple[str, bytes]:
+        """Gives the type and the content of the answer."""
         if target == self._metrics_path:
-            return 200, "text/plain", self._core.metrics.text()
+            return "text/plain", self._core.metrics.text().encode()
         path = api_path(target)
         if path is None:
             raise HttpError(404, f"Not Found: {target[:80]}")
@@ -157,11 +160,11 @@ class RestApp:
                 raise StatusError(
                     "FAILED_PRECONDITION", "Origin header is missing in CORS preflight"
                 )
-            return 200, "application/json", ""
+            return "application/json", b""
         asked = parse_path(method, path)
         if method == "GET":
-            return 200, "application/json", answered(lambda: self._tell(asked))
-        return 200, "application/json", await self._run(asked, headers, receive)
+            return "application/json", answered(lambda: self._tell(asked)).encode()
+        return "application/json", await self._run(asked, headers, receive)
 
     def _tell(self, asked: RestPath) -> str:
         if asked.method == "metadata":
@@ -172,7 +175,7 @@ class RestApp:
         status = get_model_status_pb2.GetModelStatusRequest(model_spec=asked.spec)
         return status_to_json(self._core.model_status(status))
 
-    async def _run(self, asked: RestPath, headers: dict[bytes, str], receive: Receive) -> str:
+    async def _run(self, asked: RestPath, headers: dict[bytes, str], receive: Receive) -> bytes:
         started, code, call = time.perf_counter(), "OK", Call(self._timeout_s)
         try:
             with self._admission.enter(call) as place:
@@ -190,29 +193,39 @@ class RestApp:
                     self._core.metrics.observe_request(name, asked.method, "REST", seconds)
 
     async def _read(self, headers: dict[bytes, str], receive: Receive, place: Place) -> list[bytes]:
-        """Reads the body, whose bytes are counted first if the client tells their number."""
-        length = int(headers.get(b"content-length", "0"))
-        _check_size(length)
-        place.hold(length)
+        """Reads the body, whose bytes are counted as they arrive."""
+        _check_size(int(headers.get(b"content-length", "0")))
         pieces: list[bytes] = []
         size, started, has_more = 0, time.monotonic(), True
         while has_more:
-            try:
-                message = await asyncio.wait_for(receive(), self._idle_s)
-            except asyncio.TimeoutError as error:
-                text = f"a body must come without a pause of {self._idle_s:g} s"
-                raise HttpError(408, text) from error
-            if message["type"] == "http.disconnect":
-                raise StatusError("CANCELLED", "the client gave up the call")
+            message = await self._next(receive, place.call)
             size += len(message["body"])
             _check_size(size)
-            if size > place.held:
-                place.hold(size - place.held)
-            if time.monotonic() - started > self._idle_s + size / _MIN_RATE:
-                raise HttpError(408, f"a body must come at {_MIN_RATE} bytes a second")
+            place.hold(len(message["body"]))
+            rate = self._least_rate()
+            if time.monotonic() - started > self._idle_s + size / rate:
+                raise HttpError(408, f"a body must come at {rate} bytes a second")
             pieces.append(message["body"])
             has_more = message.get("more_body", False)
         return pieces
+
+    async def _next(self, receive: Receive, call: Call) -> Message:
+        """Receives a piece of a body, for which there is so much time."""
+        left_s = call.left_s()
+        wait_s = self._idle_s if left_s is None else min(left_s, self._idle_s)
+        try:
+            message = await asyncio.wait_for(receive(), wait_s)
+        except asyncio.TimeoutError as error:
+            call.left_s()
+            text = f"a body must come without a pause of {self._idle_s:g} s"
+            raise HttpError(408, text) from error
+        if message["type"] == "http.disconnect":
+            raise StatusError("CANCELLED", "the client gave up the call")
+        return message
+
+    def _least_rate(self) -> int:
+        """Bytes a second at which clients must send and read now."""
+        return _BUSY_RATE if self._admission.is_full else _MIN_RATE
 
     async def _work(
         self,
@@ -221,14 +234,14 @@ class RestApp:
         pieces: list[bytes],
         place: Place,
         receive: Receive,
-    ) -> str:
+    ) -> bytes:
         """Runs the model in a thread, unless the client goes before its turn comes."""
 
-        def work() -> str:
+        def work() -> bytes:
             with place.running():
                 body = b"".join(pieces)
                 pieces.clear()
-                return answered(lambda: self._text(asked, headers, body, place.call))
+                return answered(lambda: self._text(asked, headers, body, place.call).encode())
 
         watching = asyncio.ensure_future(self._watch(receive, place.call))
         try:
@@ -280,7 +293,10 @@ class RestApp:
         if rest_of_body is not None:  # it would be read to no end
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        started = time.monotonic()
         for start in range(0, len(content), _PIECE):
+            if time.monotonic() - started > self._idle_s + start / self._least_rate():
+                return  # uvicorn closes the connection
             piece = content[start : start + _PIECE]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if rest_of_body is not None:

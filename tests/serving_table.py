@@ -913,7 +913,6 @@ CALLS = {
         "FAILED_PRECONDITION",
         "Request to assign label to version 9 of model q, which is not currently available for"
         " inference",
-        why_local="the table's real server allows labels of what is not available",
     ),
 }
 

@@ -97,6 +97,8 @@ def test_images_are_pinned_and_the_same_everywhere():
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image) for image in images.values())
     (base,) = re.findall(r"^FROM (\S+)$", DOCKERFILE, re.MULTILINE)
     assert {base, CONTAINER["image"]} == {images["server"]}
+    checked = subprocess.check_output(["make", "-n", "verify-docker"], cwd=ROOT, text=True)
+    assert f"FCNSEG_TFSERVING_IMAGE={base} " in checked
 
 
 def test_ports_are_of_this_machine_and_mounts_are_read_only():
