@@ -60,6 +60,10 @@ class Place:
         """
         self._admission.hold(self, size)
 
+    def release(self, size: int) -> None:
+        """Counts bytes no longer that were held and are freed before the call ends."""
+        self._admission.release(self, size)
+
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Waits for the call's turn; the block is its run.
@@ -130,6 +134,12 @@ class Admission:
                 )
             place.held += size
             self._held += size
+
+    def release(self, place: Place, size: int) -> None:
+        """Belongs to `Place.release`."""
+        with self._changed:
+            place.held -= size
+            self._held -= size
 
     def start(self, call: Call) -> None:
         """Belongs to `Place.running`."""

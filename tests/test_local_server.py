@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import shutil
@@ -35,6 +36,7 @@ from serving.local_server import LocalServer
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
 
+GZIP = {"Content-Encoding": "gzip"}
 LONG = 10**7  # steps of the slow signature: minutes
 
 
@@ -81,10 +83,11 @@ def predict_slowly(channel, steps=LONG, **options):
     return predict(channel, "slow", n=np.int32(steps), **options)
 
 
-def rest(server, method="GET", path="/v1/models/m", body=None):
+def rest(server, method="GET", path="/v1/models/m", body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body)
     with contextlib.closing(connection):
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, content, headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
 
@@ -170,6 +173,45 @@ def test_messages_beyond_the_limit_are_refused(base, transport):
             assert status == 429
         slow.cancel()
         server.core.models.cancel_calls()
+
+
+MANY_LISTS = b'{"inputs":[' + b",".join([b"[]"] * 10**6) + b"]}"  # 3 MB, and 100 MB in memory
+BASE64 = b'{"inputs":1,"u":"' + b"A" * len(MANY_LISTS) + b'"}'
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_memory_of_json_values_is_held_while_they_are_parsed(base, packing):
+    def post(body):
+        headers, body = ({}, body) if packing == "plain" else (GZIP, gzip.compress(body))
+        return rest(server, "POST", "/v1/models/m:predict", body, headers)
+
+    with connected(base, max_running_calls=2, max_held_mib=16) as (server, channel):
+        assert post(MANY_LISTS)[0] == 200  # it is alone
+        slow = predict_slowly(channel, wait=False)
+        wait_until(lambda: running(server) == 1)
+        status, text = post(MANY_LISTS)
+        assert (status, "with 172" in text) == (429, True)
+        assert post(BASE64)[0] == 200
+        slow.cancel()
+        server.core.models.cancel_calls()
+
+
+def test_memory_of_json_values_is_released_before_the_model_runs(base):
+    with serving(base, max_held_mib=16) as server, ThreadPoolExecutor(1) as pool:
+        body = {"signature_name": "slow", "inputs": LONG, "u": [1] * 10**6}
+        call = pool.submit(rest, server, "POST", "/v1/models/m:predict", body)
+        wait_until(lambda: running(server) == 1)
+        wait_until(lambda: 0 < server.admission.counts[2] < 2**22)
+        server.core.models.cancel_calls()
+        assert call.result()[0] == 499
+
+
+def test_values_that_take_all_memory_are_refused(base, monkeypatch):
+    monkeypatch.setattr("serving.rest._MAX_PARSED", 10**8)
+    with serving(base) as server:
+        status, text = rest(server, "POST", "/v1/models/m:predict", MANY_LISTS)
+        assert status == 400
+        assert "a body's values must take at most 100000000 bytes of memory, got 172" in text
 
 
 def test_slow_and_half_open_clients_are_cut(base):
