@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,6 +106,7 @@ class SegmentationClient:
         kind = RestTransport if endpoint.is_rest else GrpcTransport
         self._transport: Transport = kind(endpoint, credentials)
         self._has_answered = False
+        self._closed = threading.Event()
 
     def __enter__(self) -> SegmentationClient:
         return self
@@ -113,7 +115,8 @@ class SegmentationClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls that run in other threads fail."""
+        """Closes the connection; calls that run in other threads fail at once."""
+        self._closed.set()
         self._transport.close()
 
     def status(self) -> tuple[VersionStatus, ...]:
@@ -359,7 +362,8 @@ class SegmentationClient:
                 pause = wait * random.uniform(0.5, 1.0)  # so that many clients do not come at once
                 if not self._is_worth_repeating(error) or time.monotonic() + pause > gives_up:
                     raise
-            time.sleep(pause)
+                if self._closed.wait(pause):
+                    raise
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
     def _is_worth_repeating(self, error: ServerError) -> bool:
