@@ -155,12 +155,12 @@ class RestTransport:
             connection.connect()
             is_connected = True
             yield connection
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error, is_connected=is_connected) from error
         except (AttributeError, ValueError) as error:  # of a connection that is being closed
             if not self._is_closed:
                 raise
             raise CallError("CANCELLED", _CLOSED) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._failed(error, is_connected=is_connected) from error
         finally:
             connection.close()
             with self._lock:
