@@ -162,6 +162,12 @@ class RestApp:
         asked = parse_path(method, path)
         if method == "GET":
             return 200, "application/json", answered(lambda: self._tell(asked))
+        if not self._headers and _is_of_another_site(headers):
+            raise StatusError(
+                "PERMISSION_DENIED",
+                f"pages of {headers[b'origin'][:80]} may not call: rest_api_enable_cors_support"
+                " lets them",
+            )
         return 200, "application/json", await self._run(asked, headers, receive)
 
     def _tell(self, asked: RestPath) -> str:
@@ -295,6 +301,12 @@ class RestApp:
         if rest_of_body is not None:
             await rest_of_body.discard()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_of_another_site(headers: dict[bytes, str]) -> bool:
+    """Tells whether a page of another site sends a request; only browsers tell the site."""
+    origin = headers.get(b"origin")
+    return origin is not None and origin.rpartition("://")[2] != headers.get(b"host", "")
 
 
 def _check_size(size: int) -> None:

@@ -309,6 +309,29 @@ def test_browser_gets_a_page_at_the_root(server):
     assert json.loads(rest(server, path="/page/settings.json")[1])["model_names"] == ["m"]
 
 
+ORIGINS = {"http://{host}": 200, None: 200, "http://localhost": 403, "null": 403, "http://[": 403}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_pages_of_other_sites_start_no_run(server, origin):
+    """A form of text is sent anywhere; a browser only keeps its answer from the page."""
+    host = f"127.0.0.1:{server.rest_port}"
+    headers = {"Content-Type": "text/plain"}
+    headers |= {} if origin is None else {"Origin": origin.replace("{host}", host)}
+    body = {"instances": [2.0]}
+    status, text = rest(server, "POST", "/v1/models/m:predict", body, headers)
+    assert status == ORIGINS[origin]
+    assert status == 200 or "may not call: rest_api_enable_cors_support lets them" in text
+    assert rest(server, headers=headers)[0] == 200
+
+
+def test_pages_of_other_sites_may_call_where_cors_is_on(base):
+    with serving(base, rest_api_enable_cors_support=True) as server:
+        headers = {"Origin": "http://localhost"}
+        body = {"instances": [2.0]}
+        assert rest(server, "POST", "/v1/models/m:predict", body, headers)[0] == 200
+
+
 def test_port_0_switches_a_transport_off(base, tmp_path):
     path = tmp_path / "grpc.sock"
     with serving(base, port=0, rest_api_port=0, grpc_socket_path=path) as server:
