@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.errors import InputError
@@ -51,8 +52,10 @@ class ExportOptions:
         CheckOptions(accept=self.accept)
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
-        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
-            raise InputError(f"max_memory_gib must be positive, got {self.max_memory_gib}")
+        if self.max_memory_gib is not None and not 0 < self.max_memory_gib < math.inf:
+            raise InputError(
+                f"max_memory_gib must be positive and finite, got {self.max_memory_gib}"
+            )
         if self.keep is not None and self.keep < 1:
             raise InputError(f"keep must be 1 or more, got {self.keep}")
         self._check_backend()
