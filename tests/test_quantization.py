@@ -23,7 +23,7 @@ from fcnseg.cli.command import run_or_exit
 from fcnseg.cli.main import main
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.config import ModelConfig
-from fcnseg.errors import InputError, ModelError
+from fcnseg.errors import DatasetError, InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.records import Dataset, Fold
@@ -359,6 +359,16 @@ def test_other_records_than_those_of_the_run_are_refused(run_dir, dataset, tmp_p
     options = dataclasses.replace(INT8, data=str(dataset))
     with pytest.raises(InputError, match=f"data must be the records that {run_dir} was trained on"):
         export_run(run_dir, tmp_path, options=options)
+
+
+def test_records_that_are_elsewhere_now_are_asked_for(run_dir, tmp_path, monkeypatch):
+    other = tmp_path / "run"
+    shutil.copytree(run_dir, other)
+    dataclasses.replace(read_run(run_dir), data="records").write(other)
+    monkeypatch.chdir(tmp_path)
+    message = f"data must name the records of {other} now: no such folder of records: records"
+    with pytest.raises(DatasetError, match=f"^{message}$"):
+        export_run(other, tmp_path / "models", options=INT8)
 
 
 def test_several_runs_are_refused(run_dir, tmp_path):
