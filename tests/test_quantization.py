@@ -371,6 +371,15 @@ def test_records_that_are_elsewhere_now_are_asked_for(run_dir, tmp_path, monkeyp
         export_run(other, tmp_path / "models", options=INT8)
 
 
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_an_overlap_as_wide_as_a_window_is_refused_before_the_work(run_dir, tmp_path, precision):
+    data = "/nowhere" if precision == "int8" else None
+    options = dataclasses.replace(INT8, precision=precision, overlap=(1, 2, 99), data=data)
+    with pytest.raises(ModelError, match=r"overlap must be smaller than .*, got \(1, 2, 99\) and"):
+        export_run(run_dir, tmp_path / "models", options=options)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
 def test_several_runs_are_refused(run_dir, tmp_path):
     with pytest.raises(InputError, match="for OpenVINO must be of one run, got 2"):
         export_run([run_dir, run_dir], tmp_path, options=INT8)

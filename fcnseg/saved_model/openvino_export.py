@@ -67,6 +67,7 @@ def export_for_openvino(
     model, info = load_run(run)
     info = dataclasses.replace(info, overlap=options.overlap or info.overlap)
     network = OpenvinoNetwork(openvino_graph(model, info.window))
+    make_segmenter(network, info, backend="openvino")  # its checks come before minutes of work
     organs: tuple[Int8Dice, ...] = ()
     if options.precision == "int8":
         network, organs = _in_int8(network, dataclasses.replace(run, info=info), options)
