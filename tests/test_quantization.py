@@ -35,6 +35,7 @@ from fcnseg.saved_model.options import ExportOptions
 from fcnseg.training import train
 from fcnseg.training.callbacks import Validation
 from fcnseg.training.preemption import StopRequest
+from fcnseg.training.pretrained import load_pretrained
 from fcnseg.volumes import Volume, write_volume
 from serving.export import ExportCommand
 
@@ -307,10 +308,16 @@ def test_a_version_in_float32_is_the_network_of_the_run(run_dir, tmp_path):
 
 
 def test_a_version_for_openvino_needs_openvino(version, tmp_path):
-    with pytest.raises(InputError, match="is a version for OpenVINO: it needs --backend openvino"):
-        load_runs([version])
-    with pytest.raises(InputError, match="is a version for OpenVINO: it needs --backend openvino"):
-        export_run(version, tmp_path, options=INT8)
+    message = "version for OpenVINO, which fcnseg predict --backend openvino alone takes: give the run"
+    refusals = {
+        "predict": lambda: load_runs([version]),
+        "export": lambda: export_run(version, tmp_path),
+        "export for OpenVINO": lambda: export_run(version, tmp_path, options=INT8),
+        "train": lambda: load_pretrained(None, version, read_run(version).config.model),
+    }
+    for refused in refusals.values():
+        with pytest.raises(InputError, match=message):
+            refused()
     (network,), info = load_runs([version], backend="openvino")
     with pytest.raises(ModelError, match="needs the backend openvino, got tensorflow"):
         make_segmenter(network, info)

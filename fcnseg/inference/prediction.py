@@ -55,7 +55,10 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.network_path
     if run.is_for_openvino:
-        raise InputError(f"{run.folder} is a version for OpenVINO: it needs --backend openvino")
+        raise InputError(
+            f"{run.folder} is a version for OpenVINO, which fcnseg predict --backend openvino alone"
+            " takes: give the run that it was exported from"
+        )
     check_archive(path, what="network", remedy="restore an intact copy, or train again")
     try:
         if is_of_this_line(path):
