@@ -261,6 +261,8 @@ def test_int8_that_loses_dice_is_refused(run_dir, tmp_path):
         ((0.9, 0.8), (0.9, 0.0), "got liver 0.0000, spleen 0.8000"),
         ((0.9, math.nan), (0.9, math.nan), None),
         ((0.9, math.nan), (0.9, 0.0), "got liver 0.0000, spleen 1.0000"),  # in a mask alone
+        ((0.9, math.nan), (0.1, math.nan), "got liver 0.8000, spleen in no validation case"),
+        ((math.nan, math.nan), (math.nan, math.nan), "got liver in no validation case, spleen in"),
         ((0.9, 0.0), (0.9, math.nan), None),  # a false positive less
     ],
 )
@@ -271,6 +273,15 @@ def test_the_loss_of_each_organ_counts(before, after, message):
     else:
         with pytest.raises(ModelError, match=message):
             check_dice(organs, max_dice_loss=0.005)
+
+
+def test_organs_that_were_not_compared_are_named(caplog):
+    organs = [Int8Dice("liver", 0.9, 0.9), Int8Dice("spleen", None, None)]
+    check_dice(organs, max_dice_loss=0.005)
+    assert "int8 is not checked for what no validation case has: spleen" in caplog.text
+    caplog.clear()
+    check_dice(organs[:1], max_dice_loss=0.005)
+    assert not caplog.text
 
 
 def test_the_command_predicts_with_a_version(version, run_dir, tmp_path):
@@ -308,7 +319,9 @@ def test_a_version_in_float32_is_the_network_of_the_run(run_dir, tmp_path):
 
 
 def test_a_version_for_openvino_needs_openvino(version, tmp_path):
-    message = "version for OpenVINO, which fcnseg predict --backend openvino alone takes: give the run"
+    message = (
+        "version for OpenVINO, which fcnseg predict --backend openvino alone takes: give the run"
+    )
     refusals = {
         "predict": lambda: load_runs([version]),
         "export": lambda: export_run(version, tmp_path),
