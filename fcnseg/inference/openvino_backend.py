@@ -104,7 +104,7 @@ def _append_softmax(graph: Any) -> None:
 
 
 def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
-    """Makes the function from windows to probabilities of an `openvino.Model`.
+    """Makes the function from windows to probabilities of an `openvino.Model`, for any threads.
 
     Args:
         graph: As `openvino_graph` gives it; layers in int8 stay so.
@@ -116,7 +116,9 @@ def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
     compiled = _compile(graph, precision)
 
     def infer(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        probabilities: npt.NDArray[np.float32] = compiled(patches)[0]
+        request = compiled.create_infer_request()  # one for all calls would refuse a second thread
+        found = request.infer(patches, share_inputs=True, share_outputs=True)
+        probabilities: npt.NDArray[np.float32] = found[0]
         return probabilities
 
     _, *shape = graph.output().partial_shape
