@@ -33,7 +33,8 @@ from fcnseg.volumes import write_volume
 
 pytest.importorskip("openvino", reason="extra openvino")
 
-from fcnseg.inference.openvino_backend import openvino_core, predictor_by_openvino
+from fcnseg.inference.computed_precision import openvino_core
+from fcnseg.inference.openvino_backend import predictor_by_openvino
 
 WINDOW = (20, 28, 20)
 NETWORKS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shlex
@@ -19,11 +20,13 @@ import tensorflow as tf
 from small_models import CONFIG, CROP, make_oblique_volume, write_run
 
 from fcnseg.cli.predict import PredictCommand
+from fcnseg.config import override
 from fcnseg.errors import InputError
 from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.networks.build import build_fcn
+from fcnseg.runs import read_run
 from fcnseg.volumes import Volume, list_images, read_ct, write_volume
 
 
@@ -445,6 +448,20 @@ def test_flip_named_twice_is_refused(run_dir, images, tmp_path):
             (run_dir,), images=images, output=tmp_path / "masks", flips=("z", "x", "z")
         ).run()
     assert not (tmp_path / "masks").exists()
+
+
+def test_masks_of_float16_record_what_the_devices_computed_in(tmp_path):
+    """A GPU computes in float16 and a CPU in float32: `--resume` keeps their masks apart."""
+    run = write_run(tmp_path / "run")
+    manifest = read_run(run)
+    config = override(manifest.config, {"training.precision": "mixed_float16"})
+    dataclasses.replace(manifest, config=config).write(run)
+    write_volume(make_oblique_volume((15, 14, 18)), tmp_path / "image.nii.gz")
+    image, output = tmp_path / "image.nii.gz", tmp_path / "masks"
+    PredictCommand((run,), images=image, output=output, accept=CROP).run()
+    made_with = json.loads((tmp_path / "masks" / "image.json").read_text())["made_with"]
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    assert made_with["precision"] == ("float16" if has_gpu else "float32")
 
 
 def test_network_of_half_precision_predicts_without_a_gpu(tmp_path):

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import nibabel as nib
@@ -22,7 +23,7 @@ from small_runs import make_config
 from fcnseg.cli.command import run_or_exit
 from fcnseg.cli.main import main
 from fcnseg.cli.predict import PredictCommand
-from fcnseg.config import ModelConfig
+from fcnseg.config import ModelConfig, override
 from fcnseg.errors import DatasetError, InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.networks.build import build_fcn
@@ -42,7 +43,9 @@ from serving.export import ExportCommand
 openvino = pytest.importorskip("openvino", reason="extra openvino")
 pytest.importorskip("nncf", reason="extra int8")
 
-from fcnseg.inference.openvino_backend import openvino_core, openvino_graph  # noqa: E402
+from fcnseg.inference import computed_precision  # noqa: E402
+from fcnseg.inference.computed_precision import openvino_core  # noqa: E402
+from fcnseg.inference.openvino_backend import openvino_graph  # noqa: E402
 from fcnseg.inference.openvino_network import OpenvinoNetwork  # noqa: E402
 from fcnseg.inference.quantization import quantized  # noqa: E402
 
@@ -301,9 +304,13 @@ def test_the_command_predicts_with_a_version(version, run_dir, tmp_path):
         masks[name] = np.asarray(nib.load(tmp_path / name / "image.nii.gz").dataobj)
     assert len(np.unique(masks["int8"])) > 1
     assert (masks["int8"] == masks["float32"]).mean() > 0.98
-    made_with = json.loads((tmp_path / "int8" / "image.json").read_text())["made_with"]
-    assert made_with["networks_sha256"] == [Run.open(version).network_digest()]
-    assert made_with["networks_sha256"] != [Run.open(run_dir).network_digest()]
+    for name, (folder, precision) in {
+        "int8": (version, computed_precision.precision_by_openvino("bfloat16")),
+        "float32": (run_dir, "float32"),
+    }.items():
+        made_with = json.loads((tmp_path / name / "image.json").read_text())["made_with"]
+        assert made_with["networks_sha256"] == [Run.open(folder).network_digest()]
+        assert made_with["precision"] == precision
 
 
 def test_a_version_in_float32_is_the_network_of_the_run(run_dir, tmp_path):
@@ -336,14 +343,78 @@ def test_a_version_for_openvino_needs_openvino(version, tmp_path):
         make_segmenter(network, info)
 
 
-@pytest.mark.parametrize("name", ["network.xml", "network.bin"])
-def test_a_version_with_a_cut_file_is_refused(version, tmp_path, name):
+def cut(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def flip_bits(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+
+
+NOT_PUBLISHED = "incomplete or corrupt network: .*/network.xml: its SHA-256 is not that in network"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("network.xml", cut, NOT_PUBLISHED),
+        ("network.bin", cut, NOT_PUBLISHED),
+        ("network.bin", flip_bits, NOT_PUBLISHED),
+        ("network.bin", Path.unlink, "incomplete or corrupt network: .*network.bin"),
+        ("network.json", Path.unlink, "incomplete version for OpenVINO: .*network.json is missing"),
+        ("network.json", cut, "network.json describes no network: "),
+    ],
+)
+def test_a_version_with_a_damaged_file_is_refused(version, tmp_path, name, damage, message):
     broken = tmp_path / "1"
     shutil.copytree(version, broken)
-    whole = (broken / name).read_bytes()
-    (broken / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"not a network of OpenVINO: {broken}/network.xml: "):
+    damage(broken / name)
+    with pytest.raises(InputError, match=message):
         load_runs([broken], backend="openvino")
+
+
+def test_a_file_that_openvino_does_not_read_is_named(tmp_path):
+    (tmp_path / "network.xml").write_text("<net>")
+    with pytest.raises(InputError, match=f"not a network of OpenVINO: {tmp_path}/network.xml: "):
+        OpenvinoNetwork.read(tmp_path / "network.xml")
+
+
+@pytest.mark.parametrize(
+    ("trained", "exported", "expected"),
+    [
+        ("float32", None, "float32"),
+        ("mixed_float16", None, "float32"),
+        ("mixed_bfloat16", None, "bfloat16"),
+        ("mixed_bfloat16", "float32", "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_version_predicts_in_its_own_precision(run_dir, tmp_path, trained, exported, expected):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    manifest = read_run(run_dir)
+    config = override(manifest.config, {"training.precision": trained})
+    dataclasses.replace(manifest, config=config).write(run)
+    options = ExportOptions(backend="openvino", precision=exported)
+    version = export_run(run, tmp_path / "models", options=options)
+    (network,), _ = load_runs([version], backend="openvino")
+    assert network.precision == expected
+    (other,), _ = load_runs([version], backend="openvino", precision="bfloat16")
+    assert other.precision == "bfloat16"
+    card = json.loads((version / "assets.extra" / "model_card.json").read_text())
+    assert card["settings"]["precision"] == expected
+
+
+def test_bfloat16_is_recorded_where_the_cpu_computes_in_it(monkeypatch):
+    class Core:
+        def get_property(self, *_):
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(computed_precision, "openvino_core", Core)
+    assert computed_precision.precision_by_openvino("bfloat16") == "float32"
 
 
 def test_a_model_has_versions_for_one_runtime(version, run_dir):
@@ -359,8 +430,7 @@ def test_a_model_has_versions_for_one_runtime(version, run_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision must be another than int8 with the backend tensorflow"),
-        ({"backend": "openvino", "precision": "bfloat16"}, "must be another than bfloat16 with"),
+        ({"precision": "int8"}, "precision int8 needs the backend openvino, got tensorflow"),
         ({"backend": "openvino", "flips": ("x",)}, "flips does not apply to the backend openvino"),
         ({"backend": "openvino", "max_memory_gib": 8.0}, "max_memory_gib does not apply to the"),
         ({"backend": "openvino", "accept": CROP}, "accept does not apply to the backend openvino"),

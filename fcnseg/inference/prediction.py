@@ -103,14 +103,15 @@ def load_runs(
         runs: At least one, or their folders; for OpenVINO also versions that were published for it.
         backend: Runtime that is to compute the networks.
         precision: Precision of their layers, by default that of training; never float16. Of
-            versions for OpenVINO, that of the layers that are not in int8, by default bfloat16
-            where the CPU has it.
+            versions for OpenVINO, that of the layers that are not in int8, by default that of the
+            export.
 
     Returns:
         The networks and the info of the first, as `make_segmenter` takes them.
 
     Raises:
-        InputError: If a run is missing or unfinished, or two differ in classes, spacing or windows.
+        InputError: If a run is missing or unfinished, a file of its network is not as it was
+            written, or two differ in classes, spacing or windows.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     for run in opened:
@@ -126,7 +127,8 @@ def load_runs(
 
 def _load(run: Run, backend: Backend, precision: Precision | None) -> keras.Model | OpenvinoNetwork:
     if backend == "openvino" and run.is_for_openvino:
-        return OpenvinoNetwork.read(run.network_path, precision or "bfloat16")
+        run.check_published()
+        return OpenvinoNetwork.read(run.network_path, precision or run.precision)
     return for_inference(load_run(run)[0], precision)
 
 

@@ -18,10 +18,11 @@ class ExportOptions:
     """Settings of an export; by default those of the run.
 
     Attributes:
-        backend: Runtime that the export is for; for OpenVINO it is the network alone, in float32 or
-            int8, so `max_memory_gib` and `accept` do not apply.
+        backend: Runtime that the export is for; for OpenVINO it is the network alone, so
+            `max_memory_gib` and `accept` do not apply.
         precision: Precision of the layers between the HU window and the logits; inputs and outputs
-            are float32 in any.
+            are float32 in any. Files for OpenVINO are in float32 or int8, and the precision is that
+            in which fcnseg predicts by default.
         data: Folder of the records that the run was trained on, for int8; by default the one that
             the run names.
         calibration_windows: Windows of the training split that the ranges of int8 are measured on.
@@ -67,12 +68,8 @@ class ExportOptions:
         return None if self.precision == "int8" else self.precision
 
     def _check_backend(self) -> None:
-        wrong = {"tensorflow": "int8", "openvino": "bfloat16"}[self.backend]
-        if self.precision == wrong:
-            raise InputError(
-                f"precision must be another than {wrong} with the backend {self.backend}: OpenVINO"
-                " has int8, and itself chooses bfloat16 where the CPU has it"
-            )
+        if self.precision == "int8" and self.backend != "openvino":
+            raise InputError(f"precision int8 needs the backend openvino, got {self.backend}")
         for name in ("flips", "max_memory_gib", "accept"):
             if self.backend == "openvino" and getattr(self, name):
                 raise InputError(f"{name} does not apply to the backend openvino")
