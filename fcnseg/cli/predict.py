@@ -185,13 +185,13 @@ class PredictCommand:
 
 
 def _summary(predictor: CasePredictor) -> str:
-    """Describes the time of each stage over all cases, and their windows."""
+    """Describes the time of each phase over all cases, and their windows."""
     from fcnseg.inference.case_prediction import describe_windows
 
     if not predictor.seconds:
-        return "nothing to do"
-    seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
-    parts = [seconds, "stages of different volumes are concurrent"]
+        return "no mask was written"
+    seconds = ", ".join(f"{phase} {time:.1f} s" for phase, time in predictor.seconds.items())
+    parts = [seconds, "those of different volumes are concurrent"]
     if predictor.windows:
         parts.append(describe_windows(predictor.windows))
     return "; ".join(parts)
