@@ -12,9 +12,9 @@ from scipy import ndimage
 from small_models import CLASSES, make_hu, make_info, make_network
 
 from fcnseg.inference import make_segmenter
-from fcnseg.inference.segmentation import Coarse, segment
 from fcnseg.inference.regions import body_region, dilated, resample_region
 from fcnseg.inference.resampling import spacing_steps
+from fcnseg.inference.segmentation import Coarse, segment
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import Volume
