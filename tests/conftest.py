@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -9,8 +10,6 @@ from pathlib import Path
 import pytest
 from object_store import Objects
 from small_records import write_small_dataset
-
-from fcnseg.networks.keras_compat import IS_KERAS_3
 
 sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
 
@@ -30,7 +29,7 @@ REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "da
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items):
     """Marks what is slow on the old line alone."""
-    if IS_KERAS_3:
+    if importlib.util.find_spec("tensorflow_addons") is None:
         return
     for item in items:
         if item.path.name in SLOW_ON_THE_OLD_LINE:
