@@ -13,6 +13,8 @@ from typing import Literal
 
 from fcnseg.errors import InputError
 
+Role = Literal["chief", "worker"]
+
 CHIEF = "chief"
 """Name of the process that has the oracle."""
 NAME_VARIABLE = "KERASTUNER_TUNER_ID"
@@ -24,7 +26,7 @@ _ADDRESS_VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 _LAST_PORT = 65535
 
 
-def role() -> Literal["chief", "worker"] | None:
+def role() -> Role | None:
     """Reads the role of this process; None in a search on one machine.
 
     Raises:

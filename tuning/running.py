@@ -29,6 +29,7 @@ from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
+from .roles import Role  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
@@ -116,12 +117,7 @@ def run_search(command: SearchCommand) -> None:
         SearchStoppedError: If it was stopped.
     """
     role = roles.role()
-    if role is not None and command.workers != 1:
-        raise InputError(
-            f"workers must be 1 in a search on several machines, got {command.workers}: the"
-            " supervisor has a flag for it"
-        )
-    _check_limits(command)
+    _check_limits(command, role)
     space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
     check_dataset(dataset)
@@ -138,17 +134,15 @@ def run_search(command: SearchCommand) -> None:
     )
     search = _search_of(command, space, dataset)
     with signals.listening():
+        parts = _shares_of(command, role)
         if role == "worker":
-            number, count = roles.number_and_count()
-            share = shares(count, command.devices)[number]
             with _until_stopped(signals, command.output):
-                cluster.work(_oracle(command, space), runner, search, share)
+                cluster.work(_oracle(command, space), runner, search, parts[0])
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            oracle = _oracle(command, space)
-            _run(command, oracle, runner, signals, is_chief=role == "chief")
+            _run(command, _oracle(command, space), runner, signals, parts=parts)
 
 
 def _run(
@@ -157,22 +151,21 @@ def _run(
     runner: TrialRunner,
     signals: StopSignals,
     *,
-    is_chief: bool,
+    parts: Sequence[Share],
 ) -> None:
-    parts = [] if is_chief else shares(command.workers, command.devices)
     for share in parts:
         keep_devices(command.output, share)
-    oracle.reload(has_workers_elsewhere=is_chief)
+    oracle.reload(has_workers_elsewhere=not parts)
     if command.retry_failed:
         oracle.retry_failed()
     oracle.look_ahead()  # nobody asks the chief of a search that is over
     if not oracle.is_over():
         (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     with _until_stopped(signals, command.output), _saving(oracle):
-        if is_chief:
-            cluster.serve(oracle, signals.should_stop)
-        else:
+        if parts:
             _run_here(oracle, runner, parts)
+        else:
+            cluster.serve(oracle, signals.should_stop)
     _finish(command, oracle)
 
 
@@ -233,7 +226,22 @@ def _no_best(trials: Sequence[Trial]) -> str:
     return f"all {len(failed)} trials failed; the first: {failed[0].outcome.error}"
 
 
-def _check_limits(command: SearchCommand) -> None:
+def _shares_of(command: SearchCommand, role: Role | None) -> list[Share]:
+    """The shares of this process's workers; a chief has none."""
+    if role == "chief":
+        return []
+    if role == "worker":
+        number, count = roles.number_and_count()
+        return [shares(count, command.devices)[number]]
+    return shares(command.workers, command.devices)
+
+
+def _check_limits(command: SearchCommand, role: Role | None) -> None:
+    if role is not None and command.workers != 1:
+        raise InputError(
+            f"workers must be 1 in a search on several machines, got {command.workers}: the"
+            " supervisor has a flag for it"
+        )
     if command.max_trials is not None and command.max_trials < 1:
         raise InputError(f"max_trials must be at least 1, got {command.max_trials}")
     if command.max_hours is not None and not command.max_hours > 0:
