@@ -216,6 +216,24 @@ def test_hyperband_halves_a_space_smaller_than_its_bracket(tmp_path):
     assert oracle.losers() == {"1", "2", "3"} - {best}
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "validations"), [(2, 1, 2), (10, 5, 2), (9, 5, 2), (5, 9, 1)]
+)
+def test_hyperband_without_a_rung_to_stop_at_is_refused(tmp_path, epochs, every, validations):
+    """Each trial would be a complete training."""
+    base = override(BASE, {"training.epochs": epochs, "training.validate_every": every})
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(RATES))
+    space = SearchSpace.read(tmp_path / "space.yaml")
+    message = (
+        f"tuner hyperband must have at least 3 validations to stop trials at, got {validations}:"
+        f" training.epochs is {epochs} and training.validate_every {every}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ORACLES["hyperband"](
+            space, base, folder=tmp_path, objective="val_dice", limits=Limits(8), seed=0
+        )
+
+
 def test_rungs_end_at_validations(tmp_path):
     every = {"training.validate_every": 2, "training.epochs": 9}
     base = override(BASE, every)

@@ -23,7 +23,8 @@ from small_records import make_record, write_dataset
 
 from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
-from fcnseg.errors import InputError
+from fcnseg.errors import ConfigError, InputError, OutputError
+from fcnseg.networks.keras_compat import IS_KERAS_3
 from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE, HISTORY_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
@@ -33,6 +34,7 @@ from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
+from tuning.trial_checks import check_trial, devices_of
 from tuning.trials import (
     BEST_CONFIG_FILE,
     Outcome,
@@ -102,6 +104,9 @@ def test_a_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path)
     best = best_trial(list(trials.values()), epochs=3)
     assert trials.keys() == {"0", "1"}
     assert best.objective == max(trial.objective for trial in trials.values())
+    for trial in trials.values():
+        assert 0 < trial.outcome.training_seconds < trial.outcome.seconds
+        assert trial.outcome.training_cpu_seconds > 0
     found = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
     assert found == override(SMALL, best.settings)
     run = tmp_path / "search/trials" / best.trial_id
@@ -501,6 +506,16 @@ def test_devices_that_are_not_there_are_refused(monkeypatch, workers, devices, m
 
 # What is refused.
 
+BEGUN = Search(
+    tuner="random",
+    objective="val_dice",
+    seed=0,
+    space=RATES,
+    config=SMALL,
+    data="records",
+    data_digest="0" * 64,
+)
+
 
 def begin(wanted, dataset):
     """The folder of a search that has had no trial yet."""
@@ -593,6 +608,43 @@ def test_a_folder_of_something_else_is_refused(dataset, tmp_path):
         command(dataset, tmp_path).run()
 
 
+def test_a_search_whose_first_file_did_not_fit_on_the_disk_begins_again(tmp_path, monkeypatch):
+    def fill(path, text):
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuning.trials.write_whole", fill)
+        with pytest.raises(OutputError, match="No space left on device"):
+            BEGUN.begin_or_resume(tmp_path / "search")
+    BEGUN.begin_or_resume(tmp_path / "search")
+    assert Search.read(tmp_path / "search") == BEGUN
+
+
+def test_a_space_whose_keys_are_in_another_order_is_another_one(tmp_path):
+    """It draws other settings: each key has the next draw."""
+    space = {**RATES, "model.dropout": {"choice": [0.0, 0.1]}}
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+    other = dataclasses.replace(BEGUN, space=dict(reversed(space.items())))
+    with pytest.raises(
+        InputError,
+        match=(
+            "began with: order of keys was training.learning_rate, model.dropout,"
+            " got model.dropout, training.learning_rate$"
+        ),
+    ):
+        other.begin_or_resume(tmp_path)
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["trials", "outcomes", "logs"])
+def test_a_folder_of_a_search_that_is_missing_is_made_again(tmp_path, name):
+    """The command was killed before it made it, or somebody has cleared the logs."""
+    BEGUN.begin_or_resume(tmp_path)
+    (tmp_path / name).rmdir()
+    BEGUN.begin_or_resume(tmp_path)
+    assert (tmp_path / name).is_dir()
+
+
 def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
@@ -612,12 +664,59 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
             "got val_dice_livr; did you mean val_dice_liver",
         ),
         ({"tuner": "grid"}, "training.learning_rate must have a step to be finite"),
+        (
+            {"tuner": "hyperband", "config": override(SMALL, {"training.validate_every": 2})},
+            "tuner hyperband must have at least 3 validations to stop trials at, got 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(dataset, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         command(dataset, tmp_path, **flags).run()
-    assert not (tmp_path / "search/trials.json").exists()
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong", "rule"),
+    [
+        pytest.param(
+            *("training.optimizer", "adam", "radam", "optimizer radam is in tensorflow-addons"),
+            marks=pytest.mark.skipif(not IS_KERAS_3, reason="tensorflow-addons has it"),
+        ),
+        (
+            *("training.precision", "float32", "mixed_float16"),
+            "must be float32 or mixed_bfloat16 on a CPU",
+        ),
+        ("loss.class_weights", "uniform", [1.0, 1.0], "loss.class_weights must be 3 numbers, for"),
+    ],
+)
+def test_what_no_training_here_takes_is_refused_before_any_trial(
+    dataset, tmp_path, key, right, wrong, rule
+):
+    """In the base configuration, and as a value of the space."""
+    base = override(SMALL, {key: wrong})
+    with pytest.raises(ConfigError, match=f"^(?!.*breaks a rule).*{rule}"):
+        command(dataset, tmp_path, config=base).run()
+    space = {key: {"choice": [right, wrong]}}
+    with pytest.raises(
+        ConfigError, match=rf"^{key}={re.escape(str(wrong))} breaks a rule: .*{rule}"
+    ):
+        command(dataset, tmp_path, space=space).run()
+    assert not (tmp_path / "search").exists()
+
+
+def test_the_devices_of_workers_are_those_that_trials_are_checked_for(dataset):
+    """A chief does not know them."""
+    info = Dataset.open(dataset).info
+    half = override(SMALL, {"training.precision": "mixed_float16"})
+    compiled = override(SMALL, {"training.jit_compile": True})
+    assert devices_of(Share()) == ["CPU:0"]
+    assert devices_of(Share(gpus=("5", "7"))) == ["GPU:0", "GPU:1"]
+    check_trial(half, info)
+    check_trial(half, info, devices=["GPU:0"])
+    check_trial(compiled, info, devices=["GPU:0"])
+    with pytest.raises(ConfigError, match="jit_compile is for one device, got 2"):
+        check_trial(compiled, info, devices=["GPU:0", "GPU:1"])
 
 
 def test_command_ends_with_a_line(tmp_path, capsys):

@@ -39,7 +39,7 @@ import numpy as np
 from keras_tuner.engine import trial as kt_trial
 
 from fcnseg.config import Config
-from fcnseg.errors import FcnsegError
+from fcnseg.errors import ConfigError, FcnsegError
 from fcnseg.runs.run_folder import CHECKPOINT_FILE
 
 from .space import SearchSpace
@@ -55,6 +55,7 @@ _POLL_SECONDS = 0.5
 _RESTARTS = 2  # of the fit of the kernel, which has one length scale
 _MOST_POINTS = 3000  # compared for each draw, in some hundredths of a second
 _MOST_NEIGHBOURS, _NEIGHBOUR = 5, 0.05  # best trials with points near them; how near, of 1
+_FACTOR = 3  # of Hyperband: of so many trials one is promoted, to so many times the epochs
 _STATUS = kt_trial.TrialStatus
 
 logger = logging.getLogger(__name__)
@@ -548,7 +549,13 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
     def __init__(self, space: SearchSpace, base: Config, **options: Any) -> None:
         self._every = base.training.validate_every
         validations = math.ceil(base.training.epochs / self._every)
-        super().__init__(space, base, max_epochs=validations, **options)
+        if validations < _FACTOR:
+            raise ConfigError(
+                f"tuner hyperband must have at least {_FACTOR} validations to stop trials at,"
+                f" got {validations}: training.epochs is {base.training.epochs} and"
+                f" training.validate_every {self._every}"
+            )
+        super().__init__(space, base, max_epochs=validations, factor=_FACTOR, **options)
 
     def propose(self, *, may_be_fresh: bool) -> Proposal | None:
         """Proposes to fill the first bracket that is not full, or to go on with a trial."""

@@ -14,6 +14,7 @@ from typing import Literal
 from fcnseg.errors import InputError
 
 Role = Literal["chief", "worker"]
+"""The part of a process in such a search."""
 
 CHIEF = "chief"
 """Name of the process that has the oracle."""

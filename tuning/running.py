@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from fcnseg.config import override, write_config
 from fcnseg.errors import FcnsegError, InputError
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 
@@ -29,10 +30,10 @@ from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
-from .roles import Role  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
+from .trial_checks import check_trial, devices_of  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
@@ -118,11 +119,12 @@ def run_search(command: SearchCommand) -> None:
     """
     role = roles.role()
     _check_limits(command, role)
-    space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
     check_dataset(dataset)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
     check_objective(command.objective, dataset.info)
+    parts = _shares_here(command, role)
+    space = _space_of(command, dataset.info, parts)
     signals = StopSignals()
     runner = TrialRunner(
         folder=command.output,
@@ -132,17 +134,26 @@ def run_search(command: SearchCommand) -> None:
         num_classes=dataset.info.num_classes,
         should_stop=signals.should_stop,
     )
-    search = _search_of(command, space, dataset)
+    search, oracle = _search_of(command, space, dataset), _oracle(command, space)
     with signals.listening():
-        parts = _shares_of(command, role)
         if role == "worker":
             with _until_stopped(signals, command.output):
-                cluster.work(_oracle(command, space), runner, search, parts[0])
+                cluster.work(oracle, runner, search, parts[0])
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, _oracle(command, space), runner, signals, parts=parts)
+            _run(command, oracle, runner, signals, parts=parts)
+
+
+def _shares_here(command: SearchCommand, role: roles.Role | None) -> list[Share]:
+    """The shares of this process's workers; a chief has none."""
+    if role == "chief":
+        return []
+    if role == "worker":
+        number, count = roles.number_and_count()
+        return [shares(count, command.devices)[number]]
+    return shares(command.workers, command.devices)
 
 
 def _run(
@@ -153,19 +164,20 @@ def _run(
     *,
     parts: Sequence[Share],
 ) -> None:
+    is_chief = not parts
     for share in parts:
         keep_devices(command.output, share)
-    oracle.reload(has_workers_elsewhere=not parts)
+    oracle.reload(has_workers_elsewhere=is_chief)
     if command.retry_failed:
         oracle.retry_failed()
     oracle.look_ahead()  # nobody asks the chief of a search that is over
     if not oracle.is_over():
         (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     with _until_stopped(signals, command.output), _saving(oracle):
-        if parts:
-            _run_here(oracle, runner, parts)
-        else:
+        if is_chief:
             cluster.serve(oracle, signals.should_stop)
+        else:
+            _run_here(oracle, runner, parts)
     _finish(command, oracle)
 
 
@@ -226,17 +238,7 @@ def _no_best(trials: Sequence[Trial]) -> str:
     return f"all {len(failed)} trials failed; the first: {failed[0].outcome.error}"
 
 
-def _shares_of(command: SearchCommand, role: Role | None) -> list[Share]:
-    """The shares of this process's workers; a chief has none."""
-    if role == "chief":
-        return []
-    if role == "worker":
-        number, count = roles.number_and_count()
-        return [shares(count, command.devices)[number]]
-    return shares(command.workers, command.devices)
-
-
-def _check_limits(command: SearchCommand, role: Role | None) -> None:
+def _check_limits(command: SearchCommand, role: roles.Role | None) -> None:
     if role is not None and command.workers != 1:
         raise InputError(
             f"workers must be 1 in a search on several machines, got {command.workers}: the"
@@ -255,6 +257,13 @@ def _space_file(space: Path) -> Path:
     """The file, or that of a space of fcnseg by its name."""
     known = {path.stem: path for path in SPACES.glob("*.yaml")}
     return known.get(os.fspath(space), space)
+
+
+def _space_of(command: SearchCommand, info: DatasetInfo, parts: Sequence[Share]) -> SearchSpace:
+    """The space, with which the trials of this machine's workers can train."""
+    devices = devices_of(parts[0]) if parts else []
+    check = functools.partial(check_trial, info=info, devices=devices)
+    return checked_space(SearchSpace.read(_space_file(command.space)), command.config, check=check)
 
 
 def _search_of(command: SearchCommand, space: SearchSpace, dataset: Dataset) -> Search:

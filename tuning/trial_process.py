@@ -298,7 +298,7 @@ def train_trial(job: TrialJob) -> Outcome:
 
     tf.config.threading.set_intra_op_parallelism_threads(job.threads)
     dataset = Dataset.open(job.data)
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), time.process_time()
     folder = make_folder(job.run_dir, argument="run_dir")
     with locked_folder(folder, argument="run_dir", wait_seconds=_ORPHAN_SECONDS):
         pass  # the process of a search that was killed has written its last checkpoint
@@ -315,11 +315,13 @@ def train_trial(job: TrialJob) -> Outcome:
         raise TrialStoppedError(str(error)) from error
     ignored = ignore_label(job.config, dataset.info)
     value = measure(job.objective, result, dataset, ignore_label=ignored)
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_before
     if not math.isfinite(value):
         reason = f"{job.objective} is {value}"
-        return Outcome(None, error=reason, is_by_settings=True, training_seconds=seconds)
-    return Outcome(value, result.best_dice, result.best_epoch, training_seconds=seconds)
+        outcome = Outcome(None, error=reason, is_by_settings=True)
+    else:
+        outcome = Outcome(value, result.best_dice, result.best_epoch)
+    return dataclasses.replace(outcome, training_seconds=seconds, training_cpu_seconds=cpu_seconds)
 
 
 def _end_with_parent(begun: Path | None) -> None:

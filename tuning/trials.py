@@ -53,6 +53,7 @@ class Outcome:
         peak_bytes: Most memory that the trial's process has used; None where unknown.
         seconds: Wall time of the trial's process.
         training_seconds: Wall time of training and validation within it.
+        training_cpu_seconds: CPU seconds of training and validation.
     """
 
     objective: float | None
@@ -63,6 +64,7 @@ class Outcome:
     peak_bytes: int | None = None
     seconds: float = 0.0
     training_seconds: float = 0.0
+    training_cpu_seconds: float = 0.0
 
     @classmethod
     def read(cls, path: Path) -> Outcome | None:
@@ -175,18 +177,19 @@ class Search:
             check_same(
                 Search.read(folder)._identity(), self._identity(), what=f"the search in {folder}"
             )
-            return
-        if any(not found.name.startswith(".") for found in folder.iterdir()):
+        elif any(not found.name.startswith(".") for found in folder.iterdir()):
             raise InputError(f"output must be a new or empty folder, or a search, got {folder}")
+        else:
+            write_whole(path, _to_json(self))  # first: only with it is the folder that of a search
         for name in (TRIALS_FOLDER, OUTCOMES_FOLDER, LOGS_FOLDER):
             make_folder(folder / name, argument="output")
-        write_whole(path, _to_json(self))
 
     def _identity(self) -> dict[str, Any]:
         """The settings that have to stay; a copy of the records elsewhere is the same data."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["data"]
-        return fields | {"config": config_to_mapping(self.config)}
+        order = ", ".join(self.space)  # each key takes the next draw
+        return fields | {"config": config_to_mapping(self.config), "order of keys": order}
 
 
 @dataclasses.dataclass(frozen=True)
