@@ -13,6 +13,9 @@ from typing import Literal
 
 from fcnseg.errors import InputError
 
+Role = Literal["chief", "worker"]
+"""The part of a process in such a search."""
+
 CHIEF = "chief"
 """Name of the process that has the oracle."""
 NAME_VARIABLE = "KERASTUNER_TUNER_ID"
@@ -22,9 +25,6 @@ NUMBER_VARIABLE, COUNT_VARIABLE = "FCNSEG_WORKER_NUMBER", "FCNSEG_WORKER_COUNT"
 
 _ADDRESS_VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 _LAST_PORT = 65535
-
-
-Role = Literal["chief", "worker"]
 
 
 def role() -> Role | None:

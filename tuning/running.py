@@ -118,12 +118,7 @@ def run_search(command: SearchCommand) -> None:
         SearchStoppedError: If it was stopped.
     """
     role = roles.role()
-    if role is not None and command.workers != 1:
-        raise InputError(
-            f"workers must be 1 in a search on several machines, got {command.workers}: the"
-            " supervisor has a flag for it"
-        )
-    _check_limits(command)
+    _check_limits(command, role)
     dataset = Dataset.open(command.data)
     check_dataset(dataset)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
@@ -148,7 +143,7 @@ def run_search(command: SearchCommand) -> None:
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, oracle, runner, signals, parts)
+            _run(command, oracle, runner, signals, parts=parts)
 
 
 def _shares_here(command: SearchCommand, role: roles.Role | None) -> list[Share]:
@@ -166,6 +161,7 @@ def _run(
     oracle: SearchOracle,
     runner: TrialRunner,
     signals: StopSignals,
+    *,
     parts: Sequence[Share],
 ) -> None:
     is_chief = not parts
@@ -242,7 +238,12 @@ def _no_best(trials: Sequence[Trial]) -> str:
     return f"all {len(failed)} trials failed; the first: {failed[0].outcome.error}"
 
 
-def _check_limits(command: SearchCommand) -> None:
+def _check_limits(command: SearchCommand, role: roles.Role | None) -> None:
+    if role is not None and command.workers != 1:
+        raise InputError(
+            f"workers must be 1 in a search on several machines, got {command.workers}: the"
+            " supervisor has a flag for it"
+        )
     if command.max_trials is not None and command.max_trials < 1:
         raise InputError(f"max_trials must be at least 1, got {command.max_trials}")
     if command.max_hours is not None and not command.max_hours > 0:
