@@ -100,8 +100,8 @@ def main() -> None:
     _, records = make_records(options.output)
     (options.output / "space.yaml").write_text(yaml.safe_dump(SPACE))
     is_right = [_report(_overhead(options, records))]
-    for tuner in ("random", "hyperband") if options.kills else ():
-        is_right.append(_report(_killed(options, records, tuner)))
+    tuners = ("random", "hyperband") if options.kills else ()
+    is_right += [_report(_killed(options, records, tuner)) for tuner in tuners]
     sys.exit(not all(is_right))
 
 
