@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -99,9 +100,11 @@ def main() -> None:
     adopt_orphans()
     _, records = make_records(options.output)
     (options.output / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    is_right = [_report(_overhead(options, records))]
     tuners = ("random", "hyperband") if options.kills else ()
-    is_right += [_report(_killed(options, records, tuner)) for tuner in tuners]
+    results = itertools.chain(
+        [_overhead(options, records)], (_killed(options, records, tuner) for tuner in tuners)
+    )
+    is_right = [_report(result) for result in results]
     sys.exit(not all(is_right))
 
 

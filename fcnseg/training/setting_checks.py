@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fcnseg.config import Config, LossConfig
 from fcnseg.errors import ConfigError
+from fcnseg.networks.addons import find_class
 from fcnseg.records import DatasetInfo, Fold
 from fcnseg.training.optimizer import optimizer_classes
 from fcnseg.training.strategy import device_names
@@ -41,6 +42,8 @@ def check_settings_for(config: Config, info: DatasetInfo, *, fold: Fold | None =
             dataset.
     """
     optimizer_classes(config.training)
+    if config.augmentation.deformation_of == "polyharmonic":
+        find_class("augmentation.deformation_of", "polyharmonic")
     if config.model.coarse_input:
         raise ConfigError(
             "model.coarse_input must be false in training, as records hold no coarse prediction"
