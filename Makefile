@@ -7,6 +7,8 @@ IMAGE ?= $(REAL_DATA)/abdomen_ct_sm/ct.nii.gz
 LABEL ?= $(REAL_DATA)/abdomen_ct_sm/label.nii.gz
 # The one that is deployed.
 TFSERVING_IMAGE ?= $(shell sed -n 's/^FROM //p' serving/deployment/Dockerfile)
+# A Python that has PyTorch, to compare with.
+PEER_PYTHON ?=
 LABEL_MAP ?= $(REAL_DATA)/organs7.yaml
 READY := $(VENV)/ready
 # setuptools prints a warning on every editable installation.
@@ -93,8 +95,8 @@ format: $(READY)  ## Put the code into the one format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-gpu-check: $(READY)  ## What the GPU of this machine does: speed, memory, resume, export
-	$(RUN) benchmarks/bench_gpu.py
+gpu-check: $(READY)  ## What the GPU of this machine does: speed, memory, resume, export; PEER_PYTHON for PyTorch
+	$(RUN) benchmarks/bench_gpu.py $(if $(PEER_PYTHON),--peer_python $(PEER_PYTHON))
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

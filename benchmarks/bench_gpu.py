@@ -8,13 +8,14 @@ Prints one JSON line per result, each with the name of its check:
 
 * `device`: the GPU, versions, and what the environment sets;
 * `step`: training steps of presets, in each precision, with and without XLA, and with augmentation
-  in the step: speed, peak memory, finite losses;
+  in the step: speed, peak memory, finite losses; `augmentation_ratio` compares the last;
 * `peer`, `ratio`: the same network, patches and loss in PyTorch, and fcnseg's time relative to it;
 * `data`, `joint`: patches per second of the input pipeline alone, and of training on it;
+  `data_ratio` is relative to what the fastest step of `roth2018` takes;
 * `window`: a whole volume, against MONAI's `sliding_window_inference`;
 * `resume`: a run that is killed and resumed against one that is not;
 * `export`, `session`, `masks`: an exported model, also while memory of the GPU is taken, and its
-  masks on the GPU and on the CPU.
+  masks on the GPU and on the CPU; skipped without tensorflow-serving-api, which an export needs.
 
 Each job has a process of its own, so one that dies takes nothing with it; a failure is a line with
 `error`. What is still to do when the time is up is named.
@@ -183,15 +184,16 @@ def check_step(bench: Bench) -> None:
     """Measures the steps; a case of which a process died is not tried again."""
     cases: list[tuple[str, str, bool, str]] = [
         (name, precision, jit_compile, run_on)
-        for name in ("roth2018", "fcn_m", "demo")
+        for precision in bench.precisions
         for jit_compile in (False, True)
         for run_on in ("host", "device")
-        for precision in bench.precisions
+        for name in ("roth2018", "fcn_m", "demo")  # one of each, before the time is up
         if name != "demo" or run_on == "host"  # it has no augmentation
     ]
     if bench.is_smoke:  # each value once
         cases = [
             ("roth2018", "mixed_bfloat16", False, "host"),
+            ("fcn_m", "float32", False, "host"),
             ("fcn_m", "float32", False, "device"),
             ("demo", "float32", False, "host"),
         ]
@@ -202,6 +204,24 @@ def check_step(bench: Bench) -> None:
         cases = cases[max(1, sum(line["check"] == "begins" for line in lines)) :]
     if cases:
         bench.emit({"check": "step", "error": f"left out, the time is up: {cases}"})
+    _compare_augmentation(bench)
+
+
+def _compare_augmentation(bench: Bench) -> None:
+    """Compares steps with augmentation in them to those on a batch that is augmented already."""
+    facts = ("preset", "precision", "jit_compile")
+    measured = [line for line in bench.lines if line["check"] == "step" and "step_ms" in line]
+    host = {
+        tuple(line[name] for name in facts): line["step_ms"]
+        for line in measured
+        if line["augmentation_on"] == "host"
+    }
+    for line in measured:
+        key = tuple(line[name] for name in facts)
+        if line["augmentation_on"] == "device" and key in host:
+            ratio = round(line["step_ms"] / host[key], 3)
+            named = dict(zip(facts, key, strict=True))
+            bench.emit({"check": "augmentation_ratio", **named, "ratio": ratio, "at_most": 1.1})
 
 
 def check_peer(bench: Bench) -> None:
@@ -238,7 +258,23 @@ def _times(lines: Sequence[Line], check: str, precision: str, key: str) -> dict[
 def check_data(bench: Bench) -> None:
     """Measures the input pipeline, alone and in training."""
     bench.run("data_rates", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
+    _compare_data(bench)
     bench.run("joint", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
+
+
+def _compare_data(bench: Bench) -> None:
+    """Compares the patches per second of the input pipeline to what the fastest step takes."""
+    steps = [
+        line["patches_s"]
+        for line in bench.lines
+        if line["check"] == "step" and line["preset"] == "roth2018" and "patches_s" in line
+    ]
+    for line in bench.lines if steps else ():
+        if line["check"] == "data" and line["augmentation_on"] == "host":
+            ratio = round(line["patches_s"] / max(steps), 3)
+            augmentation = line["augmentation"]
+            facts = {"augmentation": augmentation, "ratio": ratio, "at_least": 1.5}
+            bench.emit({"check": "data_ratio", **facts})
 
 
 def check_window(bench: Bench) -> None:
@@ -277,6 +313,9 @@ def check_resume(bench: Bench) -> None:
 
 def check_export(bench: Bench) -> None:
     """Exports a run, with and without free memory on the GPU, and compares masks."""
+    if not has_module(sys.executable, "tensorflow_serving"):
+        bench.emit({"check": "export", "skipped": "tensorflow-serving-api is not installed"})
+        return
     run_dir = bench.folder / "complete_float32_True"
     if not run_dir.exists():
         bench.run("run", {"size": bench.size, "data": bench.data, "run_dir": str(run_dir)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,11 @@ from fcnseg.config import PRESETS, override, write_config
 from fcnseg.inference import make_segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.records import Dataset
+from fcnseg.saved_model.export import export_run
+from fcnseg.training import read_run
 from fcnseg.training.assembly import build_model, make_average, make_step, patches_maker
 from fcnseg.training.step import make_steps
+from tuning.trials import Progress
 
 ROOT = Path(__file__).parent.parent
 GPUS = tf.config.list_physical_devices("GPU")
@@ -100,6 +104,76 @@ def test_a_process_that_holds_all_memory_exports(tmp_path, precision):
     network = build_fcn(CONFIG.model, num_classes=3, precision=precision)
     network.save(run_dir / "best.keras")
     assert output_of(EXPORT_WITH_ALL_MEMORY, run_dir, tmp_path / "models").split()[-1] == "1"
+
+
+SEGMENT_BY_SESSION = """
+import os, sys
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # as the commands of fcnseg do
+import numpy as np
+from small_models import make_hu
+from fcnseg.saved_model.session import SavedModelSession
+
+version, answer = sys.argv[1:]
+spacing = np.array((1.5, 2.5, 3.0), np.float32)
+inputs = {"volume": make_hu((40, 41, 39)), "spacing": spacing}
+np.save(answer, SavedModelSession(version).run("segment_volume", inputs)["labels"])
+"""
+
+
+def test_masks_of_a_saved_model_in_the_runtime_of_the_server_are_those_of_the_cpu(
+    tmp_path, monkeypatch
+):
+    version = export_run(write_run(tmp_path / "run"), tmp_path / "models")
+    masks = []
+    for name, visible in (("gpu", None), ("cpu", "-1")):
+        with monkeypatch.context() as patch:
+            if visible is not None:
+                patch.setenv("CUDA_VISIBLE_DEVICES", visible)
+            output_of(SEGMENT_BY_SESSION, version, tmp_path / f"{name}.npy")
+        masks.append(np.load(tmp_path / f"{name}.npy"))
+    assert np.mean(masks[0] == masks[1]) > 0.9999
+
+
+USED_MEMORY = """
+import subprocess
+import tensorflow as tf
+
+with tf.device("GPU:0"):
+    tf.zeros(()).numpy()
+query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
+print(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0])
+"""
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="nvidia-smi is not there")
+@pytest.mark.parametrize(("growth", "takes_all"), [("true", False), ("false", True)])
+def test_a_process_takes_nearly_all_memory_only_without_growth(monkeypatch, growth, takes_all):
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", growth)
+    used, total = map(int, output_of(USED_MEMORY).splitlines()[-1].split(","))
+    assert (used > 0.8 * total) == takes_all
+
+
+def search(config, dataset, folder):
+    """A search of two trials, in a process of its own."""
+    folder.mkdir()
+    space = folder / "space.yaml"
+    space.write_text("training.learning_rate: {choice: [0.001, 0.01]}")
+    command = [sys.executable, "-m", "tuning.search", "--config", config, "--data", dataset]
+    words = [*command, "--space", space, "--max_trials", 2, "--output", folder / "search"]
+    return subprocess.Popen(list(map(str, words)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def test_trials_of_two_searches_share_a_gpu(dataset, tmp_path):
+    """A trial has a process of its own, which takes memory as it needs it."""
+    write_config(ALL_STATE, tmp_path / "config.yaml")
+    both = [search(tmp_path / "config.yaml", dataset, tmp_path / name) for name in ("one", "two")]
+    for process in both:
+        _, messages = process.communicate()
+        assert process.returncode == 0, messages
+    for name in ("one", "two"):
+        for trial in Progress.read(tmp_path / name / "search").trials:
+            run = read_run(tmp_path / name / "search/trials" / trial.trial_id)
+            assert all("GPU" in device for device in run.devices)
 
 
 def start(config, dataset, run_dir, *flags, **environment):

@@ -45,7 +45,27 @@ def test_a_gradient_that_is_no_number_is_refused():
         return right if inputs.dtype == tf.float32 else right * float("nan")
 
     with pytest.raises(ConfigError, match=r"must be float32 on CPU:0: in mixed_bfloat16 the grad"):
-        check_half_precision(config(), "CPU:0", num_classes=3, gradient=gradient)
+        check_half_precision(config(), ["CPU:0"], num_classes=3, gradient=gradient)
+
+
+def test_each_device_is_tested(tmp_path):
+    """A machine may have one GPU that is broken."""
+    calls = []
+
+    def right(inputs, kernel, outputs):
+        calls.append(inputs.dtype)
+        return kernel_gradient(inputs, kernel, outputs)
+
+    options = {"num_classes": 3, "cpuinfo": tmp_path / "none"}
+    check_half_precision(config(), ["CPU:0"], gradient=right, **options)
+    of_one_device = len(calls)
+
+    def wrong_on_the_second(inputs, kernel, outputs):
+        is_wrong = len(calls) >= 2 * of_one_device and inputs.dtype == tf.bfloat16
+        return right(inputs, kernel, outputs) * (2 if is_wrong else 1)
+
+    with pytest.raises(ConfigError, match="must be float32 on CPU:0: in mixed_bfloat16 the grad"):
+        check_half_precision(config(), ["CPU:0", "CPU:0"], gradient=wrong_on_the_second, **options)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +90,10 @@ def test_two_slices_are_refused_on_affected_cpus(
         "gradient": lambda inputs, kernel, outputs: tf.ones_like(kernel),
     }
     if not is_refused:
-        check_half_precision(config(**settings), device, **options)
+        check_half_precision(config(**settings), [device], **options)
         return
     with pytest.raises(ConfigError, match=r"got mixed_bfloat16 and levels of 2, 4, 8 slices"):
-        check_half_precision(config(**settings), device, **options)
+        check_half_precision(config(**settings), [device], **options)
 
 
 def test_without_onednn_no_cpuis_affected(tmp_path, monkeypatch):

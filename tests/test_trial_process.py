@@ -60,6 +60,14 @@ def test_a_crash_is_a_failed_trial_with_its_reason(tmp_path, work, reason):
     assert outcome.peak_bytes is None or outcome.peak_bytes > 2**20
 
 
+def test_no_device_is_in_use_before_a_trial_begins(tmp_path):
+    """A GPU that the server had initialised would not work in the processes forked from it."""
+    outcome = run_in_process(
+        job_in(tmp_path), should_stop=threading.Event(), work=trial_works.split_the_cpu
+    )
+    assert outcome.objective == 2, outcome.error
+
+
 def test_the_peak_memory_is_that_of_the_trial(tmp_path):
     small, large = (
         run_in_process(job_in(tmp_path), should_stop=threading.Event(), work=work)

@@ -110,3 +110,12 @@ def crash_at_some_rates(job: TrialJob) -> Outcome:
 def count_cores(job: TrialJob) -> Outcome:
     """Scores by the number of its cores."""
     return Outcome(float(len(os.sched_getaffinity(0))))
+
+
+def split_the_cpu(job: TrialJob) -> Outcome:
+    """Scores by the number of CPU devices, which only a TensorFlow that has not started takes."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return Outcome(float(len(tf.config.list_logical_devices("CPU"))))

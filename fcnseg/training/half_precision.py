@@ -6,6 +6,7 @@ samples are two slices deep, on CPUs with AVX512-BF16: it contains earlier conte
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,20 +39,20 @@ def kernel_gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) ->
 
 def check_half_precision(
     config: Config,
-    device: str,
+    devices: Sequence[str],
     *,
     num_classes: int,
     gradient: Gradient = kernel_gradient,
     cpuinfo: Path = Path("/proc/cpuinfo"),
 ) -> None:
-    """Checks that the gradients of a network's convolutions are right on a device.
+    """Checks that the gradients of a network's convolutions are right on each device.
 
     Nothing is tested in float32. Otherwise each depth and number of channels of the network is
     tested with the batch of the configuration, against float32.
 
     Args:
         config: All settings.
-        device: Name of the device, as in `GPU:0`.
+        devices: Names of the devices, as in `GPU:0`.
         num_classes: Classes, background included.
         gradient: The tested function.
         cpuinfo: Linux's description of the CPU.
@@ -59,22 +60,21 @@ def check_half_precision(
     Raises:
         ConfigError: If a gradient is wrong, or is known to be wrong occasionally.
     """
-    check_known_errors(config, device, num_classes=num_classes, cpuinfo=cpuinfo)
     precision, batch_size = config.training.precision, config.patches.batch_size
     if precision == "float32":
         return
     dtype = tf.dtypes.as_dtype(precision.removeprefix("mixed_"))
-    with tf.device(device):
-        for depth, channels in _shapes(config, num_classes):
-            error = gradient_error(
-                (batch_size, depth, _WIDTH, _WIDTH, channels), dtype, gradient=gradient
+    check_known_errors(config, devices[0], num_classes=num_classes, cpuinfo=cpuinfo)
+    for device, (depth, channels) in itertools.product(devices, _shapes(config, num_classes)):
+        shape = (batch_size, depth, _WIDTH, _WIDTH, channels)
+        with tf.device(device):
+            error = gradient_error(shape, dtype, gradient=gradient)
+        if not error < _TOLERANCE:  # also for NaN
+            raise ConfigError(
+                f"training.precision must be float32 on {device}: in {precision} the gradient"
+                f" of a convolution of {batch_size} samples, {depth} slices and {channels}"
+                f" channels is {error:.0%} off"
             )
-            if not error < _TOLERANCE:  # also for NaN
-                raise ConfigError(
-                    f"training.precision must be float32 on {device}: in {precision} the gradient"
-                    f" of a convolution of {batch_size} samples, {depth} slices and {channels}"
-                    f" channels is {error:.0%} off"
-                )
 
 
 def check_known_errors(

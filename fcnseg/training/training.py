@@ -130,7 +130,7 @@ def train(
     check_settings(config, info, fold=fold, devices=devices)
     check_each_organ(dataset, fold=fold, ignore_label=config.loss.ignore_label)
     output_shape(config.model, config.patches.size)
-    check_half_precision(config, device_names(devices)[0], num_classes=info.num_classes)
+    check_half_precision(config, device_names(devices), num_classes=info.num_classes)
     with locked_folder(make_folder(run_dir, argument="run_dir"), argument="run_dir"):
         folder = make_run_folder(run_dir, config, resume=resume)
         provenance = Provenance.of(dataset, init_from=init_from, fold=fold)
