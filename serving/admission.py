@@ -10,7 +10,7 @@ import collections
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fcnseg.saved_model.session import StatusError
 
@@ -60,6 +60,23 @@ class Place:
         """
         self._admission.hold(self, size)
 
+    def release(self, size: int) -> None:
+        """Counts bytes no longer that were held and are freed before the call ends."""
+        self._admission.release(self, size)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Waits until a message of unknown size may be read; the block reads and holds it.
+
+        Raises:
+            StatusError: If its time is over, its client has given it up, or the server stops.
+        """
+        self._admission.start_reading(self.call)
+        try:
+            yield
+        finally:
+            self._admission.end_reading()
+
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Waits for the call's turn; the block is its run.
@@ -77,19 +94,26 @@ class Place:
 class Admission:
     """Counts the calls of a server, over all transports. Turns are taken in order of arrival."""
 
-    def __init__(self, *, max_running: int, max_waiting: int, max_held_bytes: int) -> None:
+    def __init__(
+        self, *, max_running: int, max_waiting: int, max_held_bytes: int, max_reading: int = 8
+    ) -> None:
         """Admits calls at once.
 
         Args:
             max_running: Calls that run at the same time.
             max_waiting: Calls that wait for their turn.
-            max_held_bytes: Bytes of all messages in memory; one that is alone may be larger.
+            max_held_bytes: Bytes of all messages and replies in memory; one that is alone may be
+                larger.
+            max_reading: Messages of unknown size that are read at the same time: so many that
+                there would be memory if each took its share of `max_held_bytes`.
         """
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._max_held_bytes = max_held_bytes
+        self._max_reading = max_reading
         self._changed = threading.Condition()
-        self._admitted = self._running = self._held = 0
+        self._admitted = self._reading = self._running = self._held = self._replies = 0
+        self._unread: collections.deque[Call] = collections.deque()
         self._queue: collections.deque[Call] = collections.deque()
         self._is_closed = False
 
@@ -103,7 +127,7 @@ class Admission:
         with self._changed:
             if self._is_closed:
                 raise _stopping()
-            if self._admitted >= self._max_running + self._max_waiting:
+            if self._has_no_place():
                 raise StatusError(
                     "RESOURCE_EXHAUSTED",
                     f"{self._max_running} calls run and {self._max_waiting} wait: try again later",
@@ -131,19 +155,41 @@ class Admission:
             place.held += size
             self._held += size
 
+    @contextlib.contextmanager
+    def replying(self, size: int) -> Iterator[None]:
+        """Counts the bytes of a reply, which is sent in the block.
+
+        It is never refused, but while too many bytes are held on account of replies, no run begins.
+        """
+        self._count_reply(size)
+        try:
+            yield
+        finally:
+            self._count_reply(-size)
+
+    def start_reading(self, call: Call) -> None:
+        """Belongs to `Place.reading`."""
+        with self._changed:
+            self._take_turn(call, self._unread, self._may_read)
+            self._reading += 1
+
+    def end_reading(self) -> None:
+        """Belongs to `Place.reading`."""
+        with self._changed:
+            self._reading -= 1
+            self._changed.notify_all()
+
+    def release(self, place: Place, size: int) -> None:
+        """Belongs to `Place.release`."""
+        with self._changed:
+            place.held -= size
+            self._held -= size
+            self._changed.notify_all()
+
     def start(self, call: Call) -> None:
         """Belongs to `Place.running`."""
         with self._changed:
-            self._queue.append(call)
-            try:
-                while self._running >= self._max_running or self._queue[0] is not call:
-                    self._check(call)
-                    self._changed.wait(call.left_s())
-                self._check(call)
-                call.left_s()
-            finally:
-                self._queue.remove(call)
-                self._changed.notify_all()
+            self._take_turn(call, self._queue, self._may_run)
             self._running += 1
 
     def end(self) -> None:
@@ -165,15 +211,60 @@ class Admission:
             self._changed.notify_all()
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Waits until no call is left, or for some seconds; false if some are."""
+        """Waits until no call or reply is left, or for some seconds; false if some are."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._admitted, timeout_s)
+            return self._changed.wait_for(lambda: not self._admitted + self._held, timeout_s)
+
+    @property
+    def is_full(self) -> bool:
+        """True if others are refused: there is no place left, or no memory."""
+        with self._changed:
+            return self._has_no_place() or self._held >= self._max_held_bytes
+
+    @property
+    def has_unread(self) -> bool:
+        """True if a message waits until others have been read."""
+        with self._changed:
+            return bool(self._unread)
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """Calls admitted, calls running, bytes held."""
         with self._changed:
             return self._admitted, self._running, self._held
+
+    def _has_no_place(self) -> bool:
+        return self._admitted >= self._max_running + self._max_waiting
+
+    def _may_read(self) -> bool:
+        share = self._max_held_bytes // self._max_reading
+        fits = self._held + (self._reading + 1) * share <= self._max_held_bytes
+        return not self._reading or (fits and self._reading < self._max_reading)
+
+    def _may_run(self) -> bool:
+        has_memory = not self._replies or self._held <= self._max_held_bytes
+        return has_memory and self._running < self._max_running
+
+    def _count_reply(self, size: int) -> None:
+        with self._changed:
+            self._held += size
+            self._replies += size
+            self._changed.notify_all()
+
+    def _take_turn(
+        self, call: Call, queue: collections.deque[Call], is_free: Callable[[], bool]
+    ) -> None:
+        """Waits, in order of arrival, until something is free."""
+        queue.append(call)
+        try:
+            while not is_free() or queue[0] is not call:
+                self._check(call)
+                self._changed.wait(call.left_s())
+            self._check(call)
+            call.left_s()
+        finally:
+            queue.remove(call)
+            self._changed.notify_all()
 
     def _check(self, call: Call) -> None:
         if call.is_given_up:

@@ -5,8 +5,10 @@ Each call is taken as a stream of one message, so that it is admitted before its
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -31,19 +33,21 @@ from fcnseg.saved_model.session import StatusError
 
 from .admission import Admission, Call, Place
 from .core import ServerCore, answered
-from .statuses import deadline_exceeded
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; the real server's limit, and protobuf's
-_MAX_DETAILS = 4096  # characters of an error: clients take 8 kB of headers
+_MAX_DETAILS = 6000  # bytes of an error, percent-encoded: clients take 8 kB of headers
 _NO_DEADLINE_S = 1e8  # what is left of a call that has no deadline is more than this
 _HANDSHAKE_MS = 20_000  # for which a connection may stay half open
-_LIGHT_CALLS = 8  # calls at once that run no model
-_READERS = 8  # messages that are read at once: nobody knows their size before they have arrived
-_PATIENCE = 10  # times the idle seconds in which a message must have arrived, however large
+_LIGHT_CALLS = 64  # calls at once that run no model
+_LIGHT_BYTES = 2**24  # of their messages
+_LIGHT_S = 0.25  # for their messages, which are short, to arrive while others wait
+_RELOADS = 8  # calls at once that wait until other models are loaded
+_PATIENCE = 10  # times the idle seconds in which a message must have come or gone, however large
 _KEEPALIVE_MS = 30_000  # between pings of a connection, which find out that its client is gone
 _REFUSED_CALLS = 64  # calls at once that are read far enough to be refused
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+HEALTH = "grpc.health.v1.Health"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +57,13 @@ class _Method:
     Attributes:
         request: Class of its message.
         answer: Gives the reply.
+        admission: Admits its calls.
         api: Name in the metrics if it runs a model, else empty.
     """
 
     request: type[Any]
     answer: Callable[[Any, Call], Message]
+    admission: Admission
     api: str = ""
 
 
@@ -82,14 +88,15 @@ class GrpcServer:
             admission: Admits calls that run a model.
             addresses: `HOST:PORT` or `unix:PATH` each; port 0 takes a free one.
             max_calls: Calls that run a model and are admitted or wait.
-            idle_s: A message must have arrived in ten times so many seconds.
+            idle_s: A message must have come, and a reply gone, in ten times so many seconds, in
+                one time if it keeps others out.
             options: Arguments of the channel.
             with_health: Serve `grpc.health.v1` too.
 
         Raises:
             InputError: If an address is taken.
         """
-        threads = max_calls + _LIGHT_CALLS
+        threads = max_calls + _LIGHT_CALLS + _RELOADS
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
             maximum_concurrent_rpcs=threads + _REFUSED_CALLS,
@@ -102,12 +109,10 @@ class GrpcServer:
                 *options,
             ],
         )
-        light = Admission(
-            max_running=_LIGHT_CALLS, max_waiting=threads, max_held_bytes=_MAX_MESSAGE
+        self._health = _make_health() if with_health else None
+        self._server.add_generic_rpc_handlers(
+            [_Handler(core, admission, self._health, idle_s=idle_s)]
         )
-        handler = _Handler(core, admission, light, idle_s=idle_s)
-        self._server.add_generic_rpc_handlers([handler])
-        self._health = _add_health(self._server) if with_health else None
         try:
             self.ports = [self._server.add_insecure_port(address) for address in addresses]
         except RuntimeError as error:
@@ -130,18 +135,31 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
     """Finds the call of a name, and answers it."""
 
     def __init__(
-        self, core: ServerCore, admission: Admission, light: Admission, *, idle_s: float
+        self,
+        core: ServerCore,
+        admission: Admission,
+        servicer: health.HealthServicer | None,
+        *,
+        idle_s: float,
     ) -> None:
         self._core = core
-        self._admission = admission
-        self._light = light
         self._idle_s = idle_s
-        self._readers = threading.BoundedSemaphore(_READERS)
-        self._methods = _methods(core)
+        self._light = _light_admission(_LIGHT_CALLS)
+        self._methods = _methods(core, admission, self._light)
+        self._health = servicer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Gives the handler of a call, None if there is no such call."""
-        method = self._methods.get(handler_call_details.method)
+        name, servicer = handler_call_details.method, self._health
+        if servicer is not None and name == f"/{HEALTH}/Watch":
+            return _watch_handler(servicer)
+        if servicer is not None and name == f"/{HEALTH}/Check":
+            return grpc.stream_unary_rpc_method_handler(
+                lambda messages, context: self._answer(
+                    _check_method(servicer, context, self._light), messages, context
+                )
+            )
+        method = self._methods.get(name)
         if method is None:
             return None
         return grpc.stream_unary_rpc_method_handler(
@@ -153,17 +171,18 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
     ) -> bytes:
         started, code = time.perf_counter(), "OK"
         name: list[str] = []
-        admission = self._admission if method.api else self._light
         call = Call(_timeout_s(context))
-        context.add_callback(lambda: admission.give_up(call))
+        context.add_callback(lambda: method.admission.give_up(call))
         try:
-            with admission.enter(call) as place:
-                body = self._read(messages, context, place)
+            with method.admission.enter(call) as place:
+                body = self._read(method, messages, context, place)
                 with place.running():
-                    return answered(lambda: _serialized(method, body.pop(), call, name))
+                    reply = answered(lambda: _serialized(method, body.pop(), call, name))
+                    self._hold_until_sent(len(reply), method, context)
+                    return reply
         except StatusError as error:
             code = error.code
-            return context.abort(grpc.StatusCode[code], error.message[:_MAX_DETAILS])
+            return context.abort(grpc.StatusCode[code], _start_of(error.message))
         finally:
             if method.api and name:
                 self._note(name[0], method.api, code, time.perf_counter() - started)
@@ -176,41 +195,73 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
             self._core.metrics.observe_request(model_name, api, "GRPC", seconds)
 
     def _read(
-        self, messages: Iterator[bytes], context: grpc.ServicerContext, place: Place
+        self,
+        method: _Method,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        place: Place,
     ) -> list[bytes]:
         """Reads the message, in a list from which it can be taken; a slow client is cut."""
-        if not self._readers.acquire(timeout=place.call.left_s()):
-            raise deadline_exceeded()
-        cut = threading.Timer(self._idle_s * _PATIENCE, context.cancel)
-        cut.daemon = True
-        cut.start()
-        try:
-            body = [next(messages)]
+        with place.reading(), self._cutting(method, context):
+            try:
+                body = [next(messages)]
+            except (StopIteration, grpc.RpcError) as error:
+                raise StatusError("CANCELLED", "the client sent no message") from error
             place.hold(len(body[0]))
-        except (StopIteration, grpc.RpcError) as error:
-            raise StatusError("CANCELLED", "the client sent no message") from error
-        finally:
-            cut.cancel()
-            self._readers.release()
         return body
 
+    def _hold_until_sent(self, size: int, method: _Method, context: grpc.ServicerContext) -> None:
+        """Counts a reply to the end of its call, and cuts a client that reads it slowly."""
+        sending = contextlib.ExitStack()
+        sending.enter_context(method.admission.replying(size))
+        sending.enter_context(self._cutting(method, context))
+        if not context.add_callback(sending.close):  # the call has ended
+            sending.close()
 
-def _methods(core: ServerCore) -> dict[str, _Method]:
-    predict = _Method(predict_pb2.PredictRequest, core.predict, "Predict")
-    classify = _Method(classification_pb2.ClassificationRequest, core.classify, "Classify")
-    regress = _Method(regression_pb2.RegressionRequest, core.regress, "Regress")
-    infer = _Method(inference_pb2.MultiInferenceRequest, core.multi_inference, "MultiInference")
-    metadata = get_model_metadata_pb2.GetModelMetadataRequest
-    status = get_model_status_pb2.GetModelStatusRequest
-    reload = model_management_pb2.ReloadConfigRequest
+    @contextlib.contextmanager
+    def _cutting(self, method: _Method, context: grpc.ServicerContext) -> Iterator[None]:
+        """Cuts a client that is slow in the block: sooner if it keeps others out."""
+        ended, admission = threading.Event(), method.admission
+        idle_s = self._idle_s if method.api else min(_LIGHT_S, self._idle_s)
+
+        def cut() -> None:
+            for _ in range(_PATIENCE):
+                if ended.wait(idle_s):
+                    return
+                if admission.is_full or admission.has_unread:
+                    break
+            context.cancel()
+
+        threading.Thread(target=cut, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def _light_admission(max_calls: int) -> Admission:
+    return Admission(max_running=max_calls, max_waiting=0, max_held_bytes=_LIGHT_BYTES)
+
+
+def _methods(core: ServerCore, admission: Admission, light: Admission) -> dict[str, _Method]:
+    predict, metadata = predict_pb2.PredictRequest, get_model_metadata_pb2.GetModelMetadataRequest
+    classify, regress = classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest
+    infer, status = inference_pb2.MultiInferenceRequest, get_model_status_pb2.GetModelStatusRequest
+    reload, reloads = model_management_pb2.ReloadConfigRequest, _light_admission(_RELOADS)
+    prediction = {
+        "Predict": _Method(predict, core.predict, admission, "Predict"),
+        "Classify": _Method(classify, core.classify, admission, "Classify"),
+        "Regress": _Method(regress, core.regress, admission, "Regress"),
+        "MultiInference": _Method(infer, core.multi_inference, admission, "MultiInference"),
+        "GetModelMetadata": _Method(metadata, lambda r, _: core.model_metadata(r), light),
+    }
+    model = {
+        "GetModelStatus": _Method(status, lambda r, _: core.model_status(r), light),
+        "HandleReloadConfigRequest": _Method(reload, lambda r, _: core.reload_config(r), reloads),
+    }
     return {
-        f"/{PREDICTION}/Predict": predict,
-        f"/{PREDICTION}/Classify": classify,
-        f"/{PREDICTION}/Regress": regress,
-        f"/{PREDICTION}/MultiInference": infer,
-        f"/{PREDICTION}/GetModelMetadata": _Method(metadata, lambda r, _: core.model_metadata(r)),
-        f"/{MODEL}/GetModelStatus": _Method(status, lambda r, _: core.model_status(r)),
-        f"/{MODEL}/HandleReloadConfigRequest": _Method(reload, lambda r, _: core.reload_config(r)),
+        **{f"/{PREDICTION}/{name}": method for name, method in prediction.items()},
+        **{f"/{MODEL}/{name}": method for name, method in model.items()},
     }
 
 
@@ -231,16 +282,38 @@ def _serialized(method: _Method, body: bytes, call: Call, name: list[str]) -> by
     return reply
 
 
+def _start_of(message: str) -> str:
+    """The start of an error that clients can take: gRPC percent-encodes all but plain ASCII."""
+    text = message.encode(errors="replace").decode()
+    sizes = (1 if " " <= c <= "~" and c != "%" else 3 * len(c.encode()) for c in text)
+    return text[: bisect.bisect(list(itertools.accumulate(sizes)), _MAX_DETAILS)]
+
+
 def _timeout_s(context: grpc.ServicerContext) -> float | None:
     left: float | None = context.time_remaining()
     return None if left is None or left > _NO_DEADLINE_S else left
 
 
-def _add_health(server: grpc.Server) -> health.HealthServicer:
+def _make_health() -> health.HealthServicer:
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(2)
     )
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", PREDICTION, MODEL):
         servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return servicer
+
+
+def _check_method(
+    servicer: health.HealthServicer, context: grpc.ServicerContext, light: Admission
+) -> _Method:
+    return _Method(
+        health_pb2.HealthCheckRequest, lambda request, _: servicer.Check(request, context), light
+    )
+
+
+def _watch_handler(servicer: health.HealthServicer) -> Any:
+    return grpc.unary_stream_rpc_method_handler(
+        servicer.Watch,
+        health_pb2.HealthCheckRequest.FromString,
+        health_pb2.HealthCheckResponse.SerializeToString,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import socket
 import threading
 from pathlib import Path
@@ -96,8 +97,10 @@ class LocalServer:
         if self.options.grpc_socket_path is not None:
             places.append(f"unix:{self.options.grpc_socket_path} (gRPC)")
         if self.rest_port:
-            places.append(f"http://{host}:{self.rest_port}/v1/models/{names[0]} (REST)")
-        return f"serving {', '.join(map(self._described, names))} at {' and '.join(places)}"
+            path = "/".join(["v1", "models", *names[:1]])
+            places.append(f"http://{host}:{self.rest_port}/{path} (REST)")
+        served = ", ".join(map(self._described, names)) or "no model"
+        return f"serving {served} at {' and '.join(places)}"
 
     def __enter__(self) -> LocalServer:
         return self
@@ -116,15 +119,17 @@ class LocalServer:
         self._models.stop()
         ended = [] if self._grpc is None else [self._grpc.stop(grace_s + _CANCEL_S)]
         if self._rest is not None:
-            self._rest.stop()
+            self._rest.stop(grace_s + _CANCEL_S)
         if not self.admission.wait_until_idle(grace_s):
             logger.warning("calls that have not ended in %g s are cancelled", grace_s)
             self._models.cancel_calls()
             self.admission.wait_until_idle(_CANCEL_S)
         for event in ended:
             event.wait(_CANCEL_S)
-        for thread in (*self._threads, *([] if self._rest is None else [self._rest])):
+        for thread in self._threads:
             thread.join(_JOIN_S)
+        if self._rest is not None:
+            self._rest.join(_CANCEL_S)
         if self._socket is not None:
             self._socket.close()
 
@@ -225,7 +230,6 @@ class _RestThread(threading.Thread):
             access_log=False,
             server_header=False,
             timeout_keep_alive=idle_s,  # type: ignore[arg-type, unused-ignore]
-            timeout_graceful_shutdown=1,
             limit_concurrency=_MAX_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
@@ -234,8 +238,9 @@ class _RestThread(threading.Thread):
         """Serves until `stop` is called."""
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
-    def stop(self) -> None:
-        """Closes the port; requests that run are answered."""
+    def stop(self, grace_s: float) -> None:
+        """Closes the port, and answers what has not ended in some seconds."""
+        self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
         self._server.should_exit = True
 
 

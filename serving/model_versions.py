@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import threading
@@ -89,7 +90,7 @@ class _Failure:
 class _Loaded:
     """A session that is closed once it is retired and its last call has ended."""
 
-    def __init__(self, session: SavedModelSession, closed: Callable[[], None]) -> None:
+    def __init__(self, session: SavedModelSession, closed: Callable[[_Loaded], None]) -> None:
         self.session = session
         self._closed = closed
         self._lock = threading.Lock()
@@ -126,7 +127,7 @@ class _Loaded:
 
     def _close(self) -> None:
         self.session.close()
-        self._closed()
+        self._closed(self)
 
 
 class ModelVersions:
@@ -163,6 +164,7 @@ class ModelVersions:
         self._statuses_lock = threading.Lock()
         self._failures: dict[int, _Failure] = {}
         self._served: dict[int, _Loaded] = {}
+        self._retired: set[_Loaded] = set()  # with calls that still run
         self._warned_at = -_WARNING_INTERVAL_S
 
     def poll(self) -> None:
@@ -181,13 +183,14 @@ class ModelVersions:
                 self._release(version)
 
     def release_all(self) -> None:
-        """Takes no further calls: the model is no longer to be served."""
+        """Takes no further calls: the model is no longer to be served, unless it comes back."""
+        self._failures = {}
         for version in sorted(self._served):
             self._release(version)
 
     def cancel_calls(self) -> None:
-        """Ends the calls that still run."""
-        for loaded in self._served.values():
+        """Ends the calls that still run, on versions that are no longer served too."""
+        for loaded in (*self._served.values(), *tuple(self._retired)):
             loaded.cancel()
 
     @property
@@ -295,8 +298,7 @@ class ModelVersions:
             self._note_failure(version, files, code, one_line(error))
         else:
             self._failures.pop(version, None)
-            ended = VersionStatus(State.END)
-            loaded = _Loaded(session, closed=lambda: self._set(version, ended))
+            loaded = _Loaded(session, closed=functools.partial(self._note_closed, version))
             self._served = {**self._served, version: loaded}
             self._set(version, VersionStatus(State.AVAILABLE))
             logger.info("version %d of %s is served", version, self.name)
@@ -319,8 +321,14 @@ class ModelVersions:
         loaded = self._served[version]
         self._served = {v: other for v, other in self._served.items() if v != version}
         self._set(version, VersionStatus(State.UNLOADING))
+        self._retired.add(loaded)
         loaded.retire()
         logger.info("version %d of %s is no longer served", version, self.name)
+
+    def _note_closed(self, version: int, loaded: _Loaded) -> None:
+        self._retired.discard(loaded)
+        if self._statuses[version].state == State.UNLOADING:  # else it was loaded again meanwhile
+            self._set(version, VersionStatus(State.END))
 
     def _set(self, version: int, status: VersionStatus) -> None:
         # Readers in other threads hold the old dictionary, which is never modified.

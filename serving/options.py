@@ -66,7 +66,7 @@ class ServerOptions:
     max_waiting_calls: int = 32
     """Calls that wait for their turn; more are answered RESOURCE_EXHAUSTED, or 429."""
     max_held_mib: int = 2048
-    """MiB of messages in memory; more are answered so too."""
+    """MiB of messages and replies in memory; more are answered so too."""
     idle_seconds: float = 30.0
     """Seconds after which a client that sends or reads nothing is cut."""
     grace_seconds: float = 30.0

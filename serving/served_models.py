@@ -148,9 +148,9 @@ class ServedModels:
         return model.statuses(name, version)
 
     def _model(self, entry: Any) -> ModelVersions:
-        """The model of an entry: that of before, if its folder is the same."""
+        """The model of an entry: that of before, if there was one of this name."""
         policy, path = _policy(entry), Path(entry.base_path)
-        before = self._models.get(entry.name)
+        before = self._models.get(entry.name) or self._ended.get(entry.name)
         if before is None:
             return ModelVersions(entry.name, path, policy=policy, options=self._options)
         before.policy, before.base_path = policy, path

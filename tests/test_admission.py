@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,58 @@ def test_call_that_waits_ends_and_never_runs(timeout_s, action, code):
 def run(calls, call, work=lambda: None):
     with calls.enter(call) as place, place.running():
         return work()
+
+
+def test_so_many_messages_are_read_at_once_and_never_more_than_memory_has_room_for():
+    calls = admission(waiting=5)  # of 100 bytes, an eighth for a message
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        places = [stack.enter_context(calls.enter(Call())) for _ in range(3)]
+        places[0].hold(80)
+        with places[1].reading():
+            assert not calls.has_unread
+            waiting = pool.submit(read, places[2])
+            wait_for(lambda: calls.has_unread)
+            assert not waiting.done()
+        assert waiting.result(timeout=10) == "read"
+        places[1].hold(20)
+        assert read(places[2]) == "read"  # one at a time whatever is held
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        calls = admission(waiting=20)
+        for _ in range(8):
+            stack.enter_context(stack.enter_context(calls.enter(Call())).reading())
+        call = Call()
+        waiting = pool.submit(read, stack.enter_context(calls.enter(call)))
+        wait_for(lambda: calls.has_unread)
+        calls.give_up(call)
+        with pytest.raises(StatusError, match="CANCELLED"):
+            waiting.result(timeout=10)
+
+
+def test_replies_count_until_they_are_sent_and_no_run_begins_while_they_are_too_many():
+    calls = admission(running=2)
+    with calls.enter(Call()) as first, calls.enter(Call()) as second, ThreadPoolExecutor(1) as pool:
+        first.hold(60)
+        with calls.replying(70):  # is never refused: the work is done
+            with pytest.raises(StatusError, match="RESOURCE_EXHAUSTED: messages of 130 bytes wait"):
+                second.hold(1)
+            waiting = pool.submit(begin, second)
+            wait_for(lambda: calls._queue)
+            assert calls.is_full
+            assert not waiting.done()
+        assert waiting.result(timeout=10) == "begun"
+    with calls.replying(5):
+        assert not calls.wait_until_idle(0.01)
+    assert calls.wait_until_idle(0)
+
+
+def begin(place):
+    with place.running():
+        return "begun"
+
+
+def read(place):
+    with place.reading():
+        return "read"
 
 
 def test_turns_are_taken_in_order_of_arrival():

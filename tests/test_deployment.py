@@ -18,6 +18,7 @@ from running_server import running_server
 from tensorflow_serving.config import model_server_config_pb2
 
 from fcnseg.client import SegmentationClient
+from fcnseg.networks.keras_compat import IS_KERAS_3
 from serving.flags import FLAGS
 
 ROOT = Path(__file__).parent.parent
@@ -43,16 +44,23 @@ KNOWN = {":tensorflow:serving:request_count"} | {
 }
 
 
+present_line = pytest.mark.skipif(
+    not IS_KERAS_3, reason="the extra dev, which has the schemas, takes TensorFlow 2.21"
+)
+
+
 def run(*argv):
     done = subprocess.run([sys.executable, "-m", *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@present_line
 def test_compose_file_is_of_its_schema():
     schema = ("--builtin-schema", "vendor.compose-spec")
     run("check_jsonschema", *schema, str(DEPLOYMENT / "docker-compose.yaml"))
 
 
+@present_line
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifest_is_of_its_schema(name):
     run("kubernetes_validate", "--strict", str(DEPLOYMENT / f"kubernetes/{name}.yaml"))
@@ -89,6 +97,8 @@ def test_images_are_pinned_and_the_same_everywhere():
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image) for image in images.values())
     (base,) = re.findall(r"^FROM (\S+)$", DOCKERFILE, re.MULTILINE)
     assert {base, CONTAINER["image"]} == {images["server"]}
+    checked = subprocess.check_output(["make", "-n", "verify-docker"], cwd=ROOT, text=True)
+    assert f"FCNSEG_TFSERVING_IMAGE={base} " in checked
 
 
 def test_ports_are_of_this_machine_and_mounts_are_read_only():

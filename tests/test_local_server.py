@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import shutil
@@ -31,10 +32,13 @@ from tensorflow_serving.apis import (
 
 from fcnseg.errors import InputError
 from fcnseg.saved_model.session import SavedModelSession, StatusError
+from serving import local_server
+from serving import rest as rest_module
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
 
+GZIP = {"Content-Encoding": "gzip"}
 LONG = 10**7  # steps of the slow signature: minutes
 
 
@@ -81,10 +85,13 @@ def predict_slowly(channel, steps=LONG, **options):
     return predict(channel, "slow", n=np.int32(steps), **options)
 
 
-def rest(server, method="GET", path="/v1/models/m", body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+def rest(server, method="GET", path="/v1/models/m", body=None, headers=None):
+    """Status and text of an answer by a server, or at a port."""
+    port = server if isinstance(server, int) else server.rest_port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body)
     with contextlib.closing(connection):
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, content, headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
 
@@ -94,8 +101,8 @@ def post_slowly(server, steps=LONG):
     return rest(server, "POST", "/v1/models/m:predict", body)
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 60
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -172,6 +179,45 @@ def test_messages_beyond_the_limit_are_refused(base, transport):
         server.core.models.cancel_calls()
 
 
+MANY_LISTS = b'{"inputs":[' + b",".join([b"[]"] * 10**6) + b"]}"  # 3 MB, and 100 MB in memory
+BASE64 = b'{"inputs":1,"u":"' + b"A" * len(MANY_LISTS) + b'"}'
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_memory_of_json_values_is_held_while_they_are_parsed(base, packing):
+    def post(body):
+        headers, body = ({}, body) if packing == "plain" else (GZIP, gzip.compress(body))
+        return rest(server, "POST", "/v1/models/m:predict", body, headers)
+
+    with connected(base, max_running_calls=2, max_held_mib=16) as (server, channel):
+        assert post(MANY_LISTS)[0] == 200  # it is alone
+        slow = predict_slowly(channel, wait=False)
+        wait_until(lambda: running(server) == 1)
+        status, text = post(MANY_LISTS)
+        assert (status, "with 172" in text) == (429, True)
+        assert post(BASE64)[0] == 200
+        slow.cancel()
+        server.core.models.cancel_calls()
+
+
+def test_memory_of_json_values_is_released_before_the_model_runs(base):
+    with serving(base, max_held_mib=16) as server, ThreadPoolExecutor(1) as pool:
+        body = {"signature_name": "slow", "inputs": LONG, "u": [1] * 10**6}
+        call = pool.submit(rest, server, "POST", "/v1/models/m:predict", body)
+        wait_until(lambda: running(server) == 1)
+        wait_until(lambda: 0 < server.admission.counts[2] < 2**22)
+        server.core.models.cancel_calls()
+        assert call.result()[0] == 499
+
+
+def test_values_that_take_all_memory_are_refused(base, monkeypatch):
+    monkeypatch.setattr("serving.rest._MAX_PARSED", 10**8)
+    with serving(base) as server:
+        status, text = rest(server, "POST", "/v1/models/m:predict", MANY_LISTS)
+        assert status == 400
+        assert "a body's values must take at most 100000000 bytes of memory, got 172" in text
+
+
 def test_slow_and_half_open_clients_are_cut(base):
     head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
     with serving(base, idle_seconds=0.3) as server:
@@ -190,15 +236,128 @@ def test_slow_and_half_open_clients_are_cut(base):
                             break
                 else:
                     pytest.fail("it was not cut")
-        with channel_of(server) as channel:  # the message of this call never comes
-            call = channel.stream_unary(
-                "/tensorflow.serving.PredictionService/Predict", lambda m: m, lambda m: m
-            )
-            never = threading.Event()
-            messages = (never.wait() and b"" for _ in range(1))
-            assert code_of(lambda: call(messages, timeout=20)) == "CANCELLED"
-            never.set()
+        with channel_of(server) as channel, half_open(channel, PREDICT, 1) as (call,):
+            assert code_of(call.result) == "CANCELLED"
         assert server.admission.wait_until_idle(10)
+
+
+@contextlib.contextmanager
+def half_open(channel, method, count):
+    """Calls whose messages never come."""
+    ended = threading.Event()
+    call = channel.stream_unary(method, lambda m: m, lambda m: m)
+    messages = [(ended.wait() and b"" for _ in range(1)) for _ in range(count)]
+    try:
+        calls = [call.future(each, timeout=60) for each in messages]  # else they would be cancelled
+        yield calls
+    finally:
+        ended.set()
+
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
+@pytest.mark.parametrize("method", [PREDICT, STATUS, HEALTH])
+@pytest.mark.parametrize("count", [8, 100])
+def test_half_open_calls_keep_nobody_out(base, method, count):
+    """What runs no model is answered at once, what runs one when they have had their time."""
+    with connected(base, idle_seconds=1.0) as (server, channel), channel_of(server) as other:
+        with half_open(other, method, count):
+            wait_until(lambda: method != PREDICT or server.admission.counts[0] == min(count, 34))
+            assert patiently(8, lambda: get_status(channel, "m")) == 30
+            check = health_pb2_grpc.HealthStub(channel).Check
+            patiently(8, lambda: check(health_pb2.HealthCheckRequest(), timeout=5))
+            answer = patiently(8, lambda: predict(channel, x=[2.0], timeout=8))
+            assert answer.outputs["y"].float_val == [3.0]
+        assert server.admission.wait_until_idle(10)
+
+
+def get_status(channel, name, timeout=5):
+    """The state of a model's newest version."""
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    return stub.GetModelStatus(request, timeout=timeout).model_version_status[0].state
+
+
+def patiently(seconds, call):
+    """The answer to a client that asks again for some seconds where the server is full."""
+    answers = []
+
+    def is_answered():
+        try:
+            answers.append(call())
+        except grpc.RpcError as error:
+            if error.code().name != "RESOURCE_EXHAUSTED":
+                raise
+        return answers
+
+    wait_until(is_answered, seconds)
+    return answers[0]
+
+
+@contextlib.contextmanager
+def dripping(server, *heads):
+    """Clients that each send a head, then some bytes of its body again and again."""
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.rest_port), 20))
+            for _ in heads
+        ]
+        ended = threading.Event()
+
+        def drip():
+            with contextlib.suppress(ConnectionError):
+                while not ended.wait(0.05):
+                    for client in clients:
+                        client.sendall(b"x" * 200)
+
+        for client, head in zip(clients, heads, strict=True):
+            client.sendall(head)
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield clients
+        finally:
+            ended.set()
+            thread.join()
+
+
+def received(client):
+    """What a client gets until the server closes the connection."""
+    pieces = []
+    with contextlib.suppress(ConnectionError):
+        while piece := client.recv(2**16):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+HUGE_BODY = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483647\r\n\r\n"
+
+
+def test_slow_body_keeps_nobody_out_and_ends_in_time(base):
+    """Its bytes count as they arrive, not as its client says."""
+    with connected(base, rest_api_timeout_in_ms=1500) as (server, channel):
+        with dripping(server, HUGE_BODY) as (slow,):
+            started = time.monotonic()
+            wait_until(lambda: server.admission.counts[2] > 0)
+            assert server.admission.counts[2] < 2**20
+            assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
+            assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+            assert received(slow).split()[1] == b"504"
+            assert time.monotonic() - started < 10
+        assert server.admission.wait_until_idle(10)
+
+
+def test_slow_bodies_give_way_where_they_take_all_places(base):
+    flags = {"max_running_calls": 1, "max_waiting_calls": 1, "idle_seconds": 1.0}
+    with serving(base, **flags) as server, dripping(server, HUGE_BODY, HUGE_BODY) as (slow, _):
+        wait_until(lambda: server.admission.counts[0] == 2)
+        assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 429
+        assert b"a body must come at 262144 bytes a second" in received(slow)
+        assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
 
 
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
@@ -244,20 +403,91 @@ def test_head_of_a_megabyte_is_cut(server, sent):
     assert rest(server)[0] == 200
 
 
+@contextlib.contextmanager
+def unread(server, *, count=1):
+    """REST clients that ask with 280 kB for 700 kB of text, and read nothing."""
+    body = {"signature_name": "id_float64", "instances": [1] * 140_000}
+    content = json.dumps(body, separators=(",", ":")).encode()
+    server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.rest_port))
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n%b" % (len(content), content))
+        yield clients
+
+
 def test_client_that_does_not_read_is_cut(base):
-    body = {"signature_name": "id_int32", "instances": list(range(10**6))}
-    with serving(base, idle_seconds=0.5) as server:
-        content = json.dumps(body).encode()
-        with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect(("127.0.0.1", server.rest_port))
-            slow.sendall(
-                b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-                % (len(content), content)
-            )
-            connections = server._rest._server.server_state.connections
-            wait_until(lambda: connections)
-            wait_until(lambda: not connections)
+    with serving(base, idle_seconds=0.5) as server, unread(server):
+        connections = server._rest._server.server_state.connections
+        wait_until(lambda: connections)
+        wait_until(lambda: not connections)
+        assert server.admission.wait_until_idle(5)
+
+
+@contextlib.contextmanager
+def reading_slowly(clients):
+    """Reads some 50 kB a second for each client, until it is cut."""
+    ended = threading.Event()
+
+    def read():
+        with contextlib.suppress(ConnectionError):
+            while not ended.wait(0.05):
+                for client in clients:
+                    client.recv(2500)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_slow_readers_of_rest_are_counted_and_give_way(base, monkeypatch):
+    monkeypatch.setattr(rest_module, "_BUSY_RATE", 2**30)
+    monkeypatch.setattr(rest_module, "_PIECE", 2**14)
+    good = ("POST", "/v1/models/m:predict", {"instances": [2]})
+    flags = {"max_held_mib": 1, "idle_seconds": 2.0}
+    with serving(base, **flags) as server, unread(server, count=2) as clients:
+        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 1.3e6)
+        with reading_slowly(clients):
+            assert rest(server, *good)[0] == 429
+            started = time.monotonic()
+            wait_until(lambda: rest(server, *good)[0] == 200)
+            assert time.monotonic() - started < 8  # they would take 14 s
+        assert server.admission.wait_until_idle(10)
+
+
+@pytest.mark.parametrize("max_held_mib", [4, 2048])
+def test_client_of_grpc_that_does_not_read_is_counted_and_cut(base, max_held_mib):
+    """At once where it keeps others out."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "id_int32"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.full(10**6, 2**30, np.int32)))
+    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0)]
+    with (
+        serving(base, idle_seconds=0.5, max_held_mib=max_held_mib) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel,
+    ):
+        call = channel.unary_stream(PREDICT, lambda m: m, lambda m: m)
+        started = time.monotonic()
+        reply = call(request.SerializeToString(), timeout=60)
+        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 5e6)
+        assert server.admission.wait_until_idle(20)
+        assert (time.monotonic() - started < 4) == (max_held_mib == 4)
+        assert code_of(lambda: next(reply)) == "CANCELLED"
+
+
+@pytest.mark.parametrize("letter", ["a", "%", "\n", "é", "中", "🫀"])
+def test_long_error_reaches_its_client_whatever_its_letters(server, letter):
+    """gRPC refuses headers of over 8 kB, and sends up to twelve bytes for a letter."""
+    with channel_of(server) as channel, pytest.raises(grpc.RpcError) as caught:
+        predict(channel, letter * 9000, x=[2.0])
+    assert caught.value.code().name == "FAILED_PRECONDITION"
+    assert caught.value.details().startswith(f'Serving signature key "{letter * 400}')
 
 
 def test_browser_gets_a_page_at_the_root(server):
@@ -265,6 +495,29 @@ def test_browser_gets_a_page_at_the_root(server):
     assert status == 200
     assert text.startswith("<!doctype html>")
     assert json.loads(rest(server, path="/page/settings.json")[1])["model_names"] == ["m"]
+
+
+ORIGINS = {"http://{host}": 200, None: 200, "http://localhost": 403, "null": 403, "http://[": 403}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_pages_of_other_sites_start_no_run(server, origin):
+    """A form of text is sent anywhere; a browser only keeps its answer from the page."""
+    host = f"127.0.0.1:{server.rest_port}"
+    headers = {"Content-Type": "text/plain"}
+    headers |= {} if origin is None else {"Origin": origin.replace("{host}", host)}
+    body = {"instances": [2.0]}
+    status, text = rest(server, "POST", "/v1/models/m:predict", body, headers)
+    assert status == ORIGINS[origin]
+    assert status == 200 or "may not call: rest_api_enable_cors_support lets them" in text
+    assert rest(server, headers=headers)[0] == 200
+
+
+def test_pages_of_other_sites_may_call_where_cors_is_on(base):
+    with serving(base, rest_api_enable_cors_support=True) as server:
+        headers = {"Origin": "http://localhost"}
+        body = {"instances": [2.0]}
+        assert rest(server, "POST", "/v1/models/m:predict", body, headers)[0] == 200
 
 
 def test_port_0_switches_a_transport_off(base, tmp_path):
@@ -369,6 +622,28 @@ def test_file_of_models_is_read_again(base, tmp_path):
         assert rest(server, path="/v1/models/n")[0] == 200
 
 
+def test_server_of_an_empty_list_serves_what_is_added_later(base, tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text("model_config_list {}")
+    with serving(None, model_config_file=file) as server, channel_of(server) as channel:
+        assert str(server).startswith("serving no model at ")
+        assert str(server).endswith(f":{server.rest_port}/v1/models (REST)")
+        assert rest(server)[0] == 404
+        reload_models(channel, m=base)
+        assert rest(server)[0] == 200
+
+
+def reload_models(channel, *, timeout=60, wait=True, **folders):
+    """Has the server serve the models of some folders; the reply, or its future."""
+    request = model_management_pb2.ReloadConfigRequest()
+    for name, folder in folders.items():
+        request.config.model_config_list.config.add(
+            name=name, base_path=str(folder), model_platform="tensorflow"
+        )
+    call = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+    return call(request, timeout=timeout) if wait else call.future(request, timeout=timeout)
+
+
 def test_server_waits_for_a_model(base, tmp_path):
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
         starting = pool.submit(lambda: stack.enter_context(serving(tmp_path)))
@@ -440,27 +715,79 @@ def test_warm_up_requests_are_run_before_a_version_is_served(base, tmp_path):
     load_session(tmp_path / "1", iterations=0).close()
 
 
+def test_rest_call_that_runs_is_answered_when_the_server_stops(base):
+    """Within the time of grace; uvicorn alone would end it after a second."""
+    with ThreadPoolExecutor(2) as pool, serving(base) as server:
+        call = pool.submit(post_slowly, server)
+        wait_until(lambda: running(server) == 1)
+        stopping = pool.submit(server.stop, grace_s=60.0)
+        time.sleep(1.5)
+        assert not call.done()
+        server.core.models.cancel_calls()  # stands for the end of the run
+        assert call.result(timeout=20)[0] == 499
+        stopping.result(timeout=20)
+
+
+def test_rest_call_that_has_not_ended_is_answered_in_json(base, monkeypatch):
+    """One that cannot be cancelled, as none of the runtime's kernels is in its midst."""
+    monkeypatch.setattr(local_server, "_CANCEL_S", 0.2)
+    monkeypatch.setattr(SavedModelSession, "close", lambda self: None)
+    with ThreadPoolExecutor(1) as pool, serving(base, rest_api_timeout_in_ms=4000) as server:
+        call = pool.submit(post_slowly, server)
+        wait_until(lambda: running(server) == 1)
+        server.stop(grace_s=0.1)
+        status, text = call.result(timeout=20)
+        assert (status, json.loads(text)) == (503, {"error": "the server is stopping"})
+
+
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.serving
-def test_server_ends_on_sigterm(base, busy):
+def test_server_ends_on_sigterm(base, tmp_path, busy):
     """As a process: in the time of grace, with what still runs cancelled."""
-    command = [sys.executable, "-m", "serving.server", f"--model_base_path={base}", "--port=-1"]
-    command += ["--model_name=m", "--rest_api_port=0", "--grace_seconds=1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    shutil.copytree(base / "1", tmp_path / "1")
+    command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}", "--port=-1"]
+    command += ["--model_name=m", "--rest_api_port=-1", "--grace_seconds=1"]
+    command += ["--file_system_poll_wait_seconds=0.1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process, ThreadPoolExecutor(1) as pool:
         try:
-            address = process.stdout.readline().split(" at ")[1].split()[0]
+            address, *_, url, _ = process.stdout.readline().split(" at ")[1].split()
             with grpc.insecure_channel(address) as channel:
                 predict(channel, x=[2.0])
-                calls = [predict_slowly(channel, wait=False) for _ in range(4 * busy)]
-                time.sleep(0.5)
+                port = int(url.split(":")[2].split("/")[0])
+                calls = slow_calls(channel, port, pool, tmp_path) if busy else []
                 started = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(timeout=20) == 0
                 assert time.monotonic() - started < 10
-                codes = {code_of(call.result) for call in calls}
-                assert codes <= {"CANCELLED", "UNAVAILABLE"}
+                assert [ended() for ended in calls] == ["CANCELLED", 499, "UNAVAILABLE"][
+                    : len(calls)
+                ]
+                assert "Traceback" not in process.stderr.read()
         finally:
             process.kill()
+
+
+def slow_calls(channel, port, pool, folder):
+    """Makes a call that runs on a retired version, one over REST, and one that waits.
+
+    Returns:
+        A function for each, which gives its code or status.
+    """
+    old = predict_slowly(channel, wait=False)
+    time.sleep(0.5)
+    shutil.copytree(folder / "1", folder / ".tmp-2")
+    (folder / ".tmp-2").rename(folder / "2")
+    wait_until(lambda: "UNLOADING" in rest(port)[1])
+    new = pool.submit(post_slowly, port)
+    time.sleep(0.5)
+    waiting = predict_slowly(channel, wait=False)
+    time.sleep(0.5)
+    return (
+        lambda: code_of(old.result),
+        lambda: new.result()[0],
+        lambda: code_of(waiting.result),
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -11,12 +12,13 @@ import threading
 import numpy as np
 import pytest
 from half_plus_two import write_half_plus_two
+from tensorflow_serving.apis import model_pb2
 
 from fcnseg.errors import ModelError
 from fcnseg.saved_model.session import StatusError
 from serving import model_versions
 from serving.model_versions import LoadOptions, ModelVersions, State, latest
-from serving.served_models import ServedModels, config_of_one
+from serving.served_models import ModelServerConfig, ServedModels, config_of_one
 
 
 @dataclasses.dataclass
@@ -119,6 +121,46 @@ def test_version_is_closed_after_its_last_call(base):
             pass
     assert session.is_closed
     assert versions.statuses("m", 1)[1].state == State.END
+
+
+def test_calls_on_a_retired_version_are_cancelled_too(base):
+    versions = ModelVersions("m", base)
+    poll(versions)
+    with versions.call(1) as (_, session):
+        write_version(base, 2)
+        poll(versions)
+        assert not session.is_closed
+        versions.cancel_calls()
+        assert session.is_closed
+    assert not versions._retired
+
+
+def test_version_that_is_loaded_again_stays_available(base):
+    """Its first session is closed while the second one is served."""
+    versions = ModelVersions("m", base)
+    poll(versions)
+    with versions.call(1):
+        write_version(base, 2)
+        poll(versions)
+        shutil.rmtree(base / "2")
+        assert poll(versions) == 1
+    assert versions.statuses("m", 1)[1].state == State.AVAILABLE
+
+
+def test_calls_on_a_model_that_was_dropped_twice_are_cancelled_too(base):
+    models, sessions = ServedModels(), []
+    with contextlib.ExitStack() as calls:
+        for _ in range(2):
+            for config in (config_of_one("m", base), ModelServerConfig()):
+                models.reload(config)
+                models.poll()
+                if models.names:
+                    model, version = models.find(model_pb2.ModelSpec(name="m"))
+                    sessions.append(calls.enter_context(model.call(version))[1])
+        assert models.statuses("m", 1)[1].state == State.UNLOADING
+        assert [session.is_closed for session in sessions] == [False, False]
+        models.cancel_calls()
+        assert [session.is_closed for session in sessions] == [True, True]
 
 
 def test_old_version_stays_while_the_new_one_cannot_be_loaded(base):

@@ -16,6 +16,7 @@ import time
 import grpc
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from served_model import write_served_model
 from serving_table import GRPC, REST
 from tensorflow_serving.apis import (
@@ -37,14 +38,16 @@ from serving.local_server import LocalServer
 from serving.server import ServerCommand
 
 IMAGE = os.environ.get("FCNSEG_TFSERVING_IMAGE")
+SEEN_AS = "/models" if IMAGE else ""  # the models' folder in the container
 
 MODELS = """
 model_config_list {{ config {{
   name: "m" base_path: "{base}" model_platform: "tensorflow"
   model_version_policy {{ all {{}} }}
-  version_labels {{ key: "stable" value: 1 }}
+  {labels}
 }} }}
 """
+LABELS = 'version_labels { key: "stable" value: 1 }'
 
 
 @pytest.fixture(scope="module")
@@ -53,37 +56,42 @@ def ports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     write_served_model(folder / "1")
     write_served_model(folder / "2", offset=10.0)
+    (folder / "models.config").write_text(MODELS.format(base=SEEN_AS or folder, labels=""))
     running = local_server(folder) if IMAGE is None else real_server(folder)
     with running as ports:
+        assign_labels(ports[0], SEEN_AS or folder)
         yield ports
+
+
+def assign_labels(port, base):
+    """As TensorFlow Serving asks for: once the versions that they name are served."""
+    request = model_management_pb2.ReloadConfigRequest()
+    text_format.Parse(MODELS.format(base=base, labels=LABELS), request.config)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
 
 
 @contextlib.contextmanager
 def local_server(folder):
-    (folder / "models.config").write_text(MODELS.format(base=folder))
     command = ServerCommand(
         model_config_file=folder / "models.config",
         port=-1,
         rest_api_port=-1,
-        allow_version_labels_for_unavailable_models=True,
         rest_api_enable_cors_support=True,
     )
     with LocalServer(command) as server:
-        # The labels are set; from now on they must name what is served, as the table says.
-        server.core.models._allow_labels_of_unavailable = False
         yield server.grpc_port, server.rest_port
 
 
 @contextlib.contextmanager
 def real_server(folder):
-    (folder / "models.config").write_text(MODELS.format(base="/models"))
     for path in folder.rglob("*"):
         path.chmod(0o755)
-    flags = "--model_config_file=/models/models.config --rest_api_enable_cors_support=true"
-    flags += " --allow_version_labels_for_unavailable_models=true"
+    flags = f"--model_config_file={SEEN_AS}/models.config --rest_api_enable_cors_support=true"
     assert for_command(flags.split())  # they are flags of the local server too
     run = ["docker", "run", "--rm", "--detach", "-p", "127.0.0.1::8500", "-p", "127.0.0.1::8501"]
-    entry = ["--entrypoint", "tensorflow_model_server", "-v", f"{folder}:/models:ro", IMAGE]
+    entry = ["--entrypoint", "tensorflow_model_server", "-v", f"{folder}:{SEEN_AS}:ro", IMAGE]
     given = ["--port=8500", "--rest_api_port=8501", *flags.split()]
     container = subprocess.check_output([*run, *entry, *given], text=True).strip()
     try:
