@@ -3,7 +3,8 @@
 A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented, by default with the preset `fast`
 at 2.5 mm: four levels of 16 to 128 channels, windows of 64 x 96 x 96. The contenders:
 
-    fcnseg            the preset, trained for some steps, so that its masks have few borders
+    fcnseg            the preset, trained for some steps: its masks have more borders than organs,
+                      and so a longer way back
     fcnseg_bfloat16   the same in bfloat16
     fcnseg_openvino   the same in bfloat16 by the backend `openvino`
     nnunet            nnU-Net's predictor without mirroring; its network of equal multiply-adds
