@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--filters", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each number of clients")
-    parser.add_argument("--size", type=int, default=SMALL[0], help="of the small volume")
+    parser.add_argument("--size", type=int, default=SMALL[0], help="of the volume, 40 or more")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:1], help="under load")
     parser.add_argument("--large", action="store_true", help="512 x 512 x 200 too")
     settings = parser.parse_args()
