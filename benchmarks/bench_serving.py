@@ -2,13 +2,15 @@
 
 A network of some levels over noise at 2 mm, windows of 64^3. `segment_volume` is sent as raw bytes
 and as typed fields over gRPC, and as numbers over REST; `segment_nifti`, where the model has it, as
-bytes over gRPC and as base64 over REST. All alternate. Then 1, 2, 4 and 8 clients call over gRPC,
-and a version is published and taken back while 4 do. The server has a process of its own; its
-memory is the peak above that before the first call. Needs Linux, for /proc. Prints one JSON line
-each: of a size with medians in seconds and their parts of the time in this process, of a number of
-clients, and of the reload.
+bytes over gRPC and as base64 over REST; each must give the mask of this process. All alternate.
+Then 1, 2, 4 and 8 clients call, by default with `segment_volume` over gRPC; 12 clients call a
+server that takes 4 at a time, whose only other answer must be that it is busy; and a version is
+published and taken back while 4 clients call. The server has a process of its own; its memory is
+the peak above that before the first call. Needs Linux, for /proc. Prints one JSON line each: of a
+size with medians in seconds and their parts of the time in this process, of a number of clients
+and a way, of the limit, and of the reload.
 
-    python benchmarks/bench_serving.py --large
+    python benchmarks/bench_serving.py --large --ways grpc nifti_grpc nifti_rest rest_numbers
 """
 
 from __future__ import annotations
@@ -48,8 +50,12 @@ from fcnseg.saved_model.signatures import SEGMENT_NIFTI, SEGMENT_VOLUME
 SMALL, LARGE = (128, 128, 128), (200, 512, 512)  # (z, y, x)
 SPACING_MM = 2.0
 CLIENTS = (1, 2, 4, 8)
+RUNNING, WAITING, MANY = 2, 2, 12  # calls that a server takes, and clients beyond them
+BUSY = {"RESOURCE_EXHAUSTED", "429"}
 NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 TIMEOUT_S = 1800
+MOST_LIMIT_S = 60.0  # for which the limit is reached
+WAYS = ("grpc", "nifti_grpc", "nifti_rest", "rest_numbers")
 
 PredictRequest = message_class("tensorflow.serving.PredictRequest")
 PredictResponse = message_class("tensorflow.serving.PredictResponse")
@@ -68,6 +74,10 @@ def publish(folder: Path, filters: list[int]) -> Path:
         max_voxels=int(np.prod(LARGE)),
     )
     return export_segmenter(make_segmenter(build_fcn(config, num_classes=8), info), folder)
+
+
+class RestError(Exception):
+    """An answer of REST that is an error; its arguments are the status and the message."""
 
 
 class Server:
@@ -114,7 +124,8 @@ class Server:
             connection.request("POST", "/v1/models/fcnseg:predict", body)
             response = connection.getresponse()
             content = json.loads(response.read())
-        assert response.status == 200, content
+        if response.status != 200:
+            raise RestError(response.status, content["error"])
         return content["outputs"]
 
     def peak_mib(self) -> float:
@@ -148,18 +159,25 @@ def contenders(
         raw = {"nifti_bytes": np.array(packed, object)}
         text = {"nifti_bytes": {"b64": base64.b64encode(packed).decode()}}
         ways |= {
-            "nifti_in_process": lambda: session.run(SEGMENT_NIFTI, raw),
-            "nifti_grpc": lambda: content.grpc(SEGMENT_NIFTI, raw)[0],
-            "nifti_rest": lambda: content.rest(SEGMENT_NIFTI, text),
+            "nifti_in_process": lambda: mask_of(session.run(SEGMENT_NIFTI, raw)),
+            "nifti_grpc": lambda: mask_of(content.grpc(SEGMENT_NIFTI, raw)[0]),
+            "nifti_rest": lambda: mask_of(content.rest(SEGMENT_NIFTI, text)),
         }
     return ways
+
+
+def mask_of(outputs: dict[str, Any]) -> Any:
+    """The mask (z, y, x) in a reply of `segment_nifti`."""
+    file = outputs["labels_nifti_bytes"]
+    file = base64.b64decode(file["b64"]) if isinstance(file, dict) else file.item()
+    return np.asarray(nib.Nifti1Image.from_bytes(file).dataobj).T
 
 
 def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
     """Computes medians, and their parts of the time of the same in this process."""
     mask = ways["in_process"]()  # the first traces
-    for name in ("grpc", "grpc_typed", "rest_numbers"):
-        assert np.array_equal(ways[name](), mask), f"{name} gives another mask"
+    for name, way in ways.items():
+        assert np.array_equal(way(), mask), f"{name} gives another mask"
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -177,11 +195,10 @@ def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
 class Load:
     """Clients that call one after the other, each in a thread, until they are stopped."""
 
-    def __init__(self, server: Server, inputs: dict[str, Any], clients: int) -> None:
-        self._server, self._inputs = server, inputs
+    def __init__(self, way: Callable[[], Any], clients: int) -> None:
+        self._way = way
         self.seconds: list[float] = []
         self.codes: dict[str, int] = {}
-        self.versions: set[int] = set()
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(clients)]
 
@@ -199,22 +216,29 @@ class Load:
         while not self._stopped.is_set():
             started, code = time.perf_counter(), "OK"
             try:
-                _, version = self._server.grpc(SEGMENT_VOLUME, self._inputs)
-                self.versions.add(version)
+                self._way()
             except grpc.RpcError as error:
                 code = error.code().name
+            except RestError as error:
+                code = str(error.args[0])
             self.codes[code] = self.codes.get(code, 0) + 1
-            self.seconds.append(time.perf_counter() - started)
+            if code in BUSY:
+                self._stopped.wait(0.5)  # as a client does that comes again
+            else:
+                self.seconds.append(time.perf_counter() - started)
 
 
-def measure_load(server: Server, inputs: dict[str, Any], clients: int, seconds: float) -> Any:
-    """Computes latencies and throughput of some clients at once."""
+def measure_load(
+    server: Server, name: str, way: Callable[[], Any], clients: int, seconds: float
+) -> dict[str, Any]:
+    """Computes latencies and throughput of some clients at once, of calls that are answered."""
     started = time.perf_counter()
-    with Load(server, inputs, clients) as load:
+    with Load(way, clients) as load:
         time.sleep(seconds)
     elapsed = time.perf_counter() - started
     percentiles = np.percentile(load.seconds, [50, 95, 99]).round(3).tolist()
     return {
+        "way": name,
         "clients": clients,
         **dict(zip(("p50_s", "p95_s", "p99_s"), percentiles, strict=True)),
         "calls_a_second": round(len(load.seconds) / elapsed, 2),
@@ -223,10 +247,32 @@ def measure_load(server: Server, inputs: dict[str, Any], clients: int, seconds: 
     }
 
 
+def measure_limit(
+    models: Path,
+    session: SavedModelSession,
+    inputs: dict[str, Any],
+    *,
+    names: list[str],
+    seconds: float,
+) -> Iterator[dict[str, Any]]:
+    """Calls a server with more clients than it takes: it answers, or says that it is busy."""
+    flags = [f"--max_running_calls={RUNNING}", f"--max_waiting_calls={WAITING}"]
+    for name in names:
+        with Server(models, "--enable_serialization_as_tensor_content", *flags) as server:
+            way = contenders(session, server, server, inputs)[name]
+            way()
+            load = measure_load(server, name, way, MANY, seconds)
+        codes = set(load["codes"])
+        assert codes & BUSY, f"the limit was not reached: {load}"
+        assert codes - BUSY == {"OK"}, f"calls failed: {load}"
+        yield {"limit": RUNNING + WAITING, **load}
+
+
 def measure_reload(server: Server, inputs: dict[str, Any], version: Path, seconds: float) -> Any:
     """Publishes a copy of a version while clients call, and takes it back."""
     newer, hidden = version.with_name("2"), version.with_name(".tmp-2")
-    with Load(server, inputs, 4) as load:
+    versions: set[int] = set()
+    with Load(lambda: versions.add(server.grpc(SEGMENT_VOLUME, inputs)[1]), 4) as load:
         time.sleep(seconds / 3)
         shutil.copytree(version, hidden)
         hidden.rename(newer)
@@ -236,7 +282,7 @@ def measure_reload(server: Server, inputs: dict[str, Any], version: Path, second
     return {
         "reload": True,
         "codes": load.codes,
-        "versions": sorted(load.versions),
+        "versions": sorted(versions),
         "peak_mib": round(server.peak_mib()),
     }
 
@@ -254,24 +300,34 @@ def main() -> None:
     parser.add_argument("--filters", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each number of clients")
+    parser.add_argument("--size", type=int, default=SMALL[0], help="of the volume, 40 or more")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:1], help="under load")
     parser.add_argument("--large", action="store_true", help="512 x 512 x 200 too")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         version = publish(Path(folder), settings.filters)
         session = SavedModelSession(version)
-        for shape in (SMALL, LARGE) if settings.large else (SMALL,):
+        small = (settings.size,) * 3
+        for shape in (small, LARGE) if settings.large else (small,):
             inputs = make_inputs(shape)
             with servers(Path(folder)) as (typed, content):
                 ways = contenders(session, typed, content, inputs)
                 result = {"shape": shape, "cores": os.cpu_count(), **measure(ways, settings.rounds)}
                 print(json.dumps(result | {"peak_mib": round(content.peak_mib())}), flush=True)
-        inputs = make_inputs(SMALL)
+        inputs = make_inputs(small)
         with Server(Path(folder), "--enable_serialization_as_tensor_content") as server:
-            server.grpc(SEGMENT_VOLUME, inputs)
-            for clients in CLIENTS:
-                load = measure_load(server, inputs, clients, settings.seconds)
-                print(json.dumps(load), flush=True)
+            ways = contenders(session, server, server, inputs)
+            for name in settings.ways:
+                ways[name]()
+                for clients in CLIENTS:
+                    load = measure_load(server, name, ways[name], clients, settings.seconds)
+                    print(json.dumps(load), flush=True)
             print(json.dumps(measure_reload(server, inputs, version, settings.seconds)))
+        seconds = min(settings.seconds, MOST_LIMIT_S)
+        for load in measure_limit(
+            Path(folder), session, inputs, names=settings.ways, seconds=seconds
+        ):
+            print(json.dumps(load), flush=True)
 
 
 if __name__ == "__main__":

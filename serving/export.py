@@ -40,8 +40,8 @@ class ExportCommand:
     flips: tuple[Axis, ...] = ()
     """Axes whose flips are averaged too; each doubles the time."""
     max_memory_gib: float | None = None
-    """Memory that a server may need for one request; larger volumes are refused. By default the
-    run's inference.max_voxels is the only limit."""
+    """Memory that a server may need for one request, measured; larger volumes are refused. By
+    default 16, reckoned instead, or what 512 x 512 x 200 voxels need if that is more."""
     accept: tuple[str, ...] = ()
     """Codes of implausible findings that segment_nifti does not refuse."""
     keep: int | None = None

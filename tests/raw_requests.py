@@ -15,7 +15,10 @@ import nibabel as nib
 import numpy as np
 import tensorflow as tf
 
-TYPES = ("float32", "int16", "int32", "uint8", "float64", "bool", "object")
+TYPES = (
+    *("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128", "object"),
+)
 SIZES = (0, 1, 2, 3, 5, 8, 12, 17)
 LENGTHS_MM = (0, -1, 1e-40, 1e-30, 1e-3, 0.5, 2, 3, 50, 1e3, 1e9, 1e38, np.nan, np.inf)
 
@@ -97,7 +100,7 @@ def any_tensor(draw, dtype):
     if draw.random() < 0.2:
         values = np.full(shape, draw.choice((np.nan, np.inf, -np.inf, 1e38)))
     with np.errstate(invalid="ignore", over="ignore"):
-        return values.astype(dtype)
+        return values.astype(tf.as_dtype(dtype).as_numpy_dtype)
 
 
 def random_requests(signatures, count, seed):

@@ -203,7 +203,9 @@ def test_each_export_is_the_next_version(model_dir, run_dir, caplog):
     logging.getLogger("tensorflow").setLevel(logging.NOTSET)
     with caplog.at_level(logging.INFO):
         ExportCommand((run_dir,), model_dir).run()
-    assert caplog.messages == [f"published {model_dir / '7'}"]  # TensorFlow logs nothing
+    limit, published = caplog.messages  # TensorFlow logs nothing
+    assert limit.startswith("volumes have at most 100000 voxels; memory of a request: at most 0.8 ")
+    assert published == f"published {model_dir / '7'}"
     assert (model_dir / "7" / "saved_model.pb").is_file()
     assert {child.name for child in model_dir.iterdir()} == {"1", "6", "7", "notes"}
 
@@ -303,6 +305,7 @@ def test_options_of_an_export(tmp_path, run_dir):
     assert len(card["networks"]) == 2
     assert card["intended_use"] == "Counting voxels."
     assert card["settings"]["flips averaged"] == "x"
+    assert card["settings"]["memory of a request"].endswith(" GiB, reckoned")
     small = nib.Nifti1Image(make_hu((9, 7, 6)), AFFINE)  # a crop, which is accepted
     small.set_sform(AFFINE, code=1)
     nifti = {"nifti_bytes": np.array(small.to_bytes(), object)}

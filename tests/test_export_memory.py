@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from small_models import make_info
 
+from fcnseg.config import ModelConfig
 from fcnseg.errors import ModelError
 from fcnseg.inference import make_segmenter
+from fcnseg.networks.build import build_fcn
 from fcnseg.networks.layers.hu_window import HUWindow
-from fcnseg.saved_model.memory import limit_memory, measure_networks
+from fcnseg.saved_model.memory import (
+    MemoryLimit,
+    limit_memory,
+    measure_networks,
+    reckon_networks,
+)
 from fcnseg.saved_model.self_check import replay_in_fresh_process
 from fcnseg.saved_model.signatures import SEGMENT_NIFTI, SEGMENT_VOLUME, ServedModel
 
@@ -55,7 +62,7 @@ def largest_volume(max_voxels):
 def test_largest_volume_stays_below_the_memory_that_was_given(segmenter, tmp_path, signature):
     """float64 in gzip, turned: the most copies, of the largest voxels."""
     given = measure_networks(segmenter) / 2**30 + 0.5
-    limited = limit_memory(segmenter, given)
+    limited = limit_memory(segmenter, MemoryLimit.of(segmenter, given))
     assert limited.info.max_voxels < segmenter.info.max_voxels
     hu = largest_volume(limited.info.max_voxels)
     affine = np.diag([-SPACING, SPACING, SPACING, 1])[:, [1, 2, 0, 3]]
@@ -75,4 +82,42 @@ def test_largest_volume_stays_below_the_memory_that_was_given(segmenter, tmp_pat
 
 def test_memory_below_that_of_the_networks_is_refused():
     with pytest.raises(ModelError, match=r"max_memory_gib must be at least .* got 0\.01"):
-        limit_memory(make_plain_segmenter(num_classes=3), 0.01)
+        MemoryLimit.of(make_plain_segmenter(num_classes=3), 0.01)
+
+
+def make_fcn_segmenter(*, window=32, filters=(8, 16, 32), max_voxels=10**9):
+    model = build_fcn(ModelConfig(filters=filters), num_classes=3)
+    sizes = {"window": (window,) * 3, "overlap": (8,) * 3, "batch_size": 1}
+    return make_segmenter(model, make_info(max_voxels=max_voxels, **sizes))
+
+
+def test_networks_are_reckoned_to_take_what_they_take():
+    """Enough, and no more than half as much again, beside the process itself."""
+    segmenter = make_fcn_segmenter(window=64)
+    reckoned, measured = reckon_networks(segmenter), measure_networks(segmenter)
+    assert measured <= reckoned <= 1.5 * measured
+
+
+def test_larger_windows_and_more_filters_are_reckoned_to_take_more():
+    small, large, wide = (
+        reckon_networks(make_fcn_segmenter(**change))
+        for change in ({}, {"window": 64}, {"filters": (16, 32, 64)})
+    )
+    process = 0.75 * 2**30
+    assert large - process > 7 * (small - process)
+    assert 1.8 * (small - process) < wide - process < 3 * (small - process)
+
+
+def test_default_is_16_gib_or_what_a_usual_scan_needs():
+    limit = MemoryLimit.of(make_fcn_segmenter(), None)
+    assert str(limit) == "at most 16.0 GiB, reckoned"
+    assert 512 * 512 * 200 < limit.max_voxels < 10**9
+    huge = MemoryLimit.of(make_fcn_segmenter(window=192, filters=(32, 64)), None)
+    assert huge.network_bytes > 16 * 2**30
+    assert huge.max_voxels == 512 * 512 * 200
+
+
+def test_limit_of_the_run_is_kept():
+    segmenter = make_fcn_segmenter(max_voxels=1000)
+    limit = MemoryLimit.of(segmenter, None)
+    assert limit.max_voxels == limit_memory(segmenter, limit).info.max_voxels == 1000

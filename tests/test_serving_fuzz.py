@@ -5,22 +5,32 @@
 
 from __future__ import annotations
 
+import base64
+import collections
 import contextlib
 import gzip
 import http.client
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import grpc
+import nibabel as nib
+import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_model import TYPES, write_served_model
+from small_models import CROP, write_run
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from fcnseg.saved_model.export import export_run
+from fcnseg.saved_model.options import ExportOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -60,12 +70,11 @@ class Server:
             return response.status, response.read()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    base = tmp_path_factory.mktemp("served")
-    write_served_model(base / "1")
+@contextlib.contextmanager
+def served(base, *, timeout_ms=10_000):
     command = [sys.executable, "-m", "serving.server", f"--model_base_path={base}"]
-    flags = ["--model_name=m", "--port=-1", "--rest_api_port=-1", "--rest_api_timeout_in_ms=10000"]
+    flags = ["--model_name=m", "--port=-1", "--rest_api_port=-1"]
+    flags.append(f"--rest_api_timeout_in_ms={timeout_ms}")
     with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as process:
         try:
             words = process.stdout.readline().split()
@@ -73,6 +82,23 @@ def server(tmp_path_factory):
             yield Server(process, grpc_address, int(url.split(":")[2].split("/")[0]))
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("served")
+    write_served_model(base / "1")
+    with served(base) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def segmenting_server(tmp_path_factory):
+    """A server of an export, which takes files."""
+    folder = tmp_path_factory.mktemp("export")
+    export_run(write_run(folder / "run"), folder / "models", options=ExportOptions(accept=CROP))
+    with served(folder / "models", timeout_ms=60_000) as running:
+        yield running
 
 
 numbers = st.one_of(
@@ -221,3 +247,92 @@ def run_and_measure(server, check):
     assert server.memory() - before < GROWTH
     assert server.process.poll() is None
     assert good_answer(server) == b'{\n    "predictions": [3.0\n    ]\n}'
+
+
+# -- Files that are malformed, to a model that reads them
+
+DTYPES_OF_NIFTI = ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+# Numbers that are wrong in one place or another: sizes, codes, offsets and reals, as 4 bytes.
+ODD_NUMBERS = [0, 1, 2, 16, 348, 352, 540, 1024, 32767, -1, -(2**31), 2**31 - 1]
+ODD_REALS = [0.0, -1.0, 1e-40, 1e-6, 1e9, 1e38, float("nan"), float("inf"), float("-inf")]
+HEADER_BYTES = {nib.Nifti1Image: 348, nib.Nifti2Image: 540}
+
+
+@st.composite
+def nifti_files(draw):
+    """A NIfTI file that is good but for some numbers of its header, its end, or its gzip."""
+    kind = draw(st.sampled_from([nib.Nifti1Image, nib.Nifti1Image, nib.Nifti2Image]))
+    order = draw(st.sampled_from("<>"))
+    shape = (*draw(st.tuples(*[st.integers(4, 12)] * 3)), *draw(st.sampled_from([(), (), (1,)])))
+    hu = np.arange(np.prod(shape)).reshape(shape) % 90
+    dtype = draw(st.sampled_from(DTYPES_OF_NIFTI))
+    affine = np.diag([*draw(st.tuples(*[st.sampled_from([-3, 0.5, 2, 9])] * 3)), 1])
+    header = kind.header_class(endianness=order)
+    image = kind(hu.astype(dtype), affine, header)
+    image.header.set_slope_inter(*draw(st.sampled_from([(1, 0), (20, -1000), (0.5, 7)])))
+    content = bytearray(image.to_bytes())
+    for _ in range(draw(st.integers(0, 3))):
+        form, numbers = draw(
+            st.sampled_from([("h", ODD_NUMBERS[:-2]), ("i", ODD_NUMBERS), ("f", ODD_REALS)])
+        )
+        packed = struct.pack(order + form, draw(st.sampled_from(numbers)))
+        start = draw(st.integers(0, HEADER_BYTES[kind] // 2 - 2)) * 2
+        content[start : start + len(packed)] = packed
+    content = bytes(content[: draw(st.one_of(st.none(), st.integers(0, len(content))))])
+    match draw(st.integers(0, 4)):
+        case 0 | 1:
+            return content
+        case 2:
+            return gzip.compress(content, 1)
+        case 3:  # two members
+            return gzip.compress(content[:400], 1) + gzip.compress(content[400:], 1)
+    return draw(spoiled(st.just(gzip.compress(content, 1))))
+
+
+def nifti_over_grpc(channel, file):
+    """The code, and the bytes of the mask or the details."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "segment_nifti"
+    request.inputs["nifti_bytes"].CopyFrom(tf.make_tensor_proto(file))
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    try:
+        response = stub.Predict(request, timeout=60)
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    return "OK", response.outputs["labels_nifti_bytes"].string_val[0]
+
+
+def nifti_over_rest(server, file):
+    text = base64.b64encode(file).decode()
+    body = {"signature_name": "segment_nifti", "inputs": {"nifti_bytes": {"b64": text}}}
+    status, answer = server.rest("POST", "/v1/models/m:predict", json.dumps(body), {})
+    if status == 200:
+        mask = json.loads(answer)["outputs"]["labels_nifti_bytes"]["b64"]
+        return "OK", base64.b64decode(mask)
+    return {400: "INVALID_ARGUMENT"}.get(status, status), json.loads(answer)["error"]
+
+
+def count_answers(server, channel):
+    """Sends files over both transports, which must say the same."""
+    answers = collections.Counter()
+
+    @many
+    @given(file=nifti_files())
+    def check(file):
+        code, content = nifti_over_grpc(channel, file)
+        assert code in ("OK", "INVALID_ARGUMENT"), content
+        assert nifti_over_rest(server, file) == (code, content)
+        answers[code] += 1
+
+    check()
+    return answers
+
+
+def test_malformed_nifti_files_are_answered_alike_over_both_transports(segmenting_server):
+    with grpc.insecure_channel(segmenting_server.grpc_address) as channel:
+        answers = count_answers(segmenting_server, channel)
+        before = segmenting_server.memory()
+        assert count_answers(segmenting_server, channel) == answers
+    assert segmenting_server.memory() - before < GROWTH
+    assert segmenting_server.process.poll() is None
+    assert min(answers["OK"], answers["INVALID_ARGUMENT"]) > EXAMPLES // 20

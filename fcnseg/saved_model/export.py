@@ -19,7 +19,7 @@ from fcnseg.inference import Segmenter, load_runs, make_segmenter
 from fcnseg.networks.precision import policies_of
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.assets import write_assets
-from fcnseg.saved_model.memory import limit_memory
+from fcnseg.saved_model.memory import MemoryLimit, limit_memory
 from fcnseg.saved_model.model_card import ModelCard
 from fcnseg.saved_model.openvino_export import export_for_openvino
 from fcnseg.saved_model.options import ExportOptions
@@ -90,10 +90,10 @@ def export_segmenter(
     require_extra("tensorflow_serving")  # for warm-up requests, written after minutes of work
     base = make_folder(model_dir, argument="model_dir")
     check_runtime(base, "tensorflow")
-    if options.max_memory_gib is not None:
-        segmenter = limit_memory(segmenter, options.max_memory_gib, flips=options.flips)
+    limit = MemoryLimit.of(segmenter, options.max_memory_gib)
+    segmenter = limit_memory(segmenter, limit, flips=options.flips)
     model = ServedModel(segmenter, options.accept)
-    settings = _settings(model, options)
+    settings = {**_settings(model, limit, options), "memory of a request": str(limit)}
     card = ModelCard.of(runs, segmenter.info, settings=settings, intended_use=options.intended_use)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
@@ -103,7 +103,7 @@ def export_segmenter(
         return publish(saved, base, keep=options.keep)
 
 
-def _settings(model: ServedModel, options: ExportOptions) -> dict[str, Any]:
+def _settings(model: ServedModel, limit: MemoryLimit, options: ExportOptions) -> dict[str, Any]:
     """The settings that the model card lists."""
     info: ModelInfo = model.segmenter.info
     policies = sorted(set().union(*map(policies_of, model.segmenter.models)))
@@ -112,5 +112,6 @@ def _settings(model: ServedModel, options: ExportOptions) -> dict[str, Any]:
         "precision": ", ".join(policies),
         "overlap": list(info.overlap),
         "flips averaged": " ".join(options.flips) or "none",
+        "memory of a request": str(limit),
         "accepted": ", ".join(options.accept) or "none",
     }

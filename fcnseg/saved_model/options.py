@@ -12,6 +12,10 @@ from fcnseg.networks.precision import ExportPrecision, Precision
 from fcnseg.saved_model.model_card import INTENDED_USE
 from fcnseg.volumes import Axis, Shape
 
+DEFAULT_MEMORY_GIB = 16.0
+"""Memory that one request may need unless `max_memory_gib` says otherwise: that of a small server,
+which takes 512 x 512 x 400 voxels of 14 classes with a small network."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
@@ -30,7 +34,8 @@ class ExportOptions:
         overlap: Voxels (z, y, x) by which neighbouring windows overlap at least.
         flips: Axes whose flips are averaged too, each of which doubles the work.
         max_memory_gib: Memory of a server's process that one request may need; larger volumes are
-            refused. By default the run's `inference.max_voxels` is the only limit.
+            refused, besides those of more than the run's `inference.max_voxels`. The memory of the
+            networks is measured; by default it is reckoned, for `DEFAULT_MEMORY_GIB`.
         accept: Codes of `fcnseg.codes.ACCEPTABLE`: implausible images that `segment_nifti` does not
             refuse.
         keep: Number of versions to keep; older ones are deleted. By default all are kept.
