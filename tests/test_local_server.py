@@ -184,16 +184,18 @@ def test_slow_and_half_open_clients_are_cut(base):
                 slow.sendall(sent)
                 while slow.recv(2**16):
                     pass  # until the server closes the connection
-        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as drip:
-            drip.settimeout(0.05)
-            with contextlib.suppress(ConnectionError):
-                for _ in range(100):  # a byte at a time is no head in time
-                    drip.sendall(b"G")
-                    with contextlib.suppress(TimeoutError):
-                        if not drip.recv(1):
-                            break
-                else:
-                    pytest.fail("it was not cut")
+        for sent in (b"", b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as drip:
+                drip.sendall(sent)
+                drip.settimeout(0.05)
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(100):  # a byte at a time is no head, and no body, in time
+                        drip.sendall(b"G")
+                        with contextlib.suppress(TimeoutError):
+                            if not drip.recv(2**16):
+                                break
+                    else:
+                        pytest.fail("it was not cut")
         with channel_of(server) as channel, half_open(channel, PREDICT, 1) as (call,):
             assert code_of(call.result) == "CANCELLED"
         assert server.admission.wait_until_idle(10)
@@ -316,6 +318,21 @@ def test_slow_bodies_give_way_where_they_take_all_places(base):
         assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 429
         assert b"a body must come at 262144 bytes a second" in received(slow)
         assert rest(server, "POST", "/v1/models/m:predict", {"instances": [2]})[0] == 200
+
+
+def test_connection_beyond_the_limit_is_answered_in_json(base, monkeypatch):
+    monkeypatch.setattr(local_server, "_MAX_CONNECTIONS", 2)
+    with serving(base) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.rest_port)
+        others = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(2)]
+        wait_until(lambda: len(server._rest._server.server_state.connections) == 2)
+        status, text = rest(server)
+        assert (status, json.loads(text)) == (
+            503,
+            {"error": "2 connections are open: try again later"},
+        )
+        others[0].close()
+        wait_until(lambda: rest(server)[0] == 200)
 
 
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
