@@ -34,6 +34,7 @@ from fcnseg.saved_model.session import SavedModelSession, StatusError
 from serving import local_server
 from serving import rest as rest_module
 from serving.local_server import LocalServer
+from serving.served_models import config_of_one
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
 
@@ -555,6 +556,41 @@ def test_models_are_reloaded_by_request(base, tmp_path):
         assert rest(server, "POST", path, body)[0] == 200  # it stays while there is no folder
 
 
+def test_reload_loads_a_model_although_nothing_is_polled(base, tmp_path):
+    shutil.copytree(base / "1", tmp_path / "1")
+    with connected(base, file_system_poll_wait_seconds=0) as (server, channel):
+        assert reload_models(channel, m=base, n=tmp_path).status.error_code == 0
+        assert get_status(channel, "n") == 30
+        shutil.copytree(base / "1", tmp_path / "2")
+        time.sleep(0.5)
+        assert server.core.models.served_versions("n") == [1]
+
+
+@pytest.mark.parametrize("ends", ["deadline", "cancel", "stop", "other reload"])
+def test_reload_that_waits_for_a_version_ends(base, tmp_path, ends):
+    """As do eight at a time; all other calls have places of their own."""
+    code = {"deadline": "DEADLINE_EXCEEDED", "cancel": "CANCELLED", "stop": "UNAVAILABLE"}
+    with connected(base, file_system_poll_wait_seconds=0) as (server, channel):
+        folders, calls = {"m": base}, []
+        for number in range(8):  # each adds one that has no version
+            folders[f"n{number}"] = tmp_path
+            timeout = 3 if ends == "deadline" else 60
+            calls.append(reload_models(channel, timeout=timeout, wait=False, **folders))
+            wait_until(lambda: server.core.models.names == list(folders))
+        assert get_status(channel, "m") == 30
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+        if ends == "cancel":
+            for call in calls:
+                call.cancel()
+        elif ends == "stop":
+            server.stop(grace_s=5.0)
+        elif ends == "other reload":
+            server.core.models.reload(config_of_one("m", base))
+        assert {call.code().name for call in calls} == {code.get(ends, "ABORTED")}
+        if ends != "stop":
+            assert patiently(5, lambda: reload_models(channel, m=base)).status.error_code == 0
+
+
 def test_file_of_models_is_read_again(base, tmp_path):
     file = tmp_path / "models.config"
     entry = 'model_config_list {{ config {{ name: "{}" base_path: "{}" model_platform: "{}" }} }}'
@@ -606,11 +642,13 @@ def test_server_waits_for_a_model(base, tmp_path):
         assert rest(starting.result(timeout=60))[0] == 200
 
 
-def test_server_of_a_broken_model_does_not_start(tmp_path):
+@pytest.mark.parametrize("interval_s", [0, 0.05])
+def test_server_of_a_broken_model_does_not_start(tmp_path, interval_s):
     (tmp_path / "1").mkdir()
+    flags = {"max_num_load_retries": 1, "load_retry_interval_micros": 0}
     with (
         pytest.raises(InputError, match=r"must name models that can be loaded, .*not a SavedModel"),
-        serving(tmp_path, max_num_load_retries=1, load_retry_interval_micros=0),
+        serving(tmp_path, file_system_poll_wait_seconds=interval_s, **flags),
     ):
         pytest.fail("it started")
 
