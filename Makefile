@@ -17,8 +17,8 @@ OLD_READY := $(OLD_VENV)/ready
 OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
-# Those of what differs between the lines.
-OLD_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance config data deep_supervision layers losses metrics models optimizer patch_sizes))
+# The slow ones of what only that line has, and of what crosses between the lines.
+OLD_SLOW_TESTS := tests/test_addons.py tests/test_two_lines.py
 RUN := $(VENV)/bin/python
 # With ADDONS=1 the demo runs on the old line.
 DEMO_READY := $(if $(ADDONS),$(OLD_READY),$(READY))
@@ -59,8 +59,9 @@ test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 verify-docker: $(READY)  ## The table of requests against the real server: TFSERVING_IMAGE, where Docker is
 	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q tests/test_serving_conformance.py
 
-test-addons: $(OLD_READY)  ## The tests of networks, losses, data and optimizers on the old line
-	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(OLD_TESTS)
+test-addons: $(OLD_READY)  ## The fast tests on the old line, and the slow ones of tensorflow-addons
+	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)
+	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow $(OLD_SLOW_TESTS)
 
 $(OLD_READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(OLD_VENV)

@@ -1,19 +1,19 @@
 """Benchmarks prediction from file to file on a CPU, against nnU-Net's own.
 
-A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented by a network at 2.5 mm, four levels
-of 16 to 128 channels, windows of 64 x 96 x 96: reading, turning, resampling, windows, the way back,
-and writing. The contenders:
+A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented, by default with the preset `fast`
+at 2.5 mm: four levels of 16 to 128 channels, windows of 64 x 96 x 96. The contenders:
 
-    fcnseg            the preset `fast`, trained for some steps, so that its masks have few borders
+    fcnseg            the preset, trained for some steps, so that its masks have few borders
     fcnseg_bfloat16   the same in bfloat16
     fcnseg_openvino   the same in bfloat16 by the backend `openvino`
-    nnunet            nnU-Net's predictor without mirroring; its network of the same channels
+    nnunet            nnU-Net's predictor without mirroring; its network of equal multiply-adds
     nnunet_openvino   the same, its windows computed by OpenVINO in bfloat16
 
-nnU-Net's windows overlap by half, its default; `nnunet_openvino` has fcnseg's overlap, a quarter.
-Its network is not trained, which its time does not depend on. Each contender has a process of its
-own, which has loaded the network and predicted once, and they alternate. Prints one JSON line of
-medians in seconds, the seconds of fcnseg's stages, peak MiB, and ratios.
+nnU-Net's windows overlap by half, its default; those of `nnunet_openvino` as fcnseg's. Its network
+is not trained, which its time does not depend on. Each contender has a process of its own, which
+has loaded the network and predicted once, and they alternate. Prints one JSON line of medians in
+seconds, those of each phase of fcnseg and the part of all that is not the network, the peak MiB of
+one scan, the time of two scans in flight relative to one, multiply-adds of a window, and ratios.
 
     python benchmarks/bench_predict.py --peer_python path/to/venv/bin/python --output build/predict
 
@@ -44,23 +44,27 @@ OURS = {
     "fcnseg_openvino": ("tensorflow", "openvino"),
 }
 PEER_SCRIPT = str(Path(__file__).with_name("predict_nnunet.py"))
-SPACING_MM = 2.5
-STAGES = ("reading", "segmenting", "writing")
+NETWORK = "windows"  # the phase of the network
+PHASES = (
+    *("reading", "turning", "finding the body", "resampling", NETWORK),
+    *("argmax", "way back", "writing"),
+)
 _STEPS = 100
 
 
-def make_run(folder: Path) -> Path:
-    """Trains the preset on phantoms, once per folder."""
-    scans, records, run_dir = folder / "scans", folder / "records", folder / "run"
+def make_run(folder: Path, config: str, spacing_mm: float) -> Path:
+    """Trains a preset on phantoms, once per folder."""
+    scans, records = folder / "scans", folder / f"records_{spacing_mm:g}"
+    run_dir = folder / f"run_{config}_{spacing_mm:g}"
     if not (records / "COMPLETED").exists():
         call("fcnseg", "phantom", "--cases", 4, "--output", scans, "--overwrite")
         call(
             *("fcnseg", "convert", "--cases", scans / "cases.csv", "--output", records, "--resume"),
-            *("--label_map", scans / "label_map.yaml", "--spacing_mm", *[SPACING_MM] * 3),
+            *("--label_map", scans / "label_map.yaml", "--spacing_mm", *[spacing_mm] * 3),
             *("--validation_fraction", 0.25, "--test_fraction", 0),
         )
     call(
-        *("fcnseg", "train", "--config", "fast", "--data", records, "--run_dir", run_dir),
+        *("fcnseg", "train", "--config", config, "--data", records, "--run_dir", run_dir),
         *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", _STEPS),
     )
     return run_dir
@@ -87,8 +91,23 @@ def fcnseg(name: str, run_dir: str, image: str, folder: Path) -> dict[str, Calla
                 raise error
         return time.perf_counter() - started
 
-    stages = {stage: lambda stage=stage: predictor.seconds[stage] for stage in STAGES}
-    return {"one": lambda: predict("one"), "two": lambda: predict("one", "two"), **stages}
+    phases = {phase: lambda phase=phase: predictor.seconds[phase] for phase in PHASES}
+    return {
+        "one": lambda: predict("one"),
+        "two": lambda: predict("one", "two"),
+        "multiply_adds": lambda: multiply_adds(run_dir),
+        **phases,
+    }
+
+
+def multiply_adds(run_dir: str) -> float:
+    """Counts those of the network for a window."""
+    from fcnseg.networks import model_summary
+    from fcnseg.runs import Run
+
+    run = Run.open(run_dir)
+    model, info = run.manifest.config.model, run.info
+    return model_summary(model, num_classes=info.num_classes, patch_size=info.window).macs
 
 
 def serve(name: str, run_dir: str, image: str, folder: str) -> None:
@@ -97,6 +116,9 @@ def serve(name: str, run_dir: str, image: str, folder: str) -> None:
     answers["peak"] = lambda: memory_mib("VmHWM")
     for line in sys.stdin:
         print(answers[line.strip()](), flush=True)
+
+
+Ask = Callable[[str], float]
 
 
 def measure(pythons: dict[str, str], arguments: Any, run_dir: Path, image: str) -> dict[str, Any]:
@@ -111,28 +133,45 @@ def measure(pythons: dict[str, str], arguments: Any, run_dir: Path, image: str) 
             asks[name] = stack.enter_context(contender(name, python, words, script=script))
         for ask in asks.values():
             ask("one")  # the first traces and fills memory
-        rounds = [{name: ask("one") for name, ask in asks.items()} for _ in range(arguments.rounds)]
-        stages = {
-            name: {stage: round(asks[name](stage), 2) for stage in STAGES}
-            for name in asks
-            if name in OURS
-        }
-        two = {name: asks[name]("two") for name in stages}
-        peaks = {name: round(ask("peak")) for name, ask in asks.items()}
-    one = {name: statistics.median(each[name] for each in rounds) for name in asks}
+        peaks = {name: round(ask("peak")) for name, ask in asks.items()}  # of one scan at a time
+        rounds = [
+            {name: measure_once(ask, is_ours=name in OURS) for name, ask in asks.items()}
+            for _ in range(arguments.rounds)
+        ]
+        work = {name: round(ask("multiply_adds") / 1e9, 2) for name, ask in asks.items()}
+    return {**medians_of(rounds), "peak_mib": peaks, "multiply_adds_g": work}
+
+
+def measure_once(ask: Ask, *, is_ours: bool) -> dict[str, float]:
+    """Measures one scan, and of ours its phases, and then two scans in flight."""
+    one = ask("one")
+    if not is_ours:
+        return {"one": one}
+    phases = {phase: ask(phase) for phase in PHASES}
+    other = (one - phases[NETWORK]) / one
+    return {"one": one, **phases, "not_network": other, "two_part_of_one": ask("two") / one}
+
+
+def medians_of(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Computes the medians over rounds, each of which is by contender."""
+
+    def median(name: str, word: str) -> float:
+        return round(statistics.median(each[name][word] for each in rounds), 3)
+
+    ours = [name for name in rounds[0] if name in OURS]
     ratios = {
         f"{name}_part_of_{peer}": round(
-            statistics.median(each[name] / each[peer] for each in rounds), 3
+            statistics.median(each[name]["one"] / each[peer]["one"] for each in rounds), 3
         )
-        for name in stages
-        for peer in asks
+        for name in ours
+        for peer in rounds[0]
         if peer in PEERS
     }
     return {
-        "seconds": {name: round(seconds, 2) for name, seconds in one.items()},
-        "stages": stages,
-        "two_scans_part_of_one": {name: round(two[name] / one[name], 2) for name in stages},
-        "peak_mib": peaks,
+        "seconds": {name: median(name, "one") for name in rounds[0]},
+        "phases": {name: {phase: median(name, phase) for phase in PHASES} for name in ours},
+        "not_network": {name: median(name, "not_network") for name in ours},
+        "two_scans_part_of_one": {name: median(name, "two_part_of_one") for name in ours},
         **ratios,
     }
 
@@ -143,6 +182,8 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="folder for everything")
     parser.add_argument("--peer_python", default=sys.executable, help="Python that has nnU-Net")
+    parser.add_argument("--config", default="fast", help="preset of fcnseg")
+    parser.add_argument("--spacing_mm", type=float, default=2.5, help="of the network, cubic")
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=[*OURS, *PEERS])
@@ -154,10 +195,11 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     modules = {name: {**OURS, **PEERS}[name] for name in arguments.contenders}
     pythons = pythons_of(modules, peers=PEERS, peer_python=arguments.peer_python)
-    run_dir = make_run(arguments.output)
+    run_dir = make_run(arguments.output, arguments.config, arguments.spacing_mm)
     shape = (arguments.slices, 512, 512)
     image, _ = make_case(arguments.output, f"ct_{arguments.slices}", shape, (2.5, 0.8, 0.8))
-    result = {"shape": shape, "rounds": arguments.rounds}
+    result = {name: getattr(arguments, name) for name in ("config", "spacing_mm", "rounds")}
+    result["shape"] = shape
     print(json.dumps(result | measure(pythons, arguments, run_dir, image)))
 
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -40,7 +41,8 @@ _NOT_FOUND: Any = None  # what Python takes, in place of a module, for one that 
 def require_extra(module: str) -> ModuleType:
     """Imports a module of an optional package, or raises an error that names its extra.
 
-    OpenVINO and NNCF find no package for their telemetry, so they send none.
+    OpenVINO and NNCF find no package for their telemetry, so they send none. The warning of
+    tensorflow-addons that it is archived, as docs/addons.md says, is left out.
 
     Args:
         module: Dotted name of the module; its package is one of `EXTRA_OF`.
@@ -51,7 +53,8 @@ def require_extra(module: str) -> ModuleType:
     reporter = _REPORTERS.get(module.partition(".")[0])
     if reporter is not None:
         sys.modules[reporter] = _NOT_FOUND
-    with naming_extras():
+    with naming_extras(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="tensorflow_addons")
         return importlib.import_module(module)
 
 

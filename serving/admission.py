@@ -70,6 +70,10 @@ class Place:
         """
         self._admission.hold(self, size)
 
+    def release(self, size: int) -> None:
+        """Counts bytes no longer that were held and are freed before the call ends."""
+        self._admission.release(self, size)
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Waits until a message of unknown size may be read; the block reads and holds it.
@@ -183,6 +187,13 @@ class Admission:
         """Belongs to `Place.reading`."""
         with self._changed:
             self._reading -= 1
+            self._changed.notify_all()
+
+    def release(self, place: Place, size: int) -> None:
+        """Belongs to `Place.release`."""
+        with self._changed:
+            place.held -= size
+            self._held -= size
             self._changed.notify_all()
 
     def start(self, call: Call) -> None:

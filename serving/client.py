@@ -109,9 +109,10 @@ class ClientCommand:
         masks.check_dicom()
         masks.check_free()
         with self._client() as client:
-            ready = client.wait_until_ready(self.wait_s)
+            client.wait_until_ready(self.wait_s)
+            version = client.pin_version()  # so that all masks are of one network
             info = self._info(client)
-            made_with = self._made_with(ready.version, info)
+            made_with = self._made_with(version, info)
             others, todo = masks.others(made_with), masks.todo(made_with)
             check_output_folder(os.fspath(self.output), argument="output")
             worker = _CaseWorker(client, info, made_with, self.accept, is_tiled=self.tiled)
@@ -146,7 +147,7 @@ class ClientCommand:
         """Provenance of the masks, as CASE.json contains it; images have their own entry."""
         made_with: dict[str, Any] = {
             "model_name": self.model_name,
-            "version": version if self.version is None else self.version,
+            "version": version,
             "fcnseg_version": info.fcnseg_version,
         }
         for name in ("label", "tiled", "dicom_seg", "rtstruct"):
@@ -220,7 +221,7 @@ def _reasons(
 ) -> dict[str, str | None]:
     """Segments cases, and gives the reason of each one's failure, or None.
 
-    Cases that are not begun when the server is gone are left for `--resume`.
+    Cases that are not begun when the model is gone are left for `--resume`.
     """
     reasons: dict[str, str | None] = {}
     pool = concurrent.futures.ThreadPoolExecutor(in_flight)
@@ -237,7 +238,7 @@ def _reasons(
             pool.shutdown(cancel_futures=True)
     left = [case_id for case_id in todo if case_id not in reasons]
     if left:
-        logger.error("the server is gone: %d cases not begun, --resume continues", len(left))
+        logger.error("the model is gone: %d cases not begun, --resume continues", len(left))
     return reasons
 
 
@@ -249,7 +250,7 @@ def _finished(
 ) -> Iterator[tuple[str, Exception | None]]:
     """Yields each case id, with its error if there is one, as soon as it is done.
 
-    Once the server is gone, no other case is begun.
+    Once the model is gone, no other case is begun.
     """
     is_gone = threading.Event()
 

@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession, StatusError
 
 from .statuses import invalid
+from .tensors import MAX_REPEATED_BYTES
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
@@ -180,6 +181,11 @@ def _serialized(given: input_pb2.Input) -> Array:
         examples = given.example_list_with_context.examples
     if not examples:
         raise invalid("Input is empty.")
+    if len(examples) * len(context) > MAX_REPEATED_BYTES:
+        raise invalid(
+            f"{len(examples)} examples with a context of {len(context)} bytes must take at most"
+            f" {MAX_REPEATED_BYTES} bytes"
+        )
     serialized = (context + example.SerializeToString() for example in examples)
     return np.fromiter(serialized, object, len(examples))
 

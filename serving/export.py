@@ -27,8 +27,8 @@ class ExportCommand:
     """Runtime that the version is for; for OpenVINO it is the network of one run, which OpenVINO
     Model Server and fcnseg predict take."""
     precision: ExportPrecision | None = None
-    """Precision of the network's layers, by default that of training or, for OpenVINO, float32;
-    int8 is for OpenVINO alone. Inputs and outputs are float32."""
+    """Precision of the network's layers, by default that of training; int8 is for OpenVINO alone.
+    Inputs and outputs are float32."""
     data: Location | None = None
     """Records of the run, for int8; by default where they were in training."""
     calibration_windows: int = 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import rapidjson
@@ -12,6 +14,14 @@ from .statuses import invalid
 _NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
 _TRAILING = "The document root must not be followed by other values."
 _MAX_SHOWN = 1000  # characters of a value in a message; the real server has no limit
+_MAX_SHOWN_DEPTH = 32  # down to which the spaces before values are more characters than that
+
+# Memory for each of these characters, measured of Python 3.11: of a number in a list and in an
+# array, a list, an object, and a name in it. Characters within text count too.
+_BYTES_OF = {b",": 72, b"[": 100, b"{": 180, b":": 110}
+# Text takes as many bytes as in the body, unless a character in it needs four: then all do, and a
+# short text has a longer head.
+_WIDE_TEXT = 8
 
 _TYPE_NAMES = {
     type(None): "Null",
@@ -48,13 +58,42 @@ def parse_body(body: bytes) -> dict[str, Any]:
     return value
 
 
+def parsed_bytes(body: bytes) -> int:
+    """Bytes of memory that the values of a body take at most, besides text of one byte each."""
+    values = sum(body.count(character) * size for character, size in _BYTES_OF.items())
+    has_wide_text = not body.isascii() or b"\\u" in body
+    return values + (_WIDE_TEXT * len(body) if has_wide_text else 0)
+
+
 def shown(value: Any) -> str:
     """A value in a message: indented JSON, cut after a thousand characters."""
-    try:
-        text = rapidjson.dumps(value, indent=4, ensure_ascii=False, number_mode=_NUMBERS)
-    except RecursionError:
-        text = "[" * _MAX_SHOWN
+    start = _Start().of(value)  # indented, all of it may be gigabytes
+    text = rapidjson.dumps(start, indent=4, ensure_ascii=False, number_mode=_NUMBERS)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+class _Start:
+    """The start of a value, whose text begins with the same thousand characters."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_SHOWN  # values, each of which has a character at least
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        """Gives a value without what is not shown of it."""
+        self._left -= 1
+        if depth > _MAX_SHOWN_DEPTH:
+            return None
+        if isinstance(value, str):
+            return value[: _MAX_SHOWN + 1]
+        if isinstance(value, list):
+            return [self.of(item, depth + 1) for item in self._first(value)]
+        if isinstance(value, dict):
+            items = self._first(value.items())
+            return {key[: _MAX_SHOWN + 1]: self.of(item, depth + 1) for key, item in items}
+        return value
+
+    def _first(self, items: Iterable[Any]) -> Iterable[Any]:
+        return itertools.takewhile(lambda _: self._left >= 0, items)
 
 
 def type_of(value: Any) -> str:

@@ -23,7 +23,7 @@ from fcnseg.saved_model.session import StatusError
 
 from .admission import Admission, Call, Place
 from .core import SIGNATURE_DEF, ServerCore, answered
-from .json_body import parse_body
+from .json_body import parse_body, parsed_bytes
 from .json_examples import examples_from_json
 from .json_replies import (
     classifications_to_json,
@@ -35,12 +35,13 @@ from .json_replies import (
 )
 from .json_requests import inputs_from_json, signature_name_of
 from .rest_paths import RestPath, api_path, parse_path
-from .statuses import HTTP_STATUS, OTHER_HTTP_STATUS
+from .statuses import HTTP_STATUS, OTHER_HTTP_STATUS, invalid
 
 logger = logging.getLogger(__name__)
 
 _MAX_BODY = 2**31 - 1  # bytes; the limit of a gRPC message too
 _MAX_UNPACKED = 100 * 2**20  # bytes of a gzip body; the real server's limit
+_MAX_PARSED = 2**32  # bytes of a body's values in memory: 512 x 512 x 200 numbers are 3.8 GB
 _MIN_RATE = 1024  # bytes a second at which a body must arrive, and a reply be read, on the whole
 _BUSY_RATE = 2**18  # the same while it keeps others out: a slow connection of today
 _PIECE = 2**18  # bytes of a reply that are sent at once
@@ -164,6 +165,12 @@ class RestApp:
         asked = parse_path(method, path)
         if method == "GET":
             return "application/json", answered(lambda: self._tell(asked)).encode()
+        if not self._headers and _is_of_another_site(headers):
+            raise StatusError(
+                "PERMISSION_DENIED",
+                f"pages of {headers[b'origin'][:80]} may not call: rest_api_enable_cors_support"
+                " lets them",
+            )
         return "application/json", await self._run(asked, headers, receive)
 
     def _tell(self, asked: RestPath) -> str:
@@ -241,7 +248,7 @@ class RestApp:
             with place.running():
                 body = b"".join(pieces)
                 pieces.clear()
-                return answered(lambda: self._text(asked, headers, body, place.call).encode())
+                return answered(lambda: self._text(asked, headers, body, place).encode())
 
         watching = asyncio.ensure_future(self._watch(receive, place.call))
         try:
@@ -256,31 +263,39 @@ class RestApp:
             pass
         self._admission.give_up(call)
 
-    def _text(self, asked: RestPath, headers: dict[bytes, str], body: bytes, call: Call) -> str:
+    def _text(self, asked: RestPath, headers: dict[bytes, str], body: bytes, place: Place) -> str:
         """Parses a body, runs the model, and gives the text of the answer."""
         if "gzip" in headers.get(b"content-encoding", ""):
             body = _unpacked(body)
+            place.hold(len(body))
+        size = _checked_parsed_bytes(body)
+        place.hold(size)
         request, spec = parse_body(body), asked.spec
         del body
         spec.signature_name = signature_name_of(request)
         if asked.method == "predict":
-            return self._predicted(request, spec, call)
+            return self._predicted(request, spec, place, size)
         given = examples_from_json(request)
         if asked.method == "classify":
             classify = classification_pb2.ClassificationRequest(model_spec=spec, input=given)
-            return classifications_to_json(self._core.classify(classify, call).result)
+            return classifications_to_json(self._core.classify(classify, place.call).result)
         regress = regression_pb2.RegressionRequest(model_spec=spec, input=given)
-        return regressions_to_json(self._core.regress(regress, call).result)
+        return regressions_to_json(self._core.regress(regress, place.call).result)
 
-    def _predicted(self, request: dict[str, Any], spec: model_pb2.ModelSpec, call: Call) -> str:
+    def _predicted(
+        self, request: dict[str, Any], spec: model_pb2.ModelSpec, place: Place, size: int
+    ) -> str:
+        """Runs a model on a request whose values take some bytes."""
         in_rows = "instances" in request
 
         def make_inputs(expected: Any) -> Any:
             arrays, _ = inputs_from_json(request, expected)
             request.clear()  # lists of numbers take many times the memory of an array
+            place.release(size)
             return arrays
 
-        return outputs_to_json(self._core.predict_arrays(spec, make_inputs, call), in_rows=in_rows)
+        outputs = self._core.predict_arrays(spec, make_inputs, place.call)
+        return outputs_to_json(outputs, in_rows=in_rows)
 
     async def _send(
         self, send: Send, status: int, kind: str, content: bytes, rest_of_body: _Body | None
@@ -304,9 +319,26 @@ class RestApp:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def _is_of_another_site(headers: dict[bytes, str]) -> bool:
+    """Tells whether a page of another site sends a request; only browsers tell the site."""
+    origin = headers.get(b"origin")
+    return origin is not None and origin.rpartition("://")[2] != headers.get(b"host", "")
+
+
 def _check_size(size: int) -> None:
     if size > _MAX_BODY:
         raise HttpError(413, f"a body must have at most {_MAX_BODY} bytes, got {size}")
+
+
+def _checked_parsed_bytes(body: bytes) -> int:
+    """Bytes that the values of a body take in memory; one call must not take all of it."""
+    size = parsed_bytes(body)
+    if size > _MAX_PARSED:
+        raise invalid(
+            f"a body's values must take at most {_MAX_PARSED} bytes of memory, got {size}: send"
+            " numbers as bytes in base64, or over gRPC"
+        )
+    return size
 
 
 def _unpacked(body: bytes) -> bytes:

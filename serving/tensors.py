@@ -21,7 +21,8 @@ from .statuses import invalid
 
 _MAX_BYTES = 2**31 - 1  # what one message can carry
 # What a few bytes may claim, since the last of the listed values repeats: a volume of one value.
-_MAX_REPEATED_BYTES = 64 * 2**20
+MAX_REPEATED_BYTES = 64 * 2**20
+_STRING_BYTES = 32  # of a string in numpy and TensorFlow, besides its content
 
 # The repeated field that holds the values of a type if `tensor_content` does not.
 _VALUE_FIELDS = {
@@ -73,7 +74,7 @@ def read_tensor(name: str, tensor: tensor_pb2.TensorProto) -> Array:
         return _content(name, tensor.tensor_content, dtype, size).reshape(shape)
     listed = getattr(tensor, _VALUE_FIELDS[type_])
     count = len(listed) // (2 if dtype.kind == "c" else 1)
-    if count < size and size * dtype.itemsize > _MAX_REPEATED_BYTES:
+    if count < size and size * _bytes_of_last(listed, dtype) > MAX_REPEATED_BYTES:
         raise _parsing_error(name, f"shape {shape} of {dtype} must not have {count} values")
     return _filled(_listed(listed, type_, dtype)[:size], size, dtype).reshape(shape)
 
@@ -123,6 +124,13 @@ def _content(name: str, content: bytes, dtype: np.dtype[Any], size: int) -> Arra
     if dtype.kind == "O" or len(content) != size * dtype.itemsize:
         raise _parsing_error(name, f"{len(content)} bytes are not {size} values of {dtype}")
     return np.frombuffer(content, dtype)
+
+
+def _bytes_of_last(listed: Any, dtype: np.dtype[Any]) -> int:
+    """Memory of each copy of the last of the listed values; TensorFlow copies strings too."""
+    if dtype.kind != "O":
+        return dtype.itemsize
+    return _STRING_BYTES + (len(listed[-1]) if len(listed) else 0)
 
 
 def _listed(listed: Any, type_: str, dtype: np.dtype[Any]) -> Array:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
-from tensorflow_serving.apis import get_model_status_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 
 @contextlib.contextmanager
@@ -37,9 +37,15 @@ def canned_grpc(*answers, port=0, is_ready=False, threads=2):
         ready.model_version_status.add(version=1, state="AVAILABLE")
         return ready.SerializeToString()
 
+    def metadata(_, context):
+        found = get_model_metadata_pb2.GetModelMetadataResponse()
+        found.model_spec.version.value = 1
+        return found.SerializeToString()
+
     server = grpc.server(ThreadPoolExecutor(threads))
     for service, method, answer in (
         ("PredictionService", "Predict", predict),
+        ("PredictionService", "GetModelMetadata", metadata),
         ("ModelService", "GetModelStatus", status),
     ):
         handler = grpc.unary_unary_rpc_method_handler(answer)

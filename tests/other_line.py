@@ -1,7 +1,8 @@
 """Writes what one line of TensorFlow hands to the other; as a script, in the other's environment.
 
 `python other_line.py FOLDER` makes runs in FOLDER/run and FOLDER/trained, the model of the first in
-FOLDER/models, records in FOLDER/records, and what the networks answer in FOLDER/outputs.npz.
+FOLDER/models, records in FOLDER/records, and in FOLDER/outputs.npz what the networks answer and the
+mask of an oblique volume.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from small_models import make_hu, write_run
+from small_models import make_hu, make_oblique_volume, write_run
 from small_records import write_small_dataset
 from small_runs import ALL_STATE
 
 from fcnseg.config import override
-from fcnseg.inference import load_run
+from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.records import Dataset
 from fcnseg.saved_model.export import export_run
 from fcnseg.training import train
@@ -34,7 +35,8 @@ def main(folder: Path) -> None:
     hu = make_hu(PATCH).astype(np.float32)
     networks = {name: load_run(folder / name)[0] for name in ("run", "trained")}
     outputs = {name: network(hu).numpy() for name, network in networks.items()}
-    np.savez(folder / "outputs.npz", hu=hu, **outputs)
+    mask = predict_volume(make_segmenter(*load_run(folder / "run")), make_oblique_volume())
+    np.savez(folder / "outputs.npz", hu=hu, mask=mask, **outputs)
 
 
 if __name__ == "__main__":

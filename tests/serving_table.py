@@ -576,6 +576,13 @@ EXAMPLES = {
         named("regress", context={"x": 4.0}, examples=[{}, {"x": 2.0}]),
         reply='{\n    "results": [4.0, 3.0]\n}',
     ),
+    "70 MB of one context": Rest(
+        REGRESS,
+        named("regress", context={"t": "x" * 10_000}, examples=[{}] * 7_000),
+        400,
+        "7000 examples with a context of 10018 bytes must take at most 67108864 bytes",
+        why_local="fills 64 MiB at most",
+    ),
     "no examples": Rest(
         REGRESS,
         {},
@@ -974,6 +981,19 @@ TENSORS = {
         "INVALID_ARGUMENT",
         PARSING,
         why_local="fills 64 MiB at most",
+    ),
+    "200 MB of one text": Grpc(
+        echo([20_000], tf.string, string_val=[b"x" * 10_000]),
+        "INVALID_ARGUMENT",
+        PARSING,
+        why_local="fills 64 MiB at most",
+    ),
+    "4 million texts of no value": Grpc(
+        echo([2**22], tf.string), "INVALID_ARGUMENT", PARSING, why_local="fills 64 MiB at most"
+    ),
+    "3 MB of one text": Grpc(
+        echo([300], tf.string, string_val=[b"x" * 10_000]),
+        reply=(("outputs.y.string_val", [b"x" * 10_000] * 300),),
     ),
     "many axes": Grpc(
         echo([1] * 40, tf.int16, int_val=[1]), "INVALID_ARGUMENT", PARSING, why_local="32 axes"

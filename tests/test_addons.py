@@ -15,11 +15,12 @@ import pytest
 import tensorflow as tf
 from killed_training import train_on_devices
 from running_server import running_server
+from scipy import interpolate
 from small_models import CROP, make_oblique_volume
 from small_runs import ALL_STATE, assert_same_runs, stop_after
 
 from fcnseg.client import SegmentationClient
-from fcnseg.config import TrainingConfig, override, write_config
+from fcnseg.config import AugmentationConfig, Config, TrainingConfig, override, write_config
 from fcnseg.errors import ConfigError
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.networks.addons import ORIGINS, find_class, is_of_addons
@@ -30,6 +31,7 @@ from fcnseg.networks.keras_compat import (
     optimizer_variables,
 )
 from fcnseg.records import Dataset
+from fcnseg.sampling.augmentation.deformation import control_shape, displacements
 from fcnseg.saved_model.export import export_run
 from fcnseg.training import TrainingStoppedError, read_run, train
 from fcnseg.training.assembly import build_model, make_average, make_step, patches_maker
@@ -73,10 +75,11 @@ def settings(**changes):
 
 
 def test_table_has_every_name_of_the_settings():
-    known = typing.get_type_hints(TrainingConfig)
+    sections = typing.get_type_hints(Config)
     for setting, names in ORIGINS.items():
-        values = set(typing.get_args(known[setting.removeprefix("training.")]))
-        assert values - {"none"} == set(names)
+        section, _, key = setting.partition(".")
+        values = set(typing.get_args(typing.get_type_hints(sections[section])[key]))
+        assert values - {"none", "coefficients", "field"} == set(names)
     assert set(WRAPPERS) == set(ORIGINS["training.optimizer_wrapper"])
 
 
@@ -108,6 +111,45 @@ def test_a_run_is_refused_before_anything_is_built(dataset, tmp_path, setting):
     with pytest.raises(ConfigError, match=f"{setting} {name} is in tensorflow-addons alone"):
         train(config, dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@old_line
+def test_polyharmonic_deformation_is_that_of_scipy():
+    """A triharmonic spline with a linear part, through the drawn displacements, clipped."""
+    size, most = (9, 12, 14), (2.0, 3.0, 4.0)
+    config = AugmentationConfig(
+        deformation_voxels=most,
+        deformation_of="polyharmonic",
+        control_spacing_voxels=(6.0, 8.0, 8.0),
+    )
+    counts = control_shape(size, config)
+    limits = np.reshape(most, (3, 1, 1, 1))
+    drawn = np.random.default_rng(0).uniform(-1, 1, (2, 3, *counts)) * limits
+    moved = displacements(tf.constant(drawn, tf.float32), size, config)
+    points = positions(counts)
+    voxels = positions(size) / config.control_spacing_voxels
+    for number in range(2):
+        values = drawn[number].reshape(3, -1).T
+        spline = interpolate.RBFInterpolator(points, values, kernel="cubic", degree=1)
+        expected = np.clip(spline(voxels).T.reshape(3, *size), -limits, limits)
+        found = np.stack([axis[number] for axis in moved])
+        np.testing.assert_allclose(found, expected, atol=5e-3)  # of voxels, in float32
+
+
+def positions(shape):
+    """Of a grid around its centre (n, 3), in its steps."""
+    return np.argwhere(np.ones(shape)) - (np.array(shape) - 1) / 2
+
+
+@old_line
+def test_a_run_trains_on_polyharmonic_deformations(dataset, tmp_path):
+    changes = {
+        "augmentation.deformation_of": "polyharmonic",
+        "augmentation.deformation_voxels": (2, 2, 2),
+        "augmentation.control_spacing_voxels": (6, 6, 6),
+    }
+    result = train(override(ALL_STATE, changes), dataset, tmp_path / "run")
+    assert np.isfinite(result.history["loss"]).all()
 
 
 @old_line

@@ -6,6 +6,8 @@ import contextlib
 import json
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dicom_series
 import grpc
@@ -293,6 +295,21 @@ def test_server_that_hangs_up_is_named(scheme):
     assert error.status == "UNAVAILABLE"
 
 
+def test_server_that_hangs_up_within_its_answer_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+
+        pool.submit(answer)
+        client = SegmentationClient(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with client, pytest.raises(ServerError, match="closed the connection before it answered"):
+            client.status()
+
+
 def test_interfaces_that_are_mixed_up_are_named(addresses):
     grpc_as_http = SegmentationClient(f"http://{addresses['grpc']}", retry_s=0, timeout_s=5)
     http_as_grpc = SegmentationClient(addresses["rest"].removeprefix("http://"), retry_s=0)
@@ -318,6 +335,66 @@ def test_no_answer_in_time(transport):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             server = f"http://127.0.0.1:{silent.getsockname()[1]}"
             failure_of(server, r"no answer from .* within 0.3 s", timeout_s=0.3)
+
+
+def test_call_of_a_client_that_is_closed_ends(transport_that_hangs):
+    """As on Ctrl-C, while a server computes for minutes."""
+    server, is_called = transport_that_hangs
+    client = SegmentationClient(server, timeout_s=60)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.model_info)
+        assert is_called.wait(20)
+        time.sleep(0.1)
+        started = time.monotonic()
+        client.close()
+        with pytest.raises(ServerError, match="failed: CANCELLED"):
+            call.result()
+    assert time.monotonic() - started < 10
+    with pytest.raises(ServerError, match="failed: CANCELLED"):
+        client.status()
+
+
+@pytest.fixture(params=[*TRANSPORTS, "rest, within the answer"])
+def transport_that_hangs(request):
+    """A server that leaves a call without its answer; and an event that is set by the call."""
+    is_called, stopped = threading.Event(), threading.Event()
+
+    def wait(_):
+        is_called.set()
+        stopped.wait(60)
+        return b""
+
+    def accept(silent):
+        with contextlib.suppress(OSError):
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(2**16)
+                if "within" in request.param:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+                is_called.set()
+                stopped.wait(60)
+
+    with contextlib.ExitStack() as stack:
+        if request.param == "grpc":
+            server, _ = stack.enter_context(canned_grpc(wait))
+        else:
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            stack.enter_context(ThreadPoolExecutor(1)).submit(accept, silent)
+            server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        stack.callback(stopped.set)
+        yield server, is_called
+
+
+def test_busy_server_is_not_asked_again_by_a_client_that_is_closed():
+    with canned_grpc(BUSY) as (server, requests), ThreadPoolExecutor(1) as pool:
+        client = SegmentationClient(server)
+        call = pool.submit(client.model_info)
+        while len(requests) < 4:  # it waits longer each time
+            time.sleep(0.05)
+        client.close()
+        with pytest.raises(TooBusyError):
+            call.result(timeout=2)
+        assert len(requests) == 4
 
 
 BUSY = (CODE.RESOURCE_EXHAUSTED, "Too many requests")

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dicom_series
@@ -138,7 +139,62 @@ def test_server_that_is_gone_ends_the_command(folder, tmp_path, caplog):
         with pytest.raises(InputError, match="1 of 1 volumes failed: .* closed the connection"):
             command.run()
     assert len(requests) == 2
-    assert "the server is gone: 2 cases not begun, --resume continues" in caplog.text
+    assert "the model is gone: 2 cases not begun, --resume continues" in caplog.text
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["grpc", "rest"])
+def test_masks_tell_the_version_of_a_label(folder, tmp_path, transport):
+    """The newest version has no label, and is not the one that answers."""
+    models = shutil.copytree(folder / "models", tmp_path / "models")
+    shutil.copytree(models / "1", models / "2")
+    config = f"""model_config_list {{ config {{
+        name: "fcnseg" base_path: "{models}" model_platform: "tensorflow"
+        model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
+        version_labels {{ key: "stable" value: 1 }} }} }}"""
+    (tmp_path / "models.config").write_text(config)
+    flags = {"allow_version_labels_for_unavailable_models": True}
+    flags |= {"model_config_file": tmp_path / "models.config"}
+    image = folder / "images/one.nii.gz"
+    with running_server(None, **flags) as addresses:
+        server = addresses[transport]
+        for options, version in (({"label": "stable"}, 1), ({}, 2), ({"version": 1}, 1)):
+            masks = tmp_path / f"masks {options}"
+            ClientCommand(server, masks, image, accept=CROP, **options).run()
+            made_with = json.loads((masks / "one.json").read_text())["made_with"]
+            assert (made_with["version"], made_with.get("label")) == (version, options.get("label"))
+            with SegmentationClient(server, **options) as client:
+                assert client.wait_until_ready(0).version == version
+        command = ClientCommand(server, tmp_path / "m", image, label="none", accept=CROP)
+        with pytest.raises(ServerError, match="not ready: .*Unrecognized servable version label"):
+            command.run()
+
+
+@pytest.mark.parametrize("transport", [0, 1], ids=["grpc", "rest"])
+def test_masks_of_a_folder_are_of_one_version(folder, tmp_path, caplog, monkeypatch, transport):
+    """A version that is published in the middle makes none of them."""
+    models = shutil.copytree(folder / "models", tmp_path / "models")
+    with running_server(models) as addresses:
+        server, masks = addresses[transport], tmp_path / "masks"
+        segment = SegmentationClient.segment
+
+        def segment_and_publish(client, volume, **options):
+            mask = segment(client, volume, **options)
+            shutil.copytree(models / "1", models / ".tmp")
+            (models / ".tmp").rename(models / "2")
+            with SegmentationClient(server) as other:
+                while [each.state for each in other.status()] != ["AVAILABLE", "END"]:
+                    time.sleep(0.05)
+            return mask
+
+        monkeypatch.setattr(SegmentationClient, "segment", segment_and_publish)
+        command = ClientCommand(server, masks, folder / "images", accept=CROP, in_flight=1)
+        with pytest.raises(
+            InputError, match=r"1 of 2 .* no model fcnseg version 1 .* version 2, 1"
+        ):
+            command.run()
+    assert "the model is gone: 1 cases not begun, --resume continues" in caplog.text
+    (made,) = masks.glob("*.json")
+    assert json.loads(made.read_text())["made_with"]["version"] == 1
 
 
 def test_no_server_is_said_before_anything_is_read_or_made(folder, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -313,7 +314,8 @@ def test_options_of_an_export(tmp_path, run_dir):
     ("options", "message"),
     [
         ({"flips": ("x", "x")}, "flips must name each axis once, got x x"),
-        ({"max_memory_gib": 0.0}, "max_memory_gib must be positive, got 0.0"),
+        ({"max_memory_gib": 0.0}, "max_memory_gib must be positive and finite, got 0.0"),
+        ({"max_memory_gib": math.inf}, "max_memory_gib must be positive and finite, got inf"),
         ({"keep": 0}, "keep must be 1 or more, got 0"),
         ({"accept": ("noise",)}, "accept must be of .*, got noise"),
     ],

@@ -145,6 +145,23 @@ def test_a_package_is_imported_where_it_belongs(package):
     assert not {name for name in importing if not name.startswith(allowed)}
 
 
+def test_one_module_asks_for_the_version_of_keras():
+    """What it calls LINE is in checkpoints, and the table of addons says which class a name is."""
+    compat = "fcnseg.networks.keras_compat"
+    asking = {
+        str(path.relative_to(ROOT))
+        for place in ("fcnseg", *sorted(JOBS))
+        for path in sources(place)
+        if {f"{compat}.IS_KERAS_3", f"{compat}.LINE"} & imported(path)
+        or "keras.__version__.startswith" in path.read_text()
+    }
+    assert asking == {
+        "fcnseg/networks/addons.py",
+        "fcnseg/networks/keras_compat.py",
+        "fcnseg/training/assembly.py",
+    }
+
+
 def test_light_modules_leave_tensorflow_and_beam_out():
     script = f"""
 import importlib, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import shutil
@@ -38,6 +39,7 @@ from serving.served_models import config_of_one
 from serving.server import ServerCommand
 from serving.warm_up import WARM_UP_FILE, load_session
 
+GZIP = {"Content-Encoding": "gzip"}
 LONG = 10**7  # steps of the slow signature: minutes
 
 
@@ -84,12 +86,13 @@ def predict_slowly(channel, steps=LONG, **options):
     return predict(channel, "slow", n=np.int32(steps), **options)
 
 
-def rest(server, method="GET", path="/v1/models/m", body=None):
+def rest(server, method="GET", path="/v1/models/m", body=None, headers=None):
     """Status and text of an answer by a server, or at a port."""
     port = server if isinstance(server, int) else server.rest_port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body)
     with contextlib.closing(connection):
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, content, headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
 
@@ -175,6 +178,45 @@ def test_messages_beyond_the_limit_are_refused(base, transport):
             assert status == 429
         slow.cancel()
         server.core.models.cancel_calls()
+
+
+MANY_LISTS = b'{"inputs":[' + b",".join([b"[]"] * 10**6) + b"]}"  # 3 MB, and 100 MB in memory
+BASE64 = b'{"inputs":1,"u":"' + b"A" * len(MANY_LISTS) + b'"}'
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_memory_of_json_values_is_held_while_they_are_parsed(base, packing):
+    def post(body):
+        headers, body = ({}, body) if packing == "plain" else (GZIP, gzip.compress(body))
+        return rest(server, "POST", "/v1/models/m:predict", body, headers)
+
+    with connected(base, max_running_calls=2, max_held_mib=16) as (server, channel):
+        assert post(MANY_LISTS)[0] == 200  # it is alone
+        slow = predict_slowly(channel, wait=False)
+        wait_until(lambda: running(server) == 1)
+        status, text = post(MANY_LISTS)
+        assert (status, "with 172" in text) == (429, True)
+        assert post(BASE64)[0] == 200
+        slow.cancel()
+        server.core.models.cancel_calls()
+
+
+def test_memory_of_json_values_is_released_before_the_model_runs(base):
+    with serving(base, max_held_mib=16) as server, ThreadPoolExecutor(1) as pool:
+        body = {"signature_name": "slow", "inputs": LONG, "u": [1] * 10**6}
+        call = pool.submit(rest, server, "POST", "/v1/models/m:predict", body)
+        wait_until(lambda: running(server) == 1)
+        wait_until(lambda: 0 < server.admission.counts[2] < 2**22)
+        server.core.models.cancel_calls()
+        assert call.result()[0] == 499
+
+
+def test_values_that_take_all_memory_are_refused(base, monkeypatch):
+    monkeypatch.setattr("serving.rest._MAX_PARSED", 10**8)
+    with serving(base) as server:
+        status, text = rest(server, "POST", "/v1/models/m:predict", MANY_LISTS)
+        assert status == 400
+        assert "a body's values must take at most 100000000 bytes of memory, got 172" in text
 
 
 def test_slow_and_half_open_clients_are_cut(base):
@@ -471,6 +513,29 @@ def test_browser_gets_a_page_at_the_root(server):
     assert status == 200
     assert text.startswith("<!doctype html>")
     assert json.loads(rest(server, path="/page/settings.json")[1])["model_names"] == ["m"]
+
+
+ORIGINS = {"http://{host}": 200, None: 200, "http://localhost": 403, "null": 403, "http://[": 403}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_pages_of_other_sites_start_no_run(server, origin):
+    """A form of text is sent anywhere; a browser only keeps its answer from the page."""
+    host = f"127.0.0.1:{server.rest_port}"
+    headers = {"Content-Type": "text/plain"}
+    headers |= {} if origin is None else {"Origin": origin.replace("{host}", host)}
+    body = {"instances": [2.0]}
+    status, text = rest(server, "POST", "/v1/models/m:predict", body, headers)
+    assert status == ORIGINS[origin]
+    assert status == 200 or "may not call: rest_api_enable_cors_support lets them" in text
+    assert rest(server, headers=headers)[0] == 200
+
+
+def test_pages_of_other_sites_may_call_where_cors_is_on(base):
+    with serving(base, rest_api_enable_cors_support=True) as server:
+        headers = {"Origin": "http://localhost"}
+        body = {"instances": [2.0]}
+        assert rest(server, "POST", "/v1/models/m:predict", body, headers)[0] == 200
 
 
 def test_port_0_switches_a_transport_off(base, tmp_path):

@@ -14,11 +14,14 @@ import tensorflow as tf
 from scripts import output_of
 
 from fcnseg.config import TrainingConfig
+from fcnseg.networks.keras_compat import IS_KERAS_3
 from fcnseg.sampling import Batch
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.compiled_model import make_state, state_of
 from fcnseg.training.optimizer import build_optimizer
 from fcnseg.training.step import TrainingStep
+
+old_line = pytest.mark.skipif(IS_KERAS_3, reason="tensorflow-addons needs Keras 2")
 
 SIZE = (4, 4, 4)
 TOO_LARGE = 2.0**40  # float16 ends at 65504
@@ -46,6 +49,11 @@ def make_step(*, optimizer="sgd", **options):
     return TrainingStep(model, **options)
 
 
+def scale_of(optimizer):
+    """The variable of the scale."""
+    return optimizer.dynamic_scale if IS_KERAS_3 else optimizer._loss_scale._current_loss_scale
+
+
 def make_batch(number=0):
     rng = np.random.default_rng(number)
     hu = rng.normal(0, 1, (2, *SIZE, 1)).astype(np.float32)
@@ -60,30 +68,34 @@ def weights_of(step):
 def test_step_that_overflows_is_skipped_and_halves_the_scale(options):
     step = make_step(**options)
     optimizer = step.model.optimizer
-    optimizer.dynamic_scale.assign(TOO_LARGE)
+    scale_of(optimizer).assign(TOO_LARGE)
     before = weights_of(step)
     step.on_replica(make_batch())
     for old, new in zip(before, weights_of(step), strict=True):
         np.testing.assert_array_equal(new, old)
-    assert float(optimizer.dynamic_scale) == TOO_LARGE / 2
-    assert int(optimizer.iterations) == 0  # the learning rate's schedule waits too
+    assert float(scale_of(optimizer)) == TOO_LARGE / 2
+    # In Keras 3 the learning rate's schedule waits too.
+    assert int(optimizer.iterations) == (0 if IS_KERAS_3 else 1)
     for _ in range(40):
         step.on_replica(make_batch())
     after = weights_of(step)
     assert all(np.isfinite(weight).all() for weight in after)
     assert any((new != old).any() for new, old in zip(after, before, strict=True))
-    assert 1 < float(optimizer.dynamic_scale) < TOO_LARGE
+    assert 1 < float(scale_of(optimizer)) < TOO_LARGE
 
 
 def test_scale_doubles_after_steps_without_overflow():
     step = make_step()
     optimizer = step.model.optimizer
-    optimizer.dynamic_growth_steps = 3
+    if IS_KERAS_3:
+        optimizer.dynamic_growth_steps = 3
+    else:
+        optimizer._loss_scale._growth_steps = 3
     scales = []
-    for number in range(4):
+    for number in range(3):
         step.on_replica(make_batch(number))
-        scales.append(float(optimizer.dynamic_scale))
-    assert scales == [2**15, 2**15, 2**16, 2**16]
+        scales.append(float(scale_of(optimizer)))
+    assert scales == [2**15, 2**15, 2**16]
 
 
 def test_scale_does_not_change_the_step():
@@ -91,7 +103,7 @@ def test_scale_does_not_change_the_step():
     moved = []
     for scale in (1.0, 2.0**10):
         step = make_step(clip_norm=0.1)
-        step.model.optimizer.dynamic_scale.assign(scale)
+        scale_of(step.model.optimizer).assign(scale)
         before = weights_of(step)
         step.on_replica(make_batch())
         moved.append([new - old for new, old in zip(weights_of(step), before, strict=True)])
@@ -99,7 +111,8 @@ def test_scale_does_not_change_the_step():
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_resume_restores_the_scale(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("radam", marks=old_line)])
+def test_resume_restores_the_scale(tmp_path, optimizer):
     """Steps 1 to 3 of an overflow, a checkpoint, and steps 4 to 6, against six without a stop."""
 
     def checkpoints(step):
@@ -111,16 +124,16 @@ def test_resume_restores_the_scale(tmp_path):
         for number in numbers:
             step.on_replica(make_batch(number))
 
-    complete = make_step(optimizer="adam")
-    complete.model.optimizer.dynamic_scale.assign(2.0**19)
+    complete = make_step(optimizer=optimizer)
+    scale_of(complete.model.optimizer).assign(2.0**19)
     train(complete, range(3))
     checkpoints(complete).save(RunProgress("2026-01-01", step=3))
-    scale = float(complete.model.optimizer.dynamic_scale)
+    scale = float(scale_of(complete.model.optimizer))
     assert scale < 2**19
     train(complete, range(3, 6))
-    resumed = make_step(optimizer="adam")
+    resumed = make_step(optimizer=optimizer)
     assert checkpoints(resumed).restore().step == 3
-    assert float(resumed.model.optimizer.dynamic_scale) == scale
+    assert float(scale_of(resumed.model.optimizer)) == scale
     train(resumed, range(3, 6))
     for one, other in zip(state_of(complete.model), state_of(resumed.model), strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))
@@ -134,6 +147,7 @@ import tensorflow as tf
 from fcnseg.sampling import Batch
 from fcnseg.training.step import TrainingStep
 from fcnseg.training.strategy import make_strategy
+from test_loss_scaling import scale_of
 
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -163,7 +177,7 @@ for largest in (1e37, 1.0):
     found.append({
         "finite": all(bool(np.isfinite(each).all()) for each in after),
         "moved": any(bool((a != b).any()) for a, b in zip(before, after)),
-        "scale": float(np.array(optimizer.dynamic_scale)),
+        "scale": float(np.array(scale_of(optimizer))),
     })
 print(json.dumps(found))
 """

@@ -15,13 +15,15 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from canned_servers import canned_grpc
+from grpc_health.v1 import health_pb2
 from half_plus_two import write_half_plus_two
 from running_server import free_port, running_server
 from small_models import CROP, make_oblique_volume
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 
 from fcnseg.client import Credentials, SegmentationClient, ServerError, TooBusyError
 
@@ -180,6 +182,31 @@ def test_what_is_let_through(proxy, path, body, method, status):
     assert request(proxy, path, body, method) == status
 
 
+def call_of(proxy, method, request):
+    """The code of a gRPC call."""
+    token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    trusted = grpc.ssl_channel_credentials(proxy.ca_file.read_bytes())
+    with grpc.secure_channel(f"localhost:{proxy.port}", trusted) as channel:
+        call = channel.unary_unary(method, type(request).SerializeToString)
+        try:
+            call(request, timeout=10, metadata=[("authorization", f"Basic {token}")])
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+
+def test_users_cannot_reload_the_models(proxy):
+    service = "/tensorflow.serving.ModelService"
+    empty = model_management_pb2.ReloadConfigRequest()
+    empty.config.model_config_list.SetInParent()
+    assert call_of(proxy, f"{service}/HandleReloadConfigRequest", empty) == "PERMISSION_DENIED"
+    status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "fcnseg"})
+    assert call_of(proxy, f"{service}/GetModelStatus", status) == "OK"
+    run = "/tensorflow.serving.SessionService/SessionRun"  # which the server has too
+    assert call_of(proxy, run, status) == "UNIMPLEMENTED"
+    assert call_of(proxy, "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest()) == "OK"
+
+
 def test_a_body_above_the_limit_is_refused(tmp_path):
     with canned_grpc(predict_pb2.PredictResponse()) as (server, requests):
         small = {"client_max_body_size 2g": "client_max_body_size 1k"}
@@ -205,13 +232,14 @@ def test_requests_above_the_limit_are_answered_429_and_come_again(tmp_path):
             client.segment(VOLUME, accept=CROP)
 
     with contextlib.ExitStack() as stack:
-        server, requests = stack.enter_context(canned_grpc(wait, threads=8))
+        server, requests = stack.enter_context(canned_grpc(wait, threads=8, is_ready=True))
         proxy = stack.enter_context(Proxy(tmp_path, server.rpartition(":")[2], free_port()))
         patient = stack.enter_context(proxy.client("grpcs", retry_s=20))
         pool = stack.enter_context(ThreadPoolExecutor(6))
         calls = [pool.submit(segment, patient, ServerError) for _ in range(4)]
         while len(requests) < 4:
             time.sleep(0.02)
+        assert patient.wait_until_ready(0).version == patient.metadata().version == 1
         hasty = proxy.client("grpcs", retry_s=0)
         with hasty, pytest.raises(TooBusyError, match="is busy: too many requests"):
             hasty.segment(VOLUME, accept=CROP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import nibabel as nib
@@ -32,7 +33,8 @@ from fcnseg.volumes import write_volume
 
 pytest.importorskip("openvino", reason="extra openvino")
 
-from fcnseg.inference.openvino_backend import openvino_core, predictor_by_openvino
+from fcnseg.inference.computed_precision import openvino_core
+from fcnseg.inference.openvino_backend import predictor_by_openvino
 
 WINDOW = (20, 28, 20)
 NETWORKS = {
@@ -92,6 +94,20 @@ def test_a_network_of_bfloat16_predicts_in_it():
     np.testing.assert_allclose(found, expected, atol=0.05)
     has_bfloat16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (np.abs(found - expected).max() > 1e-4) == has_bfloat16
+
+
+def test_threads_may_share_a_segmenter():
+    segmenter = make_segmenter(make_network(), make_info(), backend="openvino")
+    batches = [make_windows(count, CONFIG.patches.size) for count in (1, 2, 3, 2)]
+
+    def predict(batch):
+        return segmenter.predict_patches(batch)["probabilities"].numpy()
+
+    expected = [predict(batch) for batch in batches]
+    with ThreadPoolExecutor(len(batches)) as threads:
+        for found in threads.map(predict, batches * 25):
+            np.testing.assert_array_equal(found, expected.pop(0))
+            expected.append(found)
 
 
 @pytest.mark.parametrize("flips", [(), ("z", "x")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -27,7 +28,7 @@ CONDITIONAL = {
 KINDS = list(ORACLES)
 
 
-def make(folder, kind, space, *, seed=0, trials=None, hours=None):
+def make(folder, kind, space, *, seed=0, trials=None, hours=None, **resumed):
     """The oracle of a search in a folder, new or not."""
     (folder / "space.yaml").parent.mkdir(parents=True, exist_ok=True)
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
@@ -38,7 +39,7 @@ def make(folder, kind, space, *, seed=0, trials=None, hours=None):
     oracle = ORACLES[kind](
         checked, BASE, folder=folder, objective="val_dice", limits=limits, seed=seed
     )
-    oracle.reload()
+    oracle.reload(**resumed)
     return oracle
 
 
@@ -47,9 +48,10 @@ def by_rate(trial):
     return trial.settings.get("training.learning_rate", 1e-3)
 
 
-def end(oracle, trial_id, objective):
+def end(oracle, trial_id, objective, *, by_settings=False):
     error = "boom" if objective is None else None
-    Outcome(objective, error=error).write(outcome_file(oracle.folder, trial_id))
+    outcome = Outcome(objective, error=error, is_by_settings=by_settings)
+    outcome.write(outcome_file(oracle.folder, trial_id))
     oracle.end_trial(oracle.trials[trial_id])
 
 
@@ -57,14 +59,15 @@ def noted(oracle, trial_id):
     return next(trial for trial in oracle.progress.trials if trial.trial_id == trial_id)
 
 
-def drive(oracle, *, score=by_rate, failing=(), most=100):
+def drive(oracle, *, score=by_rate, failing=(), most=100, by_settings=False):
     """Runs one trial after the other; gives the oracle's last answer."""
     for _ in range(most):
         trial = oracle.create_trial("worker0")
         if trial.status != "RUNNING":
             return trial.status
         failed = trial.trial_id in failing
-        end(oracle, trial.trial_id, None if failed else score(noted(oracle, trial.trial_id)))
+        objective = None if failed else score(noted(oracle, trial.trial_id))
+        end(oracle, trial.trial_id, objective, by_settings=by_settings and objective is None)
     return "RUNNING"
 
 
@@ -213,6 +216,24 @@ def test_hyperband_halves_a_space_smaller_than_its_bracket(tmp_path):
     assert oracle.losers() == {"1", "2", "3"} - {best}
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "validations"), [(2, 1, 2), (10, 5, 2), (9, 5, 2), (5, 9, 1)]
+)
+def test_hyperband_without_a_rung_to_stop_at_is_refused(tmp_path, epochs, every, validations):
+    """Each trial would be a complete training."""
+    base = override(BASE, {"training.epochs": epochs, "training.validate_every": every})
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(RATES))
+    space = SearchSpace.read(tmp_path / "space.yaml")
+    message = (
+        f"tuner hyperband must have at least 3 validations to stop trials at, got {validations}:"
+        f" training.epochs is {epochs} and training.validate_every {every}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ORACLES["hyperband"](
+            space, base, folder=tmp_path, objective="val_dice", limits=Limits(8), seed=0
+        )
+
+
 def test_rungs_end_at_validations(tmp_path):
     every = {"training.validate_every": 2, "training.epochs": 9}
     base = override(BASE, every)
@@ -237,12 +258,99 @@ def test_a_worker_waits_for_what_a_running_trial_may_lead_to(tmp_path):
     assert oracle.create_trial("idle").trial_id == "1.1"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trial_of_a_lost_worker_is_run_by_another(tmp_path, kind):
+    """Two trials begin on workers that are never seen again, as after a search on a laptop."""
+    oracle = make(tmp_path, kind, FEW, trials=2)
+    assert [oracle.create_trial(f"laptop-{number}").trial_id for number in (0, 1)] == ["0", "1"]
+    oracle = make(tmp_path, kind, FEW, trials=2, has_workers_elsewhere=True)
+    assert oracle.create_trial("pod-0").status == "IDLE"
+    for number in (0, 1):
+        oracle.give_up(f"laptop-{number}")
+    assert not oracle.is_over()
+    end(oracle, "1", 0.5)  # the worker was given up too early
+    assert drive(oracle) == "STOPPED"
+    assert oracle.is_over()
+    assert {trial.status for trial in oracle.progress.trials} == {"completed"}
+    assert [trial.worker for trial in oracle.progress.trials][:2] == ["worker0", "laptop-1"]
+
+
+def test_two_trials_of_one_worker_are_both_run(tmp_path):
+    """It was given up, came back, and began another trial before the chief was killed."""
+    oracle = make(tmp_path, "random", RATES, trials=2)
+    oracle.create_trial("pod-0")
+    oracle.give_up("pod-0")
+    oracle.create_trial("pod-1")
+    oracle.create_trial("pod-0")
+    trials = [dataclasses.replace(each, worker="pod-0") for each in oracle.progress.trials]
+    Progress(tuple(trials)).write(tmp_path)
+    oracle = make(tmp_path, "random", RATES, trials=2, has_workers_elsewhere=True)
+    assert {oracle.create_trial(f"pod-{number}").trial_id for number in (0, 1)} == {"0", "1"}
+
+
+def test_a_search_whose_last_worker_is_lost_after_its_trial_is_over(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=1, has_workers_elsewhere=True)
+    oracle.create_trial("pod-0")
+    end(oracle, "0", 0.5)
+    assert not oracle.is_over()
+    oracle.give_up("pod-0")
+    assert oracle.is_over()
+
+
+def test_an_end_that_is_said_twice_counts_once(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=3)
+    trial = oracle.create_trial("worker0")
+    for objective in (0.5, None):
+        end(oracle, trial.trial_id, objective)
+    assert oracle.end_order == ["0"]
+    assert noted(oracle, "0").objective == 0.5
+
+
 def test_failures_in_a_row_end_the_search(tmp_path):
     oracle = make(tmp_path, "random", RATES, trials=30)
     assert drive(oracle, failing=set("34567")) == "STOPPED"
     assert len(oracle.progress.trials) == 8
     assert isinstance(oracle.error, FailedTrialsError)
     assert str(oracle.error) == "5 trials failed in a row, the last: boom"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_failures_by_settings_end_no_search_that_has_had_a_success(tmp_path, seed):
+    """Half of the space fails, and trial 0 does not."""
+    oracle = make(tmp_path, "random", RATES, seed=seed, trials=60)
+    drive(
+        oracle,
+        score=lambda trial: by_rate(trial) if by_rate(trial) < 3e-3 else None,
+        by_settings=True,
+    )
+    assert oracle.error is None
+    assert len(oracle.progress.trials) == 60
+    assert len([each for each in oracle.progress.trials if each.status == "failed"]) > 20
+
+
+def test_five_failures_before_any_success_end_the_search(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=60)
+    drive(oracle, score=lambda trial: None, by_settings=True)
+    assert str(oracle.error) == "5 trials failed in a row, the last: boom"
+    assert len(oracle.progress.trials) == 5
+
+
+def test_failures_by_settings_hide_no_crashes(tmp_path):
+    oracle = make(tmp_path, "random", RATES, trials=60)
+    drive(oracle, most=1)
+    for number in range(1, 10):
+        trial = oracle.create_trial("worker0")
+        end(oracle, trial.trial_id, None, by_settings=number % 2 == 0)
+    assert isinstance(oracle.error, FailedTrialsError)
+
+
+def test_a_trial_that_fails_again_does_not_end_a_repaired_search(tmp_path):
+    drive(make(tmp_path, "random", RATES, trials=30), failing=set("34567"))
+    oracle = make(tmp_path, "random", RATES, trials=8)
+    oracle.retry_failed()
+    drive(oracle, failing={"3"})
+    assert oracle.error is None
+    assert {each.trial_id for each in oracle.progress.trials if each.objective is None} == {"3"}
 
 
 def test_failed_trials_are_run_again_if_asked(tmp_path):

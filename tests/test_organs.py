@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_records import make_record, write_dataset
 from small_runs import make_config
 
 from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset, Fold
+from fcnseg.sampling import make_volume_dataset
 from fcnseg.training import read_run, train
+from fcnseg.training.callbacks import Validation
 from fcnseg.training.dataset_checks import check_each_organ
 from fcnseg.training.lost_organs import LostOrgans, TrainingOrgan, check_organs
+from fcnseg.training.preemption import StopRequest
 
 ORGANS = (TrainingOrgan("liver", 9, 80_000), TrainingOrgan("gallbladder", 9, 1_200))
 NAN = float("nan")
@@ -43,6 +48,7 @@ def watch(validations, *, config=None):
 @pytest.mark.parametrize(
     ("validations", "lost", "warnings"),
     [
+        ([(0.2, 0.0), (0.3, 0.0), (0.4, 0.0)], (), 0),  # the liver is only being learnt
         ([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0)], ("gallbladder",), 1),
         ([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0), (0.8, 0.0)], ("gallbladder",), 1),  # said once
         ([(0.6, 0.0), (0.7, 0.01)], (), 0),  # too early to say
@@ -53,6 +59,7 @@ def watch(validations, *, config=None):
         ([(0.6, NAN), (0.7, NAN), (0.8, NAN)], (), 0),  # no case validates it
         ([(0.6, 0.0)] * 3 + [(0.7, 0.4)] + [(0.7, 0.0)] * 3, ("gallbladder",), 2),
         ([(0.0, 0.6), (0.0, 0.7), (0.0, 0.8)], ("liver",), 1),
+        ([(0.0, 0.0)] * 3, (), 0),
     ],
 )
 def test_organ_is_lost_when_others_are_learnt(validations, lost, warnings, caplog):
@@ -61,6 +68,23 @@ def test_organ_is_lost_when_others_are_learnt(validations, lost, warnings, caplo
     assert callback.names == lost
     assert rows[-1]["lost_organs"] == len(lost)
     assert len(caplog.messages) == warnings
+
+
+def test_most_organs_may_be_lost():
+    """The mean of the others would hide it."""
+    organs = [TrainingOrgan(f"organ {number}", 9, 1_000) for number in range(7)]
+    lost = LostOrgans(organs, Config())
+    dices = [0.93, *[0.0] * 6]
+    row = {f"val_dice_{organ.name}": dice for organ, dice in zip(organs, dices, strict=True)}
+    for epoch in range(3):
+        lost.on_epoch_end(epoch, {"val_dice": 0.13, **row})
+    assert lost.names == tuple(organ.name for organ in organs[1:])
+
+
+def test_organs_that_an_epoch_did_not_find():
+    """Of the best epoch, which may be any; without the patience of a warning."""
+    lost, _ = watch([(0.6, 0.0), None, (0.7, 0.4), (0.0, NAN)])
+    assert [lost.not_found_in(epoch) for epoch in (1, 3, 4)] == [("gallbladder",), (), ("liver",)]
 
 
 def test_warning_names_organ_counts_and_what_to_try(caplog):
@@ -73,8 +97,8 @@ def test_warning_names_organ_counts_and_what_to_try(caplog):
     assert caplog.messages == [
         "losing gallbladder (1200 voxels in 9 training cases): validation Dice below 0.05 in the"
         " last 3 validations after 0.50, while other organs are learnt; try"
-        " loss.name=dice_cross_entropy, training.warmup_steps=50, a training.learning_rate below"
-        " 0.01, a patches.foreground_fraction above 0.5"
+        " loss.name=dice_cross_entropy, model.deep_supervision=1, training.warmup_steps=50, a"
+        " training.learning_rate below 0.01, a patches.foreground_fraction above 0.5"
     ]
 
 
@@ -130,6 +154,32 @@ def dataset_with_one_spleen(tmp_path):
     records = [make_record(f"case_{seed}", seed=seed, organs=organs[seed]) for seed in organs]
     data = tmp_path / "data"
     return write_dataset(data, {"train": [records[:3]], "validation": [records[3:]]}), "case_2"
+
+
+@dataclasses.dataclass
+class FixedMask:
+    """Stands for a segmenter whose mask of every case is the same."""
+
+    mask: np.ndarray
+    info: object = dataclasses.field(
+        default_factory=lambda: types.SimpleNamespace(class_names=("background", "liver", "spleen"))
+    )
+
+    def segment_model_grid(self, image):
+        del image
+        return tf.constant(self.mask)
+
+
+def test_an_organ_that_no_validation_case_has_is_left_out(tmp_path):
+    """One voxel of it in a mask would make its Dice 0, lower the mean, and look like a loss."""
+    data = livers_alone(tmp_path / "data")
+    volumes = make_volume_dataset(Dataset.open(data), "validation")
+    mask = next(iter(volumes))["label"].numpy()
+    mask[0, 0, 0] = 2
+    validation = Validation(FixedMask(mask), volumes, every=1, stop=StopRequest())
+    mean, liver, spleen = validation.score()
+    assert mean == liver > 0.9
+    assert np.isnan(spleen)
 
 
 def unlearnable(record):

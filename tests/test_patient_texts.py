@@ -148,6 +148,9 @@ def test_the_mask_of_a_served_model_has_no_text_of_headers(case, monkeypatch):
         def wait_until_ready(self, timeout_s):
             return VersionStatus(1, "AVAILABLE")
 
+        def pin_version(self):
+            return 1
+
         def model_info(self):
             return make_info(class_names=("background", "liver"))
 

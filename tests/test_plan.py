@@ -348,6 +348,11 @@ def test_what_the_smallest_network_needs_is_told_and_enough(name, memory_gib):
         plan(name, enough - 0.002)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_with_any_memory_the_dataset_alone_limits_patch_and_batch(name):
+    assert plan(name, math.inf).config == plan(name, 1e6).config
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -437,6 +442,31 @@ def plan_in_time(info, seconds, *, base="fast", **how):
     )
 
 
+@dataclasses.dataclass
+class SlowAround(Reckoned):
+    """A CPU on which all else takes the less time the wider the overlap of windows is."""
+
+    def other_seconds(self, config, *, shape, spacing_mm):
+        part = config.inference.overlap[0] / config.patches.size[0]
+        return 1000 * (1 - part)
+
+
+def test_the_fastest_is_that_of_the_least_time_of_network_and_all_else():
+    info, base = DATASETS["thin slices, isotropic records"], PRESETS["fcn_s"]
+
+    def plan_of(seconds):
+        return propose_in_time(
+            info, base, base_name="s", seconds_per_case=seconds, stopwatch=SlowAround()
+        )
+
+    with pytest.raises(ConfigError, match="seconds_per_case must be at least") as refused:
+        plan_of(1e-3)
+    enough = float(str(refused.value).split()[5].rstrip(","))
+    assert plan_of(enough).config.inference.overlap[0] > 0
+    with pytest.raises(ConfigError, match="seconds_per_case must be at least"):
+        plan_of(0.95 * enough)
+
+
 def seconds_of(config, info):
     """Time of the median case by the clock of `Reckoned`, from the configuration alone."""
     window = config.patches.size
@@ -523,8 +553,9 @@ def test_the_reasons_name_the_time_that_decides():
 
 
 def test_memory_that_is_too_small_is_told_before_anything_is_timed():
-    with pytest.raises(ConfigError, match="memory_gib must be at least"):
-        plan_in_time(DATASETS["tiny"], 1000, memory_gib=1e-3)
+    for memory_gib in (0, 1e-3):
+        with pytest.raises(ConfigError, match="memory_gib must be at least"):
+            plan_in_time(DATASETS["tiny"], 1000, memory_gib=memory_gib)
 
 
 @pytest.mark.parametrize("backend", [None, "openvino"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shlex
@@ -19,11 +20,13 @@ import tensorflow as tf
 from small_models import CONFIG, CROP, make_oblique_volume, write_run
 
 from fcnseg.cli.predict import PredictCommand
+from fcnseg.config import override
 from fcnseg.errors import InputError
 from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.networks.build import build_fcn
+from fcnseg.runs import read_run
 from fcnseg.volumes import Volume, list_images, read_ct, write_volume
 
 
@@ -352,25 +355,44 @@ def test_an_unexpected_error_of_one_volume_does_not_stop_the_others(run_dir, ima
     assert masks_in(masks) == {"two.nii.gz"}
 
 
+PHASES = (
+    *("reading", "turning", "finding the body", "resampling", "windows", "argmax", "way back"),
+)
+
+
 def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypatch, caplog):
-    """The second is read while the first is segmented; no more than three are held."""
+    """The second is resampled while the first is in the network; no more than three are held."""
     images = tmp_path / "images"
     images.mkdir()
     for number in range(6):
         write_volume(make_oblique_volume((15, 14, 18), seed=number), images / f"{number}.nii.gz")
-    second_is_read, held, most = threading.Event(), set(), []
-    read, write, segment = CaseOutputs.read, CaseOutputs.write, case_prediction.segment
+    prepared, held, most = [], set(), []
+    second_is_prepared, second_is_computed = threading.Event(), threading.Event()
+    read, write = CaseOutputs.read, CaseOutputs.write
+    prepare, compute, finish = (
+        getattr(case_prediction, name) for name in ("prepare", "compute", "finish")
+    )
 
     def reading(case, gate):
         held.add(case.case_id)
         most.append(len(held))
-        if case.case_id == "1":
-            second_is_read.set()
         return read(case, gate)
 
-    def segmenting(*arguments, **options):
-        assert second_is_read.wait(60)
-        return segment(*arguments, **options)
+    def preparing(*arguments, **options):
+        prepared.append(prepare(*arguments, **options))
+        if len(prepared) == 2:
+            second_is_prepared.set()
+        return prepared[-1]
+
+    def computing(*arguments, **options):
+        assert second_is_prepared.wait(60)
+        if arguments[1] is prepared[1]:
+            second_is_computed.set()
+        return compute(*arguments, **options)
+
+    def finishing(*arguments, **options):
+        assert second_is_computed.wait(60)
+        return finish(*arguments, **options)
 
     def writing(case, *arguments, **options):
         write(case, *arguments, **options)
@@ -378,12 +400,18 @@ def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypat
 
     monkeypatch.setattr(CaseOutputs, "read", reading)
     monkeypatch.setattr(CaseOutputs, "write", writing)
-    monkeypatch.setattr(case_prediction, "segment", segmenting)
+    monkeypatch.setattr(case_prediction, "prepare", preparing)
+    monkeypatch.setattr(case_prediction, "compute", computing)
+    monkeypatch.setattr(case_prediction, "finish", finishing)
     with caplog.at_level("INFO"):
         PredictCommand((run_dir,), images=images, output=tmp_path / "masks", accept=CROP).run()
     assert len(masks_in(tmp_path / "masks")) == 6
     assert max(most) <= 3
-    assert re.search(r"reading [\d.]+ s, segmenting [\d.]+ s, writing [\d.]+ s; ", caplog.text)
+    logged = ", ".join(rf"{phase} [\d.]+ s" for phase in (*PHASES, "writing"))
+    assert re.search(f"{logged}; ", caplog.text)
+    seconds = json.loads((tmp_path / "masks" / "0.json").read_text())["seconds"]
+    assert tuple(seconds) == PHASES
+    assert all(each >= 0 for each in seconds.values())
 
 
 def test_tables_of_other_cases_are_replaced_only_when_told_to(run_dir, images, done, tmp_path):
@@ -445,6 +473,20 @@ def test_flip_named_twice_is_refused(run_dir, images, tmp_path):
             (run_dir,), images=images, output=tmp_path / "masks", flips=("z", "x", "z")
         ).run()
     assert not (tmp_path / "masks").exists()
+
+
+def test_masks_of_float16_record_what_the_devices_computed_in(tmp_path):
+    """A GPU computes in float16 and a CPU in float32: `--resume` keeps their masks apart."""
+    run = write_run(tmp_path / "run")
+    manifest = read_run(run)
+    config = override(manifest.config, {"training.precision": "mixed_float16"})
+    dataclasses.replace(manifest, config=config).write(run)
+    write_volume(make_oblique_volume((15, 14, 18)), tmp_path / "image.nii.gz")
+    image, output = tmp_path / "image.nii.gz", tmp_path / "masks"
+    PredictCommand((run,), images=image, output=output, accept=CROP).run()
+    made_with = json.loads((tmp_path / "masks" / "image.json").read_text())["made_with"]
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    assert made_with["precision"] == ("float16" if has_gpu else "float32")
 
 
 def test_network_of_half_precision_predicts_without_a_gpu(tmp_path):

@@ -119,13 +119,13 @@ def test_images_that_cannot_be_referred_to_are_not_segmented(run_dir, tmp_path, 
         del made.FrameOfReferenceUID
         made.save_as(file)
     segmented = []
-    segment = case_prediction.segment
+    compute = case_prediction.compute
 
     def segmenting(*arguments, **options):
         segmented.append(1)
-        return segment(*arguments, **options)
+        return compute(*arguments, **options)
 
-    monkeypatch.setattr(case_prediction, "segment", segmenting)
+    monkeypatch.setattr(case_prediction, "compute", segmenting)
     with pytest.raises(InputError, match="1 of 2 volumes failed: one: .*no FrameOfReferenceUID"):
         PredictCommand(
             (run_dir,), images=images, output=tmp_path / "masks", accept=CROP, **BOTH

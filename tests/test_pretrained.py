@@ -39,10 +39,12 @@ def other(tmp_path_factory):
 
 
 def trainable_weights(network):
-    def name(weight):  # Keras 2 has no paths
-        return getattr(weight, "path", weight.name.partition(":")[0])
-
-    return {name(weight): weight.numpy() for weight in network.trainable_weights}
+    """By layer and number; Keras 2 has no paths of weights."""
+    return {
+        f"{layer.name}/{number}": np.array(weight)
+        for layer in network.layers
+        for number, weight in enumerate(layer.trainable_weights)
+    }
 
 
 def kept_weights(run_dir):

@@ -39,7 +39,9 @@ def real_descriptor(name: str) -> descriptor.Descriptor:
 
 def on_the_wire(field: descriptor.FieldDescriptor) -> tuple:
     wire_type = field.TYPE_INT32 if field.type == field.TYPE_ENUM else field.type
-    return field.name, wire_type, field.is_repeated, field.is_packed
+    if hasattr(field, "is_repeated"):
+        return field.name, wire_type, field.is_repeated, field.is_packed
+    return field.name, wire_type, field.label  # in protobuf 4
 
 
 @pytest.mark.parametrize("name", MESSAGES)

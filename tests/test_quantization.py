@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import nibabel as nib
@@ -22,8 +23,8 @@ from small_runs import make_config
 from fcnseg.cli.command import run_or_exit
 from fcnseg.cli.main import main
 from fcnseg.cli.predict import PredictCommand
-from fcnseg.config import ModelConfig
-from fcnseg.errors import InputError, ModelError
+from fcnseg.config import ModelConfig, override
+from fcnseg.errors import DatasetError, InputError, ModelError
 from fcnseg.inference import load_run, load_runs, make_segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.records import Dataset, Fold
@@ -35,13 +36,16 @@ from fcnseg.saved_model.options import ExportOptions
 from fcnseg.training import train
 from fcnseg.training.callbacks import Validation
 from fcnseg.training.preemption import StopRequest
+from fcnseg.training.pretrained import load_pretrained
 from fcnseg.volumes import Volume, write_volume
 from serving.export import ExportCommand
 
 openvino = pytest.importorskip("openvino", reason="extra openvino")
 pytest.importorskip("nncf", reason="extra int8")
 
-from fcnseg.inference.openvino_backend import openvino_core, openvino_graph  # noqa: E402
+from fcnseg.inference import computed_precision  # noqa: E402
+from fcnseg.inference.computed_precision import openvino_core  # noqa: E402
+from fcnseg.inference.openvino_backend import openvino_graph  # noqa: E402
 from fcnseg.inference.openvino_network import OpenvinoNetwork  # noqa: E402
 from fcnseg.inference.quantization import quantized  # noqa: E402
 
@@ -260,6 +264,8 @@ def test_int8_that_loses_dice_is_refused(run_dir, tmp_path):
         ((0.9, 0.8), (0.9, 0.0), "got liver 0.0000, spleen 0.8000"),
         ((0.9, math.nan), (0.9, math.nan), None),
         ((0.9, math.nan), (0.9, 0.0), "got liver 0.0000, spleen 1.0000"),  # in a mask alone
+        ((0.9, math.nan), (0.1, math.nan), "got liver 0.8000, spleen in no validation case"),
+        ((math.nan, math.nan), (math.nan, math.nan), "got liver in no validation case, spleen in"),
         ((0.9, 0.0), (0.9, math.nan), None),  # a false positive less
     ],
 )
@@ -270,6 +276,15 @@ def test_the_loss_of_each_organ_counts(before, after, message):
     else:
         with pytest.raises(ModelError, match=message):
             check_dice(organs, max_dice_loss=0.005)
+
+
+def test_organs_that_were_not_compared_are_named(caplog):
+    organs = [Int8Dice("liver", 0.9, 0.9), Int8Dice("spleen", None, None)]
+    check_dice(organs, max_dice_loss=0.005)
+    assert "int8 is not checked for what no validation case has: spleen" in caplog.text
+    caplog.clear()
+    check_dice(organs[:1], max_dice_loss=0.005)
+    assert not caplog.text
 
 
 def test_the_command_predicts_with_a_version(version, run_dir, tmp_path):
@@ -289,9 +304,13 @@ def test_the_command_predicts_with_a_version(version, run_dir, tmp_path):
         masks[name] = np.asarray(nib.load(tmp_path / name / "image.nii.gz").dataobj)
     assert len(np.unique(masks["int8"])) > 1
     assert (masks["int8"] == masks["float32"]).mean() > 0.98
-    made_with = json.loads((tmp_path / "int8" / "image.json").read_text())["made_with"]
-    assert made_with["networks_sha256"] == [Run.open(version).network_digest()]
-    assert made_with["networks_sha256"] != [Run.open(run_dir).network_digest()]
+    for name, (folder, precision) in {
+        "int8": (version, computed_precision.precision_by_openvino("bfloat16")),
+        "float32": (run_dir, "float32"),
+    }.items():
+        made_with = json.loads((tmp_path / name / "image.json").read_text())["made_with"]
+        assert made_with["networks_sha256"] == [Run.open(folder).network_digest()]
+        assert made_with["precision"] == precision
 
 
 def test_a_version_in_float32_is_the_network_of_the_run(run_dir, tmp_path):
@@ -307,23 +326,95 @@ def test_a_version_in_float32_is_the_network_of_the_run(run_dir, tmp_path):
 
 
 def test_a_version_for_openvino_needs_openvino(version, tmp_path):
-    with pytest.raises(InputError, match="is a version for OpenVINO: it needs --backend openvino"):
-        load_runs([version])
-    with pytest.raises(InputError, match="is a version for OpenVINO: it needs --backend openvino"):
-        export_run(version, tmp_path, options=INT8)
+    message = (
+        "version for OpenVINO, which fcnseg predict --backend openvino alone takes: give the run"
+    )
+    refusals = {
+        "predict": lambda: load_runs([version]),
+        "export": lambda: export_run(version, tmp_path),
+        "export for OpenVINO": lambda: export_run(version, tmp_path, options=INT8),
+        "train": lambda: load_pretrained(None, version, read_run(version).config.model),
+    }
+    for refused in refusals.values():
+        with pytest.raises(InputError, match=message):
+            refused()
     (network,), info = load_runs([version], backend="openvino")
     with pytest.raises(ModelError, match="needs the backend openvino, got tensorflow"):
         make_segmenter(network, info)
 
 
-@pytest.mark.parametrize("name", ["network.xml", "network.bin"])
-def test_a_version_with_a_cut_file_is_refused(version, tmp_path, name):
+def cut(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def flip_bits(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+
+
+NOT_PUBLISHED = "incomplete or corrupt network: .*/network.xml: its SHA-256 is not that in network"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("network.xml", cut, NOT_PUBLISHED),
+        ("network.bin", cut, NOT_PUBLISHED),
+        ("network.bin", flip_bits, NOT_PUBLISHED),
+        ("network.bin", Path.unlink, "incomplete or corrupt network: .*network.bin"),
+        ("network.json", Path.unlink, "incomplete version for OpenVINO: .*network.json is missing"),
+        ("network.json", cut, "network.json describes no network: "),
+    ],
+)
+def test_a_version_with_a_damaged_file_is_refused(version, tmp_path, name, damage, message):
     broken = tmp_path / "1"
     shutil.copytree(version, broken)
-    whole = (broken / name).read_bytes()
-    (broken / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"not a network of OpenVINO: {broken}/network.xml: "):
+    damage(broken / name)
+    with pytest.raises(InputError, match=message):
         load_runs([broken], backend="openvino")
+
+
+def test_a_file_that_openvino_does_not_read_is_named(tmp_path):
+    (tmp_path / "network.xml").write_text("<net>")
+    with pytest.raises(InputError, match=f"not a network of OpenVINO: {tmp_path}/network.xml: "):
+        OpenvinoNetwork.read(tmp_path / "network.xml")
+
+
+@pytest.mark.parametrize(
+    ("trained", "exported", "expected"),
+    [
+        ("float32", None, "float32"),
+        ("mixed_float16", None, "float32"),
+        ("mixed_bfloat16", None, "bfloat16"),
+        ("mixed_bfloat16", "float32", "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+    ],
+)
+def test_a_version_predicts_in_its_own_precision(run_dir, tmp_path, trained, exported, expected):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    manifest = read_run(run_dir)
+    config = override(manifest.config, {"training.precision": trained})
+    dataclasses.replace(manifest, config=config).write(run)
+    options = ExportOptions(backend="openvino", precision=exported)
+    version = export_run(run, tmp_path / "models", options=options)
+    (network,), _ = load_runs([version], backend="openvino")
+    assert network.precision == expected
+    (other,), _ = load_runs([version], backend="openvino", precision="bfloat16")
+    assert other.precision == "bfloat16"
+    card = json.loads((version / "assets.extra" / "model_card.json").read_text())
+    assert card["settings"]["precision"] == expected
+
+
+def test_bfloat16_is_recorded_where_the_cpu_computes_in_it(monkeypatch):
+    class Core:
+        def get_property(self, *_):
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(computed_precision, "openvino_core", Core)
+    assert computed_precision.precision_by_openvino("bfloat16") == "float32"
 
 
 def test_a_model_has_versions_for_one_runtime(version, run_dir):
@@ -339,8 +430,7 @@ def test_a_model_has_versions_for_one_runtime(version, run_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision must be another than int8 with the backend tensorflow"),
-        ({"backend": "openvino", "precision": "bfloat16"}, "must be another than bfloat16 with"),
+        ({"precision": "int8"}, "precision int8 needs the backend openvino, got tensorflow"),
         ({"backend": "openvino", "flips": ("x",)}, "flips does not apply to the backend openvino"),
         ({"backend": "openvino", "max_memory_gib": 8.0}, "max_memory_gib does not apply to the"),
         ({"backend": "openvino", "accept": CROP}, "accept does not apply to the backend openvino"),
@@ -359,6 +449,25 @@ def test_other_records_than_those_of_the_run_are_refused(run_dir, dataset, tmp_p
     options = dataclasses.replace(INT8, data=str(dataset))
     with pytest.raises(InputError, match=f"data must be the records that {run_dir} was trained on"):
         export_run(run_dir, tmp_path, options=options)
+
+
+def test_records_that_are_elsewhere_now_are_asked_for(run_dir, tmp_path, monkeypatch):
+    other = tmp_path / "run"
+    shutil.copytree(run_dir, other)
+    dataclasses.replace(read_run(run_dir), data="records").write(other)
+    monkeypatch.chdir(tmp_path)
+    message = f"data must name the records of {other} now: no such folder of records: records"
+    with pytest.raises(DatasetError, match=f"^{message}$"):
+        export_run(other, tmp_path / "models", options=INT8)
+
+
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_an_overlap_as_wide_as_a_window_is_refused_before_the_work(run_dir, tmp_path, precision):
+    data = "/nowhere" if precision == "int8" else None
+    options = dataclasses.replace(INT8, precision=precision, overlap=(1, 2, 99), data=data)
+    with pytest.raises(ModelError, match=r"overlap must be smaller than .*, got \(1, 2, 99\) and"):
+        export_run(run_dir, tmp_path / "models", options=options)
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_several_runs_are_refused(run_dir, tmp_path):

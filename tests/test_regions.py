@@ -12,9 +12,9 @@ from scipy import ndimage
 from small_models import CLASSES, make_hu, make_info, make_network
 
 from fcnseg.inference import make_segmenter
-from fcnseg.inference.prediction import Coarse, segment
 from fcnseg.inference.regions import body_region, dilated, resample_region
 from fcnseg.inference.resampling import spacing_steps
+from fcnseg.inference.segmentation import Coarse, segment
 from fcnseg.inference.sliding_window import SlidingWindow
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.volumes import Volume
@@ -180,9 +180,7 @@ def test_empty_region_is_all_background():
     segmenter = make_segmenter(make_network(), make_info())
     hu = make_hu((20, 20, 20))
     assert segmenter.segment_volume(hu, SPACING)["labels"].numpy().any()
-    within = segmenter.segment_within(hu, SPACING, np.zeros(hu.shape, bool))
-    assert not within["labels"].numpy().any()
-    np.testing.assert_array_equal(within["voxel_counts"], [hu.size, 0, 0])
+    assert not segmenter.segment_grid(hu, np.zeros(hu.shape, bool))["ids"].numpy().any()
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.9, 2.3, 2.1)])
@@ -220,3 +218,15 @@ def test_info_of_older_models_does_not_skip():
     older = text.replace('"skip_air": true,', "")
     assert ModelInfo.from_json(older) == dataclasses.replace(make_info(), skip_air=False)
     assert ModelInfo.from_json(older).class_names == CLASSES
+
+
+@pytest.mark.parametrize("skip_air", [True, False])
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.3, 1.1, 1.2)])
+def test_the_stages_give_the_mask_of_the_served_model(skip_air, spacing):
+    """Voxel for voxel: they are the operations of one graph, in three parts and threads."""
+    hu, info = make_scan(), make_info(max_voxels=10**6, skip_air=skip_air)
+    segmenter = make_segmenter(make_network(), info)
+    served = segmenter.segment_volume(hu, np.array(spacing, np.float32))["labels"].numpy()
+    assert len(np.unique(served)) > 1
+    volume = Volume(hu, np.diag([*spacing[::-1], 1.0]))
+    np.testing.assert_array_equal(segment(segmenter, volume).mask, served)

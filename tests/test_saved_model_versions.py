@@ -41,6 +41,20 @@ def test_older_versions_than_are_kept_are_deleted(tmp_path):
     assert (tmp_path / "4" / "saved_model.pb").read_text() == "model 3"
 
 
+def test_files_and_other_digits_are_no_versions_and_are_left_alone(tmp_path):
+    (tmp_path / "1").write_text("a note")
+    (tmp_path / "\N{ARABIC-INDIC DIGIT NINE}").mkdir()
+    for number in (2, 3, 4):
+        assert publish_text(tmp_path, "new", keep=1).name == str(number)
+    assert list(list_versions(tmp_path)) == [4]
+    assert (tmp_path / "1").read_text() == "a note"
+    (tmp_path / "5").write_text("another")
+    with pytest.raises(InputError, match="a version before the newest, got 4 in "):
+        roll_back(tmp_path)
+    assert publish_text(tmp_path, "new").name == "6"
+    assert roll_back(tmp_path) == tmp_path / "4"
+
+
 def test_versions_of_ten_and_more_are_newer_than_nine(tmp_path):
     for number in (9, 10):
         (tmp_path / str(number)).mkdir()

@@ -12,7 +12,7 @@ import pytest
 from fcnseg.cli.command import run_command
 from fcnseg.config import Config, override
 from fcnseg.errors import InputError
-from tuning.importance import importance
+from tuning.importance import importance, place
 from tuning.report import HPARAMS_FOLDER, REPORT_FILE, ReportCommand, Summary
 from tuning.trials import Outcome, Progress, Search, Trial
 
@@ -103,6 +103,15 @@ def test_a_finished_search_says_why_it_ended(folder):
     assert "Over: all 3 trials of max_trials are tried." in report(folder)
 
 
+def test_a_search_is_not_over_while_a_trial_runs(folder):
+    """No other trial begins, unless this one is promoted."""
+    trials = [*trials_of(3), Trial("3", {"training.learning_rate": 0.05}, {}, 1, 0)]
+    Progress(tuple(trials), ended="all 4 trials of max_trials are tried").write(folder)
+    page = report(folder)
+    assert "Not over yet." in page
+    assert "Over: " not in page
+
+
 def test_what_matters_is_the_most_important():
     own = Summary(SEARCH, Progress()).own
     found = importance(trials_of(40), SPACE, own)
@@ -110,6 +119,50 @@ def test_what_matters_is_the_most_important():
     assert found["training.learning_rate"] > 0.8
     assert sum(found.values()) == pytest.approx(1)
     assert importance(trials_of(4), SPACE, own) == {}
+
+
+NOTHING = {
+    "training.warmup_steps": {"int": [0, 50], "log": False, "step": None},
+    "loss.ignore_label": {"choice": [None, 2]},
+    "training.learning_rate": {"float": [1e-4, 1e-1], "log": True, "step": None},
+}
+
+
+@pytest.mark.parametrize("warmup", [{"training.warmup_steps": 20}, {}])
+def test_a_value_that_is_none_is_in_the_charts(tmp_path, warmup):
+    """The base's warm-up steps, and one of a list of choices."""
+    search = dataclasses.replace(SEARCH, space=NOTHING)
+    settings = {"loss.ignore_label": None, "training.learning_rate": 0.01, **warmup}
+    trials = [
+        Trial(str(number), settings if number else {}, {}, 9, began="2026-01-02T10:00:00+00:00")
+        for number in range(8)
+    ]
+    ended = [trial.ended_with(Outcome(0.1 * float(trial.trial_id), 0.5, 1)) for trial in trials]
+    search.begin_or_resume(tmp_path)
+    Progress(tuple(ended)).write(tmp_path)
+    page = report(tmp_path, hparams=True)
+    assert page.count("<svg") == 3
+    assert ">null<" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "values", "place_of_it"),
+    [
+        (None, {"int": [0, 50]}, -0.05),
+        (None, {"float": [1e-4, 1], "log": True}, -0.05),
+        (None, {"choice": [None, 2]}, 0),
+        (3, {"choice": [None, 2]}, -0.05),
+        (3, {"choice": [2]}, -0.05),
+        (25, {"int": [0, 50]}, 0.5),
+        (0.0, {"float": [1e-4, 1], "log": True}, -0.05),
+        (-50, {"int": [0, 50]}, -0.05),
+        (51, {"int": [0, 50]}, 1.05),
+    ],
+)
+def test_a_value_outside_the_space_is_beyond_the_end_of_its_axis(value, values, place_of_it):
+    key = "training.warmup_steps"
+    trial = Trial("0", {}, None, 9)
+    assert place(trial, key, values, {key: value}) == pytest.approx(place_of_it)
 
 
 def test_trials_are_there_for_hparams(folder):

@@ -48,10 +48,80 @@ def test_drawn_settings_make_configurations(tmp_path):
     assert found["patches.shuffle_buffer"] == {"4", "8", "16", "32", "64"}
 
 
+STEPS = [
+    ({"float": [0.0, 0.3], "step": 0.1}, [0.0, 0.1, 0.2, 0.3]),
+    ({"float": [0.2, 0.5], "step": 0.1}, [0.2, 0.3, 0.4, 0.5]),
+    ({"float": [0.8, 1.0], "step": 0.1}, [0.8, 0.9, 1.0]),
+    ({"float": [0.33, 0.99], "step": 0.33}, [0.33, 0.66, 0.99]),
+    ({"float": [0.2, 1.0], "step": 0.2}, [0.2, 0.4, 0.6, 0.8, 1.0]),
+    ({"float": [0.2, 1.0], "step": 0.3}, [0.2, 0.5, 0.8]),
+    ({"float": [0.0, 0.9], "step": 0.30000000000000004}, [0.0, 0.3, 0.6, 0.9]),
+    ({"float": [1e-8, 5e-8], "step": 2e-8}, [1e-8, 3e-8, 5e-8]),
+    ({"float": [1e-4, 1.0], "log": True, "step": 10}, [1e-4, 1e-3, 1e-2, 1e-1, 1.0]),
+    (
+        {"float": [1e-4, 1e-2], "log": True, "step": 3.1622776601683795},
+        [1e-4, 3.1622776601684e-4, 1e-3, 3.1622776601684e-3, 1e-2],
+    ),
+    (
+        {"float": [0.123456789012345, 1.0], "log": True, "step": 8},
+        [0.123456789012345, 0.98765431209876],
+    ),
+    ({"int": [2, 9], "step": 3}, [2, 5, 8]),
+    ({"int": [1, 1000], "log": True, "step": 10}, [1, 10, 100, 1000]),
+    ({"int": [3, 250], "log": True, "step": 3}, [3, 9, 27, 81, 243]),
+]
+KEYS = {"float": "training.learning_rate", "int": "patches.shuffle_buffer"}
+
+
+@pytest.mark.parametrize(("values", "expected"), STEPS)
+def test_steps_give_the_numbers_as_they_are_written(tmp_path, values, expected):
+    """All of them are drawn, and grid search, Bayesian search and trial 0 have the same ones."""
+    key = KEYS[next(iter(values))]
+    space = read(tmp_path, {key: values})
+    assert list(space.settings[key].values.all_values()) == expected
+    (hp,) = space.hyperparameters().space
+    drawn = {hp.random_sample(seed) for seed in range(200)}
+    assert {space.decoded({key: each})[key] for each in drawn} == set(expected)
+    assert {space.encode({key: value})[key] for value in expected} == drawn
+    places = [hp.value_to_prob(space.encode({key: value})[key]) for value in expected]
+    assert places == pytest.approx([(2 * n + 1) / 2 / len(expected) for n in range(len(expected))])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"float": [1e-4, 1], "log": True, "step": 1.0000001},
+        {"float": [0, 1], "step": 1e-9},
+        {"float": [-1e308, 1e308], "step": 1e-9},
+        {"float": [1e-300, 1e300], "log": True, "step": 1.0000001},
+    ],
+)
+def test_steps_too_small_for_a_list_are_refused_at_once(tmp_path, values):
+    with pytest.raises(ConfigError, match="step must give at most 100000 values"):
+        read(tmp_path, {"training.learning_rate": values})
+
+
+def test_a_base_that_is_a_step_is_in_the_space(tmp_path):
+    """As 0.6 is in the space thorough."""
+    content = {"patches.foreground_fraction": {"float": [0.2, 1.0], "step": 0.2}}
+    base = override(BASE, {"patches.foreground_fraction": 0.6})
+    space = check(tmp_path, content, base)
+    drawn = space.encoded(base)
+    assert drawn is not None
+    assert space.decoded(drawn) == {"patches.foreground_fraction": 0.6}
+
+
 def test_texts_of_yaml_become_numbers_and_stand_once(tmp_path):
     """YAML reads 1e-3 as a text."""
     space = check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.01]}")
     assert space.settings["training.learning_rate"].values.choice == [0.001, 0.01]
+    space = check(tmp_path, "training.learning_rate: {float: [1e-3, 1], log: true, step: 1e1}")
+    assert list(space.settings["training.learning_rate"].values.all_values()) == [
+        1e-3,
+        0.01,
+        0.1,
+        1,
+    ]
     with pytest.raises(ConfigError, match="choice must list each value once, got 0.001 again"):
         check(tmp_path, "training.learning_rate: {choice: [1e-3, 0.001]}")
 
@@ -96,6 +166,13 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"training.seed": {"int": [0, 9]}}, "training.seed must not be searched: the luck"),
         ({"training.epochs": {"int": [1, 9]}}, "training.epochs must not be searched: trials of"),
         ({"training.validate_every": {"choice": [1]}}, "validate_every must not be searched"),
+        (
+            {"training.steps_per_epoch": {"int": [1, 9]}},
+            "per_epoch must not be searched: trials",
+        ),
+        ({"training.patience": {"int": [0, 9]}}, "patience must not be searched: trials of other"),
+        ({"training.time_limit_hours": {"float": [0, 9]}}, "limit_hours must not be searched: tri"),
+        ({"model.coarse_input": {"choice": [True]}}, "coarse_input must not be searched: records"),
         ({"loss.ignore_label": {"choice": [1]}}, "ignore_label must not be searched: it changes"),
         ({"training.learning_rate": {"choice": [1e-3, -1]}}, "learning_rate=-1 breaks a rule: "),
         ({"model.dropout": {"float": [0, 1]}}, "model.dropout=1.0 breaks a rule: .*less than 1"),
@@ -108,6 +185,11 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"patches.samples_per_volume": {"int": [1.5, 2]}}, "int.0: .*valid integer, got 1.5"),
         ({"patches.samples_per_volume": {"int": [1, 2], "stpe": 2}}, "samples_per_volume: stpe: "),
         ({"patches.samples_per_volume": {"int": [1, 4], "step": 9}}, "step must be above 0 and at"),
+        ({"training.learning_rate": {"float": [0.1, 3], "step": True}}, "step: .*number, got True"),
+        ({"training.learning_rate": {"float": [True, 3]}}, "float.0: .*number, got True"),
+        ({"training.learning_rate": {"float": [0.1, 3], "log": 1}}, "log: .*boolean, got 1"),
+        ({"patches.batch_size": {"int": [1, 3], "step": True}}, "step: .*integer, got True"),
+        ({"patches.batch_size": {"int": [1, 3], "log": "true"}}, "log: .*boolean, got 'true'"),
         ({"training.learning_rate": {"float": [0.1, 0.01]}}, "low < high"),
         ({"training.learning_rate": {"float": [0, 1], "log": True}}, "above 0 where log"),
         (

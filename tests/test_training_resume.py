@@ -14,11 +14,11 @@ from small_records import make_record, write_dataset
 from small_runs import ALL_STATE, assert_same_runs, stop_after
 
 from fcnseg.config import override, read_config
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, OutputError
 from fcnseg.inference import load_run
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, CONFIG_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
-from fcnseg.training import TrainingStoppedError, loop, read_run, train
+from fcnseg.training import TrainingStoppedError, assembly, loop, read_run, train
 from fcnseg.training.callbacks import KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
 from fcnseg.training.preemption import StopRequest
@@ -237,6 +237,21 @@ def test_run_that_died_goes_on_from_its_last_checkpoint(
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)
     assert_same_runs(undisturbed, tmp_path / "run")
     assert not (tmp_path / "run" / ".tmp-of-the-dead").exists()
+
+
+@pytest.mark.parametrize("writes", ["write_config", "write_whole"])
+def test_run_whose_first_files_did_not_fit_on_the_disk_begins_again(
+    dataset, undisturbed, tmp_path, monkeypatch, writes
+):
+    def fill(*_):
+        raise OutputError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, writes, fill)
+        with pytest.raises(OutputError, match="No space left on device"):
+            train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(undisturbed, tmp_path / "run")
 
 
 def test_finished_run_is_not_redone(dataset, undisturbed):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,18 +23,29 @@ from small_records import make_record, write_dataset
 
 from fcnseg.cli.command import flag_names, parse, run_command
 from fcnseg.config import Config, override, read_config, write_config
-from fcnseg.errors import InputError
+from fcnseg.errors import ConfigError, InputError, OutputError
+from fcnseg.networks.keras_compat import IS_KERAS_3
 from fcnseg.records import Dataset
-from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE
+from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE, HISTORY_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
-from tuning import worker_devices
+from tuning import cluster, running, worker_devices
 from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
-from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, Search, best_trial, outcome_file
-from tuning.worker_devices import shares
+from tuning.trial_checks import check_trial, devices_of
+from tuning.trials import (
+    BEST_CONFIG_FILE,
+    Outcome,
+    Progress,
+    Search,
+    Trial,
+    begun_file,
+    best_trial,
+    outcome_file,
+)
+from tuning.worker_devices import keep_devices, shares
 from tuning.workers import Share, TrialRunner, Worker, run_threads
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +104,9 @@ def test_a_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path)
     best = best_trial(list(trials.values()), epochs=3)
     assert trials.keys() == {"0", "1"}
     assert best.objective == max(trial.objective for trial in trials.values())
+    for trial in trials.values():
+        assert 0 < trial.outcome.training_seconds < trial.outcome.seconds
+        assert trial.outcome.training_cpu_seconds > 0
     found = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
     assert found == override(SMALL, best.settings)
     run = tmp_path / "search/trials" / best.trial_id
@@ -131,20 +147,22 @@ def test_an_objective_that_is_not_a_number_is_a_failure(dataset, tmp_path):
     broken = trials_in(tmp_path)["1"]
     assert broken.status == "failed"
     assert re.search("LossError: the loss is|val_dice is nan", broken.outcome.error)
+    assert broken.outcome.is_by_settings
 
 
-def start(folder, dataset, *flags, **environment):
+def start(folder, dataset, *flags, module=("tuning.search",), **environment):
     """The command in a process of its own."""
     write_config(SMALL, folder / "base.yaml")
     space = write_space(folder, RATES)
     argv = ["--data", dataset, "--config", folder / "base.yaml", "--space", space, *flags]
     with (folder / "stderr.txt").open("a") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "tuning.search", *argv, "--output", folder / "search"],
+            [sys.executable, "-m", *module, *argv, "--output", folder / "search"],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
 
 
@@ -194,19 +212,28 @@ def test_a_search_killed_at_random_moments_ends_as_one_left_alone(dataset, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path):
-    process = start(tmp_path, dataset, "--max_trials", "2", "--training.epochs", "1000000")
-    wait_for(tmp_path / "search/trials/0/config.yaml", process)
-    process.terminate()
-    assert process.wait(timeout=300) == 143
-    assert (
-        said(tmp_path)
-        .splitlines()[-1]
-        .startswith("error: search stopped by SIGTERM: 0 trials finished, written to")
-    )
-    assert "Traceback" not in said(tmp_path)
-    (trial,) = Progress.read(tmp_path / "search").trials
-    assert trial.status == "running"
+@pytest.mark.parametrize("is_for_all", [False, True])
+def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path, is_for_all):
+    """Slurm and systemd send it to the trial too, and to the server of its process."""
+    flags = ["--max_trials", "2", "--training.epochs", "1000000"]
+    log = tmp_path / "search/logs/0.log"
+    for session in (1, 2):
+        process = start(tmp_path, dataset, *flags)
+        wait_for(tmp_path / "search/trials/0" / HISTORY_FILE, process)
+        while session == 2 and "resumes after step" not in log.read_text():
+            assert process.poll() is None, said(tmp_path)
+            time.sleep(0.1)
+        if is_for_all:
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+        assert process.wait(timeout=300) == 143
+        last = said(tmp_path).splitlines()[-1]
+        assert last.startswith("error: search stopped by SIGTERM: 0 trials finished, written to")
+        assert "Traceback" not in said(tmp_path)
+        (trial,) = Progress.read(tmp_path / "search").trials
+        assert trial.status == "running"
+        assert (tmp_path / "search/trials/0" / CHECKPOINT_FILE).exists()
     assert not (tmp_path / "search/trials/1").exists()
 
 
@@ -237,6 +264,41 @@ def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
     assert trials.keys() == {"0", "1", "2", "3"}
     assert {trial.status for trial in trials.values()} == {"completed"}
     assert (tmp_path / "search" / BEST_CONFIG_FILE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_supervisor_starts_a_worker_of_a_search_again(dataset, tmp_path):
+    """Two workers on one machine, one of which is killed; its trial resumes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    module = ["tuning.supervisor", "--workers", "2", "--name", "here"]
+    module += ["--", sys.executable, "-m", "tuning.search"]
+    chief = start(tmp_path, dataset, "--max_trials", "4", KERASTUNER_TUNER_ID="chief", **address)
+    supervisor = start(tmp_path, dataset, "--max_trials", "4", module=module, **address)
+    deadline = time.monotonic() + 900
+    while "here-1" not in {trial.worker for trial in trials_in(tmp_path).values()}:
+        assert time.monotonic() < deadline, said(tmp_path)
+        time.sleep(0.2)
+    os.kill(worker_under(supervisor.pid, "here-1"), signal.SIGKILL)
+    assert [process.wait() for process in (chief, supervisor)] == [0, 0], said(tmp_path)
+    assert "worker here-1 ended with status -9; it starts again in 1 s" in said(tmp_path)
+    trials = trials_in(tmp_path).values()
+    assert [trial.status for trial in trials] == ["completed"] * 4
+    assert {trial.worker for trial in trials} <= {"here-0", "here-1"}
+
+
+def worker_under(supervisor, name):
+    """The process that a supervisor has started under a name."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            variables = (folder / "environ").read_text().split("\0")
+            if int(parent) == supervisor and f"KERASTUNER_TUNER_ID={name}" in variables:
+                return int(folder.name)
+    raise AssertionError(name)
 
 
 # Workers, without trainings.
@@ -309,6 +371,65 @@ def test_an_outcome_that_a_killed_worker_left_is_taken(tmp_path):
     assert trial.objective == 0.25
 
 
+@pytest.mark.parametrize(("memory_bytes", "is_kept"), [(None, True), (1000, False)])
+def test_a_trial_that_crashed_keeps_its_checkpoint_for_a_repair(tmp_path, memory_bytes, is_kept):
+    """One that failed by its settings does not."""
+    share = Share(memory_bytes=memory_bytes)
+    _, (worker,) = workers_in(tmp_path, trial_works.exit_with_3, 1, trials=1, share=share)
+    checkpoint = tmp_path / "trials/0" / CHECKPOINT_FILE
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    run_threads([worker])
+    assert Progress.read(tmp_path).trials[0].status == "failed"
+    assert checkpoint.exists() == is_kept
+
+
+@pytest.mark.parametrize(
+    ("deaths", "has_checkpoint", "error"),
+    [
+        (2, False, None),
+        (3, False, "its worker died 3 times"),
+        (3, True, None),
+    ],
+)
+def test_a_trial_that_takes_its_worker_down_is_not_run_for_ever(
+    tmp_path, deaths, has_checkpoint, error
+):
+    """Such as one that needs more memory than its container has."""
+    _, (worker,) = workers_in(tmp_path, trial_works.succeed, 1, trials=1)
+    begun = begun_file(tmp_path, "0")
+    begun.write_text("begun\n" * deaths)
+    if has_checkpoint:
+        checkpoint = tmp_path / "trials/0" / CHECKPOINT_FILE
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        os.utime(begun, (0, 0))
+    run_threads([worker])
+    (trial,) = Progress.read(tmp_path).trials
+    assert trial.outcome.error == error
+    assert not begun.exists()
+
+
+MACHINE = """
+import sys, pathlib
+sys.path.insert(0, "tests")
+import test_tuning, trial_works
+from tuning.workers import run_threads
+run_threads(test_tuning.workers_in(pathlib.Path(sys.argv[1]), trial_works.end_all, 1, trials=1)[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trial_that_takes_its_machine_down_fails_after_three_times(tmp_path):
+    """SIGKILL for a session stands for that of a container."""
+    for status in (-9, -9, -9, 0):
+        command = [sys.executable, "-c", MACHINE, tmp_path]
+        assert subprocess.run(command, cwd=ROOT, start_new_session=True).returncode == status
+    (trial,) = Progress.read(tmp_path).trials
+    assert trial.outcome.error == "its worker died 3 times"
+
+
 def test_a_full_disk_ends_the_search_and_its_trial_is_run_again(tmp_path):
     _, workers = workers_in(tmp_path, trial_works.fill_the_disk, 2, trials=4)
     with pytest.raises(Exception, match="trial . cannot go on: .*No space left on device"):
@@ -329,6 +450,7 @@ def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
     assert re.fullmatch(
         r"it needs about 0\.\d GiB of memory, of 0\.0 GiB that there are", trial.outcome.error
     )
+    assert trial.outcome.is_by_settings
 
 
 @pytest.mark.parametrize(
@@ -336,6 +458,7 @@ def test_a_hopeless_trial_is_refused_before_it_starts(tmp_path):
     [
         (1, (), 0, [None]),
         (2, (), 4, [("0", "2"), ("1", "3")]),
+        (2, (), 3, [("0",), ("1",)]),
         (2, ("GPU:1", "gpu:3"), 4, [("1",), ("3",)]),
         (1, ("2",), 4, [("0", "1")]),
     ],
@@ -383,6 +506,16 @@ def test_devices_that_are_not_there_are_refused(monkeypatch, workers, devices, m
 
 # What is refused.
 
+BEGUN = Search(
+    tuner="random",
+    objective="val_dice",
+    seed=0,
+    space=RATES,
+    config=SMALL,
+    data="records",
+    data_digest="0" * 64,
+)
+
 
 def begin(wanted, dataset):
     """The folder of a search that has had no trial yet."""
@@ -420,6 +553,36 @@ def test_a_search_that_began_with_something_else_is_refused(dataset, tmp_path, c
         command(dataset, tmp_path, **changes).run()
 
 
+@pytest.mark.parametrize(("max_trials", "is_kept"), [(1, True), (2, False)])
+def test_the_best_configuration_of_a_search_that_is_over_is_never_missing(
+    dataset, tmp_path, monkeypatch, max_trials, is_kept
+):
+    """A chief that is started again and again finds the search over."""
+    begin(wanted := command(dataset, tmp_path, max_trials=max_trials), dataset)
+    trial = Trial("0", {}, None, 3).ended_with(Outcome(0.5))
+    Progress((trial,)).write(wanted.output)
+    best = wanted.output / BEST_CONFIG_FILE
+    best.touch()
+    kept = []
+    monkeypatch.setattr(running, "run_threads", lambda workers: kept.append(best.exists()))
+    wanted.run()
+    assert kept == [is_kept]
+    assert best.read_text()
+
+
+def test_trials_on_more_or_fewer_gpus_are_refused(dataset, tmp_path):
+    """A batch is per GPU; a core counts as one."""
+    wanted = command(dataset, tmp_path)
+    begin(wanted, dataset)
+    for gpus in (("0", "1"), ("2", "3")):
+        keep_devices(wanted.output, Share(gpus=gpus))
+    with pytest.raises(InputError, match="must leave each trial 2 GPUs, .* had, got 1"):
+        wanted.run()
+    (wanted.output / "devices.json").unlink()
+    for share in (Share(gpus=("3",)), Share()):
+        keep_devices(wanted.output, share)
+
+
 def test_a_search_on_other_records_is_refused(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
@@ -445,6 +608,43 @@ def test_a_folder_of_something_else_is_refused(dataset, tmp_path):
         command(dataset, tmp_path).run()
 
 
+def test_a_search_whose_first_file_did_not_fit_on_the_disk_begins_again(tmp_path, monkeypatch):
+    def fill(path, text):
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuning.trials.write_whole", fill)
+        with pytest.raises(OutputError, match="No space left on device"):
+            BEGUN.begin_or_resume(tmp_path / "search")
+    BEGUN.begin_or_resume(tmp_path / "search")
+    assert Search.read(tmp_path / "search") == BEGUN
+
+
+def test_a_space_whose_keys_are_in_another_order_is_another_one(tmp_path):
+    """It draws other settings: each key has the next draw."""
+    space = {**RATES, "model.dropout": {"choice": [0.0, 0.1]}}
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+    other = dataclasses.replace(BEGUN, space=dict(reversed(space.items())))
+    with pytest.raises(
+        InputError,
+        match=(
+            "began with: order of keys was training.learning_rate, model.dropout,"
+            " got model.dropout, training.learning_rate$"
+        ),
+    ):
+        other.begin_or_resume(tmp_path)
+    dataclasses.replace(BEGUN, space=space).begin_or_resume(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["trials", "outcomes", "logs"])
+def test_a_folder_of_a_search_that_is_missing_is_made_again(tmp_path, name):
+    """The command was killed before it made it, or somebody has cleared the logs."""
+    BEGUN.begin_or_resume(tmp_path)
+    (tmp_path / name).rmdir()
+    BEGUN.begin_or_resume(tmp_path)
+    assert (tmp_path / name).is_dir()
+
+
 def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
@@ -464,12 +664,59 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
             "got val_dice_livr; did you mean val_dice_liver",
         ),
         ({"tuner": "grid"}, "training.learning_rate must have a step to be finite"),
+        (
+            {"tuner": "hyperband", "config": override(SMALL, {"training.validate_every": 2})},
+            "tuner hyperband must have at least 3 validations to stop trials at, got 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(dataset, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         command(dataset, tmp_path, **flags).run()
-    assert not (tmp_path / "search/trials.json").exists()
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong", "rule"),
+    [
+        pytest.param(
+            *("training.optimizer", "adam", "radam", "optimizer radam is in tensorflow-addons"),
+            marks=pytest.mark.skipif(not IS_KERAS_3, reason="tensorflow-addons has it"),
+        ),
+        (
+            *("training.precision", "float32", "mixed_float16"),
+            "must be float32 or mixed_bfloat16 on a CPU",
+        ),
+        ("loss.class_weights", "uniform", [1.0, 1.0], "loss.class_weights must be 3 numbers, for"),
+    ],
+)
+def test_what_no_training_here_takes_is_refused_before_any_trial(
+    dataset, tmp_path, key, right, wrong, rule
+):
+    """In the base configuration, and as a value of the space."""
+    base = override(SMALL, {key: wrong})
+    with pytest.raises(ConfigError, match=f"^(?!.*breaks a rule).*{rule}"):
+        command(dataset, tmp_path, config=base).run()
+    space = {key: {"choice": [right, wrong]}}
+    with pytest.raises(
+        ConfigError, match=rf"^{key}={re.escape(str(wrong))} breaks a rule: .*{rule}"
+    ):
+        command(dataset, tmp_path, space=space).run()
+    assert not (tmp_path / "search").exists()
+
+
+def test_the_devices_of_workers_are_those_that_trials_are_checked_for(dataset):
+    """A chief does not know them."""
+    info = Dataset.open(dataset).info
+    half = override(SMALL, {"training.precision": "mixed_float16"})
+    compiled = override(SMALL, {"training.jit_compile": True})
+    assert devices_of(Share()) == ["CPU:0"]
+    assert devices_of(Share(gpus=("5", "7"))) == ["GPU:0", "GPU:1"]
+    check_trial(half, info)
+    check_trial(half, info, devices=["GPU:0"])
+    check_trial(compiled, info, devices=["GPU:0"])
+    with pytest.raises(ConfigError, match="jit_compile is for one device, got 2"):
+        check_trial(compiled, info, devices=["GPU:0", "GPU:1"])
 
 
 def test_command_ends_with_a_line(tmp_path, capsys):
@@ -496,7 +743,7 @@ MORTAL = """
 import os, pathlib, sys
 born = pathlib.Path(sys.argv[1]) / os.environ["KERASTUNER_TUNER_ID"]
 if not born.exists():
-    born.touch()
+    born.write_text(os.environ["FCNSEG_WORKER_NUMBER"] + "/" + os.environ["FCNSEG_WORKER_COUNT"])
     os.kill(os.getpid(), 9)
 sys.exit(int(sys.argv[2]))
 """
@@ -511,7 +758,7 @@ def supervise(folder, *, status=0):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1"},
+        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "1"},
         check=False,
     )
 
@@ -519,7 +766,8 @@ def supervise(folder, *, status=0):
 def test_a_supervisor_starts_dead_workers_again_under_their_names(tmp_path):
     done = supervise(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"here-0", "here-1"}
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {"here-0": "0/2", "here-1": "1/2"}
     assert "worker here-0 ended with status -9; it starts again in 1 s" in done.stderr
 
 
@@ -527,6 +775,22 @@ def test_a_mistake_is_not_repeated(tmp_path):
     done = supervise(tmp_path, status=2)
     assert done.returncode == 2
     assert "worker here-0, here-1 ended with status 2" in done.stderr
+
+
+def test_a_worker_has_its_share_of_the_machine(dataset, tmp_path, monkeypatch):
+    """Of two workers under a supervisor, this is the second."""
+    begin(wanted := command(dataset, tmp_path), dataset)
+    given = []
+    monkeypatch.setattr(cluster, "work", lambda *args: given.append(args[-1]))
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "here-1")
+    monkeypatch.setenv("FCNSEG_WORKER_NUMBER", "1")
+    monkeypatch.setenv("FCNSEG_WORKER_COUNT", "2")
+    wanted.run()
+    assert given == [shares(2)[1]] != [shares(1)[0]]
+    with pytest.raises(InputError, match="workers must be 1 in a search on several machines, got"):
+        dataclasses.replace(wanted, workers=2).run()
 
 
 def test_the_deployment_gives_flags_of_the_command():

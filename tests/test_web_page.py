@@ -248,6 +248,27 @@ class TestInChromium:
         wait_for_mask(page)
         assert page.get_attribute("#download", "download") == "dropped_mask.nii"
 
+    @pytest.mark.parametrize("signature", ["model_info", "segment_nifti"])
+    def test_another_scan_ends_the_call_of_the_one_before(self, page, phantom, tmp_path, signature):
+        held = []
+
+        def hold_first(route):
+            if held or signature not in route.request.post_data_buffer.decode():
+                route.continue_()
+            else:
+                held.append(route)
+
+        page.route("**/*:predict", hold_first)
+        for name in ("one", "two"):
+            write_volume(phantom, tmp_path / f"{name}.nii.gz")
+        with page.expect_request(lambda made: signature in (made.post_data or "")):
+            page.set_input_files("#file", tmp_path / "one.nii.gz")
+        with page.expect_event("requestfailed") as failed:
+            page.set_input_files("#file", tmp_path / "two.nii.gz")
+        assert failed.value.failure == "net::ERR_ABORTED"
+        wait_for_mask(page)
+        assert page.get_attribute("#download", "download") == "two_mask.nii"
+
     def test_all_is_done_with_the_keyboard(self, page, phantom, tmp_path):
         image = tmp_path / "scan.nii"
         write_volume(phantom, image)

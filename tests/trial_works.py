@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from fcnseg.errors import OutputError
-from tuning.trial_process import TrialJob
+from tuning.trial_process import TrialJob, TrialStoppedError
 from tuning.trials import Outcome
 
 
@@ -50,6 +50,12 @@ def be_killed(job: TrialJob) -> Outcome:
     raise AssertionError
 
 
+def end_all(job: TrialJob) -> Outcome:
+    """Takes the search down too, as the kernel does with a container whose memory is short."""
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError
+
+
 def exit_with_3(job: TrialJob) -> Outcome:
     """Ends without a word."""
     os._exit(3)
@@ -71,6 +77,27 @@ def wait_for_stop(job: TrialJob) -> Outcome:
     sys.stdout.flush()
     time.sleep(600)
     raise AssertionError
+
+
+def be_stopped(job: TrialJob) -> Outcome:
+    """Ends by a SIGTERM that the search does not receive."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError
+
+
+def be_interrupted(job: TrialJob) -> Outcome:
+    """The same by Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError
+
+
+def be_stopped_once(job: TrialJob) -> Outcome:
+    """Writes a checkpoint when it is stopped, and ends when it is run again."""
+    checkpoint = job.log.with_suffix(".checkpoint")
+    if checkpoint.exists():
+        return succeed(job)
+    checkpoint.touch()
+    raise TrialStoppedError("stopped by SIGTERM")
 
 
 def crash_at_some_rates(job: TrialJob) -> Outcome:

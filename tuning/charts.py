@@ -86,7 +86,7 @@ def parallel_coordinates(
     colours = require_extra("matplotlib").colormaps["viridis"]
     for trial, value in zip(chosen, values, strict=True):
         share = (value - low) / (high - low) if high > low else 1.0
-        places = [np.clip(place(trial, key, space[key], own), -0.05, 1.05) for key in space]
+        places = [place(trial, key, space[key], own) for key in space]
         axes.plot([*places, share], color=colours(share), linewidth=0.8 + 1.2 * share)
     for number, key in enumerate(space):
         _ends(axes, number, *_range_of(space[key]))
@@ -101,11 +101,13 @@ def parallel_coordinates(
 
 def _range_of(values: Mapping[str, Any]) -> tuple[str, str]:
     ends = values.get("choice") or values.get("float") or values["int"]
-    low, high = (
-        json.dumps(end) if isinstance(end, str | list | bool) else f"{end:g}"
-        for end in (ends[0], ends[-1])
-    )
+    low, high = (_written(end) for end in (ends[0], ends[-1]))
     return low, high
+
+
+def _written(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else json.dumps(value)
 
 
 def _ends(axes: Axes, number: int, low: str, high: str) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from .trials import Trial
 
 _FEWEST_TRIALS = 6  # with fewer a forest of trees says nothing
+BEYOND = 0.05
+"""Distance of a value outside the space from the end of its axis, whose length is 1."""
 
 
 def comparable(trials: Sequence[Trial]) -> list[Trial]:
@@ -55,21 +57,27 @@ def importance(
 
 
 def place(trial: Trial, key: str, values: Mapping[str, Any], own: Mapping[str, Any]) -> float:
-    """The place of a trial's value on the axis of a setting, 0 to 1 within the space.
+    """The place of a trial's value on the axis of a setting.
 
     Args:
         trial: The trial.
         key: Key of the setting.
         values: Its values, as in `Search.space`.
         own: The base configuration's values, which a trial has where a setting does not apply.
+
+    Returns:
+        0 to 1 within the space, and a little below or above it for any other value, None too.
     """
     value = trial.settings.get(key, own[key])
     if "choice" in values:
         known = [json.dumps(each) for each in values["choice"]]
         written = json.dumps(value)
-        at = known.index(written) if written in known else -1
-        return at / max(1, len(known) - 1)
+        return known.index(written) / max(1, len(known) - 1) if written in known else -BEYOND
     low, high = values.get("float") or values["int"]
+    if value is None or value < low:
+        return -BEYOND
+    if value > high:
+        return 1 + BEYOND
     if values.get("log"):
-        return math.log(max(value, 1e-300) / low) / math.log(high / low)
+        return math.log(value / low) / math.log(high / low)
     return float((value - low) / (high - low))

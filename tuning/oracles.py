@@ -4,16 +4,18 @@ What is proposed next depends on the space, the seed and the trials so far alone
 trials is all the state there is, and every oracle resumes from it. Mended (threads of keras-tuner
 at github.com/keras-team/keras-tuner, version 1.4.8):
 
-* `seed=0` drew another seed each time (`seed or random`, `Oracle.__init__`).
+* `seed=0` drew another seed each time (`seed or random`, `Oracle.__init__`; #421).
 * A setting was drawn again and again, or the search ended before all were tried (#417, #35).
 * Grid search could not resume (#1055).
 * `oracle.json` was written in place, and nothing was saved before the first trial had ended (#702).
 * Hyperband counted completed trials alone, so that one failure stopped its promotions, and never
   promoted over a small space (#676).
-* `max_consecutive_failed_trials` raised with the lock held.
+* `max_consecutive_failed_trials` raised with the lock held (that of #810), and counted models that
+  are too large (#764).
 * The Bayesian oracle saved no random state, skipped failed trials, so that it went there again, and
   trained one setting eight times (#237).
-* `get_best_trials` filled up with failed ones: `fcnseg` ranks its own trials.
+* `get_best_trials` filled up with failed ones, and ranked a score of NaN second (#656): `fcnseg`
+  ranks its own trials.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import logging
 import math
 import random
 import threading
@@ -36,7 +39,7 @@ import numpy as np
 from keras_tuner.engine import trial as kt_trial
 
 from fcnseg.config import Config
-from fcnseg.errors import FcnsegError
+from fcnseg.errors import ConfigError, FcnsegError
 from fcnseg.runs.run_folder import CHECKPOINT_FILE
 
 from .space import SearchSpace
@@ -46,13 +49,16 @@ SETTINGS = "fcnseg/settings"
 UNTIL_EPOCH = "tuner/epochs"  # the name that KerasTuner's Hyperband has for it
 _MOST_COMBINATIONS = 100_000  # of a finite space that are listed, in about a second
 _MOST_COLLISIONS = 1000  # draws that repeat before an infinite space counts as exhausted
-_MOST_FAILURES = 5  # in a row: then something else than the settings is wrong
+_MOST_FAILURES = 5  # in a row, not by settings: then something else is wrong
 _DISK_SECONDS = 90.0  # NFS caches that a file is not there, for 60 s at most by default
 _POLL_SECONDS = 0.5
 _RESTARTS = 2  # of the fit of the kernel, which has one length scale
 _MOST_POINTS = 3000  # compared for each draw, in some hundredths of a second
 _MOST_NEIGHBOURS, _NEIGHBOUR = 5, 0.05  # best trials with points near them; how near, of 1
+_FACTOR = 3  # of Hyperband: of so many trials one is promoted, to so many times the epochs
 _STATUS = kt_trial.TrialStatus
+
+logger = logging.getLogger(__name__)
 
 
 class FailedTrialsError(FcnsegError):
@@ -141,6 +147,7 @@ class SearchOracle(keras_tuner.Oracle):
         self.lock = threading.RLock()  # KerasTuner's own stays held after an error
         self._is_finite = space.is_finite(most=_MOST_COMBINATIONS)
         self._own = space.own_values(base)
+        self._has_workers_elsewhere = False
         self._began = time.monotonic()
         self._earlier = 0.0
         self.progress = Progress()
@@ -247,6 +254,10 @@ class SearchOracle(keras_tuner.Oracle):
         """Takes the outcome of a trial from its file, which the worker has written."""
         with self.lock:
             known = self.trials[trial.trial_id]
+            if self._noted(known.trial_id).outcome is not None:  # this worker or another said so
+                return
+            if known.trial_id in self._retry_queue:  # its worker was given up too early
+                self._retry_queue.remove(known.trial_id)
             outcome = self._outcome_of(trial.trial_id)
             self._take(known, outcome)
             self._change(known.trial_id, lambda each: each.ended_with(outcome))
@@ -271,6 +282,7 @@ class SearchOracle(keras_tuner.Oracle):
             has_workers_elsewhere: Leave running trials to their workers, which may have outlived
                 this process.
         """
+        self._has_workers_elsewhere = has_workers_elsewhere
         self.progress = Progress.read(self.folder)
         self._earlier = self.progress.seconds
         for trial in self.progress.trials:
@@ -279,7 +291,7 @@ class SearchOracle(keras_tuner.Oracle):
             self.start_order.append(trial.trial_id)
             if trial.outcome is not None:
                 self._take(made, trial.outcome)
-            elif has_workers_elsewhere:
+            elif has_workers_elsewhere and trial.worker not in self.ongoing_trials:
                 self.ongoing_trials[trial.worker] = made
                 self.tuner_ids.add(trial.worker)
             else:
@@ -291,11 +303,29 @@ class SearchOracle(keras_tuner.Oracle):
             if not self._is_stopped() and not self._retry_queue:
                 self._next()
 
+    def give_up(self, worker: str) -> None:
+        """Has the trial of a lost worker run by another one."""
+        with self.lock:
+            self.tuner_ids.discard(worker)
+            trial = self.ongoing_trials.pop(worker, None)
+            if trial is not None:
+                logger.warning(f"worker {worker} is lost: another gets its trial {trial.trial_id}")
+                self._retry_queue.append(trial.trial_id)
+            if not self.ongoing_trials:
+                self.look_ahead()  # perhaps nobody is left to ask
+
+    def is_over(self) -> bool:
+        """True if no trial is running, and none is to begin."""
+        with self.lock:
+            is_done = self.ended is not None and not self._retry_queue
+            return not self.ongoing_trials and (is_done or self._is_stopped())
+
     def retry_failed(self) -> None:
         """Makes failed trials ones to be run again."""
         for trial in self.progress.trials:
             if trial.status == "failed":
                 outcome_file(self.folder, trial.trial_id).unlink(missing_ok=True)
+                self.end_order.remove(trial.trial_id)
                 self._retry_queue.append(trial.trial_id)
 
     def _save_trial(self, trial: kt_trial.Trial) -> None:
@@ -334,7 +364,8 @@ class SearchOracle(keras_tuner.Oracle):
 
     def _no_trial(self, worker: str) -> kt_trial.Trial:
         """The answer to a worker that has nothing to do, now or ever."""
-        may_follow = not self._is_stopped() and self.ongoing_trials and self.is_waiting()
+        may_wait = self.is_waiting() or self._has_workers_elsewhere  # one of them may be lost
+        may_follow = not self._is_stopped() and self.ongoing_trials and may_wait
         status = _STATUS.IDLE if may_follow else _STATUS.STOPPED
         if not may_follow:
             self.tuner_ids.discard(worker)
@@ -375,6 +406,9 @@ class SearchOracle(keras_tuner.Oracle):
         self.save()
         return trial
 
+    def _noted(self, trial_id: str) -> Trial:
+        return next(each for each in self.progress.trials if each.trial_id == trial_id)
+
     def _change(self, trial_id: str, change: Callable[[Trial], Trial]) -> None:
         trials = self.progress.trials
         changed = (change(each) if each.trial_id == trial_id else each for each in trials)
@@ -395,14 +429,18 @@ class SearchOracle(keras_tuner.Oracle):
         return outcome or Outcome(None, error="its worker reported no outcome")
 
     def _check_failures(self) -> None:
-        """Ends the search if the last trials have all failed."""
-        last = self.end_order[-_MOST_FAILURES:]
-        if len(last) < _MOST_FAILURES:
-            return
-        if all(self.trials[trial_id].status == _STATUS.FAILED for trial_id in last):
-            message = self.trials[last[-1]].message
+        """Ends the search if the last trials crashed, or the first ones failed for any reason.
+
+        Later failures by settings are not counted: half of a space may be too large.
+        """
+        outcomes = {trial.trial_id: trial.outcome for trial in self.progress.trials}
+        ended = [each for trial_id in self.end_order if (each := outcomes[trial_id])]
+        has_succeeded = any(each.objective is not None for each in ended)
+        last = [each for each in ended if not (has_succeeded and each.is_by_settings)]
+        last = last[-_MOST_FAILURES:]
+        if len(last) == _MOST_FAILURES and all(each.objective is None for each in last):
             self.error = FailedTrialsError(
-                f"{_MOST_FAILURES} trials failed in a row, the last: {message}"
+                f"{_MOST_FAILURES} trials failed in a row, the last: {last[-1].error}"
             )
 
 
@@ -511,7 +549,13 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
     def __init__(self, space: SearchSpace, base: Config, **options: Any) -> None:
         self._every = base.training.validate_every
         validations = math.ceil(base.training.epochs / self._every)
-        super().__init__(space, base, max_epochs=validations, **options)
+        if validations < _FACTOR:
+            raise ConfigError(
+                f"tuner hyperband must have at least {_FACTOR} validations to stop trials at,"
+                f" got {validations}: training.epochs is {base.training.epochs} and"
+                f" training.validate_every {self._every}"
+            )
+        super().__init__(space, base, max_epochs=validations, factor=_FACTOR, **options)
 
     def propose(self, *, may_be_fresh: bool) -> Proposal | None:
         """Proposes to fill the first bracket that is not full, or to go on with a trial."""

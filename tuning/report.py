@@ -192,11 +192,12 @@ class Summary:
 
     def to_html(self) -> str:
         """Renders the page."""
-        ended = self.progress.ended
+        progress = self.progress
+        is_over = progress.ended and all(trial.outcome for trial in progress.trials)
         return render(
             "search.html",
             objective=self.search.objective,
-            state=f"Over: {ended}." if ended else "Not over yet.",
+            state=f"Over: {progress.ended}." if is_over else "Not over yet.",
             facts=self.facts(),
             best=self.best,
             charts=self.charts(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -15,34 +16,36 @@ from rich.console import Console
 
 from fcnseg.config import override, write_config
 from fcnseg.errors import FcnsegError, InputError
-from fcnseg.records import Dataset
+from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 
-from .trial_process import TrialStoppedError, prepared_server
+from .trial_process import TrialStoppedError, prepared_server, wait_for_orphans
 
 # Beside the imports below, which take as long, the server loads TensorFlow.
 prepared_server()
 
 from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 
-from . import cluster  # noqa: E402
+from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
+from .trial_checks import check_trial, devices_of  # noqa: E402
 from .trials import (  # noqa: E402
     BEST_CONFIG_FILE,
     TRIALS_FILE,
+    TRIALS_FOLDER,
     Progress,
     Search,
     Trial,
     best_trial,
     format_settings,
 )
-from .worker_devices import shares  # noqa: E402
-from .workers import TrialRunner, Worker, run_threads  # noqa: E402
+from .worker_devices import keep_devices, shares  # noqa: E402
+from .workers import Share, TrialRunner, Worker, run_threads  # noqa: E402
 
 if TYPE_CHECKING:
     from .search import SearchCommand
@@ -114,12 +117,19 @@ def run_search(command: SearchCommand) -> None:
         SearchError: If no trial succeeded.
         SearchStoppedError: If it was stopped.
     """
+    role = roles.role()
+    if role is not None and command.workers != 1:
+        raise InputError(
+            f"workers must be 1 in a search on several machines, got {command.workers}: the"
+            " supervisor has a flag for it"
+        )
     _check_limits(command)
-    space = checked_space(SearchSpace.read(_space_file(command.space)), command.config)
     dataset = Dataset.open(command.data)
     check_dataset(dataset)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
     check_objective(command.objective, dataset.info)
+    parts = _shares_here(command, role)
+    space = _space_of(command, dataset.info, parts)
     signals = StopSignals()
     runner = TrialRunner(
         folder=command.output,
@@ -129,36 +139,61 @@ def run_search(command: SearchCommand) -> None:
         num_classes=dataset.info.num_classes,
         should_stop=signals.should_stop,
     )
-    search = _search_of(command, space, dataset)
+    search, oracle = _search_of(command, space, dataset), _oracle(command, space)
     with signals.listening():
-        if cluster.is_worker():
-            share = shares(1, command.devices)[0]
+        if role == "worker":
             with _until_stopped(signals, command.output):
-                cluster.work(_oracle(command, space), runner, search, share)
+                cluster.work(oracle, runner, search, parts[0])
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
             search.begin_or_resume(command.output)
-            _run(command, _oracle(command, space), runner, signals)
+            _run(command, oracle, runner, signals, parts)
+
+
+def _shares_here(command: SearchCommand, role: roles.Role | None) -> list[Share]:
+    """The shares of this process's workers; a chief has none."""
+    if role == "chief":
+        return []
+    if role == "worker":
+        number, count = roles.number_and_count()
+        return [shares(count, command.devices)[number]]
+    return shares(command.workers, command.devices)
 
 
 def _run(
-    command: SearchCommand, oracle: SearchOracle, runner: TrialRunner, signals: StopSignals
+    command: SearchCommand,
+    oracle: SearchOracle,
+    runner: TrialRunner,
+    signals: StopSignals,
+    parts: Sequence[Share],
 ) -> None:
-    parts = [] if cluster.is_chief() else shares(command.workers, command.devices)
-    (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
-    oracle.reload(has_workers_elsewhere=cluster.is_chief())
+    is_chief = not parts
+    for share in parts:
+        keep_devices(command.output, share)
+    oracle.reload(has_workers_elsewhere=is_chief)
     if command.retry_failed:
         oracle.retry_failed()
+    oracle.look_ahead()  # nobody asks the chief of a search that is over
+    if not oracle.is_over():
+        (command.output / BEST_CONFIG_FILE).unlink(missing_ok=True)
     with _until_stopped(signals, command.output), _saving(oracle):
-        if cluster.is_chief():
+        if is_chief:
             cluster.serve(oracle, signals.should_stop)
         else:
-            workers = [Worker(oracle, runner, share=share) for share in parts]
-            for number, worker in enumerate(workers):
-                worker.tuner_id = f"worker{number}"
-            run_threads(workers)
+            _run_here(oracle, runner, parts)
     _finish(command, oracle)
+
+
+def _run_here(oracle: SearchOracle, runner: TrialRunner, parts: Sequence[Share]) -> None:
+    """Runs the trials on this machine, once those of a search that was killed have ended."""
+    running = (trial.root for trial in oracle.progress.trials if trial.status == "running")
+    folders = [runner.folder / TRIALS_FOLDER / root for root in running]
+    wait_for_orphans(folders, runner.should_stop)
+    workers = [Worker(oracle, runner, share=share) for share in parts]
+    for number, worker in enumerate(workers):
+        worker.tuner_id = f"worker{number}"
+    run_threads(workers)
 
 
 @contextlib.contextmanager
@@ -221,6 +256,13 @@ def _space_file(space: Path) -> Path:
     """The file, or that of a space of fcnseg by its name."""
     known = {path.stem: path for path in SPACES.glob("*.yaml")}
     return known.get(os.fspath(space), space)
+
+
+def _space_of(command: SearchCommand, info: DatasetInfo, parts: Sequence[Share]) -> SearchSpace:
+    """The space, with which the trials of this machine's workers can train."""
+    devices = devices_of(parts[0]) if parts else []
+    check = functools.partial(check_trial, info=info, devices=devices)
+    return checked_space(SearchSpace.read(_space_file(command.space)), command.config, check=check)
 
 
 def _search_of(command: SearchCommand, space: SearchSpace, dataset: Dataset) -> Search:

@@ -45,7 +45,8 @@ class SearchCommand:
     seed: int = 0
     """Seed of the draws; the seed of each training is training.seed."""
     workers: int = 1
-    """Trials at a time on this machine, each on its own GPUs, or its share of the cores."""
+    """Trials at a time on this machine, each on its own GPUs, or its share of the cores; for a
+    search on several machines that of tuning.supervisor."""
     devices: tuple[str, ...] = ()
     """GPUs to use, as their number or as GPU:0 GPU:2; by default all."""
     retry_failed: bool = False

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
@@ -20,6 +22,19 @@ from fcnseg.storage.yaml_json import read_yaml
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 _WHEN = "when"
+_MOST_STEPS = 100_000  # a list of them is made in about a tenth of a second
+_ROUNDING = 1e-8  # of a step: as much as the upper end may be missed by
+
+
+def _not_a_flag(value: object) -> object:
+    """Refuses true and false, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {value}")
+    return value
+
+
+# A text too, as YAML reads 1e-3 as one.
+_Number = Annotated[pydantic.FiniteFloat, pydantic.BeforeValidator(_not_a_flag)]
 
 
 class Values(Protocol):
@@ -83,38 +98,41 @@ class Choice:
 class FloatRange:
     """A number from a range, uniform, or uniform in its logarithm; with a step, one of a grid."""
 
-    float: tuple[pydantic.FiniteFloat, pydantic.FiniteFloat]
-    log: bool = False
-    step: pydantic.FiniteFloat | None = None
+    float: tuple[_Number, _Number]
+    log: pydantic.StrictBool = False
+    step: _Number | None = None
 
     def __post_init__(self) -> None:
         _check_range("float", *self.float, log=self.log, step=self.step)
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds the setting."""
-        sampling = "log" if self.log else "linear"
-        parameters.Float(key, *self.float, step=self.step, sampling=sampling)
+        """Adds the setting; with a step, the index of its value."""
+        values = self.all_values()
+        if values is None:
+            parameters.Float(key, *self.float, sampling="log" if self.log else "linear")
+        else:
+            _register_index(parameters, key, values)
 
     def encode(self, value: Any) -> Any:
-        """Returns a value of the range."""
+        """Returns a value of the range; with a step, its index."""
         values = self.all_values()
-        inside = self.float[0] <= value <= self.float[1] if values is None else value in values
-        return value if inside else None
+        if values is not None:
+            return _index_in(values, value)
+        return value if self.float[0] <= value <= self.float[1] else None
 
     def decode(self, drawn: Any) -> Any:
-        """Returns the value unchanged."""
-        return drawn
+        """Returns the value; with a step, that of an index."""
+        values = self.all_values()
+        return drawn if values is None else values[int(drawn)]
 
     def extremes(self) -> Sequence[Any]:
         """Gives both ends."""
-        return self.float if self.step is None else [self._values()[0], self._values()[-1]]
+        values = self.all_values() or self.float
+        return [values[0], values[-1]]
 
     def all_values(self) -> Sequence[Any] | None:
         """Gives the values of the grid; None without a step."""
-        return None if self.step is None else self._values()
-
-    def _values(self) -> list[Any]:
-        return _stepped(*self.float, step=self.step or 1.0, log=self.log)
+        return None if self.step is None else _stepped(*self.float, step=self.step, log=self.log)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)
@@ -122,25 +140,29 @@ class IntRange:
     """An integer from a range, both ends included, in steps."""
 
     int: tuple[pydantic.StrictInt, pydantic.StrictInt]
-    log: bool = False
-    step: pydantic.PositiveInt | None = None
+    log: pydantic.StrictBool = False
+    step: Annotated[pydantic.StrictInt, pydantic.Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         _check_range("int", *self.int, log=self.log, step=self.step)
 
     def register(self, parameters: keras_tuner.HyperParameters, key: str) -> None:
-        """Adds the setting."""
-        step = self.step or (None if self.log else 1)
-        sampling = "log" if self.log else "linear"
-        parameters.Int(key, *self.int, step=step, sampling=sampling)
+        """Adds the setting; with a step, the index of its value."""
+        if self.step is None:
+            parameters.Int(key, *self.int, sampling="log" if self.log else "linear")
+        else:
+            _register_index(parameters, key, self.all_values())
 
     def encode(self, value: Any) -> Any:
-        """Returns a value of the range."""
-        return value if value in self.all_values() else None
+        """Returns a value of the range; with a step, its index."""
+        values = self.all_values()
+        if self.step is not None:
+            return _index_in(values, value)
+        return value if value in values else None
 
     def decode(self, drawn: Any) -> Any:
-        """Returns the value as an integer: a logarithmic step gives KerasTuner floats."""
-        return round(drawn)
+        """Returns the value; with a step, that of an index."""
+        return int(drawn) if self.step is None else self.all_values()[int(drawn)]
 
     def extremes(self) -> Sequence[Any]:
         """Gives both ends."""
@@ -150,7 +172,7 @@ class IntRange:
     def all_values(self) -> Sequence[Any]:
         """Gives every value."""
         if self.log and self.step:
-            return [round(value) for value in _stepped(*self.int, step=self.step, log=True)]
+            return _stepped(*self.int, step=self.step, log=True)
         return range(self.int[0], self.int[1] + 1, self.step or 1)
 
 
@@ -368,11 +390,35 @@ def _check_range(
         )
     if not log and not 0 < step <= high - low:
         raise ValueError(f"step must be above 0 and at most {high - low:g}, got {step}")
+    if (steps := _steps_between(low, high, step=step, log=log)) >= _MOST_STEPS:
+        raise ValueError(f"step must give at most {_MOST_STEPS} values, got {step}: {steps:.0g}")
 
 
-def _stepped(low: float, high: float, *, step: float, log: bool) -> list[float]:
-    """The values of a range with a step, computed as KerasTuner does."""
-    if log:
-        count = int(math.log(high / low, step) + 1e-8) + 1  # its rounding
-        return [low * math.pow(step, index) for index in range(count)]
-    return [low + index * step for index in range(int((high - low) // step + 1))]
+def _steps_between(low: float, high: float, *, step: float, log: bool) -> float:
+    """The number of steps from one end of a range to the other, not rounded."""
+    return (math.log(high) - math.log(low)) / math.log(step) if log else (high - low) / step
+
+
+@functools.lru_cache
+def _stepped(low: float, high: float, *, step: float, log: bool) -> tuple[float, ...]:
+    """The values of a range with a step.
+
+    KerasTuner computes them in binary, where 3 times 0.1 is not 0.3, and leaves out the upper end
+    where the sum of the steps is above it.
+    """
+    count = int(_steps_between(low, high, step=step, log=log) + _ROUNDING) + 1
+    first, each = Decimal(repr(low)), Decimal(repr(step))
+    exact = (first * each**index if log else first + index * each for index in range(1, count))
+    if isinstance(low, int):
+        return (low, *map(int, exact))
+    return (low, *(min(high, float(f"{value:.14g}")) for value in exact))
+
+
+def _register_index(
+    parameters: keras_tuner.HyperParameters, key: str, values: Sequence[Any]
+) -> None:
+    parameters.Int(key, 0, len(values) - 1)
+
+
+def _index_in(values: Sequence[Any], value: Any) -> int | None:
+    return values.index(value) if value in values else None

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fcnseg.config import Config, config_to_mapping, override
@@ -16,29 +16,38 @@ from fcnseg.networks import output_shape
 
 from .space import Choice, FloatRange, SearchSpace, Setting
 
+_LENGTH = "trials of other lengths cannot be compared"
 _REFUSED = {
     "training.seed": "the luck of a draw is no setting to choose",
-    "training.epochs": "trials of other lengths cannot be compared",
+    "training.epochs": _LENGTH,
+    "training.steps_per_epoch": _LENGTH,
+    "training.patience": _LENGTH,
+    "training.time_limit_hours": _LENGTH,
     "training.validate_every": "trials are compared at the same validations",
+    "model.coarse_input": "records hold no coarse prediction",
     "loss.ignore_label": "it changes what validation measures",
 }
 """Keys that no search may change, with the reason."""
 
 
-def checked_space(space: SearchSpace, config: Config) -> SearchSpace:
+def checked_space(
+    space: SearchSpace, config: Config, *, check: Callable[[Config], None] = lambda _: None
+) -> SearchSpace:
     """Checks each key, each value and each pair of values against the base configuration.
 
     Args:
         space: Search space as it was read.
         config: Base configuration.
+        check: Function that raises a `ConfigError` for a configuration that cannot train.
 
     Returns:
         The space with its choices as the configuration has them: `1e-3`, a text in YAML, is 0.001.
 
     Raises:
         ConfigError: If a key is unknown or may not be searched, or a value breaks a rule, alone or
-            beside another one.
+            beside another one, or the base configuration cannot train.
     """
+    check(config)
     for key, setting in space.settings.items():
         _check_key(key, space.source)
         _check_kind(key, setting, space.source)
@@ -52,7 +61,7 @@ def checked_space(space: SearchSpace, config: Config) -> SearchSpace:
         }
         settings[key] = dataclasses.replace(setting, when=when)
     checked = SearchSpace(settings, space.source)
-    _check_values(checked, config)
+    _check_values(checked, config, check)
     return checked
 
 
@@ -131,7 +140,7 @@ def _as_in_config(config: Config, key: str, value: Any) -> Any:
         return value
 
 
-def _check_values(space: SearchSpace, config: Config) -> None:
+def _check_values(space: SearchSpace, config: Config, check: Callable[[Config], None]) -> None:
     """Tries each value, and each pair, beside the first values of the other settings."""
     single = [
         (key, value)
@@ -139,19 +148,22 @@ def _check_values(space: SearchSpace, config: Config) -> None:
         for value in setting.values.extremes()
     ]
     for key, value in single:
-        _check(space, config, {key: value})
+        _check(space, config, {key: value}, check)
     for (one, value), (other, beside) in itertools.combinations(single, 2):
         if one != other:
-            _check(space, config, {one: value, other: beside})
+            _check(space, config, {one: value, other: beside}, check)
 
 
-def _check(space: SearchSpace, config: Config, tried: dict[str, Any]) -> None:
+def _check(
+    space: SearchSpace, config: Config, tried: dict[str, Any], check: Callable[[Config], None]
+) -> None:
     settings = _beside_first_values(space, tried)
     if settings is None:
         return
     try:
         made = override(config, settings)
         output_shape(made.model, made.patches.size)
+        check(made)
     except InputError as error:
         values = " with ".join(f"{key}={value}" for key, value in tried.items())
         rule = one_line(error).removesuffix(" (override)")

@@ -15,13 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tyro
 
 from fcnseg.cli.command import run_command
 from fcnseg.errors import FcnsegError, InputError
+
+from .roles import COUNT_VARIABLE, NAME_VARIABLE, NUMBER_VARIABLE, check_address, check_name
 
 _POLL_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a restart, doubled each time
@@ -39,7 +41,8 @@ class WorkersFailedError(FcnsegError):
 class SupervisorCommand:
     """Starts workers of a search, and starts each that dies again under its name.
 
-    The workers get KERASTUNER_TUNER_ID; the address of the chief is in the environment already.
+    The workers get KERASTUNER_TUNER_ID, and each its share of the GPUs or cores; the address of the
+    chief is in the environment already.
     """
 
     command: tyro.conf.Positional[tuple[str, ...]]
@@ -53,17 +56,25 @@ class SupervisorCommand:
         """Runs the workers until all are done.
 
         Raises:
-            InputError: If there is no command, or no chief's address in the environment.
+            InputError: If there is no command, or no chief's address in the environment, or the
+                name is none of a worker.
             WorkersFailedError: If a worker ended with a mistake of the user.
         """
         if not self.command:
             raise InputError("command must follow --, got none")
         if self.workers < 1:
             raise InputError(f"workers must be at least 1, got {self.workers}")
-        if "KERASTUNER_ORACLE_IP" not in os.environ:
-            raise InputError("KERASTUNER_ORACLE_IP must be set to the address of the chief")
+        check_name(self.name, argument="name")
+        check_address()
         stop = threading.Event()
-        kept = [Kept(f"{self.name}-{number}", self.command) for number in range(self.workers)]
+        kept = [
+            Kept(
+                f"{self.name}-{number}",
+                self.command,
+                {NUMBER_VARIABLE: str(number), COUNT_VARIABLE: str(self.workers)},
+            )
+            for number in range(self.workers)
+        ]
         with _stopping(kept, stop) as received:
             while any(worker.status is None for worker in kept):
                 for worker in kept:
@@ -86,10 +97,11 @@ class Kept:
         status: Exit status that it ended with for good; None while it runs.
     """
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.status: int | None = None
         self._command = command
+        self._variables = {**variables, NAME_VARIABLE: name}
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = _FIRST_PAUSE
@@ -104,7 +116,7 @@ class Kept:
             if stop.is_set():
                 self.status = 0
             elif now >= self._due:
-                environment = {**os.environ, "KERASTUNER_TUNER_ID": self.name}
+                environment = {**os.environ, **self._variables}
                 self._process = subprocess.Popen(self._command, env=environment)
                 self._started = now
             return

@@ -18,24 +18,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing import connection, forkserver
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from fcnseg.config import Config
-from fcnseg.errors import FcnsegError, OutputError, one_line
+from fcnseg.errors import ConfigError, FcnsegError, ModelError, OutputError, one_line
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
-from fcnseg.storage.whole_file import make_folder
+from fcnseg.storage.whole_file import make_folder, naming_output
 
 from .trials import Outcome
 
-_ORPHAN_SECONDS = 120.0  # a trial whose search was killed ends at its next step, with a checkpoint
+# A trial whose search was killed ends at its next step, with a checkpoint; the first step of a
+# large network is compiled for minutes.
+_ORPHAN_SECONDS = 1800.0
 _EXIT_SECONDS = 60.0  # for a process that has said what came out; then it is killed
 _POLL_SECONDS = 0.2
+_SIGNAL_SECONDS = 0.5  # in which a signal for the whole group reaches the search too
+_MOST_STOPS = 3  # by a signal that the search does not receive
+_STOPPED = (-signal.SIGTERM, -signal.SIGINT)  # exit codes
+# The start of a process asks for the ends of all others, which can be read only once.
+_PROCESSES = threading.Lock()
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# An error of memory is that of a network or a batch; of arithmetic, that of a loss.
+_BY_SETTINGS = (ConfigError, ModelError, MemoryError, ArithmeticError)
 # How likely the kernel chooses a process when memory is short, from -1000 to 1000: a trial before
 # the search.
 _OOM_SCORE = "500"
@@ -62,6 +71,7 @@ class TrialJob:
         until_epoch: Epoch after which it ends.
         objective: Name of the objective.
         log: File for its output.
+        begun: File to delete if the search ends suddenly and the trial does not; None for none.
         gpus: Identifiers of the GPUs that it sees, as CUDA_VISIBLE_DEVICES has them; None for all.
         cores: Numbers of the CPU cores that it may use; empty for all.
         threads: Threads of TensorFlow; 0 for one per core. Sums are rounded by their number, so a
@@ -74,6 +84,7 @@ class TrialJob:
     until_epoch: int
     objective: str
     log: Path
+    begun: Path | None = None
     gpus: tuple[str, ...] | None = None
     cores: tuple[int, ...] = ()
     threads: int = 0
@@ -84,8 +95,24 @@ def prepared_server() -> ForkServerContext:
     """Starts the server, and gives the context whose processes have `fcnseg.training` loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fcnseg.training", __name__])
-    forkserver.ensure_running()
+    with _blocked_sigterm():
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _blocked_sigterm() -> Iterator[None]:
+    """Has no SIGTERM reach the server of processes, which starts in the block.
+
+    A SIGTERM for the whole group, as from Slurm or systemd, is for the trials: they write their
+    checkpoints, and the server ends with the search.
+    """
+    resource_tracker.ensure_running()  # its start ends the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_in_process(
@@ -109,19 +136,34 @@ def run_in_process(
         TrialSurroundingsError: If the trial could not run, as on a full disk.
     """
     started = time.monotonic()
-    process, receiver = _start(job, work or train_trial)
+    name = f"trial {job.run_dir.name}"
+    for _ in range(_MOST_STOPS):
+        outcome = _run_once(job, should_stop, work or train_trial)
+        has_ended = outcome is not None and outcome.objective is not None
+        if not has_ended and should_stop.wait(_SIGNAL_SECONDS):
+            raise TrialStoppedError(f"{name} was stopped")
+        if outcome is not None:
+            return dataclasses.replace(outcome, seconds=time.monotonic() - started)
+        logger.warning(f"{name} was stopped by a signal, but not the search: it is run again")
+    return Outcome(None, error=f"its process was stopped by a signal {_MOST_STOPS} times")
+
+
+def _run_once(
+    job: TrialJob, should_stop: threading.Event, work: Callable[[TrialJob], Outcome]
+) -> Outcome | None:
+    """Runs a trial until its process ends; gives None if it was stopped, but did not fail."""
+    process, receiver = _start(job, work)
     try:
         message, peak = _watch(process, receiver, should_stop)
     finally:
         receiver.close()
-        if process.is_alive():  # it hangs at its end, or this process ends by an error of its own
-            process.kill()
-        process.join()
-    seconds = time.monotonic() - started
-    outcome = _outcome(message, process.exitcode, peak)
-    if should_stop.is_set() and outcome.objective is None:
-        raise TrialStoppedError(f"trial {job.run_dir.name} was stopped")
-    return dataclasses.replace(outcome, seconds=seconds)
+        with _PROCESSES:
+            if process.is_alive():  # it hangs, or this process ends by an error of its own
+                process.kill()
+        connection.wait([process.sentinel])
+        with _PROCESSES:
+            process.join()
+    return _outcome(message, process.exitcode, peak)
 
 
 def _start(
@@ -131,7 +173,8 @@ def _start(
     context = prepared_server()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(job, sender, work), name=job.run_dir.name)
-    process.start()
+    with _PROCESSES, _blocked_sigterm():
+        process.start()
     sender.close()  # so that the end of the process closes the connection
     return process, receiver
 
@@ -149,7 +192,7 @@ def _watch(
         if receiver in ready:
             with contextlib.suppress(EOFError):
                 message = receiver.recv()
-            process.join(timeout=_EXIT_SECONDS)
+            connection.wait([process.sentinel], timeout=_EXIT_SECONDS)
             return message, peak
         if ready:
             return message, peak
@@ -158,7 +201,9 @@ def _watch(
             is_told = True
 
 
-def _outcome(message: Any, exit_code: int | None, peak: int | None) -> Outcome:
+def _outcome(message: Any, exit_code: int | None, peak: int | None) -> Outcome | None:
+    if isinstance(message, TrialStoppedError) or (message is None and exit_code in _STOPPED):
+        return None
     if isinstance(message, Outcome):
         return dataclasses.replace(message, peak_bytes=peak)
     if isinstance(message, TrialSurroundingsError):
@@ -186,27 +231,59 @@ def _main(
     job: TrialJob, sender: connection.Connection, work: Callable[[TrialJob], Outcome]
 ) -> None:
     """Runs in the process: does the work, and sends its outcome."""
-    _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _end_with_parent(job.begun)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     if job.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(job.gpus)
     if job.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)
-    _redirect_output(job.log)
     sender.send(_attempt(job, work))
 
 
 def _attempt(job: TrialJob, work: Callable[[TrialJob], Outcome]) -> Outcome | FcnsegError:
     try:
+        _redirect_output(job.log)
         return work(job)
+    except TrialStoppedError as error:
+        return error
     except Exception as error:
         logger.exception("the trial failed")
         reason = one_line(error) or type(error).__name__
         is_full = isinstance(error, OSError) and error.errno in _NO_SPACE
         if is_full or isinstance(error, OutputError | FolderInUseError):
             return TrialSurroundingsError(f"trial {job.run_dir.name} cannot go on: {reason}")
-        return Outcome(None, error=f"{type(error).__name__}: {reason}")
+        return Outcome(
+            None,
+            error=f"{type(error).__name__}: {reason}",
+            is_by_settings=isinstance(error, _BY_SETTINGS),
+        )
+
+
+def wait_for_orphans(run_dirs: Iterable[Path], should_stop: threading.Event) -> None:
+    """Waits until the trials of a search that was killed have ended, and left their GPUs.
+
+    Args:
+        run_dirs: Run folders of the trials.
+        should_stop: Ends the waiting.
+    """
+    begun = [run_dir for run_dir in run_dirs if run_dir.exists()]
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    if not all(map(_is_free, begun)):
+        logger.info("waiting for the last checkpoints of the search that was killed")
+    while not all(map(_is_free, begun)) and time.monotonic() < deadline:
+        if should_stop.wait(_POLL_SECONDS):
+            return
+
+
+def _is_free(run_dir: Path) -> bool:
+    try:
+        with locked_folder(run_dir, argument="run_dir"):
+            return True
+    except FolderInUseError:
+        return False
 
 
 def train_trial(job: TrialJob) -> Outcome:
@@ -214,41 +291,53 @@ def train_trial(job: TrialJob) -> Outcome:
     import tensorflow as tf
 
     from fcnseg.records import Dataset
-    from fcnseg.training import train
+    from fcnseg.training import TrainingStoppedError, train
     from fcnseg.training.setting_checks import ignore_label
 
     from .objectives import measure
 
     tf.config.threading.set_intra_op_parallelism_threads(job.threads)
     dataset = Dataset.open(job.data)
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), time.process_time()
     folder = make_folder(job.run_dir, argument="run_dir")
     with locked_folder(folder, argument="run_dir", wait_seconds=_ORPHAN_SECONDS):
         pass  # the process of a search that was killed has written its last checkpoint
-    result = train(
-        job.config,
-        dataset,
-        folder,
-        resume=True,
-        until_epoch=job.until_epoch,
-        keep_final_state=False,
-    )
+    try:
+        result = train(
+            job.config,
+            dataset,
+            folder,
+            resume=True,
+            until_epoch=job.until_epoch,
+            keep_final_state=False,
+        )
+    except TrainingStoppedError as error:
+        raise TrialStoppedError(str(error)) from error
     ignored = ignore_label(job.config, dataset.info)
     value = measure(job.objective, result, dataset, ignore_label=ignored)
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_before
     if not math.isfinite(value):
-        return Outcome(None, error=f"{job.objective} is {value}", training_seconds=seconds)
-    return Outcome(value, result.best_dice, result.best_epoch, training_seconds=seconds)
+        reason = f"{job.objective} is {value}"
+        outcome = Outcome(None, error=reason, is_by_settings=True)
+    else:
+        outcome = Outcome(value, result.best_dice, result.best_epoch)
+    return dataclasses.replace(outcome, training_seconds=seconds, training_cpu_seconds=cpu_seconds)
 
 
-def _end_with_parent() -> None:
-    """Asks this process to stop, as SIGTERM does, once the search has ended without it."""
+def _end_with_parent(begun: Path | None) -> None:
+    """Asks this process to stop, as SIGTERM does, once the search has ended without it.
+
+    The note of the trial's begin is deleted, as it did not take the search down with it.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def wait() -> None:
         connection.wait([parent.sentinel])
+        if begun is not None:
+            with contextlib.suppress(OSError):
+                begun.unlink(missing_ok=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -256,7 +345,7 @@ def _end_with_parent() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Sends all output of this process to a file, that of libraries in C too."""
-    with log.open("ab") as file:
+    with naming_output(log), log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())

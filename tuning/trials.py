@@ -29,6 +29,10 @@ OUTCOMES_FOLDER = "outcomes"
 """A file for each trial that has ended, written by its worker."""
 LOGS_FOLDER = "logs"
 """The output of each trial's process."""
+DEVICES_FILE = "devices.json"
+"""The number of devices that each trial has."""
+WORKERS_FOLDER = "workers"
+"""A file for each worker on other machines, whose time is that of its last sign of life."""
 
 Status = Literal["running", "completed", "failed"]
 
@@ -44,18 +48,23 @@ class Outcome:
         val_dice: Mean validation Dice of that network.
         best_epoch: Epoch after which it was kept, from 1.
         error: Reason of a failure.
+        is_by_settings: True if the settings are the reason: they break a rule, need too much
+            memory, or lead to a value that is not a number.
         peak_bytes: Most memory that the trial's process has used; None where unknown.
         seconds: Wall time of the trial's process.
         training_seconds: Wall time of training and validation within it.
+        training_cpu_seconds: CPU seconds of training and validation.
     """
 
     objective: float | None
     val_dice: float | None = None
     best_epoch: int = 0
     error: str | None = None
+    is_by_settings: bool = False
     peak_bytes: int | None = None
     seconds: float = 0.0
     training_seconds: float = 0.0
+    training_cpu_seconds: float = 0.0
 
     @classmethod
     def read(cls, path: Path) -> Outcome | None:
@@ -168,18 +177,19 @@ class Search:
             check_same(
                 Search.read(folder)._identity(), self._identity(), what=f"the search in {folder}"
             )
-            return
-        if any(not found.name.startswith(".") for found in folder.iterdir()):
+        elif any(not found.name.startswith(".") for found in folder.iterdir()):
             raise InputError(f"output must be a new or empty folder, or a search, got {folder}")
+        else:
+            write_whole(path, _to_json(self))  # first: only with it is the folder that of a search
         for name in (TRIALS_FOLDER, OUTCOMES_FOLDER, LOGS_FOLDER):
             make_folder(folder / name, argument="output")
-        write_whole(path, _to_json(self))
 
     def _identity(self) -> dict[str, Any]:
         """The settings that have to stay; a copy of the records elsewhere is the same data."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["data"]
-        return fields | {"config": config_to_mapping(self.config)}
+        order = ", ".join(self.space)  # each key takes the next draw
+        return fields | {"config": config_to_mapping(self.config), "order of keys": order}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +259,11 @@ def format_value(value: object) -> str:
 def outcome_file(folder: Path, trial_id: str) -> Path:
     """The file of a trial that has ended."""
     return folder / OUTCOMES_FOLDER / f"{trial_id}.json"
+
+
+def begun_file(folder: Path, trial_id: str) -> Path:
+    """The file of a trial that has begun and not ended."""
+    return folder / OUTCOMES_FOLDER / f"{trial_id}.begun"
 
 
 def now() -> str:

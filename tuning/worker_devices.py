@@ -6,17 +6,25 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 from fcnseg.errors import InputError
+from fcnseg.storage.folder_lock import locked_folder
+from fcnseg.storage.whole_file import make_folder, write_whole
 
 from .memory import host_bytes
+from .trials import DEVICES_FILE, WORKERS_FOLDER
 from .workers import Share
+
+_LOCK_SECONDS = 60.0  # for another worker that writes a number
 
 
 def shares(workers: int, devices: Sequence[str] = ()) -> list[Share]:
     """Shares out the GPUs, or without one the CPU cores, evenly.
+
+    Each worker has equally many GPUs, as a batch is per GPU; those that are left over stay idle.
 
     Args:
         workers: Trials at a time.
@@ -32,10 +40,38 @@ def shares(workers: int, devices: Sequence[str] = ()) -> list[Share]:
         return _of_cores(workers)
     if workers > len(gpus):
         raise InputError(f"workers must be at most the {len(gpus)} GPUs, got {workers}")
+    each = len(gpus) // workers
     return [
-        Share(gpus=tuple(gpus[number::workers]), memory_bytes=_gpu_bytes())
+        Share(gpus=tuple(gpus[number::workers][:each]), memory_bytes=_gpu_bytes())
         for number in range(workers)
     ]
+
+
+def keep_devices(folder: Path, share: Share) -> None:
+    """Checks that trials have as many devices as the first ones of the search, or notes how many.
+
+    A batch is per device, so trials on different numbers of them cannot be compared, and a
+    checkpoint is bound to its number.
+
+    Args:
+        folder: Folder of the search.
+        share: Share of a worker.
+
+    Raises:
+        InputError: If there are more or fewer.
+    """
+    devices = len(share.gpus or ()) or 1
+    path = folder / DEVICES_FILE
+    workers = make_folder(folder / WORKERS_FOLDER, argument="output")
+    with locked_folder(workers, argument="output", wait_seconds=_LOCK_SECONDS):
+        if not path.exists():
+            write_whole(path, f"{devices}\n")
+        began = path.read_text(encoding="utf-8").strip()
+    if began != str(devices):
+        raise InputError(
+            f"workers and devices must leave each trial {began} GPUs, as the first trials had,"
+            f" got {devices}"
+        )
 
 
 def _of_cores(workers: int) -> list[Share]:

@@ -19,17 +19,21 @@ from fcnseg.errors import FcnsegError, one_line
 from fcnseg.runs.run_folder import CHECKPOINT_FILE
 
 from . import memory
+from .begins import count_deaths, noted_begin
 from .oracles import SETTINGS, UNTIL_EPOCH, SearchOracle
 from .trial_process import TrialJob, run_in_process
 from .trials import (
     LOGS_FOLDER,
     TRIALS_FOLDER,
+    WORKERS_FOLDER,
     Outcome,
+    begun_file,
     format_settings,
     outcome_file,
 )
 
 _IDLE_SECONDS = 0.5
+_MOST_DEATHS = 3  # of workers in one trial, which has written no checkpoint between them
 _STATUS = kt_trial.TrialStatus
 
 logger = logging.getLogger(__name__)
@@ -90,16 +94,25 @@ class TrialRunner:
         Raises:
             TrialStoppedError: If it was stopped.
             TrialSurroundingsError: If it could not run, as on a full disk.
+            OutputError: If its begin or its outcome cannot be written.
         """
         path = outcome_file(self.folder, trial_id)
         outcome = Outcome.read(path)  # its worker was killed before it could report
         if outcome is None:
             logger.info(f"trial {trial_id} until epoch {until_epoch}: {format_settings(settings)}")
-            outcome = self._run(trial_id, settings, until_epoch, share)
-            outcome.write(path)
+            begun = begun_file(self.folder, trial_id)
+            deaths = count_deaths(begun, self._checkpoint(trial_id))
+            with noted_begin(begun, deaths=deaths):
+                outcome = (
+                    self._run(trial_id, settings, until_epoch, share)
+                    if deaths < _MOST_DEATHS
+                    else Outcome(None, error=f"its worker died {deaths} times")
+                )
+                outcome.write(path)
             if outcome.objective is None:
                 logger.warning(f"trial {trial_id} failed: {outcome.error}")
-                self._checkpoint(trial_id).unlink(missing_ok=True)
+                if outcome.is_by_settings:  # else it resumes after a repair
+                    self._checkpoint(trial_id).unlink(missing_ok=True)
             else:
                 logger.info(f"trial {trial_id}: {self.objective} {outcome.objective:.4f}")
         return outcome
@@ -112,11 +125,12 @@ class TrialRunner:
             config = override(self.base, settings)
             needed = memory.needed_bytes(config, num_classes=self.num_classes)
         except FcnsegError as error:
-            return Outcome(None, error=f"{type(error).__name__}: {one_line(error)}")
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            return Outcome(None, error=reason, is_by_settings=True)
         if share.memory_bytes is not None:
-            reason = memory.refusal(needed, share.memory_bytes)
-            if reason is not None:
-                return Outcome(None, error=reason)
+            refusal = memory.refusal(needed, share.memory_bytes)
+            if refusal is not None:
+                return Outcome(None, error=refusal, is_by_settings=True)
         job = TrialJob(
             config=config,
             data=self.data,
@@ -124,6 +138,7 @@ class TrialRunner:
             until_epoch=until_epoch,
             objective=self.objective,
             log=self.folder / LOGS_FOLDER / f"{root}.log",
+            begun=begun_file(self.folder, trial_id),
             gpus=share.gpus,
             cores=share.cores,
             threads=share.threads,
@@ -139,7 +154,8 @@ class Worker(base_tuner.BaseTuner):
     """A worker in KerasTuner's sense, which may be one thread of many, or a process of its own."""
 
     def __init__(self, oracle: SearchOracle, runner: TrialRunner, *, share: Share) -> None:
-        super().__init__(oracle=oracle, directory=str(runner.folder), project_name=".")
+        # KerasTuner resumes from a file with the worker's name in this folder; there is none.
+        super().__init__(oracle=oracle, directory=str(runner.folder), project_name=WORKERS_FOLDER)
         self.runner = runner
         self.share = share
         self._is_idle = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -83,7 +84,11 @@ class PlanCommand:
         logger.info(f"plan: {self.output}")
 
     def _check_budgets(self) -> None:
-        """Refuses flags of the time budget that are incomplete or do not apply."""
+        """Refuses budgets that are no amounts, and flags that are incomplete or do not apply."""
+        for name in ("memory_gib", "seconds_per_case"):
+            budget = getattr(self, name)
+            if budget is not None and not 0 < budget < math.inf:
+                raise InputError(f"{name} must be positive and finite, got {budget:g}")
         if self.device is None:
             for name in ("seconds_per_case", "backend"):
                 value = getattr(self, name)
@@ -91,8 +96,6 @@ class PlanCommand:
                     raise InputError(f"{name} applies to device cpu alone, got {value}")
         elif self.seconds_per_case is None:
             raise InputError("seconds_per_case must be given where device is cpu")
-        elif not self.seconds_per_case > 0:
-            raise InputError(f"seconds_per_case must be positive, got {self.seconds_per_case:g}")
 
     def _propose(self, info: DatasetInfo, base: Config, name: str) -> Proposal:
         if self.seconds_per_case is None:

@@ -19,6 +19,7 @@ from fcnseg.conversion.gate import Gate
 from fcnseg.conversion.rejects import explain
 from fcnseg.errors import InputError
 from fcnseg.inference.backend import Backend
+from fcnseg.inference.computed_precision import computed_precision
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing
 from fcnseg.masks.mask_folder import MaskFolder
 from fcnseg.networks.precision import Precision
@@ -82,8 +83,9 @@ class PredictCommand:
     backend: Backend = "tensorflow"
     """Runtime that computes the windows; OpenVINO is faster on CPUs."""
     precision: Precision | None = None
-    """Precision of the networks' layers, by default that of training; of a version in int8, that
-    of its other layers."""
+    """Precision of the networks' layers, by default that of training or of the version; of a
+    version in int8, that of its other layers. OpenVINO computes in float32 on a CPU that has no
+    bfloat16."""
     coarse_run_dir: Path | None = None
     """Coarse run: the other runs predict only where its foreground, of any organ, lies; else
     everywhere."""
@@ -148,12 +150,22 @@ class PredictCommand:
                 made_with[name] = True
         if self.backend != "tensorflow":
             made_with["backend"] = self.backend
-        if self.precision is not None:
-            made_with["precision"] = self.precision
+        precision = self._recorded_precision([*runs, *([] if coarse is None else [coarse])])
+        if precision is not None:
+            made_with["precision"] = precision
         if coarse is not None:
             digest = coarse.network_digest()
             made_with |= {"coarse_sha256": digest, "dilation_voxels": self.dilation_voxels}
         return made_with
+
+    def _recorded_precision(self, runs: Sequence[Run]) -> str | None:
+        """Precision in which this machine computes, unless the networks and flags tell it."""
+        if self.backend == "tensorflow":
+            if self.precision is not None or all(not run.is_of_float16 for run in runs):
+                return self.precision
+            load_tensorflow()
+        flags: dict[str, Any] = {"backend": self.backend, "precision": self.precision}
+        return ", ".join(sorted({computed_precision(run, **flags) for run in runs}))
 
     def _make_predictor(
         self, runs: Sequence[Run], coarse: Run | None, made_with: Mapping[str, Any], gate: Gate
@@ -173,13 +185,13 @@ class PredictCommand:
 
 
 def _summary(predictor: CasePredictor) -> str:
-    """Describes the time of each stage over all cases, and their windows."""
+    """Describes the time of each phase over all cases, and their windows."""
     from fcnseg.inference.case_prediction import describe_windows
 
     if not predictor.seconds:
-        return "nothing to do"
-    seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in predictor.seconds.items())
-    parts = [seconds, "stages of different volumes are concurrent"]
+        return "no mask was written"
+    seconds = ", ".join(f"{phase} {time:.1f} s" for phase, time in predictor.seconds.items())
+    parts = [seconds, "those of different volumes are concurrent"]
     if predictor.windows:
         parts.append(describe_windows(predictor.windows))
     return "; ".join(parts)

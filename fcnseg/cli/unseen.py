@@ -53,7 +53,7 @@ def open_dataset_of(runs: Sequence[Run], data: str | None) -> Dataset:
                 f" {first.manifest.data} and {other.folder} of {other.manifest.data}, which differ"
             )
     folder = first.manifest.data if data is None else data
-    dataset = Dataset.open(folder)
+    dataset = Dataset.open_named(folder, by=first.folder) if data is None else Dataset.open(folder)
     if dataset.digest != first.manifest.data_digest:
         raise InputError(
             f"run_dirs must be of the records in {folder}, but {first.folder} was trained on other"

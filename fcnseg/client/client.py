@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,8 @@ RETRY_S = 120.0  # as long as a few scans take, and as a server restarts
 STATUS_TIMEOUT_S = 10.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0  # between two attempts; it doubles
 _POLL_S = 0.5
+# Statuses while a server starts, or has no such version, or no such label.
+_NOT_READY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND", "INVALID_ARGUMENT")
 
 ResultT = TypeVar("ResultT")
 
@@ -103,6 +106,7 @@ class SegmentationClient:
         kind = RestTransport if endpoint.is_rest else GrpcTransport
         self._transport: Transport = kind(endpoint, credentials)
         self._has_answered = False
+        self._closed = threading.Event()
 
     def __enter__(self) -> SegmentationClient:
         return self
@@ -111,7 +115,8 @@ class SegmentationClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls that run in other threads fail."""
+        """Closes the connection; calls that run in other threads fail at once."""
+        self._closed.set()
         self._transport.close()
 
     def status(self) -> tuple[VersionStatus, ...]:
@@ -133,7 +138,7 @@ class SegmentationClient:
             timeout_s: Seconds to wait; 0 to ask once.
 
         Returns:
-            The newest version that is.
+            The version that is: that of the label, or the newest.
 
         Raises:
             ServerError: If there is none in time, with the last state; or the server does not let
@@ -143,20 +148,33 @@ class SegmentationClient:
         while True:
             try:
                 states = self.status()
+                ready = self._ready_of(states)
                 reason = "; ".join(map(str, states)) or "it has no version"
             except ServerError as error:
-                if error.status not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
+                if error.status not in _NOT_READY:
                     raise
-                states, reason = (), str(error)
-            ready = next((each for each in states if each.state == AVAILABLE), None)
+                ready, reason = None, str(error)
             if ready is not None:
                 return ready
             if time.monotonic() + _POLL_S > ends:
                 raise ServerError(f"{self._name} is not ready: {reason}", status="UNAVAILABLE")
             time.sleep(_POLL_S)
 
+    def pin_version(self) -> int:
+        """Sends all further requests to the version that answers now, whatever is published later.
+
+        Returns:
+            Its number.
+
+        Raises:
+            ServerError: If there is no answer, or no such model.
+        """
+        version = self.metadata().version
+        self.model = ModelSpec(self.model.name, version)
+        return version
+
     def metadata(self) -> ModelMetadata:
-        """Requests the signatures of the model.
+        """Requests the signatures of the model, and the version that answers.
 
         Raises:
             ServerError: If there is no answer, or no such model.
@@ -172,7 +190,10 @@ class SegmentationClient:
         Raises:
             ServerError: If there is no answer, or the model is not one of fcnseg's.
         """
-        outputs = self._predict(MODEL_INFO, {"unused": np.zeros((), np.int32)})
+        return self._model_info(self.model)
+
+    def _model_info(self, model: ModelSpec) -> ModelInfo:
+        outputs = self._predict(MODEL_INFO, {"unused": np.zeros((), np.int32)}, model=model)
         try:
             return ModelInfo.from_json(outputs["info_json_bytes"].item(), source=self._name)
         except (KeyError, ValueError) as error:
@@ -236,8 +257,10 @@ class SegmentationClient:
             InputError: If the image cannot be read, cannot be a CT, or is refused.
             ServerError: If there is no answer, or not probabilities.
         """
-        info = info or self.model_info()
         volume = _checked(image, accept)
+        metadata = self.metadata()
+        model = ModelSpec(self.model.name, metadata.version)  # all windows go to one network
+        info = info or self._model_info(model)
         canonical = to_canonical(volume)
         canonical = canonical.with_array(np.maximum(canonical.array, AIR_HU))
         network = resample_image(canonical, info.spacing_mm)
@@ -245,7 +268,7 @@ class SegmentationClient:
         if info.skip_air:
             body = body_region(canonical.array)
             region = resample_region(body, canonical, info.spacing_mm)
-        predict = self._patch_predictor(info)
+        predict = self._patch_predictor(model, metadata, info)
         air = np.full((1, *info.window, 1), AIR_HU, np.float32)
         tiling = Tiling(info.window, predict(air).shape[1:4], info.overlap)
         ids = segment_windows(
@@ -260,9 +283,11 @@ class SegmentationClient:
         labels = labels if body is None else labels * body
         return from_canonical(labels, volume).astype(np.uint8, copy=False)
 
-    def _patch_predictor(self, info: ModelInfo) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    def _patch_predictor(
+        self, model: ModelSpec, metadata: ModelMetadata, info: ModelInfo
+    ) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
         """The network on the server as a function; its input and output may have any name."""
-        signature = self.metadata().signatures.get(DEFAULT_SIGNATURE)
+        signature = metadata.signatures.get(DEFAULT_SIGNATURE)
         if signature is None or len(signature.inputs) != 1 or len(signature.outputs) != 1:
             raise ServerError(
                 f"{self._name} has no signature {DEFAULT_SIGNATURE} from patches to probabilities"
@@ -270,7 +295,7 @@ class SegmentationClient:
         (taken,), (given,) = signature.inputs, signature.outputs
 
         def predict(patches: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            tiles = self._predict(DEFAULT_SIGNATURE, {taken: patches}).get(given)
+            tiles = self._predict(DEFAULT_SIGNATURE, {taken: patches}, model=model).get(given)
             sizes = (len(patches), info.num_classes)
             if tiles is None or tiles.ndim != 5 or (len(tiles), tiles.shape[-1]) != sizes:
                 shape = None if tiles is None else tiles.shape
@@ -293,6 +318,18 @@ class SegmentationClient:
         except (nib.filebasedimages.ImageFileError, LookupError, ValueError, OSError) as error:
             raise ServerError(f"{self._name} gave no NIfTI: {error}") from error
 
+    def _ready_of(self, states: Sequence[VersionStatus]) -> VersionStatus | None:
+        """The version that answers; the states are of all versions, also if a label is asked for.
+
+        Raises:
+            ServerError: If no version has the label.
+        """
+        served = [each for each in states if each.state == AVAILABLE]
+        if self.model.label is not None and served:
+            version = self.metadata().version
+            served = [each for each in served if each.version == version]
+        return served[0] if served else None
+
     def _states(self) -> tuple[VersionStatus, ...]:
         """The states of all versions of the model; none if the server does not know it."""
         try:
@@ -306,8 +343,10 @@ class SegmentationClient:
     def _name(self) -> str:
         return f"{self.model} at {self.server}"
 
-    def _predict(self, signature_name: str, inputs: Arrays) -> Arrays:
-        """Runs a signature, again where that is safe."""
+    def _predict(
+        self, signature_name: str, inputs: Arrays, *, model: ModelSpec | None = None
+    ) -> Arrays:
+        """Runs a signature, of the client's model by default, again where that is safe."""
         ends = time.monotonic() + self.timeout_s
         gives_up = time.monotonic() + min(self.retry_s, self.timeout_s)
         wait = _FIRST_WAIT_S
@@ -315,7 +354,7 @@ class SegmentationClient:
             try:
                 return self._once(
                     lambda left: self._transport.predict(
-                        self.model, signature_name, inputs, timeout_s=left
+                        model or self.model, signature_name, inputs, timeout_s=left
                     ),
                     ends - time.monotonic(),
                 )
@@ -323,7 +362,8 @@ class SegmentationClient:
                 pause = wait * random.uniform(0.5, 1.0)  # so that many clients do not come at once
                 if not self._is_worth_repeating(error) or time.monotonic() + pause > gives_up:
                     raise
-            time.sleep(pause)
+                if self._closed.wait(pause):
+                    raise
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
     def _is_worth_repeating(self, error: ServerError) -> bool:

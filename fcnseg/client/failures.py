@@ -54,7 +54,7 @@ class ServerError(FcnsegError, ConnectionError):
     @property
     def is_gone(self) -> bool:
         """True if no request would be answered now."""
-        return self.status in ("UNAVAILABLE", "UNAUTHENTICATED", "PERMISSION_DENIED")
+        return self.status in ("UNAVAILABLE", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 class TooBusyError(ServerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -26,6 +27,7 @@ from fcnseg.client.served_model import (
 from fcnseg.client.transport import Arrays
 
 _NOT_BEGUN = (413, 429)  # statuses of requests that the server did not start to run
+_CLOSED = "the client was closed"
 _PIECE = 2**20  # bytes of a reply read at once
 
 
@@ -47,6 +49,7 @@ class RestTransport:
         self._open: set[http.client.HTTPConnection] = set()
         self._signatures: dict[tuple[ModelSpec, str], SignatureInfo] = {}
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def predict(
         self, model: ModelSpec, signature_name: str, inputs: Arrays, *, timeout_s: float
@@ -80,7 +83,12 @@ class RestTransport:
     def close(self) -> None:
         """Closes the connections; see `Transport`."""
         with self._lock:
+            self._is_closed = True
             for connection in self._open:
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):  # closed by the server
+                        # `close` alone does not wake a thread that waits for the answer.
+                        connection.sock.shutdown(socket.SHUT_RDWR)
                 connection.close()
 
     def _signature(self, model: ModelSpec, name: str, ends: float) -> SignatureInfo:
@@ -125,6 +133,8 @@ class RestTransport:
                 content += piece
                 if connection.sock is not None:  # None once all of the answer is there
                     connection.sock.settimeout(_left(ends))
+            if response.length:  # `read` tells of an end that is early in no other way
+                raise http.client.IncompleteRead(bytes(content), response.length)
         return _answer(response.status, response.reason, bytes(content))
 
     @contextlib.contextmanager
@@ -137,24 +147,36 @@ class RestTransport:
             else http.client.HTTPSConnection(where, port, timeout=timeout, context=self._tls)
         )
         with self._lock:
+            if self._is_closed:
+                raise CallError("CANCELLED", _CLOSED, is_begun=False)
             self._open.add(connection)
         is_connected = False
         try:
             connection.connect()
             is_connected = True
             yield connection
-        except TimeoutError as error:
-            raise CallError("DEADLINE_EXCEEDED", "sent") from error
-        except http.client.RemoteDisconnected as error:
-            raise CallError("UNAVAILABLE", f"closed connection: {error}") from error
-        except http.client.HTTPException as error:
-            raise CallError("UNAVAILABLE", f"{type(error).__name__}: {error}") from error
-        except (OSError, AttributeError) as error:  # the latter if closed by another thread
-            raise CallError("UNAVAILABLE", str(error), is_begun=is_connected) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error, is_connected=is_connected) from error
+        except (AttributeError, ValueError) as error:  # of a connection that is being closed
+            if not self._is_closed:
+                raise
+            raise CallError("CANCELLED", _CLOSED) from error
         finally:
             connection.close()
             with self._lock:
                 self._open.discard(connection)
+
+    def _failed(self, error: Exception, *, is_connected: bool) -> CallError:
+        """What happened to a connection, as an error; if it was closed here, it may be any."""
+        if self._is_closed:
+            return CallError("CANCELLED", _CLOSED)
+        if isinstance(error, TimeoutError):
+            return CallError("DEADLINE_EXCEEDED", "sent")
+        if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead)):
+            return CallError("UNAVAILABLE", f"closed connection: {error}")
+        if isinstance(error, http.client.HTTPException):
+            return CallError("UNAVAILABLE", f"{type(error).__name__}: {error}")
+        return CallError("UNAVAILABLE", str(error), is_begun=is_connected)
 
 
 def _left(ends: float) -> float:

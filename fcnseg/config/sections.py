@@ -250,9 +250,10 @@ class AugmentationConfig:
     direction; uniform over the whole voxels that keep the patch inside the volume."""
     deformation_voxels: NonNegativeTriple = (0.0, 0.0, 0.0)
     """Largest displacement drawn for a control point of the cubic B-spline that bends a patch."""
-    deformation_of: Literal["coefficients", "field"] = "coefficients"
+    deformation_of: Literal["coefficients", "field", "polyharmonic"] = "coefficients"
     """Meaning of the drawn displacements: the `coefficients` of the spline, which smooths them, or
-    values of the `field` at the control points."""
+    values of the `field` at the control points, which a B-spline interpolates, or a `polyharmonic`
+    spline of tensorflow-addons (docs/addons.md)."""
     control_spacing_voxels: tuple[Factor, Factor, Factor] = (24.0, 24.0, 24.0)
     """Distance between its control points, at least a voxel."""
     intensity_probability: Fraction = 0.2

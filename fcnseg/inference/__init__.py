@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fcnseg.inference.prediction import (
-        Coarse,
         load_run,
         load_runs,
         predict_probabilities,
         predict_volume,
     )
+    from fcnseg.inference.segmentation import Coarse
     from fcnseg.inference.segmenter import Segmenter, make_segmenter
 
 _MODULE_OF = {
     **dict.fromkeys(("Segmenter", "make_segmenter"), "fcnseg.inference.segmenter"),
+    "Coarse": "fcnseg.inference.segmentation",
     **dict.fromkeys(
-        ("Coarse", "load_run", "load_runs", "predict_probabilities", "predict_volume"),
+        ("load_run", "load_runs", "predict_probabilities", "predict_volume"),
         "fcnseg.inference.prediction",
     ),
 }

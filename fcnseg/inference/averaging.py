@@ -1,4 +1,4 @@
-"""Means of class probabilities: over several networks, and over flips of their input."""
+"""Class probabilities of windows: means over several networks and flips, and their time."""
 
 from __future__ import annotations
 
@@ -36,3 +36,27 @@ def over_flips(predictor: PredictPatches, axes: Sequence[Axis]) -> PredictPatche
 
     flips = (itertools.combinations(indices, count) for count in range(1, len(indices) + 1))
     return mean_of([predictor, *map(flipped, itertools.chain.from_iterable(flips))])
+
+
+class Timed:
+    """A function from windows to probabilities that adds up the time it takes.
+
+    Attributes:
+        seconds: The sum, float64.
+    """
+
+    def __init__(self, predictor: PredictPatches) -> None:
+        """Begins with none."""
+        self.predictor = predictor
+        with tf.init_scope(), tf.device("CPU"):
+            self.seconds = tf.Variable(0, dtype=tf.float64, trainable=False)
+
+    def __call__(self, patches: tf.Tensor) -> tf.Tensor:
+        """Computes the probabilities of windows, which are ready when the time begins."""
+        with tf.control_dependencies([patches]):
+            started = tf.timestamp()
+        with tf.control_dependencies([started]):
+            tiles = self.predictor(tf.identity(patches))
+        with tf.control_dependencies([tiles]):
+            self.seconds.assign_add(tf.timestamp() - started)
+        return tiles

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import logging
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +16,15 @@ import numpy.typing as npt
 
 from fcnseg.conversion.gate import Gate
 from fcnseg.inference.postprocessing import NOTHING, Postprocessing, postprocess
-from fcnseg.inference.prediction import Coarse, Segmented, segment
+from fcnseg.inference.segmentation import (
+    Coarse,
+    Computed,
+    Phases,
+    Prepared,
+    compute,
+    finish,
+    prepare,
+)
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
@@ -41,7 +47,7 @@ class CasePredictor:
         postprocessing: Post-processing of masks.
         made_with: Provenance: all that masks depend on apart from their images.
         gate: Reads the images.
-        seconds: Time of each stage over all cases so far, by its name.
+        seconds: Time of each phase over all cases written so far, by its name.
         windows: Numbers of windows over all cases so far, as `Segmented` has them.
     """
 
@@ -60,7 +66,8 @@ class CasePredictor:
     def predict_each(self, cases: Iterable[CaseOutputs]) -> Iterator[Exception | None]:
         """Segments images, and writes their organs' volumes and the masks on their grids.
 
-        While an image is segmented, the next is read and the files of the one before are written.
+        While the network works on an image, the next is read and resampled, and the mask of the one
+        before is resampled and written.
         An error of one case does not stop the others.
 
         Yields:
@@ -88,26 +95,31 @@ class CasePredictor:
         writer: ThreadPoolExecutor,
     ) -> Future[None]:
         """Submits the stages of a case, each of which waits for the one before."""
-        image = reader.submit(self._read, case)
-        segmented = segmenter.submit(lambda: self._segment(image.result(), case))
-        return writer.submit(lambda: self._write(case, image.result(), segmented.result()))
+        phases = Phases()
+        read = reader.submit(lambda: self._read(case, phases))
+        computed = segmenter.submit(lambda: self._compute(case, read.result()[1], phases))
+        return writer.submit(lambda: self._write(case, read.result()[0], computed.result(), phases))
 
-    def _read(self, case: CaseOutputs) -> CaseImage:
-        with self._timed("reading"):
-            return case.read(self.gate)
+    def _read(self, case: CaseOutputs, phases: Phases) -> tuple[CaseImage, Prepared]:
+        with phases.timed("reading"):
+            image = case.read(self.gate)
+        return image, prepare(self.segmenter, image.volume, phases=phases, coarse=self.coarse)
 
-    def _segment(self, image: CaseImage, case: CaseOutputs) -> Segmented:
-        with self._timed("segmenting"):
-            return segment(
-                self.segmenter,
-                image.volume,
-                coarse=self.coarse,
-                with_probabilities=case.with_probabilities,
-            )
+    def _compute(self, case: CaseOutputs, prepared: Prepared, phases: Phases) -> Computed:
+        return compute(
+            self.segmenter,
+            prepared,
+            phases=phases,
+            coarse=self.coarse,
+            with_probabilities=case.with_probabilities,
+        )
 
-    def _write(self, case: CaseOutputs, image: CaseImage, segmented: Segmented) -> None:
+    def _write(
+        self, case: CaseOutputs, image: CaseImage, computed: Computed, phases: Phases
+    ) -> None:
+        segmented = finish(self.segmenter, computed, phases=phases, like=image.volume)
         names = self.segmenter.info.class_names
-        with self._timed("writing"):
+        with phases.timed("writing"):
             case.clear()
             if case.with_probabilities:
                 by_class = zip(names, segmented.probabilities, strict=True)
@@ -120,18 +132,13 @@ class CasePredictor:
                 class_names=names,
                 made_with=self.made_with,
                 windows=segmented.windows,
+                seconds=phases.seconds,
             )
         logger.info("%s: %s", case.case_id, describe_windows(segmented.windows))
         for name, count in segmented.windows.items():
             self.windows[name] += count
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
+        for phase, seconds in phases.seconds.items():
+            self.seconds[phase] += seconds
 
 
 def describe_windows(windows: Mapping[str, int]) -> str:

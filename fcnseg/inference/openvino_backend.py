@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import tempfile
 from pathlib import Path
@@ -16,13 +15,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from fcnseg.extras import require_extra
 from fcnseg.inference.averaging import PredictPatches
+from fcnseg.inference.computed_precision import openvino_core, precision_by_openvino
 from fcnseg.networks.layers.upsampling import NonOverlappingConv3DTranspose
 from fcnseg.networks.precision import Precision, precision_of, with_precision
 from fcnseg.volumes import Shape
 
 logger = logging.getLogger(__name__)
-
-_DEVICE = "CPU"
 
 
 class _GroupNormalization(keras.layers.GroupNormalization):
@@ -104,7 +102,7 @@ def _append_softmax(graph: Any) -> None:
 
 
 def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
-    """Makes the function from windows to probabilities of an `openvino.Model`.
+    """Makes the function from windows to probabilities of an `openvino.Model`, for any threads.
 
     Args:
         graph: As `openvino_graph` gives it; layers in int8 stay so.
@@ -116,7 +114,9 @@ def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
     compiled = _compile(graph, precision)
 
     def infer(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        probabilities: npt.NDArray[np.float32] = compiled(patches)[0]
+        request = compiled.create_infer_request()  # one for all calls would refuse a second thread
+        found = request.infer(patches, share_inputs=True, share_outputs=True)
+        probabilities: npt.NDArray[np.float32] = found[0]
         return probabilities
 
     _, *shape = graph.output().partial_shape
@@ -128,33 +128,16 @@ def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
     return predict
 
 
-@functools.cache
-def openvino_core() -> Any:
-    """Gives the one `openvino.Core` of this process, which is never deleted.
-
-    Each core's CPU plugin gives the thread that loads it a stack for signals, and frees it with the
-    core. Of two cores the second restores the stack of the first, which may be freed by then: the
-    next signal, such as that of Ctrl-C, would end the process with SIGSEGV.
-
-    Raises:
-        MissingExtraError: If OpenVINO is not installed.
-    """
-    return require_extra("openvino").Core()
-
-
 def _compile(graph: Any, precision: Precision) -> Any:
     """Compiles a graph for this CPU; gives `openvino.CompiledModel`."""
-    core = openvino_core()
-    if precision == "bfloat16" and "BF16" not in core.get_property(
-        _DEVICE, "OPTIMIZATION_CAPABILITIES"
-    ):
+    computed = precision_by_openvino(precision)
+    if computed != precision:
         logger.info("OpenVINO computes in float32, as this CPU has no bfloat16")
-        precision = "float32"
     options = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[computed],
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return core.compile_model(graph, _DEVICE, options)
+    return openvino_core().compile_model(graph, "CPU", options)
 
 
 def _frozen(model: keras.Model, window: Shape) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any
 from fcnseg.errors import InputError, one_line
 from fcnseg.extras import require_extra
 from fcnseg.inference.averaging import PredictPatches
-from fcnseg.inference.openvino_backend import openvino_core, predictor_of
+from fcnseg.inference.computed_precision import openvino_core
+from fcnseg.inference.openvino_backend import predictor_of
 from fcnseg.networks.precision import Precision
 
 _Sizes = tuple[int | None, ...]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import logging
 import os
-import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -22,6 +19,7 @@ import fcnseg.networks.layers  # noqa: F401  registers the layers of saved netwo
 from fcnseg.errors import InputError, one_line
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.openvino_network import OpenvinoNetwork
+from fcnseg.inference.segmentation import Coarse, segment
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.networks.keras_compat import WEIGHTS_FILE, is_of_this_line
@@ -29,14 +27,13 @@ from fcnseg.networks.precision import Precision, for_inference, policies_of, wit
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.run import Run
-from fcnseg.volumes import Volume, from_canonical, to_canonical
+from fcnseg.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
 _HALF = "mixed_float16"
 # Properties that runs must share for their probabilities to be averaged.
 _SHARED_FIELDS = ("class_names", "spacing_mm", "window", "overlap", "skip_air")
-_FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
 def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]:
@@ -55,7 +52,10 @@ def load_run(run: Run | str | os.PathLike[str]) -> tuple[keras.Model, ModelInfo]
     run = run if isinstance(run, Run) else Run.open(run)
     path = run.network_path
     if run.is_for_openvino:
-        raise InputError(f"{run.folder} is a version for OpenVINO: it needs --backend openvino")
+        raise InputError(
+            f"{run.folder} is a version for OpenVINO, which fcnseg predict --backend openvino alone"
+            " takes: give the run that it was exported from"
+        )
     check_archive(path, what="network", remedy="restore an intact copy, or train again")
     try:
         if is_of_this_line(path):
@@ -100,14 +100,15 @@ def load_runs(
         runs: At least one, or their folders; for OpenVINO also versions that were published for it.
         backend: Runtime that is to compute the networks.
         precision: Precision of their layers, by default that of training; never float16. Of
-            versions for OpenVINO, that of the layers that are not in int8, by default bfloat16
-            where the CPU has it.
+            versions for OpenVINO, that of the layers that are not in int8, by default that of the
+            export.
 
     Returns:
         The networks and the info of the first, as `make_segmenter` takes them.
 
     Raises:
-        InputError: If a run is missing or unfinished, or two differ in classes, spacing or windows.
+        InputError: If a run is missing or unfinished, a file of its network is not as it was
+            written, or two differ in classes, spacing or windows.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     for run in opened:
@@ -123,97 +124,9 @@ def load_runs(
 
 def _load(run: Run, backend: Backend, precision: Precision | None) -> keras.Model | OpenvinoNetwork:
     if backend == "openvino" and run.is_for_openvino:
-        return OpenvinoNetwork.read(run.network_path, precision or "bfloat16")
+        run.check_published()
+        return OpenvinoNetwork.read(run.network_path, precision or run.precision)
     return for_inference(load_run(run)[0], precision)
-
-
-@dataclasses.dataclass(frozen=True)
-class Coarse:
-    """The coarse stage: a network that finds the region of interest for a finer one.
-
-    Attributes:
-        segmenter: Segmenter of the coarse network; its foreground, of any organ, is used.
-        dilation_voxels: Dilation of the foreground along each axis, in voxels of its own grid; Roth
-            et al. 2017 (arXiv 1704.06382) take 3.
-    """
-
-    segmenter: Segmenter
-    dilation_voxels: int = 3
-
-    def region(self, hu: npt.NDArray[np.int16], spacing: npt.NDArray[np.float32]) -> tf.Tensor:
-        """Finds the region of interest, bool (z, y, x), in HU (z, y, x) of a spacing (3,) in mm."""
-        return self.segmenter.foreground_region(hu, spacing, self.dilation_voxels)
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmented:
-    """Result of the networks for a volume, on its own grid.
-
-    Attributes:
-        mask: Class ids, uint8 (z, y, x).
-        windows: Numbers of windows, each counted once, whatever the flips and the networks: `grid`,
-            all that cover the volume; `body`, those with a voxel of the body, if air is skipped;
-            and `coarse_region`, those that also have one of the region of the coarse network, if
-            there is one. The last of these was computed.
-        probabilities: For each class, background first, its probability, int16 (z, y, x) in units
-            of 1 / `PROBABILITY_SCALE`; each is computed when it is asked for. By default there are
-            none.
-    """
-
-    mask: npt.NDArray[np.uint8]
-    windows: Mapping[str, int]
-    probabilities: Iterable[npt.NDArray[np.int16]] = ()
-
-
-def segment(
-    segmenter: Segmenter,
-    volume: Volume,
-    *,
-    coarse: Coarse | None = None,
-    with_probabilities: bool = False,
-) -> Segmented:
-    """Segments a volume of any orientation and spacing, and counts windows.
-
-    Args:
-        segmenter: Made by `make_segmenter`.
-        volume: HU (z, y, x), int16.
-        coarse: Network that finds the region of interest; everywhere by default.
-        with_probabilities: True to give probabilities. All are held on the network's grid; on the
-            volume's own grid, one class at a time.
-
-    Raises:
-        InputError: If the volume is refused, as for too many voxels.
-    """
-    canonical = to_canonical(volume)
-    spacing = np.array(canonical.spacing, np.float32)
-    asked = (canonical.array, spacing)
-    with _refusals():
-        if with_probabilities:
-            region = coarse.region(*asked) if coarse else tf.ones(canonical.shape, tf.bool)
-            found = segmenter.score_within(*asked, region)
-        elif coarse is None:
-            found = segmenter.segment_and_count(*asked)
-        else:
-            found = segmenter.segment_within(*asked, coarse.region(*asked))
-    mask = from_canonical(found["labels"].numpy(), volume).astype(np.uint8, copy=False)
-    windows = _numbers(found["windows"], has_coarse=coarse is not None)
-    if not with_probabilities:
-        return Segmented(mask, windows)
-    probabilities = (
-        segmenter.probability_of(found["scores"], found["region"], spacing, index)
-        for index in range(segmenter.info.num_classes)
-    )
-    return Segmented(
-        mask, windows, (from_canonical(each.numpy(), volume) for each in probabilities)
-    )
-
-
-def _numbers(windows: Mapping[str, tf.Tensor], *, has_coarse: bool) -> dict[str, int]:
-    """Gives the counts of the graph as `Segmented` has them."""
-    names = {"grid": "grid", "body": "body", "region": "coarse_region"}
-    if not has_coarse:
-        del names["region"]
-    return {names[name]: int(windows[name]) for name in names if name in windows}
 
 
 def predict_volume(
@@ -256,13 +169,3 @@ def predict_probabilities(
     """
     found = segment(segmenter, volume, coarse=coarse, with_probabilities=True)
     return found.mask, iter(found.probabilities)
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Converts errors of the graph's own checks to `InputError`."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        check = _FAILED_CHECK.search(error.message)
-        raise InputError(check[1] if check else error.message) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from fcnseg.errors import ModelError
-from fcnseg.inference.averaging import PredictPatches, mean_of, over_flips
+from fcnseg.inference.averaging import PredictPatches, Timed, mean_of, over_flips
 from fcnseg.inference.backend import Backend
 from fcnseg.inference.checks import checked_patches, checked_request
 from fcnseg.inference.openvino_backend import predictor_by_openvino
@@ -36,6 +36,7 @@ VOLUME = tf.TensorSpec([None, None, None], tf.int16, name="volume")
 SPACING = tf.TensorSpec([3], tf.float32, name="spacing")
 REGION = tf.TensorSpec([None, None, None], tf.bool, name="region")
 VOXELS = tf.TensorSpec([], tf.int32, name="voxels")
+IDS = tf.TensorSpec([None, None, None], tf.uint8, name="ids")
 SCORES = tf.TensorSpec([None, None, None, None], tf.int16, name="scores")
 
 
@@ -134,12 +135,25 @@ class Segmenter(tf.Module):
         self.backend = backend
         predictors = [_predictor(model, info.window, backend) for model in models]
         self._predict_patches = over_flips(mean_of(predictors), flips)
-        self._sliding_window = SlidingWindow(
-            self._predict_patches,
-            Tiling(info.window, tile, info.overlap),
-            num_classes=info.num_classes,
-            batch_size=info.batch_size,
+        self.tiling = Tiling(info.window, tile, info.overlap)
+        self._sliding_window = self._slide(self._predict_patches)
+
+    def _slide(self, predict_patches: PredictPatches) -> SlidingWindow:
+        return SlidingWindow(
+            predict_patches,
+            self.tiling,
+            num_classes=self.info.num_classes,
+            batch_size=self.info.batch_size,
         )
+
+    @functools.cached_property
+    def _timed(self) -> Timed:
+        """The network with a clock, whose operations an export would have too."""
+        return Timed(self._predict_patches)
+
+    @functools.cached_property
+    def _timed_window(self) -> SlidingWindow:
+        return self._slide(self._timed)
 
     @functools.cached_property
     def patch_sizes(self) -> PatchSizes:
@@ -197,72 +211,83 @@ class Segmenter(tf.Module):
         return self._segment(volume, region, self._on_grid(volume, spacing, region))
 
     @tf.function(input_signature=[VOLUME, SPACING])
-    def segment_and_count(self, volume: tf.Tensor, spacing: tf.Tensor) -> dict[str, Any]:
-        """Segments a volume like `segment_volume`, and counts windows; it is not exported.
+    def find_body(self, volume: tf.Tensor, spacing: tf.Tensor) -> tf.Tensor:
+        """Finds the part of a volume to compute; this and what follows is not exported.
 
         Args:
             volume: HU, int16 (z, y, x).
             spacing: float32 (3,), mm (z, y, x).
 
         Returns:
-            What `segment_volume` gives, and `windows`, int32 each: `grid`, all that cover the
-            volume, and with `skip_air` `body`, those that are computed, as they contain a voxel of
-            the body.
+            The body, or all of it without `skip_air`, bool (z, y, x).
         """
-        volume, spacing = checked_request(volume, spacing, self.info)
+        volume, _ = checked_request(volume, spacing, self.info)
         body = self._body(volume)
-        grid = self._on_grid(volume, spacing, body)
-        found: dict[str, Any] = self._segment(volume, body, grid)
-        return found | {"windows": self._count_windows(grid, body=grid.region)}
+        return tf.ones_like(volume, tf.bool) if body is None else body
 
-    @tf.function(input_signature=[VOLUME, SPACING, REGION])
-    def segment_within(
-        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
-    ) -> dict[str, Any]:
-        """Segments a volume within a region; all else is background and is not computed.
+    @tf.function(input_signature=[VOLUME, SPACING])
+    def to_grid(self, volume: tf.Tensor, spacing: tf.Tensor) -> tf.Tensor:
+        """Resamples HU, int16 (z, y, x) of a spacing in mm, to the network's grid."""
+        volume, spacing = checked_request(volume, spacing, self.info)
+        return self._on_grid(volume, spacing, None).hu
+
+    @tf.function(input_signature=[REGION, SPACING])
+    def region_to_grid(self, region: tf.Tensor, spacing: tf.Tensor) -> tf.Tensor:
+        """Resamples a region, bool (z, y, x) of a spacing in mm, to the network's grid."""
+        return resample_region(region, spacing_steps(spacing, self.info.spacing_mm))
+
+    @tf.function(input_signature=[REGION])
+    def count_windows(self, region: tf.Tensor) -> tf.Tensor:
+        """Counts the windows with a voxel of a region, bool (z, y, x) on the network's grid."""
+        return self._sliding_window.count_windows(region)
+
+    @tf.function(input_signature=[VOLUME, REGION])
+    def segment_grid(self, hu: tf.Tensor, region: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments a volume on the network's grid within a region; all else is not computed.
 
         Args:
-            volume: HU, int16 (z, y, x).
-            spacing: float32 (3,), mm (z, y, x).
-            region: bool (z, y, x), on the volume's own grid.
+            hu: int16 (z, y, x).
+            region: bool (z, y, x).
 
         Returns:
-            What `segment_and_count` gives; `windows` also has `region`, those that are computed, as
-            they contain a voxel of the region.
+            `ids`, class ids uint8 (z, y, x), background outside the region; and `seconds` of the
+            network, float64.
         """
-        volume, spacing = checked_request(volume, spacing, self.info)
-        body = self._body(volume)
-        looked_at = _both(region, body)
-        grid = self._on_grid(volume, spacing, looked_at)
-        found: dict[str, Any] = self._segment(volume, looked_at, grid)
-        return found | {"windows": self._count_within(grid, body)}
+        self._timed.seconds.assign(0)
+        ids = self._timed_window.segment(hu, region)
+        return {"ids": ids, "seconds": self._timed.seconds.read_value()}
 
-    @tf.function(input_signature=[VOLUME, SPACING, REGION])
-    def score_within(
-        self, volume: tf.Tensor, spacing: tf.Tensor, region: tf.Tensor
-    ) -> dict[str, Any]:
-        """Segments a volume within a region, and gives scores from which `probability_of` computes.
+    @tf.function(input_signature=[VOLUME, REGION])
+    def score_grid(self, hu: tf.Tensor, region: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments like `segment_grid`, and gives scores from which `probability_of` computes.
 
         Args:
-            volume: HU, int16 (z, y, x).
-            spacing: float32 (3,), mm (z, y, x).
-            region: bool (z, y, x), on the volume's own grid.
+            hu: int16 (z, y, x).
+            region: bool (z, y, x).
 
         Returns:
-            `labels`, class ids uint8 (z, y, x), and `region`, bool (z, y, x), outside of which they
-            are background, on the volume's own grid; `scores`, probabilities on the network's grid,
-            int16 (z, y, x, classes) in units of 1 / `PROBABILITY_SCALE`; and `windows`, see
-            `segment_within`.
+            What `segment_grid` gives, and `scores`, probabilities int16 (z, y, x, classes) in units
+            of 1 / `PROBABILITY_SCALE`.
         """
-        volume, spacing = checked_request(volume, spacing, self.info)
-        body = self._body(volume)
-        looked_at = _both(region, body)
-        grid = self._on_grid(volume, spacing, looked_at)
-        ids, scores = self._sliding_window.segment_with_probabilities(grid.hu, grid.region)
-        ids = resample_ids(ids, tf.shape(volume), grid.steps, num_classes=self.info.num_classes)
-        labels = background_outside(ids, looked_at)
-        windows = self._count_within(grid, body)
-        return {"labels": labels, "region": looked_at, "scores": scores, "windows": windows}
+        self._timed.seconds.assign(0)
+        ids, scores = self._timed_window.segment_with_probabilities(hu, region)
+        return {"ids": ids, "scores": scores, "seconds": self._timed.seconds.read_value()}
+
+    @tf.function(input_signature=[IDS, REGION, SPACING])
+    def to_volume(self, ids: tf.Tensor, region: tf.Tensor, spacing: tf.Tensor) -> tf.Tensor:
+        """Resamples class ids to a volume's own grid.
+
+        Args:
+            ids: On the network's grid, uint8 (z, y, x).
+            region: The part that was computed, bool (z, y, x) on the volume's own grid.
+            spacing: float32 (3,), mm (z, y, x) of the volume.
+
+        Returns:
+            uint8 (z, y, x), background outside the region.
+        """
+        steps = spacing_steps(spacing, self.info.spacing_mm)
+        ids = resample_ids(ids, tf.shape(region), steps, num_classes=self.info.num_classes)
+        return background_outside(ids, region)
 
     @tf.function(input_signature=[SCORES, REGION, SPACING, VOXELS])
     def probability_of(
@@ -271,8 +296,9 @@ class Segmenter(tf.Module):
         """Resamples the probability of a class linearly to a volume's own grid.
 
         Args:
-            scores: Scores from `score_within`.
-            region: Region from `score_within`; outside, all is background.
+            scores: Scores from `score_grid`.
+            region: The part that was computed, bool (z, y, x) on the volume's own grid; outside,
+                all is background.
             spacing: float32 (3,), mm (z, y, x) of the volume.
             index: Index of the class.
 
@@ -325,24 +351,6 @@ class Segmenter(tf.Module):
         steps = spacing_steps(spacing, self.info.spacing_mm)
         resampled = None if region is None else resample_region(region, steps)
         return _OnGrid(resample_hu(hu, steps), resampled, steps)
-
-    def _count_within(self, grid: _OnGrid, body: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Counts the windows of a grid, those of a body on the volume's grid, and of the region."""
-        near = None if body is None else resample_region(body, grid.steps)
-        computed = self._sliding_window.count_windows(grid.region)
-        return {**self._count_windows(grid, body=near), "region": computed}
-
-    def _count_windows(self, grid: _OnGrid, *, body: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Counts the windows of a grid, and those of a body on it."""
-        count = self._sliding_window.tiling.count(tf.shape(grid.hu), xp=tf)
-        if body is None:
-            return {"grid": count}
-        return {"grid": count, "body": self._sliding_window.count_windows(body)}
-
-
-def _both(region: tf.Tensor, body: tf.Tensor | None) -> tf.Tensor:
-    """The part of a region in the body, if that is known; bool (z, y, x)."""
-    return region if body is None else tf.logical_and(region, body)
 
 
 def _predictor(

@@ -16,7 +16,7 @@ from fcnseg.codes import ACCEPTABLE
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.inference.backend import Backend
-from fcnseg.inference.prediction import segment
+from fcnseg.inference.segmentation import segment
 from fcnseg.inference.segmenter import Segmenter, make_segmenter
 from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
 from fcnseg.runs.model_info import ModelInfo

@@ -170,6 +170,7 @@ class CaseOutputs:
         class_names: Sequence[str],
         made_with: Mapping[str, Any],
         windows: Mapping[str, int] | None = None,
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Writes the organs' volumes, the mask in formats of DICOM, and last the mask.
 
@@ -179,12 +180,16 @@ class CaseOutputs:
             class_names: By class id, background first.
             made_with: Provenance: all that the mask depends on apart from its image.
             windows: Numbers of windows that the file of volumes has too.
+            seconds: Time of each phase before this one, which it has too.
         """
         made_with = {**made_with, **image.facts}
         voxel_mm3 = image.volume.geometry.voxel_mm3
         volumes_ml = organ_volumes_ml(mask, voxel_mm3=voxel_mm3, class_names=class_names)
-        counts = {} if windows is None else {"windows": dict(windows)}
-        content = {"case_id": self.case_id, "volumes_ml": volumes_ml, **counts}
+        content: dict[str, Any] = {"case_id": self.case_id, "volumes_ml": volumes_ml}
+        if windows is not None:
+            content["windows"] = dict(windows)
+        if seconds is not None:
+            content["seconds"] = {phase: round(each, 3) for phase, each in seconds.items()}
         content["made_with"] = made_with
         write_whole(self.volumes, json.dumps(content, indent=2) + "\n")
         if image.source is not None:

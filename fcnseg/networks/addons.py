@@ -1,4 +1,4 @@
-"""The classes behind names in a configuration: of Keras, or of tensorflow-addons.
+"""What stands behind names in a configuration: a class of Keras, or something of tensorflow-addons.
 
 tensorflow-addons was archived in May 2024; it runs beside TensorFlow 2.15 and Keras 2 alone, which
 the extra `addons` installs. A name that Keras has is Keras's, on both lines where both have it.
@@ -7,15 +7,13 @@ the extra `addons` installs. A name that Keras has is Keras's, on both lines whe
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from fcnseg.errors import ConfigError
-from fcnseg.extras import naming_extras
+from fcnseg.extras import require_extra
 from fcnseg.networks.keras_compat import IS_KERAS_3
 
 _TFA = "tensorflow_addons"
@@ -23,7 +21,7 @@ _TFA = "tensorflow_addons"
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The dotted names of a class on both lines.
+    """The dotted names of a class or function on both lines.
 
     Attributes:
         keras_3: On the present line, of Keras 3; None if only tensorflow-addons has it.
@@ -65,12 +63,16 @@ ORIGINS = {
             "fcnseg.training.ema.WeightAverage", f"{_TFA}.optimizers.MovingAverage"
         ),
     },
+    # fcnseg/sampling/augmentation/deformation.py calls it.
+    "augmentation.deformation_of": {
+        "polyharmonic": Origin(None, f"{_TFA}.image.interpolate_spline"),
+    },
 }
-"""The class of each name, by setting."""
+"""The class or function of each name, by setting."""
 
 
 def find_class(setting: str, name: str, *, wrapped: bool = False) -> Any:
-    """Imports the class that a setting names, on the line that is installed.
+    """Imports the class or function that a setting names, on the line that is installed.
 
     Args:
         setting: One of `ORIGINS`.
@@ -82,10 +84,7 @@ def find_class(setting: str, name: str, *, wrapped: bool = False) -> Any:
         MissingExtraError: If tensorflow-addons is not installed.
     """
     module, _, attribute = _dotted_name(setting, name, wrapped=wrapped).rpartition(".")
-    # It warns that it is archived, which docs/addons.md says.
-    with naming_extras(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return getattr(importlib.import_module(module), attribute)
+    return getattr(require_extra(module), attribute)
 
 
 def is_of_addons(setting: str, name: str) -> bool:

@@ -110,6 +110,8 @@ def update_mean_loss(model: keras.Model, loss: tf.Tensor, count: tf.Tensor) -> N
 def learning_rate(optimizer: Any) -> float:
     """Gives the learning rate of the next step."""
     rate = optimizer.learning_rate  # a variable where it is constant
+    if not IS_KERAS_3 and not _is_legacy(optimizer):  # gives the rate of the last step
+        rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(optimizer.iterations)
     return float(tf.convert_to_tensor(rate))
@@ -125,10 +127,14 @@ def build_optimizer_state(optimizer: Any, weights: Sequence[Any]) -> None:
 
 
 def optimizer_variables(optimizer: Any) -> list[Any]:
-    """Lists the variables of an optimizer, its step count among them."""
+    """Lists the variables of an optimizer, with its step count and the state of its loss scale."""
+    if IS_KERAS_3:
+        return list(optimizer.variables)
+    # Keras 2 leaves the scale out, and a resumed run would begin with the initial one.
+    scale = optimizer._loss_scale._weights.values() if _scales(optimizer) else ()
     if _is_legacy(optimizer):
-        return [optimizer.iterations, *optimizer.weights]
-    return list(optimizer.variables)
+        return [optimizer.iterations, *optimizer.weights, *scale]
+    return [*optimizer.variables, *scale]
 
 
 def scale_loss(optimizer: Any, loss: Any) -> Any:

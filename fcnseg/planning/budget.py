@@ -68,7 +68,7 @@ class Budget:
             dataset_voxels: Voxels of the training cases.
         """
         one, two = (self.training_bytes(candidate, size) for size in (1, 2))
-        # Memory is linear in the batch size. An infinite budget fits any share.
+        # Memory is linear in the batch size.
         share = int(MOST_OF_DATASET * dataset_voxels // candidate.voxels)
-        fit = 1 + (self.memory_gib * GIB - one) // (two - one)
+        fit = 1 + (self.memory_gib * GIB - one) / (two - one)  # infinite for any memory
         return max(MIN_BATCH, int(min(fit, share)))

@@ -107,8 +107,9 @@ def propose_in_time(
     """
     _check_base(base, base_name)
     facts = PlanningFacts.of(info)
-    memory = Budget(memory_gib or math.inf, info.num_classes, base.training.precision)
     is_limited = memory_gib is not None
+    most = math.inf if memory_gib is None else memory_gib
+    memory = Budget(most, info.num_classes, base.training.precision)
     if is_limited:
         memory.first_that_fits(candidates(base.model, facts.spacing_mm, facts.shape))
     budget = TimeBudget(seconds_per_case, stopwatch, facts)

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
+from fcnseg.errors import DatasetError
 from fcnseg.records.damage import Damage, find_damage
 from fcnseg.records.dataset_info import SPLITS, DatasetInfo, read_manifest
 from fcnseg.records.listing import ListedCase, list_cases
@@ -39,6 +40,22 @@ class Dataset:
         """
         manifest, info = read_manifest(folder)
         return cls(os.fspath(folder), info, hashlib.sha256(manifest).hexdigest())
+
+    @classmethod
+    def open_named(cls, folder: str, *, by: str | os.PathLike[str]) -> Dataset:
+        """Reads the dataset that a run names, by the path that its training was given.
+
+        Args:
+            folder: That path; it may be relative to where the training began.
+            by: The run.
+
+        Raises:
+            DatasetError: If it cannot be read there; the message asks for its place now.
+        """
+        try:
+            return cls.open(folder)
+        except DatasetError as error:
+            raise DatasetError(f"data must name the records of {by} now: {error}") from error
 
     @property
     def local(self) -> LocalFiles:

@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import Literal
 
 from fcnseg.errors import InputError, one_line
 from fcnseg.runs.model_info import ModelInfo
+from fcnseg.runs.published_network import PUBLISHED_FILE, PublishedNetwork
 from fcnseg.runs.run_folder import BEST_MODEL_FILE, OPENVINO_FILES, RunManifest, read_run
 
 
@@ -43,6 +45,23 @@ class Run:
         return (self.folder / OPENVINO_FILES[0]).exists()
 
     @property
+    def is_of_float16(self) -> bool:
+        """True if the network was trained in float16, in which a GPU alone computes."""
+        return self.manifest.config.training.precision == "mixed_float16"
+
+    @property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """Precision in which the network predicts on a CPU unless another is asked for.
+
+        Raises:
+            InputError: If the description of a version for OpenVINO is missing or broken.
+        """
+        if self.is_for_openvino:
+            return PublishedNetwork.read(self.folder).precision
+        is_half = self.manifest.config.training.precision == "mixed_bfloat16"
+        return "bfloat16" if is_half else "float32"
+
+    @property
     def network_path(self) -> Path:
         """The file of the best network, or of its graph if it is one of OpenVINO."""
         return self._network_files[0]
@@ -64,3 +83,15 @@ class Run:
         except OSError as error:
             raise InputError(f"incomplete or corrupt network: {path}: {one_line(error)}") from error
         return hashlib.sha256(b"".join(contents)).hexdigest()
+
+    def check_published(self) -> None:
+        """Checks that the files of a version for OpenVINO are those that were published.
+
+        Raises:
+            InputError: If they are not, or one is missing.
+        """
+        if self.network_digest() != PublishedNetwork.read(self.folder).sha256:
+            raise InputError(
+                f"incomplete or corrupt network: {self.network_path}: its SHA-256 is not that in"
+                f" {PUBLISHED_FILE}; restore an intact copy, or export it again"
+            )

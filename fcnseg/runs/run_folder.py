@@ -55,7 +55,7 @@ class RunManifest:
         fold: Number of the fold, from 0, in a cross-validation.
         folds: Number of folds.
         validation_cases: The ids of the validation cases.
-        lost_organs: Organs whose validation Dice was about 0 at the end, while others were learnt.
+        lost_organs: Organs whose validation Dice was about 0 in the best epoch.
         status: Marks a complete run.
     """
 

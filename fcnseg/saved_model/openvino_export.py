@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from fcnseg.records import Dataset
 from fcnseg.records.folds import Fold
 from fcnseg.runs import ModelInfo, Run
 from fcnseg.runs.model_info import MODEL_INFO_FILE
+from fcnseg.runs.published_network import PublishedNetwork
 from fcnseg.runs.run_folder import OPENVINO_FILES
 from fcnseg.sampling import make_training_dataset, make_volume_dataset
 from fcnseg.saved_model.assets import write_descriptions
@@ -66,17 +66,22 @@ def export_for_openvino(
     check_runtime(base, "openvino")
     model, info = load_run(run)
     info = dataclasses.replace(info, overlap=options.overlap or info.overlap)
+    precision = options.precision or run.precision
     network = OpenvinoNetwork(openvino_graph(model, info.window))
+    make_segmenter(network, info, backend="openvino")  # its checks come before minutes of work
     organs: tuple[Int8Dice, ...] = ()
-    if options.precision == "int8":
+    if precision == "int8":
         network, organs = _in_int8(network, dataclasses.replace(run, info=info), options)
-    card = ModelCard.of(
-        [run], info, settings=_settings(info, options), intended_use=options.intended_use
-    )
+    else:
+        network = dataclasses.replace(network, precision=precision)
+    settings = {"runtime": "OpenVINO", "precision": precision, "overlap": list(info.overlap)}
+    card = ModelCard.of([run], info, settings=settings, intended_use=options.intended_use)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
         saved.mkdir()
         network.write(saved / OPENVINO_FILES[0])
+        written = Run(saved, run.manifest, info).network_digest()
+        PublishedNetwork(network.precision, written).write(saved)
         run.manifest.write(saved)
         (saved / MODEL_INFO_FILE).write_text(info.to_json() + "\n", encoding="utf-8")
         write_descriptions(saved, info, dataclasses.replace(card, int8_dice=organs))
@@ -102,7 +107,10 @@ def _in_int8(
 
 def _dataset_of(run: Run, data: str | None) -> Dataset:
     """Opens the records that a run was trained on."""
-    dataset = Dataset.open(run.manifest.data if data is None else data)
+    if data is None:
+        dataset = Dataset.open_named(run.manifest.data, by=run.folder)
+    else:
+        dataset = Dataset.open(data)
     if dataset.digest != run.manifest.data_digest:
         raise InputError(
             f"data must be the records that {run.folder} was trained on, got others in"
@@ -151,15 +159,6 @@ def _dice(network: OpenvinoNetwork, run: Run, dataset: Dataset) -> list[float]:
         ignore_label=ignore_label(run.manifest.config, dataset.info),
     )
     return validation.score()
-
-
-def _settings(info: ModelInfo, options: ExportOptions) -> dict[str, Any]:
-    """The settings that the model card lists."""
-    return {
-        "runtime": "OpenVINO",
-        "precision": options.precision or "float32",
-        "overlap": list(info.overlap),
-    }
 
 
 def _check_written(network: OpenvinoNetwork, saved: Path, info: ModelInfo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.errors import InputError
@@ -17,10 +18,11 @@ class ExportOptions:
     """Settings of an export; by default those of the run.
 
     Attributes:
-        backend: Runtime that the export is for; for OpenVINO it is the network alone, in float32 or
-            int8, so `max_memory_gib` and `accept` do not apply.
+        backend: Runtime that the export is for; for OpenVINO it is the network alone, so
+            `max_memory_gib` and `accept` do not apply.
         precision: Precision of the layers between the HU window and the logits; inputs and outputs
-            are float32 in any.
+            are float32 in any. Files for OpenVINO are in float32 or int8, and the precision is that
+            in which fcnseg predicts by default.
         data: Folder of the records that the run was trained on, for int8; by default the one that
             the run names.
         calibration_windows: Windows of the training split that the ranges of int8 are measured on.
@@ -51,8 +53,10 @@ class ExportOptions:
         CheckOptions(accept=self.accept)
         if len(set(self.flips)) < len(self.flips):
             raise InputError(f"flips must name each axis once, got {' '.join(self.flips)}")
-        if self.max_memory_gib is not None and not self.max_memory_gib > 0:
-            raise InputError(f"max_memory_gib must be positive, got {self.max_memory_gib}")
+        if self.max_memory_gib is not None and not 0 < self.max_memory_gib < math.inf:
+            raise InputError(
+                f"max_memory_gib must be positive and finite, got {self.max_memory_gib}"
+            )
         if self.keep is not None and self.keep < 1:
             raise InputError(f"keep must be 1 or more, got {self.keep}")
         self._check_backend()
@@ -64,12 +68,8 @@ class ExportOptions:
         return None if self.precision == "int8" else self.precision
 
     def _check_backend(self) -> None:
-        wrong = {"tensorflow": "int8", "openvino": "bfloat16"}[self.backend]
-        if self.precision == wrong:
-            raise InputError(
-                f"precision must be another than {wrong} with the backend {self.backend}: OpenVINO"
-                " has int8, and itself chooses bfloat16 where the CPU has it"
-            )
+        if self.precision == "int8" and self.backend != "openvino":
+            raise InputError(f"precision int8 needs the backend openvino, got {self.backend}")
         for name in ("flips", "max_memory_gib", "accept"):
             if self.backend == "openvino" and getattr(self, name):
                 raise InputError(f"{name} does not apply to the backend openvino")

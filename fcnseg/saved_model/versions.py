@@ -17,15 +17,19 @@ from fcnseg.storage.whole_file import flush_folder, naming_output, put_in_place
 logger = logging.getLogger(__name__)
 
 _ROLLED_BACK = "rolled_back_"
-_NUMBER = re.compile(rf"(?:{_ROLLED_BACK})?(\d+)")
+_NUMBER = re.compile(rf"(?:{_ROLLED_BACK})?([0-9]+)")
 
 
 def list_versions(base: Path) -> dict[int, Path]:
     """The folders of the versions that servers see, by number, the oldest first.
 
-    As in TensorFlow Serving, any child named by an integer is one.
+    As in TensorFlow Serving, any folder named by an integer is one; it finds no model in a file.
     """
-    found = {int(child.name): child for child in base.iterdir() if child.name.isdecimal()}
+    found = {
+        int(child.name): child
+        for child in base.iterdir()
+        if child.name.isascii() and child.name.isdecimal() and child.is_dir()
+    }
     return dict(sorted(found.items()))
 
 

@@ -83,8 +83,8 @@ def make_loop(
         on_case=None if events is None else events.see_case,
         loss=make_validation_loss(model, config, dataset, fold=fold),
     )
+    write_config(config, run_dir / CONFIG_FILE)  # first: only with it is the folder that of a run
     write_whole(run_dir / MODEL_INFO_FILE, model_info.to_json())
-    write_config(config, run_dir / CONFIG_FILE)
     dices = [column.removeprefix("val_") for column in validation.columns]  # memory of OrganDice
     now = datetime.datetime.now(datetime.timezone.utc)
     return TrainingLoop(

@@ -107,6 +107,8 @@ class Validation(keras.callbacks.Callback):
                 self.on_case(record, mask)
             self.stop.check()
         organs = [OrganScores.mean(scores) for scores in zip(*cases, strict=True)]
+        # Without recall no case has the organ: a voxel of it in a mask would make its Dice 0.
+        organs = [OrganScores() if organ.recall is None else organ for organ in organs]
         scores = [OrganScores.mean(organs), *organs]
         return [math.nan if score.dice is None else score.dice for score in scores]
 

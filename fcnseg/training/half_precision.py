@@ -59,29 +59,13 @@ def check_half_precision(
     Raises:
         ConfigError: If a gradient is wrong, or is known to be wrong occasionally.
     """
-    precision = config.training.precision
+    check_known_errors(config, device, num_classes=num_classes, cpuinfo=cpuinfo)
+    precision, batch_size = config.training.precision, config.patches.batch_size
     if precision == "float32":
         return
-    batch_size = config.patches.batch_size
-    layers = model_summary(
-        config.model, num_classes=num_classes, patch_size=config.patches.size
-    ).layers
-    shapes = sorted({(layer.size[0], layer.channels) for layer in layers})
-    depths = sorted({depth for depth, _ in shapes})
-    if (
-        device.startswith("CPU")
-        and batch_size > 1
-        and _WRONG_DEPTH in depths
-        and is_affected(cpuinfo)
-    ):
-        raise ConfigError(
-            f"training.precision must be float32 where levels are {_WRONG_DEPTH} slices deep on"
-            f" this CPU, got {precision} and levels of {', '.join(map(str, depths))} slices: choose"
-            " a patches.size with another z, or patches.batch_size 1"
-        )
     dtype = tf.dtypes.as_dtype(precision.removeprefix("mixed_"))
     with tf.device(device):
-        for depth, channels in shapes:
+        for depth, channels in _shapes(config, num_classes):
             error = gradient_error(
                 (batch_size, depth, _WIDTH, _WIDTH, channels), dtype, gradient=gradient
             )
@@ -91,6 +75,39 @@ def check_half_precision(
                     f" of a convolution of {batch_size} samples, {depth} slices and {channels}"
                     f" channels is {error:.0%} off"
                 )
+
+
+def check_known_errors(
+    config: Config, device: str, *, num_classes: int, cpuinfo: Path = Path("/proc/cpuinfo")
+) -> None:
+    """Checks that a network's gradients are not known to be wrong on a device, without using it.
+
+    Args:
+        config: All settings.
+        device: Name of the device, as in `GPU:0`.
+        num_classes: Classes, background included.
+        cpuinfo: Linux's description of the CPU.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    precision = config.training.precision
+    is_exact = precision == "float32" or config.patches.batch_size == 1
+    if is_exact or not device.startswith("CPU") or not is_affected(cpuinfo):
+        return
+    depths = sorted({depth for depth, _ in _shapes(config, num_classes)})
+    if _WRONG_DEPTH in depths:
+        raise ConfigError(
+            f"training.precision must be float32 where levels are {_WRONG_DEPTH} slices deep on"
+            f" this CPU, got {precision} and levels of {', '.join(map(str, depths))} slices: choose"
+            " a patches.size with another z, or patches.batch_size 1"
+        )
+
+
+def _shapes(config: Config, num_classes: int) -> list[tuple[int, int]]:
+    """Slices and channels of the layers of a network, each pair once."""
+    summary = model_summary(config.model, num_classes=num_classes, patch_size=config.patches.size)
+    return sorted({(layer.size[0], layer.channels) for layer in summary.layers})
 
 
 def gradient_error(

@@ -20,7 +20,7 @@ FEW_CASES = 3
 """Training cases below which an organ is warned of: fewer cannot show how patients differ."""
 
 _VALIDATIONS = 3  # validations in a row; batch norm's averages may spoil a single one
-_LEARNT = 0.3  # mean of the other organs, above which more training is not the answer
+_LEARNT = 0.5  # mean of the organs that are found, above which more training is not the answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,9 @@ class LostOrgans(keras.callbacks.Callback):
     """Warns of organs whose validation Dice stays at about 0 while others are learnt.
 
     An organ is lost if its Dice is below 0.05 in three validations in a row, the last included, and
-    the mean Dice of the other organs is above 0.3 in the last. Each is warned of once, and again if
-    it was found in between. `lost_organs`, their number, is added to the logs of epochs with
-    validation.
+    the mean Dice of the organs that are found, of 0.05 or more, is above 0.5 in the last. Each is
+    warned of once, and again if it was found in between. `lost_organs`, their number, is added to
+    the logs of epochs with validation.
 
     Attributes:
         names: Organs that are lost at present.
@@ -111,6 +111,11 @@ class LostOrgans(keras.callbacks.Callback):
         self.rows = [dict(row) for row in rows]
         self.names = self._lost()
 
+    def not_found_in(self, epoch: int) -> tuple[str, ...]:
+        """Names the organs whose validation Dice was about 0 in an epoch, counted from 1."""
+        row = self.rows[epoch - 1]
+        return tuple(organ.name for organ in self.organs if _dice(row, organ.name) < LOST_DICE)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Warns if the epoch was validated and an organ is newly lost."""
         del epoch
@@ -131,11 +136,11 @@ class LostOrgans(keras.callbacks.Callback):
 
     def _is_lost(self, name: str, validated: Sequence[Mapping[str, float]]) -> bool:
         recent = [_dice(row, name) for row in validated[-_VALIDATIONS:]]
-        others = [_dice(validated[-1], organ.name) for organ in self.organs if organ.name != name]
-        others = [dice for dice in others if not math.isnan(dice)]
-        if not others or not all(dice < LOST_DICE for dice in recent):  # NaN: in no validation case
+        if not all(dice < LOST_DICE for dice in recent):  # NaN: in no validation case
             return False
-        return sum(others) / len(others) > _LEARNT
+        dices = [_dice(validated[-1], organ.name) for organ in self.organs]
+        found = [dice for dice in dices if dice >= LOST_DICE]
+        return bool(found) and sum(found) / len(found) > _LEARNT
 
     def _warning(self, organ: TrainingOrgan) -> str:
         best = max(_dice(row, organ.name) for row in self.rows if "val_dice" in row)
@@ -158,6 +163,8 @@ def _advice(config: Config) -> str:
         advice.append("loss.name=dice_cross_entropy")
     elif config.loss.class_balance < 1:
         advice.append(f"a loss.class_balance above {config.loss.class_balance:g}")
+    if not config.model.deep_supervision:
+        advice.append("model.deep_supervision=1")
     if not config.training.warmup:
         advice.append("training.warmup_steps=50")
     advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fcnseg.config import Config, LossConfig
 from fcnseg.errors import ConfigError
+from fcnseg.networks.addons import find_class
 from fcnseg.records import DatasetInfo, Fold
 from fcnseg.training.optimizer import optimizer_classes
 from fcnseg.training.strategy import device_names
@@ -29,8 +30,20 @@ def check_settings(
             different classes, or the loss has other classes than the dataset or none with a weight.
         InputError: If there are no such devices.
     """
-    _check_devices(config, device_names(devices))
+    check_devices(config, device_names(devices))
+    check_settings_for(config, info, fold=fold)
+
+
+def check_settings_for(config: Config, info: DatasetInfo, *, fold: Fold | None = None) -> None:
+    """Checks that a configuration can train on a dataset, as `check_settings`, on any devices.
+
+    Raises:
+        ConfigError: If this line of Keras has no such optimizer, or the settings do not fit the
+            dataset.
+    """
     optimizer_classes(config.training)
+    if config.augmentation.deformation_of == "polyharmonic":
+        find_class("augmentation.deformation_of", "polyharmonic")
     if config.model.coarse_input:
         raise ConfigError(
             "model.coarse_input must be false in training, as records hold no coarse prediction"
@@ -49,6 +62,25 @@ def check_settings(
         raise ConfigError(
             "loss.class_weights must not be 0 for all classes that there are to train on,"
             f" {names}, got {config.loss.class_weights}"
+        )
+
+
+def check_devices(config: Config, names: Sequence[str]) -> None:
+    """Checks that devices can compute as configured.
+
+    Args:
+        config: All settings.
+        names: Names of the devices, such as `GPU:0`.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if config.training.jit_compile and len(names) > 1:
+        raise ConfigError(f"training.jit_compile is for one device, got {len(names)}")
+    if config.training.precision == "mixed_float16" and names[0].startswith("CPU"):
+        raise ConfigError(
+            "training.precision must be float32 or mixed_bfloat16 on a CPU, which does not pool"
+            f" float16, got mixed_float16 on {', '.join(names)}"
         )
 
 
@@ -79,16 +111,6 @@ def _classes_to_train_on(info: DatasetInfo, fold: Fold | None) -> list[int]:
         info.splits[split].class_histogram for split in splits if info.splits[split].cases
     ]
     return [index for index in range(info.num_classes) if any(each[index] for each in histograms)]
-
-
-def _check_devices(config: Config, names: Sequence[str]) -> None:
-    if config.training.jit_compile and len(names) > 1:
-        raise ConfigError(f"training.jit_compile is for one device, got {len(names)}")
-    if config.training.precision == "mixed_float16" and names[0].startswith("CPU"):
-        raise ConfigError(
-            "training.precision must be float32 or mixed_bfloat16 on a CPU, which does not pool"
-            f" float16, got mixed_float16 on {', '.join(names)}"
-        )
 
 
 def _check_number_of_weights(loss: LossConfig, class_names: Sequence[str]) -> None:

@@ -192,7 +192,7 @@ def _manifest(config: Config, provenance: Provenance, loop: TrainingLoop) -> Run
         fold=None if provenance.fold is None else provenance.fold.number,
         folds=None if provenance.fold is None else provenance.fold.count,
         validation_cases=provenance.validation_cases(),
-        lost_organs=loop.lost.names,
+        lost_organs=loop.lost.not_found_in(loop.best.best_epoch),
         config=config,
         started=loop.progress.started,
         seconds=loop.progress.seconds,

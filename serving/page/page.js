@@ -29,6 +29,7 @@ const viewer = new Niivue({
 await viewer.attachToCanvas(element("canvas"));
 
 const state = { scan: null, mask: null, file: null, labels: null, turn: 0 };
+let calls = new AbortController(); // of the scan that is shown
 
 function say(text, { failed = false, busy = false } = {}) {
   element("message").textContent = text;
@@ -90,7 +91,7 @@ async function niftiOf(files) {
 }
 
 async function open(files) {
-  const turn = ++state.turn;
+  const turn = nextTurn();
   try {
     const found = await niftiOf([...files]);
     if (turn !== state.turn) return;
@@ -110,8 +111,15 @@ function fail(what, error) {
 
 // -- The scan
 
+// Ends what is done for the scan before: the server need not begin what nobody waits for.
+function nextTurn() {
+  calls.abort();
+  calls = new AbortController();
+  return ++state.turn;
+}
+
 async function show(file) {
-  const turn = ++state.turn;
+  const turn = nextTurn();
   clear();
   say(`Opening ${file.name}.`, { busy: true });
   state.file = file;
@@ -193,12 +201,13 @@ viewer.onLocationChange = (location) => {
 
 // -- The mask
 
-async function predict(signature, inputs) {
+async function predict(signature, inputs, signal) {
   const model = encodeURIComponent(element("model").value);
   const response = await fetch(`v1/models/${model}:predict`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: new Blob([`{"signature_name":"${signature}","inputs":`, ...inputs, "}"]),
+    signal,
   });
   const type = response.headers.get("content-type") ?? "";
   const answer = type.includes("json") ? await response.json() : {};
@@ -236,10 +245,12 @@ const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.cha
 async function segment(file, turn) {
   say("The server segments the scan.", { busy: true });
   const began = performance.now();
-  const info = await predict("model_info", ['{"unused":0}']);
+  const { signal } = calls;
+  const info = await predict("model_info", ['{"unused":0}'], signal);
   const text = new TextDecoder().decode(bytesOf((info.info_json_bytes ?? info).b64));
   const names = JSON.parse(text).class_names;
-  const outputs = await predict(SIGNATURE, ['{"nifti_bytes":{"b64":"', await base64Of(file), '"}}']);
+  const nifti = ['{"nifti_bytes":{"b64":"', await base64Of(file), '"}}'];
+  const outputs = await predict(SIGNATURE, nifti, signal);
   if (turn !== state.turn) return;
   const bytes = bytesOf(outputs.labels_nifti_bytes.b64);
   const stem = file.name.replace(/\.nii(\.gz)?$/i, "");

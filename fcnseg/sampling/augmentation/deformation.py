@@ -4,6 +4,9 @@ The field is separable: three small matrices of spline weights, one per axis, ti
 for the control points. These are the spline's coefficients, or the displacements of the control
 points themselves. The weights of a voxel sum to one. Those of coefficients are positive too, so no
 voxel moves further than the largest coefficient; the others are not, and the field is clipped.
+
+tensorflow-addons has another spline through displacements, the polyharmonic one, which is not
+separable.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import tensorflow as tf
 from scipy.ndimage import spline_filter1d
 
 from fcnseg.config import AugmentationConfig
+from fcnseg.extras import require_extra
 from fcnseg.volumes import Shape, Zyx
 
 
@@ -64,8 +68,13 @@ def displacements(
 
     Returns:
         Voxels along z, y and x, each (batch, z, y, x).
+
+    Raises:
+        MissingExtraError: If the spline is that of tensorflow-addons, which is not installed.
     """
     of = config.deformation_of
+    if of == "polyharmonic":
+        return _polyharmonic(control, size, config)
     weights = [
         tf.constant(spline_weights(length, spacing, of=of))
         for length, spacing in zip(size, config.control_spacing_voxels, strict=True)
@@ -86,6 +95,38 @@ def displacements(
         return tf.clip_by_value(moved, -most, most) if of == "field" else moved
 
     return along(0), along(1), along(2)
+
+
+def _polyharmonic(
+    control: tf.Tensor, size: Shape, config: AugmentationConfig
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The displacements by a triharmonic spline, of r^3, through the drawn ones, clipped.
+
+    Slice by slice, as each voxel has a weight of each control point.
+    """
+    interpolate = require_extra("tensorflow_addons.image").interpolate_spline
+    batch = tf.shape(control)[0]
+
+    def of_all(positions: tf.Tensor) -> tf.Tensor:
+        return tf.tile(positions[tf.newaxis], [batch, 1, 1])
+
+    points = tf.reshape(_centred(control_shape(size, config)), [-1, 3])
+    drawn = tf.transpose(tf.reshape(control, [batch, 3, points.shape[0]]), [0, 2, 1])
+    voxels = _centred(size) / tf.constant(config.control_spacing_voxels, tf.float32)
+    slices = tf.map_fn(
+        lambda inside: interpolate(of_all(points), drawn, of_all(inside), order=3),
+        tf.reshape(voxels, [size[0], size[1] * size[2], 3]),
+    )
+    moved = tf.reshape(slices, [size[0], batch, *size[1:], 3])
+    most = tf.constant(config.deformation_voxels, tf.float32)
+    moved = tf.transpose(tf.clip_by_value(moved, -most, most), [4, 1, 0, 2, 3])
+    return moved[0], moved[1], moved[2]
+
+
+def _centred(shape: Shape) -> tf.Tensor:
+    """The positions (*shape, 3) of a grid around its centre, in steps of it."""
+    axes = [tf.range(count, dtype=tf.float32) - (count - 1) / 2 for count in shape]
+    return tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
 def control_shape(size: Shape, config: AugmentationConfig) -> Shape:
