@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,26 @@ from small_records import write_small_dataset
 sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
 
 ROOT = Path(__file__).parent.parent
+# On the line of tensorflow-addons these take minutes, and what they look at does not depend on it.
+SLOW_ON_THE_OLD_LINE = {
+    f"test_{name}.py"
+    for name in (
+        *("averaging", "cascade", "client_command", "folds", "full_disk", "inspect"),
+        *("out_of_memory", "predict_dicom", "probabilities", "round_trip", "unseen"),
+        "validation_loss",
+    )
+}
 REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items):
+    """Marks what is slow on the old line alone."""
+    if importlib.util.find_spec("tensorflow_addons") is None:
+        return
+    for item in items:
+        if item.path.name in SLOW_ON_THE_OLD_LINE:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
