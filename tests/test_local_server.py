@@ -423,9 +423,9 @@ def test_head_of_a_megabyte_is_cut(server, sent):
 
 @contextlib.contextmanager
 def unread(server, *, count=1):
-    """REST clients that ask with 280 kB for 700 kB of text, and read nothing."""
-    body = {"signature_name": "id_float64", "instances": [1] * 140_000}
-    content = json.dumps(body, separators=(",", ":")).encode()
+    """REST clients that ask with 260 kB for 610 kB, and read nothing."""
+    body = {"signature_name": "two", "inputs": {"a": [1], "t": ["x" * 260_000]}}
+    content = json.dumps(body).encode()
     server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -470,12 +470,12 @@ def test_slow_readers_of_rest_are_counted_and_give_way(base, monkeypatch):
     good = ("POST", "/v1/models/m:predict", {"instances": [2]})
     flags = {"max_held_mib": 1, "idle_seconds": 2.0}
     with serving(base, **flags) as server, unread(server, count=2) as clients:
-        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 1.3e6)
+        wait_until(lambda: server.admission.counts[0] == 0 and server.admission.counts[2] > 1.2e6)
         with reading_slowly(clients):
             assert rest(server, *good)[0] == 429
             started = time.monotonic()
             wait_until(lambda: rest(server, *good)[0] == 200)
-            assert time.monotonic() - started < 8  # they would take 14 s
+            assert time.monotonic() - started < 8  # they would take 12 s
         assert server.admission.wait_until_idle(10)
 
 
