@@ -165,6 +165,7 @@ class ModelVersions:
         self._statuses_lock = threading.Lock()
         self._failures: dict[int, _Failure] = {}
         self._found: dict[int, Path] = {}
+        self._is_loading = False
         self._served: dict[int, _Loaded] = {}
         self._retired: set[_Loaded] = set()  # with calls that still run
         self._warned_at = -_WARNING_INTERVAL_S
@@ -178,7 +179,13 @@ class ModelVersions:
 
     def retry(self) -> None:
         """Does the same with the versions that the last poll found."""
-        folders = self._found
+        self._is_loading = True
+        try:
+            self._serve(self._found)
+        finally:
+            self._is_loading = False
+
+    def _serve(self, folders: dict[int, Path]) -> None:
         wanted = self.policy(folders) if folders else ()
         self._failures = {
             v: failure for v, failure in self._failures.items() if v in folders and v in wanted
@@ -204,8 +211,8 @@ class ModelVersions:
 
     @property
     def is_available(self) -> bool:
-        """True if a version is served."""
-        return bool(self._served)
+        """True if a version is served, and no other one is about to be."""
+        return bool(self._served) and not self._is_loading
 
     @property
     def served_versions(self) -> list[int]:
@@ -216,7 +223,7 @@ class ModelVersions:
     def has_failed(self) -> bool:
         """True if nothing is served, and no version will be tried again as it is."""
         is_over = [f.attempts > self._options.retries for f in list(self._failures.values())]
-        return not self._served and bool(is_over) and all(is_over)
+        return not self._served and not self._is_loading and bool(is_over) and all(is_over)
 
     @property
     def next_retry_s(self) -> float:

@@ -261,6 +261,20 @@ def test_polling_goes_on_after_a_fault(base, monkeypatch, caplog):
     assert len(polled) == 3
 
 
+def test_model_is_available_once_all_its_versions_are(base):
+    write_version(base, 2)
+    versions = ModelVersions("m", base, policy=list)
+    seen = []
+
+    def load(folder):
+        seen.append(versions.is_available)
+        return FakeSession(folder)
+
+    versions._options = LoadOptions(load=load)
+    poll(versions)
+    assert (seen, versions.is_available) == ([False, False], True)
+
+
 def test_failed_version_that_is_no_longer_wanted_is_not_tried_again(base):
     write_version(base, 2, "half")
     versions = ModelVersions("m", base)
