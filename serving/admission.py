@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from fcnseg.saved_model.session import StatusError
 
-from .statuses import deadline_exceeded
+from .statuses import deadline_exceeded, stopping
 
 
 class Call:
@@ -28,6 +28,16 @@ class Call:
         """
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.is_given_up = False
+
+    def check(self) -> None:
+        """Checks that there is still somebody to answer.
+
+        Raises:
+            StatusError: If no time is left, or the client has given up the call.
+        """
+        if self.is_given_up:
+            raise StatusError("CANCELLED", "the client gave up the call")
+        self.left_s()
 
     def left_s(self) -> float | None:
         """Seconds that are left, None for no limit.
@@ -126,7 +136,7 @@ class Admission:
         """
         with self._changed:
             if self._is_closed:
-                raise _stopping()
+                raise stopping()
             if self._has_no_place():
                 raise StatusError(
                     "RESOURCE_EXHAUSTED",
@@ -261,17 +271,11 @@ class Admission:
                 self._check(call)
                 self._changed.wait(call.left_s())
             self._check(call)
-            call.left_s()
         finally:
             queue.remove(call)
             self._changed.notify_all()
 
     def _check(self, call: Call) -> None:
-        if call.is_given_up:
-            raise StatusError("CANCELLED", "the client gave up the call")
+        call.check()
         if self._is_closed:
-            raise _stopping()
-
-
-def _stopping() -> StatusError:
-    return StatusError("UNAVAILABLE", "the server is stopping")
+            raise stopping()

@@ -195,7 +195,7 @@ class ServerCore:
         return response
 
     def reload_config(
-        self, request: model_management_pb2.ReloadConfigRequest
+        self, request: model_management_pb2.ReloadConfigRequest, call: Call
     ) -> model_management_pb2.ReloadConfigResponse:
         """Serves other models, once those that are new are loaded."""
         if request.config.WhichOneof("config") != "model_config_list":
@@ -205,7 +205,7 @@ class ServerCore:
             )
         before = set(self.models.names)
         self.models.reload(request.config)
-        self.models.wait_until_available(set(self.models.names) - before)
+        self.models.wait_until_available(set(self.models.names) - before, call)
         return model_management_pb2.ReloadConfigResponse(status={"error_code": 0})
 
     @contextlib.contextmanager

@@ -257,7 +257,7 @@ def _methods(core: ServerCore, admission: Admission, light: Admission) -> dict[s
     }
     model = {
         "GetModelStatus": _Method(status, lambda r, _: core.model_status(r), light),
-        "HandleReloadConfigRequest": _Method(reload, lambda r, _: core.reload_config(r), reloads),
+        "HandleReloadConfigRequest": _Method(reload, core.reload_config, reloads),
     }
     return {
         **{f"/{PREDICTION}/{name}": method for name, method in prediction.items()},

@@ -137,11 +137,13 @@ class LocalServer:
         """Loads the models, and looks for new versions from then on."""
         try:
             self._models.reload(_read_config(self.options))
-            self._models.poll()
-            self._start_thread(self._poll)
+            interval_s = self.options.file_system_poll_wait_seconds
+            self._start_thread(lambda: self._models.poll_until_stopped(interval_s))
             self._start_thread(lambda: self._stop_models_after(stopped))
             self._models.wait_until_available()
         except StatusError as error:
+            if stopped.is_set():
+                return
             raise InputError(
                 "model_base_path or model_config_file must name models that can be loaded, got"
                 f" {self.options.model_config_file or self.options.model_base_path}:"
@@ -154,11 +156,6 @@ class LocalServer:
         while not self._models.wait_for_stop(_LOOK_S):
             if stopped.is_set():
                 self._models.stop()
-
-    def _poll(self) -> None:
-        interval = self.options.file_system_poll_wait_seconds
-        if interval > 0:
-            self._models.poll_until_stopped(interval)
 
     def _poll_config(self) -> None:
         """Reads the file of models again and again; one that is not valid changes nothing."""

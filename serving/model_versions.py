@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -76,7 +77,7 @@ class _Failure:
 
     Attributes:
         attempts: Number of attempts with these files.
-        at: Time of the last attempt, by the monotonic clock.
+        at: Time of the last attempt, or of a change of its files, by the monotonic clock.
         files: Files in its folder at that time.
         seen: Files in its folder at the last poll.
     """
@@ -137,7 +138,7 @@ class ModelVersions:
     on it, the last of which closes it. One that cannot be loaded is retried: some times at an
     interval, and whenever its files have changed and then rested from one poll to the next, as at
     the end of a copy. One whose folder is removed is released; if the base path cannot be read,
-    all stay. `poll` belongs to one thread at a time, all else to any.
+    all stay. `poll`, `retry` and `release_all` belong to one thread, all else to any.
     """
 
     def __init__(
@@ -163,6 +164,8 @@ class ModelVersions:
         self._statuses: dict[int, VersionStatus] = {}
         self._statuses_lock = threading.Lock()
         self._failures: dict[int, _Failure] = {}
+        self._found: dict[int, Path] = {}
+        self._is_loading = False
         self._served: dict[int, _Loaded] = {}
         self._retired: set[_Loaded] = set()  # with calls that still run
         self._warned_at = -_WARNING_INTERVAL_S
@@ -170,10 +173,23 @@ class ModelVersions:
     def poll(self) -> None:
         """Loads the versions that the policy chooses, then releases the others."""
         folders = self._folders()
-        if folders is None:
-            return
+        if folders is not None:
+            self._found = folders
+            self.retry()
+
+    def retry(self) -> None:
+        """Does the same with the versions that the last poll found."""
+        self._is_loading = True
+        try:
+            self._serve(self._found)
+        finally:
+            self._is_loading = False
+
+    def _serve(self, folders: dict[int, Path]) -> None:
         wanted = self.policy(folders) if folders else ()
-        self._failures = {v: failure for v, failure in self._failures.items() if v in folders}
+        self._failures = {
+            v: failure for v, failure in self._failures.items() if v in folders and v in wanted
+        }
         for version in sorted(set(wanted) & set(folders) - set(self._served)):
             files = _files(folders[version])
             if self._is_due(version, files):
@@ -195,8 +211,8 @@ class ModelVersions:
 
     @property
     def is_available(self) -> bool:
-        """True if a version is served."""
-        return bool(self._served)
+        """True if a version is served, and no other one is about to be."""
+        return bool(self._served) and not self._is_loading
 
     @property
     def served_versions(self) -> list[int]:
@@ -206,8 +222,15 @@ class ModelVersions:
     @property
     def has_failed(self) -> bool:
         """True if nothing is served, and no version will be tried again as it is."""
-        is_over = [f.attempts > self._options.retries for f in self._failures.values()]
-        return not self._served and bool(is_over) and all(is_over)
+        is_over = [f.attempts > self._options.retries for f in list(self._failures.values())]
+        return not self._served and not self._is_loading and bool(is_over) and all(is_over)
+
+    @property
+    def next_retry_s(self) -> float:
+        """Seconds until a version is to be tried again as it is; infinite if none is."""
+        retries, interval_s = self._options.retries, self._options.retry_interval_s
+        times = [f.at + interval_s for f in self._failures.values() if f.attempts <= retries]
+        return min(times, default=math.inf) - time.monotonic()
 
     def session(self, name: str, version: int | None = None) -> tuple[int, SavedModelSession]:
         """Gives the model that a request asks for, to read its signatures.
@@ -284,7 +307,7 @@ class ModelVersions:
         if files == failure.seen:
             del self._failures[version]
             return True
-        self._failures[version] = dataclasses.replace(failure, seen=files)
+        self._failures[version] = dataclasses.replace(failure, seen=files, at=time.monotonic())
         return False
 
     def _load(self, version: int, folder: Path, files: _Files) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,8 +16,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from fcnseg.saved_model.session import StatusError
 
+from .admission import Call
 from .model_versions import LoadOptions, ModelVersions, Policy, State, latest
-from .statuses import invalid
+from .statuses import invalid, stopping
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +51,16 @@ class ServedModels:
         """
         self._options = options
         self._allow_labels_of_unavailable = allow_labels_of_unavailable
-        self._lock = threading.RLock()  # of `reload` and `poll`
+        self._lock = threading.Lock()  # of `reload`
+        self._config = ModelServerConfig()
         self._models: dict[str, ModelVersions] = {}
         self._ended: dict[str, ModelVersions] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._is_stopped = threading.Event()
+        self._is_changed = threading.Event()  # or stopped
 
     def reload(self, config: ModelServerConfig) -> None:
-        """Serves the models of a configuration instead of those before; none is loaded yet.
+        """Serves the models of a configuration instead of those before, from the next poll on.
 
         Raises:
             StatusError: If it is not a list of models that can be served, or a label names a
@@ -66,43 +71,76 @@ class ServedModels:
             listed = config.model_config_list.config
             self._labels = self._checked_labels(listed)
             models = {entry.name: self._model(entry) for entry in listed}
-            gone = {name: model for name, model in self._models.items() if name not in models}
-            self._models, self._ended = models, {**self._ended, **gone}
-        for model in gone.values():
-            model.release_all()
+            known = {**self._ended, **self._models}
+            self._models = models
+            self._ended = {name: model for name, model in known.items() if name not in models}
+            if config != self._config:
+                self._config = config
+                self._is_changed.set()
 
     def poll(self) -> None:
         """Looks for new versions of all models; a fault of one is logged."""
-        with self._lock:
-            models = list(self._models.values())
-            for model in models:
-                _poll_or_log(model)
+        for model in list(self._ended.values()):
+            model.release_all()
+        for model in list(self._models.values()):
+            _do_or_log(model.poll, model.name)
 
-    def wait_until_available(self, names: Collection[str] | None = None) -> None:
+    def wait_until_available(
+        self, names: Collection[str] | None = None, call: Call | None = None
+    ) -> None:
         """Waits until each model has a version, as those that poll find them.
 
         Args:
             names: Names of models; all if None.
+            call: The call that waits, if one does.
 
         Raises:
-            StatusError: If a model cannot be loaded, after all retries.
+            StatusError: If a model cannot be loaded, after all retries, or is no longer to be
+                served, the call has ended, or the server stops.
         """
         while not self._is_stopped.wait(_WAIT_S):
-            models = [m for n, m in self._models.items() if names is None or n in names]
+            if call is not None:
+                call.check()
+            listed = self._models
+            gone = set(names or ()) - set(listed)
+            if gone:
+                raise StatusError(
+                    "ABORTED", f"Another configuration has replaced the models {sorted(gone)}"
+                )
+            models = [model for name, model in listed.items() if names is None or name in names]
             failed = [model for model in models if model.has_failed]
             if failed:
                 raise _unavailable(failed)
             if all(model.is_available for model in models):
                 return
+        raise stopping()
 
     def poll_until_stopped(self, interval_s: float) -> None:
-        """Polls every `interval_s` seconds until `stop` is called."""
-        while not self._is_stopped.wait(interval_s):
-            self.poll()
+        """Polls at once, after each change by `reload`, and at intervals, until `stop` is called.
+
+        Loads that failed are tried again at their own times.
+
+        Args:
+            interval_s: Seconds between polls; 0 for no further one.
+        """
+        self._is_changed.set()
+        left_s = interval_s = interval_s if interval_s > 0 else math.inf
+        while not self._is_stopped.is_set():
+            if self._is_changed.is_set() or left_s <= 0:
+                self._is_changed.clear()
+                self.poll()
+                polled = time.monotonic()
+            else:
+                for model in list(self._models.values()):
+                    _do_or_log(model.retry, model.name)
+            left_s = interval_s - (time.monotonic() - polled)
+            retry_s = min((m.next_retry_s for m in list(self._models.values())), default=left_s)
+            self._is_changed.wait(min(max(min(left_s, retry_s), _WAIT_S), threading.TIMEOUT_MAX))
 
     def stop(self) -> None:
         """Ends polling and waiting."""
         self._is_stopped.set()
+        self._is_changed.set()
 
     def cancel_calls(self) -> None:
         """Ends the calls that still run, of all models."""
@@ -179,11 +217,11 @@ class ServedModels:
         return bool(statuses[version].state == State.AVAILABLE)
 
 
-def _poll_or_log(model: ModelVersions) -> None:
+def _do_or_log(work: Callable[[], None], name: str) -> None:
     try:
-        model.poll()
+        work()
     except Exception:  # otherwise no version would ever be found again
-        logger.exception("the versions of %s could not be looked at", model.name)
+        logger.exception("the versions of %s could not be looked at", name)
 
 
 def _check(config: ModelServerConfig) -> None:

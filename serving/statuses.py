@@ -31,3 +31,8 @@ def invalid(message: str) -> StatusError:
 def deadline_exceeded() -> StatusError:
     """Makes an error of a call whose time is over before it runs."""
     return StatusError("DEADLINE_EXCEEDED", "Deadline Exceeded")
+
+
+def stopping() -> StatusError:
+    """Makes an error of a call that a server which stops no longer takes."""
+    return StatusError("UNAVAILABLE", "the server is stopping")

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -252,11 +254,56 @@ def test_polling_goes_on_after_a_fault(base, monkeypatch, caplog):
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(ModelVersions, "poll", poll_and_fail)
-    thread = threading.Thread(target=models.poll_until_stopped, args=(0,))
+    thread = threading.Thread(target=models.poll_until_stopped, args=(1e-3,))
     with caplog.at_level(logging.CRITICAL):
         thread.start()
         thread.join(timeout=30)
     assert len(polled) == 3
+
+
+def test_model_is_available_once_all_its_versions_are(base):
+    write_version(base, 2)
+    versions = ModelVersions("m", base, policy=list)
+    seen = []
+
+    def load(folder):
+        seen.append(versions.is_available)
+        return FakeSession(folder)
+
+    versions._options = LoadOptions(load=load)
+    poll(versions)
+    assert (seen, versions.is_available) == ([False, False], True)
+
+
+def test_failed_version_that_is_no_longer_wanted_is_not_tried_again(base):
+    write_version(base, 2, "half")
+    versions = ModelVersions("m", base)
+    with pytest.raises(StatusError):
+        poll(versions)
+    assert versions.next_retry_s > 0
+    write_version(base, 3)
+    assert poll(versions) == 3
+    assert versions.next_retry_s == math.inf
+
+
+@pytest.mark.parametrize("interval_s", [0, 1000.0])
+def test_failed_loads_are_tried_again_whatever_the_interval_of_polls(base, interval_s):
+    write_version(base, 2, "half")
+    models = ServedModels(LoadOptions(retries=2, retry_interval_s=0.1))
+    models.reload(config_of_one("m", base))
+    thread = threading.Thread(target=models.poll_until_stopped, args=(interval_s,))
+    thread.start()
+    try:
+        with pytest.raises(StatusError, match="Some models did not become available: {m}"):
+            models.wait_until_available()
+        assert FakeSession.attempts == 3
+        write_version(base, 3)  # is not looked for
+        time.sleep(0.3)
+        assert FakeSession.attempts == 3
+    finally:
+        models.stop()
+        thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "variables"])
