@@ -78,7 +78,7 @@ def test_each_package_that_is_imported_is_in_the_base_install_or_has_an_extra():
                     names.add(node.args[0].value.partition(".")[0])
     others = names - sys.stdlib_module_names - BASE - {"fcnseg"}
     assert others - {"isal"} <= set(EXTRA_OF)  # without isal, zlib does
-    assert set(EXTRA_OF) - others == {"gcsfs", "s3fs", "tensorflow_addons"}  # by their names alone
+    assert set(EXTRA_OF) - others == {"gcsfs", "s3fs"}  # by their names alone
 
 
 def test_the_readme_lists_each_extra_once_and_its_commands():

@@ -7,6 +7,7 @@ there with the results of this process, and only then renamed to the next versio
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from fcnseg.saved_model.self_check import check_saved_model
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.saved_model.versions import check_runtime, publish
 from fcnseg.storage.whole_file import make_folder
+
+logger = logging.getLogger(__name__)
 
 _AS_TRAINED = ExportOptions()
 
@@ -93,13 +96,14 @@ def export_segmenter(
     limit = MemoryLimit.of(segmenter, options.max_memory_gib)
     segmenter = limit_memory(segmenter, limit, flips=options.flips)
     model = ServedModel(segmenter, options.accept)
-    settings = {**_settings(model, limit, options), "memory of a request": str(limit)}
+    settings = _settings(model, limit, options)
     card = ModelCard.of(runs, segmenter.info, settings=settings, intended_use=options.intended_use)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
         model.write(saved)
         write_assets(saved, segmenter.info, card)
         check_saved_model(model, saved)
+        logger.info(f"volumes have at most {limit.max_voxels} voxels; memory of a request: {limit}")
         return publish(saved, base, keep=options.keep)
 
 

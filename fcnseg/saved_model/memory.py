@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import logging
 import math
 import tempfile
 from collections.abc import Sequence
@@ -26,8 +25,6 @@ from fcnseg.saved_model.self_check import replay_in_fresh_process
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.volumes import Shape
-
-logger = logging.getLogger(__name__)
 
 # At 8 million voxels as sent and at the spacing of the model, with the network of
 # tests/test_export_memory.py, `segment_volume` took 12 bytes a voxel with 3 classes, 29 with 14,
@@ -109,7 +106,6 @@ def limit_memory(
     Returns:
         A segmenter of the same networks, whose info has the limit's `max_voxels`.
     """
-    logger.info("volumes have at most %d voxels; memory of a request: %s", limit.max_voxels, limit)
     info = dataclasses.replace(segmenter.info, max_voxels=limit.max_voxels)
     return make_segmenter(segmenter.models, info, flips=flips)
 
