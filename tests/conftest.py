@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 SLOW_ON_THE_OLD_LINE = {
     f"test_{name}.py"
     for name in (
-        *("averaging", "cascade", "client_command", "folds", "full_disk", "inspect"),
-        *("out_of_memory", "predict_dicom", "probabilities", "round_trip", "unseen"),
-        "validation_loss",
+        *("averaging", "cascade", "client_command", "damage", "folds", "full_disk", "ignored"),
+        *("inspect", "local_server", "out_of_memory", "plan", "predict_dicom", "probabilities"),
+        *("regions", "round_trip", "segment_nifti", "timing", "unseen", "validation_loss"),
     )
 }
 REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))
