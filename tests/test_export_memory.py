@@ -92,10 +92,10 @@ def make_fcn_segmenter(*, window=32, filters=(8, 16, 32), max_voxels=10**9):
 
 
 def test_networks_are_reckoned_to_take_what_they_take():
-    """Enough, and no more than half as much again, beside the process itself."""
+    """Enough, and no more than twice as much."""
     segmenter = make_fcn_segmenter(window=64)
     reckoned, measured = reckon_networks(segmenter), measure_networks(segmenter)
-    assert measured <= reckoned <= 1.5 * measured
+    assert measured <= reckoned <= 2 * measured
 
 
 def test_larger_windows_and_more_filters_are_reckoned_to_take_more():
