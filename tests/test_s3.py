@@ -182,7 +182,8 @@ inference: {overlap: [2, 4, 4], batch_size: 2}
 def without_times(files):
     """Contents of files by name, but for the time that each case took."""
     cases = {name: json.loads(text) for name, text in files.items() if name.endswith(".json")}
-    return files | {name: case | {"seconds": case["seconds"].keys()} for name, case in cases.items()}
+    timed = {name: case | {"seconds": case["seconds"].keys()} for name, case in cases.items()}
+    return files | timed
 
 
 @pytest.mark.slow
