@@ -19,6 +19,10 @@ OLD_READY := $(OLD_VENV)/ready
 OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
+# What depends on the line, in Keras and in the older packages beside it.
+OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance config data deep_supervision flag_errors layers \
+	loss_scaling losses metrics mistakes models optimizer patch_sizes pretrained protos serving serving_conformance \
+	tensorboard tuning))
 # The slow ones of what only that line has, and of what crosses between the lines.
 OLD_SLOW_TESTS := tests/test_addons.py tests/test_two_lines.py
 RUN := $(VENV)/bin/python
@@ -32,7 +36,7 @@ OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-old-runtimes verify-docker lint types docs \
+.PHONY: help setup demo demo-real test test-slow test-addons test-addons-core test-old-runtimes verify-docker lint types docs \
 	format gpu-check clean
 
 help:  ## Show the targets
@@ -70,6 +74,10 @@ $(OLD_READY): setup.cfg setup.py
 	$(OLD_RUN) -m pip install --quiet --upgrade pip
 	$(EDITABLE) $(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,dicom,s3,test]'
 	touch $@
+
+test-addons-core: $(OLD_READY)  ## Those of them that depend on the line
+	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(OLD_CORE_TESTS)
+	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow tests/test_addons.py -k killed
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
 	FCNSEG_OLD_RUNTIMES="$(OLD_RUNTIMES:%=$(CURDIR)/.venv-tf-%/bin/python)" \
