@@ -35,9 +35,15 @@ from typing import Any
 
 import yaml
 from bench_seeds import make_records
+from fcnseg.jobs.tuning.trials import (  # type: ignore[import-not-found]
+    BEST_CONFIG_FILE,
+    TRIALS_FILE,
+    Progress,
+    Trial,
+    best_trial,
+)
 
 from fcnseg.runs.run_folder import read_run
-from tuning.trials import BEST_CONFIG_FILE, TRIALS_FILE, Progress, Trial, best_trial
 
 SPACE = {
     "training.learning_rate": {"float": [5e-4, 3e-2], "log": True},

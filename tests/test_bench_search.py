@@ -139,19 +139,14 @@ def test_the_benchmark_runs(tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, BENCHMARKS / "bench_search.py", "--output", tmp_path, *flags),
-            *("--kills", "1", "--longest", "20"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["search"] for line in lines] == ["overhead", "random", "hyperband"], done.stderr
+    assert [line["search"] for line in lines] == ["overhead"], done.stderr
     assert lines[0]["checks"]["best_is_repeated_exactly"]
     assert not lines[0]["checks"]["cpu_outside_is_small"]  # a step is nothing beside an import
     assert 0 < lines[0]["cpu_outside"] < 1
-    for line in lines[1:]:
-        assert line["kills"] == 1
-        assert line["checks"]["ends_well"]
-        assert line["checks"]["results_are_the_same"]
     assert done.returncode == 1
