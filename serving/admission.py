@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from fcnseg.saved_model.session import StatusError
 
@@ -74,31 +76,34 @@ class Place:
         """Counts bytes no longer that were held and are freed before the call ends."""
         self._admission.release(self, size)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Waits until a message of unknown size may be read; the block reads and holds it.
 
         Raises:
             StatusError: If its time is over, its client has given it up, or the server stops.
         """
-        self._admission.start_reading(self.call)
-        try:
-            yield
-        finally:
-            self._admission.end_reading()
+        return self._admission.reading(self.call)
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Waits for the call's turn; the block is its run.
 
         Raises:
             StatusError: If its time is over, its client has given it up, or the server stops.
         """
-        self._admission.start(self.call)
-        try:
-            yield
-        finally:
-            self._admission.end()
+        return self._admission.running(self.call)
+
+
+@dataclasses.dataclass
+class _Turns:
+    """Turns of one kind.
+
+    Attributes:
+        waiting: Calls that wait for one, in order of arrival.
+        taken: Number of calls that have one.
+    """
+
+    waiting: collections.deque[Call] = dataclasses.field(default_factory=collections.deque)
+    taken: int = 0
 
 
 class Admission:
@@ -122,9 +127,8 @@ class Admission:
         self._max_held_bytes = max_held_bytes
         self._max_reading = max_reading
         self._changed = threading.Condition()
-        self._admitted = self._reading = self._running = self._held = self._replies = 0
-        self._unread: collections.deque[Call] = collections.deque()
-        self._queue: collections.deque[Call] = collections.deque()
+        self._admitted = self._held = self._replies = 0
+        self._reading, self._running = _Turns(), _Turns()
         self._is_closed = False
 
     @contextlib.contextmanager
@@ -177,17 +181,9 @@ class Admission:
         finally:
             self._count_reply(-size)
 
-    def start_reading(self, call: Call) -> None:
+    def reading(self, call: Call) -> AbstractContextManager[None]:
         """Belongs to `Place.reading`."""
-        with self._changed:
-            self._take_turn(call, self._unread, self._may_read)
-            self._reading += 1
-
-    def end_reading(self) -> None:
-        """Belongs to `Place.reading`."""
-        with self._changed:
-            self._reading -= 1
-            self._changed.notify_all()
+        return self._turn(self._reading, call, self._may_read)
 
     def release(self, place: Place, size: int) -> None:
         """Belongs to `Place.release`."""
@@ -196,17 +192,9 @@ class Admission:
             self._held -= size
             self._changed.notify_all()
 
-    def start(self, call: Call) -> None:
+    def running(self, call: Call) -> AbstractContextManager[None]:
         """Belongs to `Place.running`."""
-        with self._changed:
-            self._take_turn(call, self._queue, self._may_run)
-            self._running += 1
-
-    def end(self) -> None:
-        """Belongs to `Place.running`."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
+        return self._turn(self._running, call, self._may_run)
 
     def give_up(self, call: Call) -> None:
         """Marks a call whose client has gone: if it has not begun, it never will."""
@@ -235,25 +223,26 @@ class Admission:
     def has_unread(self) -> bool:
         """True if a message waits until others have been read."""
         with self._changed:
-            return bool(self._unread)
+            return bool(self._reading.waiting)
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """Calls admitted, calls running, bytes held."""
         with self._changed:
-            return self._admitted, self._running, self._held
+            return self._admitted, self._running.taken, self._held
 
     def _has_no_place(self) -> bool:
         return self._admitted >= self._max_running + self._max_waiting
 
     def _may_read(self) -> bool:
         share = self._max_held_bytes // self._max_reading
-        fits = self._held + (self._reading + 1) * share <= self._max_held_bytes
-        return not self._reading or (fits and self._reading < self._max_reading)
+        reading = self._reading.taken
+        fits = self._held + (reading + 1) * share <= self._max_held_bytes
+        return not reading or (fits and reading < self._max_reading)
 
     def _may_run(self) -> bool:
         has_memory = not self._replies or self._held <= self._max_held_bytes
-        return has_memory and self._running < self._max_running
+        return has_memory and self._running.taken < self._max_running
 
     def _count_reply(self, size: int) -> None:
         with self._changed:
@@ -261,19 +250,26 @@ class Admission:
             self._replies += size
             self._changed.notify_all()
 
-    def _take_turn(
-        self, call: Call, queue: collections.deque[Call], is_free: Callable[[], bool]
-    ) -> None:
-        """Waits, in order of arrival, until something is free."""
-        queue.append(call)
-        try:
-            while not is_free() or queue[0] is not call:
+    @contextlib.contextmanager
+    def _turn(self, turns: _Turns, call: Call, is_free: Callable[[], bool]) -> Iterator[None]:
+        """Waits, in order of arrival, until there is a turn, which is that of the block."""
+        with self._changed:
+            turns.waiting.append(call)
+            try:
+                while not is_free() or turns.waiting[0] is not call:
+                    self._check(call)
+                    self._changed.wait(call.left_s())
                 self._check(call)
-                self._changed.wait(call.left_s())
-            self._check(call)
+            finally:
+                turns.waiting.remove(call)
+                self._changed.notify_all()
+            turns.taken += 1
+        try:
+            yield
         finally:
-            queue.remove(call)
-            self._changed.notify_all()
+            with self._changed:
+                turns.taken -= 1
+                self._changed.notify_all()
 
     def _check(self, call: Call) -> None:
         call.check()

@@ -59,7 +59,7 @@ def test_call_that_waits_ends_and_never_runs(timeout_s, action, code):
     calls, call = admission(), Call(timeout_s)
     with calls.enter(Call()) as first, first.running(), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run, calls, call)
-        wait_for(lambda: calls._queue or waiting.done())
+        wait_for(lambda: calls._running.waiting or waiting.done())
         action(calls, call)
         with pytest.raises(StatusError) as caught:
             waiting.result(timeout=10)
@@ -105,7 +105,7 @@ def test_replies_count_until_they_are_sent_and_no_run_begins_while_they_are_too_
             with pytest.raises(StatusError, match="RESOURCE_EXHAUSTED: messages of 130 bytes wait"):
                 second.hold(1)
             waiting = pool.submit(begin, second)
-            wait_for(lambda: calls._queue)
+            wait_for(lambda: calls._running.waiting)
             assert calls.is_full
             assert not waiting.done()
         assert waiting.result(timeout=10) == "begun"
@@ -129,7 +129,7 @@ def test_turns_are_taken_in_order_of_arrival():
     with ThreadPoolExecutor(5) as pool, calls.enter(Call()) as first, first.running():
         for number in range(5):
             pool.submit(run, calls, Call(), lambda number=number: order.append(number))
-            wait_for(lambda number=number: len(calls._queue) == number + 1)
+            wait_for(lambda number=number: len(calls._running.waiting) == number + 1)
     assert order == list(range(5))
 
 

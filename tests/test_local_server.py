@@ -144,7 +144,7 @@ def test_call_that_its_client_gave_up_is_never_begun(base):
                 b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
                 % (len(body), body)
             )
-            wait_until(lambda: len(server.admission._queue) == 1)
+            wait_until(lambda: len(server.admission._running.waiting) == 1)
         wait_until(lambda: server.admission.counts[0] == 1)
         server.core.models.cancel_calls()
         assert code_of(first.result) == "CANCELLED"
