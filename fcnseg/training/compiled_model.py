@@ -51,7 +51,11 @@ def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
         size: Voxels (z, y, x) of a patch.
         label_size: Voxels (z, y, x) of its label.
     """
-    model.test_on_batch(np.zeros((1, *size, 1), np.float32), np.zeros((1, *label_size), np.uint8))
+    # One for each replica: oneDNN in TensorFlow 2.15 cannot fuse convolutions of an empty batch.
+    batch = model.distribute_strategy.num_replicas_in_sync
+    model.test_on_batch(
+        np.zeros((batch, *size, 1), np.float32), np.zeros((batch, *label_size), np.uint8)
+    )
     model.reset_metrics()
     build_optimizer_state(model.optimizer, model.trainable_variables)
 
