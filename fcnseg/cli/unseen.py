@@ -52,12 +52,11 @@ def open_dataset_of(runs: Sequence[Run], data: str | None) -> Dataset:
                 f"run_dirs must be of the same records, got {first.folder} of"
                 f" {first.manifest.data} and {other.folder} of {other.manifest.data}, which differ"
             )
-    folder = first.manifest.data if data is None else data
-    dataset = Dataset.open_named(folder, by=first.folder) if data is None else Dataset.open(folder)
+    dataset = Dataset.open_named(first.manifest.data, by=first.folder, now=data)
     if dataset.digest != first.manifest.data_digest:
         raise InputError(
-            f"run_dirs must be of the records in {folder}, but {first.folder} was trained on other"
-            f" ones: --data names the folder where they are now"
+            f"run_dirs must be of the records in {dataset.folder}, but {first.folder} was trained"
+            " on other ones: --data names the folder where they are now"
         )
     return dataset
 

@@ -42,16 +42,21 @@ class Dataset:
         return cls(os.fspath(folder), info, hashlib.sha256(manifest).hexdigest())
 
     @classmethod
-    def open_named(cls, folder: str, *, by: str | os.PathLike[str]) -> Dataset:
+    def open_named(
+        cls, folder: str, *, by: str | os.PathLike[str], now: str | None = None
+    ) -> Dataset:
         """Reads the dataset that a run names, by the path that its training was given.
 
         Args:
             folder: That path; it may be relative to where the training began.
             by: The run.
+            now: Its place now; by default that path.
 
         Raises:
-            DatasetError: If it cannot be read there; the message asks for its place now.
+            DatasetError: If it cannot be read; unless its place is given, the message asks for it.
         """
+        if now is not None:
+            return cls.open(now)
         try:
             return cls.open(folder)
         except DatasetError as error:

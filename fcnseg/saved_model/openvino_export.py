@@ -107,10 +107,7 @@ def _in_int8(
 
 def _dataset_of(run: Run, data: str | None) -> Dataset:
     """Opens the records that a run was trained on."""
-    if data is None:
-        dataset = Dataset.open_named(run.manifest.data, by=run.folder)
-    else:
-        dataset = Dataset.open(data)
+    dataset = Dataset.open_named(run.manifest.data, by=run.folder, now=data)
     if dataset.digest != run.manifest.data_digest:
         raise InputError(
             f"data must be the records that {run.folder} was trained on, got others in"
