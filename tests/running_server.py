@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 
+from pipelines.worker_pool import free_port
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from killed_training import train_on_devices
+from killed_training import train_and_die
 from running_server import running_server
 from scipy import interpolate
 from small_models import CROP, make_oblique_volume
@@ -137,7 +137,7 @@ def test_polyharmonic_deformation_is_that_of_scipy():
 
 
 def positions(shape):
-    """Of a grid around its centre (n, 3), in its steps."""
+    """Positions (n, 3) of a grid from its centre, in its steps."""
     return np.argwhere(np.ones(shape)) - (np.array(shape) - 1) / 2
 
 
@@ -261,7 +261,7 @@ def test_killed_run_resumes_and_is_exported_and_served(dataset, tmp_path, name, 
 
     def run(folder, *, last_step=-1):
         place = (config, dataset, tmp_path / folder)
-        return train_on_devices(*place, devices=devices, last_step=last_step)
+        return train_and_die(*place, cpus=devices, last_step=last_step)
 
     assert run("undisturbed") == 0
     assert run("killed", last_step=6) == -signal.SIGKILL

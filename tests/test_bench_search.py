@@ -86,7 +86,7 @@ def killed(bench, *ends, kills=3, in_a_trial=3):
     ],
 )
 def test_each_claim_on_killed_searches_can_fail(bench, end, claim):
-    """Of several searches the last one differs."""
+    """The last of several searches differs."""
     right = bench.End(0, *LEFT_ALONE)
     reordered = dataclasses.replace(right, trials=LEFT_ALONE[0][::-1])
     assert all(killed(bench, right, reordered).values())
@@ -125,7 +125,7 @@ assert 1 <= bench.cpu_seconds() - before < 1.5 + time.monotonic() - started
 
 
 def test_cpu_seconds_of_processes_that_outlive_their_parent_count():
-    """As those of the server that forks trials, and of trials; the tests have such a server too."""
+    """Such are the server that forks trials and the trials; the tests have such a server too."""
     root = BENCHMARKS.parent
     environment = {**os.environ, "PYTHONPATH": f"{BENCHMARKS}{os.pathsep}{root}"}
     argv = [sys.executable, "-c", MEASURE, WORK]

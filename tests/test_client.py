@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from canned_servers import canned_grpc, canned_http, hanging_up
 from half_plus_two import write_half_plus_two
-from running_server import free_port, running_server
+from running_server import running_server
 from small_models import CROP, make_hu, make_info, make_oblique_volume, write_run
 from tensorflow_serving.apis import predict_pb2
 from threshold_model import BONE_HU, ORGAN_HU, write_threshold_model
@@ -31,6 +31,7 @@ from fcnseg.saved_model.export import export_run
 from fcnseg.testing.phantom import make_phantom
 from fcnseg.volumes import Volume, read_ct, write_volume
 from fcnseg.volumes.tiling import Tiling
+from pipelines.worker_pool import free_port
 
 TRANSPORTS = ("grpc", "rest")
 

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 import tensorflow as tf
 from canned_servers import canned_grpc
-from running_server import free_port, running_server
+from running_server import running_server
 from small_models import CROP, make_info, make_oblique_volume, write_run
 from tensorflow_serving.apis import predict_pb2
 
@@ -25,6 +25,7 @@ from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
 from fcnseg.saved_model.export import export_run
 from fcnseg.volumes import Volume, read_ct, read_geometry, read_label, write_volume
+from pipelines.worker_pool import free_port
 from serving.client import PASSWORD_VARIABLE, ClientCommand
 
 ROOT = Path(__file__).parent.parent

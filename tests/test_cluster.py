@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 
@@ -14,6 +13,7 @@ from keras_tuner.src.distribute import oracle_client
 
 from fcnseg.config import Config, override
 from fcnseg.errors import OutputError
+from pipelines.worker_pool import free_port
 from tuning import cluster, signs_of_life
 from tuning.cluster import ChiefLostError
 from tuning.oracles import ORACLES, Limits
@@ -21,7 +21,7 @@ from tuning.signs_of_life import Silence
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
 from tuning.trials import Progress
-from tuning.workers import Share, TrialRunner, Worker, run_worker
+from tuning.workers import Share, Worker, run_worker
 
 SMALL = override(Config(), {"model.filters": [2, 4]})
 RATES = {"training.learning_rate": {"float": [1e-4, 1e-1], "log": True}}
@@ -31,15 +31,11 @@ LONGEST = 60  # seconds, on a busy machine
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The folder of a search, with the address of its chief in the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(free_port()))
     monkeypatch.setattr(signs_of_life, "_BEAT_SECONDS", 0.1)
     monkeypatch.setattr(cluster, "_SILENT_SECONDS", 2.0)
-    for name in ("outcomes", "logs", "trials"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "trials").mkdir()
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(RATES))
     return tmp_path
 
@@ -67,15 +63,7 @@ def chief_of(oracle):
 
 def worker_in(folder, monkeypatch, name, work=trial_works.succeed):
     monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
-    runner = TrialRunner(
-        folder=folder,
-        base=SMALL,
-        data="records",
-        objective="val_dice",
-        num_classes=3,
-        should_stop=threading.Event(),
-        work=work,
-    )
+    runner = trial_works.runner_of(work, folder, base=SMALL)
     worker = Worker(oracle_in(folder, trials=1), runner, share=Share())
     worker.oracle.stub = cluster._Stub(worker.oracle.stub, runner.should_stop)
     return worker

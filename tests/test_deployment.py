@@ -86,7 +86,7 @@ def test_flags_are_those_that_the_real_server_has_and_that_scans_need(place):
 
 @pytest.mark.parametrize("page", ["deployment", "serving"])
 def test_flags_on_the_pages_are_those_of_a_server(page):
-    """Of the real one, or of the commands that the pages run."""
+    """`FLAGS` are those of the real server, with those of the commands that the pages run."""
     named = set(re.findall(r"(?<!-)--(\w+)=", (ROOT / f"docs/{page}.md").read_text()))
     assert named
     assert named <= FLAGS.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed_training import train_and_die
 from scripts import output_of
 from small_models import CONFIG, make_hu, make_info, make_network, write_run
 from small_runs import ALL_STATE, assert_same_runs
@@ -163,13 +165,17 @@ def search(config, dataset, folder):
     return subprocess.Popen(list(map(str, words)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
+def assert_all_succeed(processes):
+    for process in processes:
+        _, messages = process.communicate()
+        assert process.returncode == 0, messages
+
+
 def test_trials_of_two_searches_share_a_gpu(dataset, tmp_path):
     """A trial has a process of its own, which takes memory as it needs it."""
     write_config(ALL_STATE, tmp_path / "config.yaml")
     both = [search(tmp_path / "config.yaml", dataset, tmp_path / name) for name in ("one", "two")]
-    for process in both:
-        _, messages = process.communicate()
-        assert process.returncode == 0, messages
+    assert_all_succeed(both)
     for name in ("one", "two"):
         for trial in Progress.read(tmp_path / name / "search").trials:
             run = read_run(tmp_path / name / "search/trials" / trial.trial_id)
@@ -188,30 +194,7 @@ def test_two_trainings_share_a_gpu(dataset, tmp_path):
     """Commands take memory as they need it."""
     write_config(ALL_STATE, tmp_path / "config.yaml")
     both = [start(tmp_path / "config.yaml", dataset, tmp_path / name) for name in ("one", "two")]
-    for process in both:
-        _, messages = process.communicate()
-        assert process.returncode == 0, messages
-
-
-TRAIN_AND_DIE = """
-import os, signal, sys
-import tensorflow as tf
-from fcnseg.config import read_config
-from fcnseg.training import train
-from fcnseg.training.loop import TrainingLoop
-
-tf.config.experimental.enable_op_determinism()
-config, data, run_dir, last_step = sys.argv[1:]
-steps = TrainingLoop.run_steps
-
-def steps_and_die(self, *args):
-    steps(self, *args)
-    if self.progress.step == int(last_step):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-TrainingLoop.run_steps = steps_and_die
-train(read_config(config), data, run_dir, resume=True)
-"""
+    assert_all_succeed(both)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
@@ -222,12 +205,11 @@ def test_a_killed_run_resumes_to_the_bit_with_deterministic_operations(
     config = override(ALL_STATE, {"training.precision": precision})
     write_config(config, tmp_path / "config.yaml")
 
-    def run(name, *, last_step):
-        words = (tmp_path / "config.yaml", dataset, tmp_path / name, last_step)
-        command = [sys.executable, "-c", TRAIN_AND_DIE, *map(str, words)]
-        return subprocess.run(command, check=False).returncode
+    def run(name, *, last_step=-1):
+        place = (tmp_path / "config.yaml", dataset, tmp_path / name)
+        return train_and_die(*place, last_step=last_step)
 
-    assert run("complete", last_step=-1) == 0
-    assert run("killed", last_step=7) == -9
-    assert run("killed", last_step=-1) == 0
+    assert run("complete") == 0
+    assert run("killed", last_step=7) == -signal.SIGKILL
+    assert run("killed") == 0
     assert_same_runs(tmp_path / "complete", tmp_path / "killed")

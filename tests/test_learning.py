@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from phantom_records import make_phantom_records
 
-from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.config import PRESETS, override
 from fcnseg.training import read_run, train
-from pipelines.convert_ct import ConvertCt
 
 FOUND = 0.3  # soft Dice alone, without a warm-up, leaves the gallbladder at 0.00 to 0.03
 
@@ -16,16 +15,7 @@ FOUND = 0.3  # soft Dice alone, without a warm-up, leaves the gallbladder at 0.0
 def records(tmp_path_factory):
     """The phantoms of `make demo`."""
     folder = tmp_path_factory.mktemp("phantoms")
-    PhantomCommand(output=folder / "scans", cases=14, seed=0).run()
-    ConvertCt(
-        cases=str(folder / "scans" / "cases.csv"),
-        label_map=str(folder / "scans" / "label_map.yaml"),
-        output=str(folder / "records"),
-        spacing_mm=(4.0, 4.0, 4.0),
-        validation_fraction=0.15,
-        test_fraction=0.2,
-    ).run([])
-    return folder / "records"
+    return make_phantom_records(folder, cases=14, validation_fraction=0.15, test_fraction=0.2)
 
 
 @pytest.mark.slow

@@ -798,7 +798,7 @@ def test_rest_call_that_has_not_ended_is_answered_in_json(base, monkeypatch):
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.serving
 def test_server_ends_on_sigterm(base, tmp_path, busy):
-    """As a process: in the time of grace, with what still runs cancelled."""
+    """The process ends within the time of grace, and cancels what still runs."""
     shutil.copytree(base / "1", tmp_path / "1")
     command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}", "--port=-1"]
     command += ["--model_name=m", "--rest_api_port=-1", "--grace_seconds=1"]

@@ -21,11 +21,12 @@ import pytest
 from canned_servers import canned_grpc
 from grpc_health.v1 import health_pb2
 from half_plus_two import write_half_plus_two
-from running_server import free_port, running_server
+from running_server import running_server
 from small_models import CROP, make_oblique_volume
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 
 from fcnseg.client import Credentials, SegmentationClient, ServerError, TooBusyError
+from pipelines.worker_pool import free_port
 
 CONFIG = Path(__file__).parent.parent / "serving/deployment/nginx/nginx.conf"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from phantom_records import make_phantom_records
 
-from fcnseg.cli.phantom import PhantomCommand
 from fcnseg.config import PRESETS, override
 from fcnseg.evaluation.scores import score_organs
 from fcnseg.inference import load_runs, make_segmenter, predict_volume
 from fcnseg.training import train
 from fcnseg.volumes import LabelMap, read_ct, read_label
-from pipelines.convert_ct import ConvertCt
 
 pytest.importorskip("openvino", reason="extra openvino")
 
@@ -21,14 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # training half of t
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    PhantomCommand(output=folder / "scans", cases=8, seed=0).run()
-    ConvertCt(
-        cases=str(folder / "scans" / "cases.csv"),
-        label_map=str(folder / "scans" / "label_map.yaml"),
-        output=str(folder / "records"),
-        spacing_mm=(4.0, 4.0, 4.0),
-        validation_fraction=0.25,
-    ).run([])
+    make_phantom_records(folder, cases=8, validation_fraction=0.25)
     return folder
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killed_training import train_on_devices
+from killed_training import train_and_die
 from small_runs import ALL_STATE, assert_same_runs
 
 from fcnseg.config import override, write_config
@@ -87,7 +87,7 @@ def test_two_devices_go_on_too(dataset, tmp_path):
 
     def run(name, *, last_step):
         words = (tmp_path / f"{name}.yaml", dataset, tmp_path / name)
-        return train_on_devices(*words, devices=2, last_step=last_step)
+        return train_and_die(*words, cpus=2, last_step=last_step)
 
     assert run("undisturbed", last_step=-1) == 0
     assert run("killed", last_step=7) == -signal.SIGKILL

@@ -9,10 +9,8 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from fcnseg.records import Dataset
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, FINAL_STATE_FILE, HISTORY_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
+from pipelines.worker_pool import free_port
 from tuning import cluster, running, worker_devices
 from tuning.oracles import ORACLES, Limits
 from tuning.search import SearchCommand
@@ -46,7 +45,7 @@ from tuning.trials import (
     outcome_file,
 )
 from tuning.worker_devices import keep_devices, shares
-from tuning.workers import Share, TrialRunner, Worker, run_threads
+from tuning.workers import Share, Worker, run_threads
 
 ROOT = Path(__file__).parent.parent
 SMALL = override(
@@ -237,23 +236,32 @@ def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_
     assert not (tmp_path / "search/trials/1").exists()
 
 
+def chief_address():
+    """The environment by which a chief and its workers find each other on this machine."""
+    return {
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": str(free_port()),
+    }
+
+
+def wait_for_a_trial_of(worker, folder, *, seconds=900):
+    deadline = time.monotonic() + seconds
+    while worker not in {trial.worker for trial in trials_in(folder).values()}:
+        assert time.monotonic() < deadline, said(folder)
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    address = chief_address()
     flags = ["--max_trials", "4"]
     chief = start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID="chief", **address)
     workers = {
         name: start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID=name, **address)
         for name in ("worker-0", "worker-1")
     }
-    deadline = time.monotonic() + 900
-    while "worker-1" not in {trial.worker for trial in trials_in(tmp_path).values()}:
-        assert time.monotonic() < deadline, said(tmp_path)
-        time.sleep(0.2)
+    wait_for_a_trial_of("worker-1", tmp_path)
     workers["worker-1"].kill()
     workers["worker-1"].wait()
     workers["worker-1"] = start(
@@ -270,18 +278,12 @@ def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
 @pytest.mark.timeout(3600)
 def test_a_supervisor_starts_a_worker_of_a_search_again(dataset, tmp_path):
     """Two workers on one machine, one of which is killed; its trial resumes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    address = chief_address()
     module = ["tuning.supervisor", "--workers", "2", "--name", "here"]
     module += ["--", sys.executable, "-m", "tuning.search"]
     chief = start(tmp_path, dataset, "--max_trials", "4", KERASTUNER_TUNER_ID="chief", **address)
     supervisor = start(tmp_path, dataset, "--max_trials", "4", module=module, **address)
-    deadline = time.monotonic() + 900
-    while "here-1" not in {trial.worker for trial in trials_in(tmp_path).values()}:
-        assert time.monotonic() < deadline, said(tmp_path)
-        time.sleep(0.2)
+    wait_for_a_trial_of("here-1", tmp_path)
     os.kill(worker_under(supervisor.pid, "here-1"), signal.SIGKILL)
     assert [process.wait() for process in (chief, supervisor)] == [0, 0], said(tmp_path)
     assert "worker here-1 ended with status -9; it starts again in 1 s" in said(tmp_path)
@@ -304,23 +306,8 @@ def worker_under(supervisor, name):
 # Workers, without trainings.
 
 
-def runner_in(folder, work, **changes):
-    (folder / "outcomes").mkdir(exist_ok=True)
-    (folder / "logs").mkdir(exist_ok=True)
-    return TrialRunner(
-        folder=folder,
-        base=SMALL,
-        data="records",
-        objective="val_dice",
-        num_classes=3,
-        should_stop=threading.Event(),
-        work=work,
-        **changes,
-    )
-
-
 def workers_in(folder, work, count, *, trials, share=None):
-    runner = runner_in(folder, work)
+    runner = trial_works.runner_of(work, folder, base=SMALL)
     space = checked_space(SearchSpace.read(write_space(folder, RATES)), SMALL)
     oracle = ORACLES["random"](
         space, SMALL, folder=folder, objective="val_dice", limits=Limits(trials)

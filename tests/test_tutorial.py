@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from layouts import write_dicom, write_nnunet
 
 from fcnseg.testing.phantom import ORGANS, make_phantom
 from fcnseg.volumes import read_label
+from pipelines.worker_pool import free_port
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tutorial.md").read_text()
@@ -57,12 +57,6 @@ def words_of(text: str) -> list[str]:
 
 def is_said(words: list[str], said: list[str]) -> bool:
     return any(said[k : k + len(words)] == words for k in range(len(said) + 1))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def test_the_page_is_read():

@@ -1,4 +1,4 @@
-"""What the process of a trial does in tests, instead of a training."""
+"""Trials of tests: their processes do something else than a training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,33 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from fcnseg.config import Config
 from fcnseg.errors import OutputError
 from tuning.trial_process import TrialJob, TrialStoppedError
 from tuning.trials import Outcome
+from tuning.workers import TrialRunner
+
+
+def runner_of(work: Callable[[TrialJob], Outcome], folder: Path, *, base: Config) -> TrialRunner:
+    """Runs trials of a search in a folder by `work`."""
+    for name in ("outcomes", "logs"):
+        (folder / name).mkdir(exist_ok=True)
+    return TrialRunner(
+        folder=folder,
+        base=base,
+        data="records",
+        objective="val_dice",
+        num_classes=3,
+        should_stop=threading.Event(),
+        work=work,
+    )
 
 
 def succeed(job: TrialJob) -> Outcome:
