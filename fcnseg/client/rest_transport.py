@@ -167,7 +167,7 @@ class RestTransport:
                 self._open.discard(connection)
 
     def _failed(self, error: Exception, *, is_connected: bool) -> CallError:
-        """What happened to a connection, as an error; if it was closed here, it may be any."""
+        """The error of a call, by that of its connection; it may be any if this side closed it."""
         if self._is_closed:
             return CallError("CANCELLED", _CLOSED)
         if isinstance(error, TimeoutError):

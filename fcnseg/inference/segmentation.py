@@ -86,7 +86,7 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Computed:
-    """What the networks give for a volume, in canonical orientation.
+    """Classes that the networks give for a volume, in canonical orientation.
 
     Attributes:
         spacing: float32 (3,), mm (z, y, x) of the volume.

@@ -1,4 +1,4 @@
-"""What stands behind names in a configuration: a class of Keras, or something of tensorflow-addons.
+"""The class of Keras or of tensorflow-addons that each name in a configuration means.
 
 tensorflow-addons was archived in May 2024; it runs beside TensorFlow 2.15 and Keras 2 alone, which
 the extra `addons` installs. A name that Keras has is Keras's, on both lines where both have it.
