@@ -152,6 +152,18 @@ def test_class_balance_of_ignored_voxels_alone_is_zero(smoothing):
     assert float(loss(np.full_like(reference, 2), logits)) == 0
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balanced_and_smoothed_loss_is_least_at_the_smoothed_reference(balance):
+    """One of 32 voxels is of an organ, and six of eight classes are absent, as in many batches."""
+    reference = np.zeros((1, 1, 1, 32), np.uint8)
+    reference[..., -1] = 1
+    logits = tf.constant(logits_of(0.9 * np.eye(8)[reference.ravel()] + 0.1 / 8))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = CrossEntropyLoss(class_balance=balance, label_smoothing=0.1)(reference, logits)
+    np.testing.assert_allclose(tape.gradient(value, logits), 0, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("weights", "weight_of_rare"), [("uniform", 1), ("simple", 3), ("square", 9), ([1.0, 5.0], 5)]
 )

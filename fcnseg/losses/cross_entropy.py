@@ -33,10 +33,12 @@ class CrossEntropyLoss(keras.losses.Loss):
     with p_nk the softmax of voxel n at class k, and v_k the weight of that class. It is PyTorch's
     `cross_entropy` with `weight`, `ignore_index` and `label_smoothing`.
 
-    With class balance b the weight of class k is also multiplied by f_k^-b, where f_k is its share
-    of the voxels of the global batch. Then the loss is a mean over classes of their mean
-    -log p_n, in which a class of G_k voxels counts G_k^(1 - b): like its voxels for b = 0, all
-    classes alike for b = 1 (the balanced cross-entropy), the square root between them for 1/2.
+    With class balance b all that a voxel of class k contributes is also multiplied by f_k^-b, where
+    f_k is the share of the class in the voxels of the global batch. Then the loss is a mean over
+    classes of their mean -log p_n, in which a class of G_k voxels counts G_k^(1 - b): like its
+    voxels for b = 0, all classes alike for b = 1 (the balanced cross-entropy), the square root
+    between them for 1/2. The balance is that of the true class in the smoothed part too: a class
+    that is absent from the batch gets no more than e / K of any voxel.
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.
@@ -82,8 +84,11 @@ class CrossEntropyLoss(keras.losses.Loss):
         classes, counts = counted_voxels(y_true, self.ignore_label)
         logits = tf.cast(y_pred, tf.float32)
         values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
-        weights, of_classes = counts, self._weights(classes, counts, y_pred)
-        if of_classes is not None:
+        if self.class_balance:
+            counts *= self._balance(classes, counts, num_classes=logits.shape[-1])
+        weights, of_classes = counts, None
+        if not isinstance(self.class_weights, str):
+            of_classes = weights_of_classes(self.class_weights, y_pred)
             weights *= tf.gather(of_classes, classes)
         losses = weights * self.modulate(values)
         if self.label_smoothing:
@@ -92,20 +97,14 @@ class CrossEntropyLoss(keras.losses.Loss):
             losses = (1 - smooth) * losses + smooth * counts * tf.reduce_mean(of_all, axis=-1)
         return losses, weights
 
-    def _weights(self, classes: tf.Tensor, counts: tf.Tensor, logits: tf.Tensor) -> Any:
-        """The weight of each class, float32 (classes,); None if all weights are 1."""
-        weights = None
-        if not isinstance(self.class_weights, str):
-            weights = weights_of_classes(self.class_weights, logits)
-        if self.class_balance:
-            # (batch, z, y, x, classes) sums, as `sum_over_voxels` wants them.
-            members = tf.one_hot(classes, logits.shape[-1]) * counts[..., tf.newaxis]
-            voxels = sum_over_replicas(tf.reduce_sum(sum_over_voxels(members), axis=0))
-            # An absent class counts as one voxel, which only label smoothing can see.
-            shares = tf.maximum(voxels, 1.0) / tf.maximum(tf.reduce_sum(voxels), 1.0)
-            balance = shares**-self.class_balance
-            weights = balance if weights is None else weights * balance
-        return weights
+    def _balance(self, classes: tf.Tensor, counts: tf.Tensor, *, num_classes: int) -> tf.Tensor:
+        """The factor of each voxel by its class, float32 (batch, z, y, x)."""
+        # (batch, z, y, x, classes) sums, as `sum_over_voxels` wants them.
+        members = tf.one_hot(classes, num_classes) * counts[..., tf.newaxis]
+        voxels = sum_over_replicas(tf.reduce_sum(sum_over_voxels(members), axis=0))
+        # An absent class counts as one voxel: voxels that are ignored may be gathered as its own.
+        shares = tf.maximum(voxels, 1.0) / tf.maximum(tf.reduce_sum(voxels), 1.0)
+        return tf.gather(shares**-self.class_balance, classes)
 
     def modulate(self, cross_entropy: tf.Tensor) -> tf.Tensor:
         """Gives a voxel's contribution to the numerator, before its weight."""
