@@ -289,12 +289,12 @@ def check_dice(evaluation: Evaluation) -> None:
     """Raises `StepError` if the mean Dice, or that of an organ, is below what is wanted."""
     mean = evaluation.mean_dice or 0.0
     if mean < DICE_WANTED:
-        raise StepError(f"mean Dice must be at least {DICE_WANTED}, got {mean:.3f}")
+        raise StepError(f"mean Dice must be at least {DICE_WANTED}, got {mean:.4f}")
     organs = {organ: scores.dice or 0.0 for organ, scores in evaluation.classes.items()}
     worst = min(organs, key=organs.__getitem__)
     if organs[worst] < ORGAN_DICE_WANTED:
         raise StepError(
-            f"Dice of {worst} must be at least {ORGAN_DICE_WANTED}, got {organs[worst]:.3f}"
+            f"Dice of {worst} must be at least {ORGAN_DICE_WANTED}, got {organs[worst]:.4f}"
         )
 
 

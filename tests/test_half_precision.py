@@ -96,9 +96,10 @@ def test_two_slices_are_refused_on_affected_cpus(
         check_half_precision(config(**settings), [device], **options)
 
 
-def test_without_onednn_no_cpuis_affected(tmp_path, monkeypatch):
+@pytest.mark.parametrize("off", ["0", "false", "False"])
+def test_without_onednn_no_cpu_is_affected(tmp_path, monkeypatch, off):
     (tmp_path / "cpuinfo").write_text("flags : avx512_bf16")
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", off)
     assert not is_affected(tmp_path / "cpuinfo")
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     assert is_affected(tmp_path / "cpuinfo")

@@ -26,7 +26,7 @@ _WRONG_DEPTH = 2
 # bfloat16 has 8 bits, float16 has 11: the largest errors seen are 0.6 % of the largest gradient.
 _TOLERANCE = 0.05
 _TRIES = 3  # earlier contents of the memory are often 0
-_WIDTH = 8  # voxels (y, x) of the test, so that it takes less than a second
+_WIDTH = 8  # voxels (y, x) of the test, so that it takes a second
 
 
 def kernel_gradient(inputs: tf.Tensor, kernel: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -136,7 +136,7 @@ def gradient_error(
 
 def is_affected(cpuinfo: Path) -> bool:
     """Tells whether the CPU computes in bfloat16 and oneDNN is on; False where it is not Linux."""
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
         return False
     try:
         flags = cpuinfo.read_text().split()
