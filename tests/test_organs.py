@@ -157,17 +157,18 @@ def dataset_with_one_spleen(tmp_path):
 
 
 @dataclasses.dataclass
-class FixedMask:
-    """Stands for a segmenter whose mask of every case is the same."""
+class FixedMasks:
+    """Stands for a segmenter that gives these masks in turn, again and again."""
 
-    mask: np.ndarray
+    masks: list[np.ndarray]
     info: object = dataclasses.field(
         default_factory=lambda: types.SimpleNamespace(class_names=("background", "liver", "spleen"))
     )
 
     def segment_model_grid(self, image):
         del image
-        return tf.constant(self.mask)
+        self.masks = [*self.masks[1:], self.masks[0]]
+        return tf.constant(self.masks[-1])
 
 
 def test_an_organ_that_no_validation_case_has_is_left_out(tmp_path):
@@ -176,10 +177,31 @@ def test_an_organ_that_no_validation_case_has_is_left_out(tmp_path):
     volumes = make_volume_dataset(Dataset.open(data), "validation")
     mask = next(iter(volumes))["label"].numpy()
     mask[0, 0, 0] = 2
-    validation = Validation(FixedMask(mask), volumes, every=1, stop=StopRequest())
+    validation = Validation(FixedMasks([mask]), volumes, every=1, stop=StopRequest())
     mean, liver, spleen = validation.score()
     assert mean == liver > 0.9
     assert np.isnan(spleen)
+
+
+def test_false_positives_do_not_make_an_organ_lost(tmp_path, caplog):
+    """A voxel of it in each case that lacks it makes its validation Dice 0.04."""
+    cases = [make_record(f"case_{n}", seed=n, organs=(1, 2) if n == 0 else (1,)) for n in range(25)]
+    data = Dataset.open(write_dataset(tmp_path / "data", {"validation": [cases]}))
+    volumes = make_volume_dataset(data, "validation")
+    segmenter = FixedMasks([volume["label"].numpy() for volume in volumes])
+    for mask in segmenter.masks:
+        mask[0, 0, 0] = 2
+    validation = Validation(segmenter, volumes, every=1, stop=StopRequest())
+    lost = LostOrgans([TrainingOrgan(name, 9, 1_000) for name in ("liver", "spleen")], Config())
+    validation.set_params({"epochs": 3})
+    for epoch in range(3):
+        logs = {}
+        validation.on_epoch_end(epoch, logs)
+        lost.on_epoch_end(epoch, logs)
+    assert logs["val_dice_spleen"] < 0.05
+    assert logs["lost_organs"] == 0
+    assert lost.not_found_in(3) == ()
+    assert caplog.messages == []
 
 
 def unlearnable(record):

@@ -13,6 +13,7 @@ import keras
 from fcnseg.config import Config
 from fcnseg.errors import DatasetError
 from fcnseg.evaluation import LOST_DICE
+from fcnseg.training.callbacks import PRESENT_DICE
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +85,14 @@ class LostOrgans(keras.callbacks.Callback):
     """Warns of organs whose validation Dice stays at about 0 while others are learnt.
 
     An organ is lost if its Dice is below 0.05 in three validations in a row, the last included, and
-    the mean Dice of the organs that are found, of 0.05 or more, is above 0.5 in the last. Each is
+    the mean Dice of the organs that are found, of 0.05 or more, is above 0.5 in the last. The Dice
+    is that over the cases that have the organ: false positives in others do not count. Each is
     warned of once, and again if it was found in between. `lost_organs`, their number, is added to
     the logs of epochs with validation.
 
     Attributes:
         names: Organs that are lost at present.
-        rows: Logs of the epochs so far, with `val_dice_<organ>`; a resumed run sets them.
+        rows: Logs of the epochs so far, as `Validation` completes them; a resumed run sets them.
     """
 
     def __init__(self, organs: Sequence[TrainingOrgan], config: Config) -> None:
@@ -152,7 +154,8 @@ class LostOrgans(keras.callbacks.Callback):
 
 
 def _dice(row: Mapping[str, float], organ: str) -> float:
-    return row.get(f"val_dice_{organ}", math.nan)
+    """An organ's Dice over the validation cases that have it; earlier checkpoints have no such."""
+    return row.get(f"{PRESENT_DICE}{organ}", row.get(f"val_dice_{organ}", math.nan))
 
 
 def _advice(config: Config) -> str:
