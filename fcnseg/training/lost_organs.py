@@ -92,6 +92,7 @@ class LostOrgans(keras.callbacks.Callback):
 
     Attributes:
         names: Organs that are lost at present.
+        warned: Organs that have been warned of.
         rows: Logs of the epochs so far, as `Validation` completes them; a resumed run sets them.
     """
 
@@ -107,11 +108,12 @@ class LostOrgans(keras.callbacks.Callback):
         self.advice = _advice(config)
         self.rows: list[dict[str, float]] = []
         self.names: tuple[str, ...] = ()
+        self.warned: set[str] = set()
 
     def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes the logs of the finished epochs, whose warnings were given then."""
-        self.rows = [dict(row) for row in rows]
-        self.names = self._lost()
+        for row in rows:
+            self._add(row)
 
     def not_found_in(self, epoch: int) -> tuple[str, ...]:
         """Names the organs whose validation Dice was about 0 in an epoch, counted from 1."""
@@ -121,14 +123,36 @@ class LostOrgans(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Warns if the epoch was validated and an organ is newly lost."""
         del epoch
-        self.rows.append(dict(logs or {}))
-        if logs is None or "val_dice" not in logs:
-            return
+        for organ in self._add(logs or {}):
+            logger.warning(self._warning(organ))
+        if logs is not None and "val_dice" in logs:
+            logs["lost_organs"] = len(self.names)
+
+    def warn_of_best(self, epoch: int) -> None:
+        """Warns of organs that the best epoch did not find, unless they have been warned of.
+
+        A run of fewer than three validations gives no other warning.
+
+        Args:
+            epoch: The best epoch, from 1.
+        """
+        names = set(self.not_found_in(epoch)) - self.warned
+        if names:
+            organs = ", ".join(str(organ) for organ in self.organs if organ.name in names)
+            logger.warning(
+                f"lost organs, of a validation Dice below {LOST_DICE} in epoch {epoch}, the best:"
+                f" {organs}; try {self.advice}"
+            )
+
+    def _add(self, row: Mapping[str, float]) -> list[TrainingOrgan]:
+        """Adds the logs of an epoch, and gives the organs that are newly lost."""
+        self.rows.append(dict(row))
+        if "val_dice" not in row:
+            return []
         before, self.names = self.names, self._lost()
-        logs["lost_organs"] = len(self.names)
-        for organ in self.organs:
-            if organ.name in self.names and organ.name not in before:
-                logger.warning(self._warning(organ))
+        names = set(self.names) - set(before)
+        self.warned |= names
+        return [organ for organ in self.organs if organ.name in names]
 
     def _lost(self) -> tuple[str, ...]:
         validated = [row for row in self.rows if "val_dice" in row]

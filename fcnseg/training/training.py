@@ -170,6 +170,7 @@ def _finish(config: Config, provenance: Provenance, loop: TrainingLoop, folder: 
         )
     manifest = _manifest(config, provenance, loop)
     manifest.write(folder)
+    loop.lost.warn_of_best(manifest.best_epoch)
     logger.info(
         f"best validation Dice {manifest.best_dice:.4f} in epoch {manifest.best_epoch}: {folder}"
     )
