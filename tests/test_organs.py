@@ -10,10 +10,19 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from small_records import make_record, write_dataset
 from small_runs import make_config
 
-from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
+from fcnseg.config import (
+    PRESETS,
+    Config,
+    LossConfig,
+    ModelConfig,
+    PatchConfig,
+    TrainingConfig,
+    override,
+)
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset, Fold
 from fcnseg.sampling import make_volume_dataset
@@ -101,6 +110,30 @@ def test_warning_names_organ_counts_and_what_to_try(caplog):
         " loss.name=dice_cross_entropy, model.deep_supervision=1, training.warmup_steps=50, a"
         " training.learning_rate below 0.01, a patches.foreground_fraction above 0.5"
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "advised"),
+    [
+        ({}, []),  # a class balance above the default is worse
+        ({"loss.class_balance": 0.2}, ["loss.class_balance=0.5"]),
+        ({"loss.name": "dice"}, ["loss.name=dice_cross_entropy"]),
+        ({"loss.name": "tversky", "loss.alpha": 0.4}, []),  # the other has no alpha
+        ({"training.warmup_steps": 0}, ["training.warmup_steps=50"]),
+        ({"training": {"warmup_steps": 0, "epochs": 1, "steps_per_epoch": 50}}, []),  # too short
+        ({"model": {"filters": [4, 8, 16]}}, ["model.deep_supervision=1"]),
+        ({"model": {"filters": [4, 8]}}, []),  # no level to supervise
+        ({"model": {"filters": [4, 8, 16], "padding": "valid"}}, []),
+    ],
+)
+def test_advice_names_settings_that_the_run_can_have(changed, advised):
+    config = override(PRESETS["demo"], {"model": {"filters": [4, 8, 16], "deep_supervision": 1}})
+    config = override(config, changed)
+    settings = [part for part in LostOrgans(ORGANS, config).advice.split(", ") if "=" in part]
+    assert settings == advised
+    for setting in settings:
+        key, value = setting.split("=")
+        override(config, {key: yaml.safe_load(value)})  # is not refused
 
 
 def test_resumed_run_does_not_warn_again(caplog):

@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from fcnseg.config import Config
-from fcnseg.errors import DatasetError
+from fcnseg.config import Config, LossConfig, override
+from fcnseg.config.sections import SETTINGS_OF_LOSS
+from fcnseg.errors import ConfigError, DatasetError
 from fcnseg.evaluation import LOST_DICE
 from fcnseg.training.callbacks import PRESENT_DICE
 
@@ -183,18 +184,28 @@ def _dice(row: Mapping[str, float], organ: str) -> float:
 
 
 def _advice(config: Config) -> str:
-    """Names settings that help small organs, without those that the run has already."""
-    balanced = config.loss.name in ("dice_cross_entropy", "cross_entropy")
-    advice = []
-    if not balanced:
-        advice.append("loss.name=dice_cross_entropy")
-    elif config.loss.class_balance < 1:
-        advice.append(f"a loss.class_balance above {config.loss.class_balance:g}")
+    """Names settings that help small organs and that the run can have, but does not."""
+    balance = LossConfig().class_balance  # more is worse (docs/training.md)
+    settings: dict[str, Any] = {}
+    if "class_balance" not in SETTINGS_OF_LOSS[config.loss.name]:
+        settings["loss.name"] = "dice_cross_entropy"
+    elif config.loss.class_balance < balance:
+        settings["loss.class_balance"] = balance
     if not config.model.deep_supervision:
-        advice.append("model.deep_supervision=1")
+        settings["model.deep_supervision"] = 1
     if not config.training.warmup:
-        advice.append("training.warmup_steps=50")
+        settings["training.warmup_steps"] = 50
+    advice = [f"{key}={value}" for key, value in settings.items() if _takes(config, key, value)]
     advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")
     if config.patches.foreground_fraction < 1:
         advice.append(f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}")
     return ", ".join(advice)
+
+
+def _takes(config: Config, key: str, value: Any) -> bool:
+    """Tells whether a configuration is valid with a setting changed."""
+    try:
+        override(config, {key: value})
+    except ConfigError:
+        return False
+    return True
