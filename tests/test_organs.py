@@ -177,6 +177,19 @@ def test_organ_in_few_cases_is_warned_of(caplog):
     ]
 
 
+def test_organ_in_few_cases_of_records_without_fingerprint_is_warned_of(tmp_path, caplog):
+    organs = {seed: (1, 2) if seed < 2 else (1,) for seed in range(5)}
+    cases = [make_record(f"case_{seed}", seed=seed, organs=organs[seed]) for seed in organs]
+    voxels = sum(int(np.count_nonzero(case.label == 2)) for case in cases)
+    splits = {"train": [cases[:3], cases[3:]], "validation": [[make_record("case_5", seed=5)]]}
+    dataset = Dataset.open(write_dataset(tmp_path / "data", splits))
+    assert dataset.info.fingerprint is None
+    check_each_organ(dataset)
+    assert caplog.messages == [
+        f"organs in fewer than 3 cases: spleen ({voxels} voxels in 2 training cases)"
+    ]
+
+
 def livers_alone(folder):
     """Four cases, none of which has a spleen."""
     records = [make_record(f"case_{seed}", seed=seed, organs=(1,)) for seed in range(4)]

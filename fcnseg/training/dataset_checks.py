@@ -78,23 +78,28 @@ def warn_of_few_validation_cases(dataset: Dataset) -> None:
 def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[TrainingOrgan, ...]:
     """Counts the voxels and cases of each organ in the training cases.
 
+    The counts are read from the records where there is a fold or no fingerprint; their volumes are
+    not read.
+
     Args:
         dataset: A finished dataset.
         fold: Fold that reassigns the cases for training and for validation.
+
+    Raises:
+        DatasetError: If a file is read and is missing or broken.
     """
     info = dataset.info
     if fold is not None:
         dealt = deal_cases(dataset, fold).values()
         pairs = (pair for of_file in dealt for pair in of_file)
         voxels = [case.class_voxels for case, split in pairs if split == "train"]
-        return count_organs(info.class_names, voxels)
-    if info.fingerprint is not None:
+    elif info.fingerprint is not None:
         cases = info.fingerprint.cases
         voxels = [case.class_voxels for case in cases if case.split == "train"]
-        return count_organs(info.class_names, voxels)
-    histogram = info.splits["train"].class_histogram
-    organs = zip(info.class_names[1:], histogram[1:], strict=True)
-    return tuple(TrainingOrgan(name, None, voxels) for name, voxels in organs)
+    else:
+        listed = dataset.list_cases(("train",)).values()
+        voxels = [case.class_voxels for of_file in listed for case in of_file]
+    return count_organs(info.class_names, voxels)
 
 
 def _check_fold(dataset: Dataset, fold: Fold, ignore_label: int | None) -> None:

@@ -31,17 +31,15 @@ class TrainingOrgan:
 
     Attributes:
         name: Class name.
-        cases: Cases that have a voxel of it; None if the manifest does not say.
+        cases: Cases that have a voxel of it.
         voxels: Its voxels in all of them.
     """
 
     name: str
-    cases: int | None
+    cases: int
     voxels: int
 
     def __str__(self) -> str:
-        if self.cases is None:
-            return f"{self.name} ({self.voxels} training voxels)"
         return f"{self.name} ({self.voxels} voxels in {self.cases} training cases)"
 
 
@@ -77,7 +75,7 @@ def check_organs(organs: Sequence[TrainingOrgan], *, source: str) -> None:
             f"{source} have no voxel of {', '.join(missing)}: take the class out of the label map,"
             " or put cases that have it into the train split"
         )
-    few = [organ for organ in organs if organ.cases is not None and organ.cases < FEW_CASES]
+    few = [organ for organ in organs if organ.cases < FEW_CASES]
     if few:
         logger.warning(f"organs in fewer than {FEW_CASES} cases: {', '.join(map(str, few))}")
 
