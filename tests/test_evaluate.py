@@ -128,6 +128,11 @@ def test_an_organ_found_in_one_case_or_in_none_of_the_labels_is_not_lost(data, c
     absent, invented = OrganScores(), OrganScores(dice=0.0, precision=0.0)
     evaluation = Evaluation(("liver", "spleen"), {"a": {"liver": absent, "spleen": invented}})
     assert evaluation.lost_organs == ()
+    found = {"a": {"liver": OrganScores(dice=1.0, precision=1.0, recall=1.0)}}
+    others = {str(number): {"liver": invented} for number in range(24)}
+    evaluation = Evaluation(("liver",), found | others)
+    assert evaluation.mean_dice == pytest.approx(0.04)  # of false positives
+    assert evaluation.lost_organs == ()
 
 
 def test_workers_change_nothing(data):

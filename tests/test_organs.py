@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from small_records import make_record, write_dataset
 from small_runs import make_config
 
-from fcnseg.config import Config, LossConfig, ModelConfig, PatchConfig, TrainingConfig, override
+from fcnseg.config import (
+    PRESETS,
+    Config,
+    LossConfig,
+    ModelConfig,
+    PatchConfig,
+    TrainingConfig,
+    override,
+)
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset, Fold
 from fcnseg.sampling import make_volume_dataset
@@ -102,6 +112,30 @@ def test_warning_names_organ_counts_and_what_to_try(caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    ("changed", "advised"),
+    [
+        ({}, []),  # a class balance above the default is worse
+        ({"loss.class_balance": 0.2}, ["loss.class_balance=0.5"]),
+        ({"loss.name": "dice"}, ["loss.name=dice_cross_entropy"]),
+        ({"loss.name": "tversky", "loss.alpha": 0.4}, []),  # the other has no alpha
+        ({"training.warmup_steps": 0}, ["training.warmup_steps=50"]),
+        ({"training": {"warmup_steps": 0, "epochs": 1, "steps_per_epoch": 50}}, []),  # too short
+        ({"model": {"filters": [4, 8, 16]}}, ["model.deep_supervision=1"]),
+        ({"model": {"filters": [4, 8]}}, []),  # no level to supervise
+        ({"model": {"filters": [4, 8, 16], "padding": "valid"}}, []),
+    ],
+)
+def test_advice_names_settings_that_the_run_can_have(changed, advised):
+    config = override(PRESETS["demo"], {"model": {"filters": [4, 8, 16], "deep_supervision": 1}})
+    config = override(config, changed)
+    settings = [part for part in LostOrgans(ORGANS, config).advice.split(", ") if "=" in part]
+    assert settings == advised
+    for setting in settings:
+        key, value = setting.split("=")
+        override(config, {key: yaml.safe_load(value)})  # is not refused
+
+
 def test_resumed_run_does_not_warn_again(caplog):
     _, rows = watch([(0.6, 0.0), (0.7, 0.01), (0.8, 0.0)])
     caplog.clear()
@@ -112,10 +146,47 @@ def test_resumed_run_does_not_warn_again(caplog):
     assert caplog.messages == []
 
 
+def test_end_names_the_organs_that_no_warning_has_named(caplog):
+    lost, rows = watch([(0.6, 0.0), (0.7, 0.0)])  # too few validations for a warning
+    resumed = LostOrgans(ORGANS, Config())
+    resumed.resume(rows)
+    for callback in (lost, resumed):
+        caplog.clear()
+        callback.warn_of_best(2)
+        assert caplog.messages == [
+            "lost organs, of a validation Dice below 0.05 in epoch 2, the best: gallbladder (1200"
+            f" voxels in 9 training cases); try {callback.advice}"
+        ]
+
+
+def test_end_does_not_warn_again(caplog):
+    lost, rows = watch([(0.6, 0.0), (0.7, 0.0), (0.8, 0.0), (0.9, 0.4)])
+    assert len(caplog.messages) == 1
+    resumed = LostOrgans(ORGANS, Config())
+    resumed.resume(rows)
+    for callback in (lost, resumed):
+        callback.warn_of_best(3)  # warned of before
+        callback.warn_of_best(4)  # found
+    assert len(caplog.messages) == 1
+
+
 def test_organ_in_few_cases_is_warned_of(caplog):
     check_organs([*ORGANS, TrainingOrgan("pancreas", 2, 300)], source="the training cases of data")
     assert caplog.messages == [
         "organs in fewer than 3 cases: pancreas (300 voxels in 2 training cases)"
+    ]
+
+
+def test_organ_in_few_cases_of_records_without_fingerprint_is_warned_of(tmp_path, caplog):
+    organs = {seed: (1, 2) if seed < 2 else (1,) for seed in range(5)}
+    cases = [make_record(f"case_{seed}", seed=seed, organs=organs[seed]) for seed in organs]
+    voxels = sum(int(np.count_nonzero(case.label == 2)) for case in cases)
+    splits = {"train": [cases[:3], cases[3:]], "validation": [[make_record("case_5", seed=5)]]}
+    dataset = Dataset.open(write_dataset(tmp_path / "data", splits))
+    assert dataset.info.fingerprint is None
+    check_each_organ(dataset)
+    assert caplog.messages == [
+        f"organs in fewer than 3 cases: spleen ({voxels} voxels in 2 training cases)"
     ]
 
 
@@ -157,17 +228,18 @@ def dataset_with_one_spleen(tmp_path):
 
 
 @dataclasses.dataclass
-class FixedMask:
-    """Stands for a segmenter whose mask of every case is the same."""
+class FixedMasks:
+    """Stands for a segmenter that gives these masks in turn, again and again."""
 
-    mask: np.ndarray
+    masks: list[np.ndarray]
     info: object = dataclasses.field(
         default_factory=lambda: types.SimpleNamespace(class_names=("background", "liver", "spleen"))
     )
 
     def segment_model_grid(self, image):
         del image
-        return tf.constant(self.mask)
+        self.masks = [*self.masks[1:], self.masks[0]]
+        return tf.constant(self.masks[-1])
 
 
 def test_an_organ_that_no_validation_case_has_is_left_out(tmp_path):
@@ -176,10 +248,31 @@ def test_an_organ_that_no_validation_case_has_is_left_out(tmp_path):
     volumes = make_volume_dataset(Dataset.open(data), "validation")
     mask = next(iter(volumes))["label"].numpy()
     mask[0, 0, 0] = 2
-    validation = Validation(FixedMask(mask), volumes, every=1, stop=StopRequest())
+    validation = Validation(FixedMasks([mask]), volumes, every=1, stop=StopRequest())
     mean, liver, spleen = validation.score()
     assert mean == liver > 0.9
     assert np.isnan(spleen)
+
+
+def test_false_positives_do_not_make_an_organ_lost(tmp_path, caplog):
+    """A voxel of it in each case that lacks it makes its validation Dice 0.04."""
+    cases = [make_record(f"case_{n}", seed=n, organs=(1, 2) if n == 0 else (1,)) for n in range(25)]
+    data = Dataset.open(write_dataset(tmp_path / "data", {"validation": [cases]}))
+    volumes = make_volume_dataset(data, "validation")
+    segmenter = FixedMasks([volume["label"].numpy() for volume in volumes])
+    for mask in segmenter.masks:
+        mask[0, 0, 0] = 2
+    validation = Validation(segmenter, volumes, every=1, stop=StopRequest())
+    lost = LostOrgans([TrainingOrgan(name, 9, 1_000) for name in ("liver", "spleen")], Config())
+    validation.set_params({"epochs": 3})
+    for epoch in range(3):
+        logs = {}
+        validation.on_epoch_end(epoch, logs)
+        lost.on_epoch_end(epoch, logs)
+    assert logs["val_dice_spleen"] < 0.05
+    assert logs["lost_organs"] == 0
+    assert lost.not_found_in(3) == ()
+    assert caplog.messages == []
 
 
 def unlearnable(record):
@@ -200,12 +293,20 @@ def unlearnable(record):
     )
 
 
-def test_run_names_an_organ_that_cannot_be_learnt(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("validate_every", "warning"), [(1, "losing spleen"), (5, "lost organs, .* spleen")]
+)
+def test_run_names_an_organ_that_cannot_be_learnt(tmp_path, caplog, validate_every, warning):
     records = [unlearnable(make_record(f"case_{seed}", seed=seed)) for seed in range(4)]
     data = write_dataset(tmp_path / "data", {"train": [records[:3]], "validation": [records[3:]]})
     config = make_config(
-        ModelConfig(filters=(4, 8)), epochs=5, steps_per_epoch=20, learning_rate=1e-2
+        ModelConfig(filters=(4, 8)),
+        epochs=5,
+        steps_per_epoch=20,
+        learning_rate=1e-2,
+        validate_every=validate_every,
     )
     train(override(config, {"loss.name": "dice"}), data, tmp_path / "run")
     assert read_run(tmp_path / "run").lost_organs == ("spleen",)
-    assert any(message.startswith("losing spleen") for message in caplog.messages)
+    assert sum(re.match(warning, message) is not None for message in caplog.messages) == 1
+    assert sum("; try " in message for message in caplog.messages) == 1

@@ -120,7 +120,7 @@ def run_search(command: SearchCommand) -> None:
     role = roles.role()
     _check_limits(command, role)
     dataset = Dataset.open(command.data)
-    check_dataset(dataset)
+    check_dataset(dataset, ignore_label=command.config.loss.ignore_label)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
     check_objective(command.objective, dataset.info)
     parts = _shares_here(command, role)

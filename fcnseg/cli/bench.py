@@ -120,7 +120,7 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     from fcnseg.training.step import make_steps
 
     dataset = Dataset.open(data)
-    check_dataset(dataset)
+    check_dataset(dataset, ignore_label=config.loss.ignore_label)
     info = dataset.info
     check_settings(config, info)
     model = build_model(config, info)

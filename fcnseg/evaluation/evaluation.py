@@ -11,14 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fcnseg.errors import InputError, one_line
-from fcnseg.evaluation.scores import OrganScores, mean_or_none
+from fcnseg.evaluation.scores import OrganScores, dice_where_present, mean_or_none
 from fcnseg.storage.whole_file import write_whole
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 _RENAMED = {"truth_ml": "reference_ml"}
 LOST_DICE = 0.05
-"""Mean Dice below which a network has lost an organ: soft Dice leaves a lost organ at 0.00 to 0.01
-(docs/decisions/0019), and one that is being found exceeds 0.05 within an epoch or two."""
+"""Mean Dice over the cases that have an organ, below which a network has lost it: soft Dice leaves
+a lost organ at 0.00 to 0.01 (docs/decisions/0019), and one that is being found exceeds 0.05 within
+an epoch or two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Evaluation:
 
     @property
     def lost_organs(self) -> tuple[str, ...]:
-        """Organs of the references with a mean Dice below `LOST_DICE`."""
-        return tuple(
-            organ
-            for organ, mean in self.classes.items()
-            if mean.recall is not None and mean.dice is not None and mean.dice < LOST_DICE
-        )
+        """Organs with a mean Dice below `LOST_DICE` over the cases whose reference has them."""
+        dices = {
+            organ: dice_where_present(case[organ] for case in self.cases.values())
+            for organ in self.organs
+        }
+        known = {organ: dice for organ, dice in dices.items() if dice is not None}
+        return tuple(organ for organ, dice in known.items() if dice < LOST_DICE)
 
     def values(self, organ: str, metric: str) -> dict[str, float]:
         """One metric of one organ by case id, for the cases that have it."""

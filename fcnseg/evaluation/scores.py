@@ -79,6 +79,11 @@ class OrganScores:
         return self.recall is None and self.precision is not None
 
 
+def dice_where_present(scores: Iterable[OrganScores]) -> float | None:
+    """The mean Dice over the cases whose reference has the organ; None if none has it."""
+    return mean_or_none(score.dice for score in scores if score.recall is not None)
+
+
 def mean_or_none(values: Iterable[float | None]) -> float | None:
     """The mean of all values that are not None; None if there are none."""
     known = [value for value in values if value is not None]

@@ -25,11 +25,6 @@ class ListedCase:
     patient_id: str
     class_voxels: tuple[int, ...]
 
-    @property
-    def has_organ(self) -> bool:
-        """Tells whether a voxel is of a class other than the background."""
-        return any(self.class_voxels[1:])
-
 
 def list_cases(path: str | os.PathLike[str]) -> list[ListedCase]:
     """Lists the cases of a local file of records, in its order.

@@ -55,7 +55,8 @@ class RunManifest:
         fold: Number of the fold, from 0, in a cross-validation.
         folds: Number of folds.
         validation_cases: The ids of the validation cases.
-        lost_organs: Organs whose validation Dice was about 0 in the best epoch.
+        lost_organs: Organs whose Dice was about 0 in the best epoch, over the validation cases that
+            have them.
         status: Marks a complete run.
     """
 

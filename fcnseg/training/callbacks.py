@@ -18,11 +18,19 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fcnseg.errors import InputError, one_line
-from fcnseg.evaluation.scores import OrganScores, score_organs, without_ignored
+from fcnseg.evaluation.scores import (
+    OrganScores,
+    dice_where_present,
+    score_organs,
+    without_ignored,
+)
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.runs.archives import check_archive
 from fcnseg.storage.whole_file import atomic_write, write_whole
 from fcnseg.training.preemption import StopRequest
+
+PRESENT_DICE = "val_present_dice_"
+"""Prefix, in the logs of an epoch, of an organ's Dice over the cases that have it."""
 
 _SCORE = "validation.json"
 
@@ -33,13 +41,17 @@ OnCase = Callable[[dict[str, tf.Tensor], npt.NDArray[np.uint8]], None]
 class Validation(keras.callbacks.Callback):
     """Segments complete volumes and adds `val_dice` and `val_dice_<organ>` to the epoch's logs.
 
-    An organ's score is the mean of its Dice over the cases that have it, `val_dice` the mean over
-    organs; an organ in no reference and no mask has NaN. The last epoch always validates. Voxels
-    whose reference is the ignore label are background in reference and mask. With a loss of patches
-    the logs have `val_loss` too.
+    An organ's score is the mean of its Dice over the cases whose reference or mask has it, so that
+    a false positive where there is no such organ counts as 0; `val_dice` is the mean over organs.
+    An organ in no reference has NaN. The logs also have the mean over the cases whose reference has
+    it, with the prefix `PRESENT_DICE`, which tells whether the organ is lost. The last epoch always
+    validates. Voxels whose reference is the ignore label are background in reference and mask. With
+    a loss of patches the logs have `val_loss` too.
 
     Attributes:
         columns: Columns of the Dice added to the logs: `val_dice`, then one per organ.
+        present_dice: By organ, its Dice in the last validation over the cases that have it; NaN for
+            an organ in none.
         seconds: Time spent on validation so far.
     """
 
@@ -75,6 +87,7 @@ class Validation(keras.callbacks.Callback):
         self.loss = loss
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
+        self.present_dice: dict[str, float] = {}
         self.seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -84,6 +97,8 @@ class Validation(keras.callbacks.Callback):
             scores = self.score()
             logs = {} if logs is None else logs
             logs.update(zip(self.columns, scores, strict=True))
+            present = self.present_dice.items()
+            logs.update({f"{PRESENT_DICE}{organ}": dice for organ, dice in present})
             if self.loss is not None:
                 logs["val_loss"] = self.loss()
         self.seconds += time.perf_counter() - started
@@ -93,7 +108,7 @@ class Validation(keras.callbacks.Callback):
         return bool((epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"])
 
     def score(self) -> list[float]:
-        """Computes the values of `columns` for the present weights.
+        """Computes the values of `columns` for the present weights, and `present_dice`.
 
         Raises:
             TrainingStoppedError: If the run was asked to stop.
@@ -106,11 +121,19 @@ class Validation(keras.callbacks.Callback):
             if self.on_case is not None:
                 self.on_case(record, mask)
             self.stop.check()
-        organs = [OrganScores.mean(scores) for scores in zip(*cases, strict=True)]
+        by_organ = list(zip(*cases, strict=True))
+        names = self.segmenter.info.class_names[1:]
+        present = zip(names, map(dice_where_present, by_organ), strict=True)
+        self.present_dice = {name: _nan_for_none(dice) for name, dice in present}
+        organs = [OrganScores.mean(scores) for scores in by_organ]
         # Without recall no case has the organ: a voxel of it in a mask would make its Dice 0.
         organs = [OrganScores() if organ.recall is None else organ for organ in organs]
         scores = [OrganScores.mean(organs), *organs]
-        return [math.nan if score.dice is None else score.dice for score in scores]
+        return [_nan_for_none(score.dice) for score in scores]
+
+
+def _nan_for_none(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from fcnseg.errors import DatasetError
 from fcnseg.records import Dataset, Fold
@@ -13,21 +14,24 @@ from fcnseg.training.lost_organs import TrainingOrgan, check_organs, count_organ
 logger = logging.getLogger(__name__)
 
 
-def check_dataset(dataset: Dataset, *, fold: Fold | None = None) -> None:
+def check_dataset(
+    dataset: Dataset, *, fold: Fold | None = None, ignore_label: int | None = None
+) -> None:
     """Checks that a dataset can be trained and validated on.
 
     Args:
         dataset: A finished dataset.
         fold: Fold that reassigns the cases for training and for validation.
+        ignore_label: Class index of voxels to ignore, which is no organ here.
 
     Raises:
         DatasetError: If the training or validation cases are none or have no organ, or there are
             fewer patients than folds.
     """
     if fold is None:
-        _check_splits(dataset)
+        _check_splits(dataset, ignore_label)
     else:
-        _check_fold(dataset, fold)
+        _check_fold(dataset, fold, ignore_label)
 
 
 def check_each_organ(
@@ -49,7 +53,7 @@ def check_each_organ(
     check_organs(counted, source=f"the training cases{of_fold} of {dataset.folder}")
 
 
-def _check_splits(dataset: Dataset) -> None:
+def _check_splits(dataset: Dataset, ignore_label: int | None) -> None:
     for split in ("train", "validation"):
         content = dataset.info.splits[split]
         if not content.cases:
@@ -57,8 +61,11 @@ def _check_splits(dataset: Dataset) -> None:
                 f"the {split} split of {dataset.folder} has no cases:"
                 f" {way_out(dataset.info, split)}"
             )
-        if not any(content.class_histogram[1:]):
-            raise DatasetError(f"the {split} split of {dataset.folder} has no voxel of any organ")
+        if not _has_organ(content.class_histogram, ignore_label):
+            raise DatasetError(
+                f"the {split} split of {dataset.folder} has no voxel of any organ"
+                f"{_where_ignored(ignore_label)}"
+            )
 
 
 def warn_of_few_validation_cases(dataset: Dataset) -> None:
@@ -71,31 +78,46 @@ def warn_of_few_validation_cases(dataset: Dataset) -> None:
 def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[TrainingOrgan, ...]:
     """Counts the voxels and cases of each organ in the training cases.
 
+    The counts are read from the records where there is a fold or no fingerprint; their volumes are
+    not read.
+
     Args:
         dataset: A finished dataset.
         fold: Fold that reassigns the cases for training and for validation.
+
+    Raises:
+        DatasetError: If a file is read and is missing or broken.
     """
     info = dataset.info
     if fold is not None:
         dealt = deal_cases(dataset, fold).values()
         pairs = (pair for of_file in dealt for pair in of_file)
         voxels = [case.class_voxels for case, split in pairs if split == "train"]
-        return count_organs(info.class_names, voxels)
-    if info.fingerprint is not None:
+    elif info.fingerprint is not None:
         cases = info.fingerprint.cases
         voxels = [case.class_voxels for case in cases if case.split == "train"]
-        return count_organs(info.class_names, voxels)
-    histogram = info.splits["train"].class_histogram
-    organs = zip(info.class_names[1:], histogram[1:], strict=True)
-    return tuple(TrainingOrgan(name, None, voxels) for name, voxels in organs)
+    else:
+        listed = dataset.list_cases(("train",)).values()
+        voxels = [case.class_voxels for of_file in listed for case in of_file]
+    return count_organs(info.class_names, voxels)
 
 
-def _check_fold(dataset: Dataset, fold: Fold) -> None:
+def _check_fold(dataset: Dataset, fold: Fold, ignore_label: int | None) -> None:
     dealt = deal_cases(dataset, fold).values()
-    with_organs = {split for cases in dealt for case, split in cases if case.has_organ}
+    pairs = (pair for of_file in dealt for pair in of_file)
+    with_organs = {split for case, split in pairs if _has_organ(case.class_voxels, ignore_label)}
     for split in ("train", "validation"):
         if split not in with_organs:
             raise DatasetError(
                 f"the cases for {split} of fold {fold} of {dataset.folder} have no voxel of any"
-                " organ"
+                f" organ{_where_ignored(ignore_label)}"
             )
+
+
+def _has_organ(class_voxels: Sequence[int], ignore_label: int | None) -> bool:
+    """Tells whether a voxel is of a class other than the background and the ignored one."""
+    return any(n for k, n in enumerate(class_voxels) if k not in (0, ignore_label))
+
+
+def _where_ignored(ignore_label: int | None) -> str:
+    return "" if ignore_label is None else f" where loss.ignore_label is {ignore_label}"

@@ -10,9 +10,11 @@ from typing import Any
 
 import keras
 
-from fcnseg.config import Config
-from fcnseg.errors import DatasetError
+from fcnseg.config import Config, LossConfig, override
+from fcnseg.config.sections import SETTINGS_OF_LOSS
+from fcnseg.errors import ConfigError, DatasetError
 from fcnseg.evaluation import LOST_DICE
+from fcnseg.training.callbacks import PRESENT_DICE
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +31,15 @@ class TrainingOrgan:
 
     Attributes:
         name: Class name.
-        cases: Cases that have a voxel of it; None if the manifest does not say.
+        cases: Cases that have a voxel of it.
         voxels: Its voxels in all of them.
     """
 
     name: str
-    cases: int | None
+    cases: int
     voxels: int
 
     def __str__(self) -> str:
-        if self.cases is None:
-            return f"{self.name} ({self.voxels} training voxels)"
         return f"{self.name} ({self.voxels} voxels in {self.cases} training cases)"
 
 
@@ -75,7 +75,7 @@ def check_organs(organs: Sequence[TrainingOrgan], *, source: str) -> None:
             f"{source} have no voxel of {', '.join(missing)}: take the class out of the label map,"
             " or put cases that have it into the train split"
         )
-    few = [organ for organ in organs if organ.cases is not None and organ.cases < FEW_CASES]
+    few = [organ for organ in organs if organ.cases < FEW_CASES]
     if few:
         logger.warning(f"organs in fewer than {FEW_CASES} cases: {', '.join(map(str, few))}")
 
@@ -84,13 +84,15 @@ class LostOrgans(keras.callbacks.Callback):
     """Warns of organs whose validation Dice stays at about 0 while others are learnt.
 
     An organ is lost if its Dice is below 0.05 in three validations in a row, the last included, and
-    the mean Dice of the organs that are found, of 0.05 or more, is above 0.5 in the last. Each is
+    the mean Dice of the organs that are found, of 0.05 or more, is above 0.5 in the last. The Dice
+    is that over the cases that have the organ: false positives in others do not count. Each is
     warned of once, and again if it was found in between. `lost_organs`, their number, is added to
     the logs of epochs with validation.
 
     Attributes:
         names: Organs that are lost at present.
-        rows: Logs of the epochs so far, with `val_dice_<organ>`; a resumed run sets them.
+        warned: Organs that have been warned of.
+        rows: Logs of the epochs so far, as `Validation` completes them; a resumed run sets them.
     """
 
     def __init__(self, organs: Sequence[TrainingOrgan], config: Config) -> None:
@@ -105,11 +107,12 @@ class LostOrgans(keras.callbacks.Callback):
         self.advice = _advice(config)
         self.rows: list[dict[str, float]] = []
         self.names: tuple[str, ...] = ()
+        self.warned: set[str] = set()
 
     def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes the logs of the finished epochs, whose warnings were given then."""
-        self.rows = [dict(row) for row in rows]
-        self.names = self._lost()
+        for row in rows:
+            self._add(row)
 
     def not_found_in(self, epoch: int) -> tuple[str, ...]:
         """Names the organs whose validation Dice was about 0 in an epoch, counted from 1."""
@@ -119,14 +122,36 @@ class LostOrgans(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Warns if the epoch was validated and an organ is newly lost."""
         del epoch
-        self.rows.append(dict(logs or {}))
-        if logs is None or "val_dice" not in logs:
-            return
+        for organ in self._add(logs or {}):
+            logger.warning(self._warning(organ))
+        if logs is not None and "val_dice" in logs:
+            logs["lost_organs"] = len(self.names)
+
+    def warn_of_best(self, epoch: int) -> None:
+        """Warns of organs that the best epoch did not find, unless they have been warned of.
+
+        A run of fewer than three validations gives no other warning.
+
+        Args:
+            epoch: The best epoch, from 1.
+        """
+        names = set(self.not_found_in(epoch)) - self.warned
+        if names:
+            organs = ", ".join(str(organ) for organ in self.organs if organ.name in names)
+            logger.warning(
+                f"lost organs, of a validation Dice below {LOST_DICE} in epoch {epoch}, the best:"
+                f" {organs}; try {self.advice}"
+            )
+
+    def _add(self, row: Mapping[str, float]) -> list[TrainingOrgan]:
+        """Adds the logs of an epoch, and gives the organs that are newly lost."""
+        self.rows.append(dict(row))
+        if "val_dice" not in row:
+            return []
         before, self.names = self.names, self._lost()
-        logs["lost_organs"] = len(self.names)
-        for organ in self.organs:
-            if organ.name in self.names and organ.name not in before:
-                logger.warning(self._warning(organ))
+        names = set(self.names) - set(before)
+        self.warned |= names
+        return [organ for organ in self.organs if organ.name in names]
 
     def _lost(self) -> tuple[str, ...]:
         validated = [row for row in self.rows if "val_dice" in row]
@@ -152,22 +177,33 @@ class LostOrgans(keras.callbacks.Callback):
 
 
 def _dice(row: Mapping[str, float], organ: str) -> float:
-    return row.get(f"val_dice_{organ}", math.nan)
+    """An organ's Dice over the validation cases that have it; earlier checkpoints have no such."""
+    return row.get(f"{PRESENT_DICE}{organ}", row.get(f"val_dice_{organ}", math.nan))
 
 
 def _advice(config: Config) -> str:
-    """Names settings that help small organs, without those that the run has already."""
-    balanced = config.loss.name in ("dice_cross_entropy", "cross_entropy")
-    advice = []
-    if not balanced:
-        advice.append("loss.name=dice_cross_entropy")
-    elif config.loss.class_balance < 1:
-        advice.append(f"a loss.class_balance above {config.loss.class_balance:g}")
+    """Names settings that help small organs and that the run can have, but does not."""
+    balance = LossConfig().class_balance  # more is worse (docs/training.md)
+    settings: dict[str, Any] = {}
+    if "class_balance" not in SETTINGS_OF_LOSS[config.loss.name]:
+        settings["loss.name"] = "dice_cross_entropy"
+    elif config.loss.class_balance < balance:
+        settings["loss.class_balance"] = balance
     if not config.model.deep_supervision:
-        advice.append("model.deep_supervision=1")
+        settings["model.deep_supervision"] = 1
     if not config.training.warmup:
-        advice.append("training.warmup_steps=50")
+        settings["training.warmup_steps"] = 50
+    advice = [f"{key}={value}" for key, value in settings.items() if _takes(config, key, value)]
     advice.append(f"a training.learning_rate below {config.training.learning_rate:g}")
     if config.patches.foreground_fraction < 1:
         advice.append(f"a patches.foreground_fraction above {config.patches.foreground_fraction:g}")
     return ", ".join(advice)
+
+
+def _takes(config: Config, key: str, value: Any) -> bool:
+    """Tells whether a configuration is valid with a setting changed."""
+    try:
+        override(config, {key: value})
+    except ConfigError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from fcnseg.figures.formats import png_of
 from fcnseg.figures.overlay import draw_overlay
 from fcnseg.figures.slices import middle_of
 from fcnseg.networks.keras_compat import learning_rate
+from fcnseg.training.callbacks import PRESENT_DICE
 from fcnseg.training.event_files import trim_events, write_pictures, write_scalars
 from fcnseg.volumes import Volume
 
@@ -91,7 +92,8 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes everything."""
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        scalars = (pair for pair in (logs or {}).items() if not pair[0].startswith(PRESENT_DICE))
+        values = {name: float(value) for name, value in scalars}
         values["learning_rate"] = learning_rate(self.model.optimizer)
         # In the first call of a process TensorFlow builds the graph.
         if calls := self._calls[1:] if epoch == self.epochs else self._calls:

@@ -125,7 +125,7 @@ def train(
     if until_epoch is not None and until_epoch < 1:
         raise InputError(f"until_epoch must be at least 1, got {until_epoch}")
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
-    check_dataset(dataset, fold=fold)
+    check_dataset(dataset, fold=fold, ignore_label=config.loss.ignore_label)
     info = dataset.info
     check_settings(config, info, fold=fold, devices=devices)
     check_each_organ(dataset, fold=fold, ignore_label=config.loss.ignore_label)
@@ -170,6 +170,7 @@ def _finish(config: Config, provenance: Provenance, loop: TrainingLoop, folder: 
         )
     manifest = _manifest(config, provenance, loop)
     manifest.write(folder)
+    loop.lost.warn_of_best(manifest.best_epoch)
     logger.info(
         f"best validation Dice {manifest.best_dice:.4f} in epoch {manifest.best_epoch}: {folder}"
     )
