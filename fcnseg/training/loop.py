@@ -138,6 +138,10 @@ class TrainingLoop:
         while self.progress.step < (epoch + 1) * steps:
             self.run_steps(self.progress.step - epoch * steps, batches, callbacks)
         self.validation.ends_run = self._is_out_of_time()
+        if self.settings.time_limit_hours and self.validation.is_due(epoch):
+            # Steps that are repeated may be faster or slower: without it the time could be over in
+            # another epoch than that of the best network.
+            self.checkpoints.save(self.progress)
         started = time.perf_counter()
         logs = floats_of(self.model.get_metrics_result())
         with self.average.applied():
@@ -197,9 +201,10 @@ class TrainingLoop:
         return 0 < self.settings.time_limit_hours * 3600 <= self.progress.seconds
 
     def _is_validated(self) -> bool:
-        """Tells whether the last finished epoch was validated."""
+        """Tells whether the last step ended an epoch that was validated."""
         epochs = self.progress.epochs
-        return bool(epochs) and "val_dice" in epochs[-1]
+        ends_epoch = self.progress.step == len(epochs) * self.settings.steps_per_epoch
+        return bool(epochs) and ends_epoch and "val_dice" in epochs[-1]
 
     def _advance(self, started: float, **changes: Any) -> None:
         self.progress = dataclasses.replace(
