@@ -22,6 +22,7 @@ from fcnseg.sampling import Batch, make_training_dataset
 from fcnseg.training import LossError, read_run, train
 from fcnseg.training.compiled_model import make_state
 from fcnseg.training.ema import WeightAverage
+from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.optimizer import build_optimizer, make_schedule
 from fcnseg.training.step import TrainingStep, clip_together
 from fcnseg.training.training import weights_digest
@@ -194,10 +195,30 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
     assert result.best_epoch == 1
 
 
-def test_run_ends_with_the_epoch_in_which_its_time_is_over(dataset, tmp_path):
-    config = override(ALL_STATE, {"training.epochs": 9, "training.time_limit_hours": 1e-9})
+@pytest.mark.parametrize("every", [1, 3])
+def test_run_ends_with_the_epoch_in_which_its_time_is_over(dataset, tmp_path, every):
+    changes = {"training.epochs": 9, "training.time_limit_hours": 1e-9}
+    config = override(ALL_STATE, {**changes, "training.validate_every": every})
     result = train(config, dataset, tmp_path / "run")
-    assert len(result.history["loss"]) == 1
+    assert len(result.history["loss"]) == len(result.history["val_dice"]) == 1
+    assert result.best_epoch == read_run(tmp_path / "run").best_epoch == 1
+    again = train(config, dataset, tmp_path / "run", resume=True)
+    assert (again.best_epoch, again.best_dice) == (1, result.best_dice)
+
+
+def test_run_whose_time_is_over_between_epochs_ends_with_the_next(dataset, tmp_path, monkeypatch):
+    """Nothing of an epoch that was not validated would be kept."""
+    advance = TrainingLoop._advance
+
+    def advance_late(self, started, **changes):
+        advance(self, started - 3600 * ("epochs" in changes), **changes)
+
+    monkeypatch.setattr(TrainingLoop, "_advance", advance_late)
+    changes = {"training.epochs": 9, "training.time_limit_hours": 1}
+    config = override(ALL_STATE, {**changes, "training.validate_every": 3})
+    assert not train(config, dataset, tmp_path / "run", until_epoch=1).best_epoch
+    result = train(config, dataset, tmp_path / "run", resume=True)
+    assert len(result.history["loss"]) == result.best_epoch == 2
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from fcnseg.inference import load_run
 from fcnseg.runs.run_folder import CHECKPOINT_FILE, CONFIG_FILE, FINAL_STATE_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import TrainingStoppedError, assembly, loop, read_run, train
-from fcnseg.training.callbacks import KeepBest, Validation
+from fcnseg.training.callbacks import HistoryFile, KeepBest, Validation
 from fcnseg.training.checkpoints import Checkpoints, RunProgress
+from fcnseg.training.loop import TrainingLoop
 from fcnseg.training.preemption import StopRequest
 from fcnseg.training.step import TrainingStep, make_steps
 
@@ -82,6 +83,66 @@ def test_run_stopped_after_an_epoch_is_unfinished(dataset, tmp_path):
     assert read_run(tmp_path / "run").best_epoch == 2
     with pytest.raises(InputError, match="until_epoch must be at least 1, got 0"):
         train(config, dataset, tmp_path / "run", resume=True, until_epoch=0)
+
+
+LATE = override(ALL_STATE, {"training.epochs": 4, "training.time_limit_hours": 1})
+
+
+def slow_down(patch, *, seconds):
+    """Adds seconds to what each step takes."""
+    advance = TrainingLoop._advance
+
+    def advance_more(self, started, **changes):
+        advance(self, started - seconds * ("step" in changes), **changes)
+
+    patch.setattr(TrainingLoop, "_advance", advance_more)
+
+
+@pytest.fixture(scope="module")
+def late(dataset, tmp_path_factory):
+    """A run whose time is over in the second epoch, after five steps of four an epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        slow_down(patch, seconds=720)
+        run = tmp_path_factory.mktemp("runs") / "run"
+        assert len(train(LATE, dataset, run).history["loss"]) == 2
+    return run
+
+
+@pytest.mark.parametrize("step", [6, 8], ids=["in an epoch", "last of an epoch"])
+def test_run_stopped_when_its_time_is_over_finishes_its_epoch(
+    dataset, late, tmp_path, monkeypatch, step
+):
+    slow_down(monkeypatch, seconds=720)
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        with pytest.raises(TrainingStoppedError):
+            train(LATE, dataset, tmp_path / "run")
+    train(LATE, dataset, tmp_path / "run", resume=True)
+    assert_same_runs(late, tmp_path / "run")
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process, which nothing catches."""
+
+
+def test_run_killed_at_its_end_has_the_epoch_of_its_best_network(dataset, tmp_path, monkeypatch):
+    """The time is over only with the last step, which would be faster if it were repeated."""
+    config = override(LATE, {"training.validate_every": 3})
+    add_row = HistoryFile.on_epoch_end
+
+    def die(self, epoch, logs=None):
+        if epoch == 1:
+            raise KilledError
+        add_row(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        slow_down(patch, seconds=450)
+        patch.setattr(HistoryFile, "on_epoch_end", die)
+        with pytest.raises(KilledError):
+            train(config, dataset, tmp_path / "run")
+    assert (tmp_path / "run" / "best.keras").exists()
+    result = train(config, dataset, tmp_path / "run", resume=True)
+    assert len(result.history["loss"]) == result.best_epoch == 2
 
 
 def test_state_of_a_run_that_is_not_to_be_extended_is_deleted(dataset, tmp_path):

@@ -53,6 +53,7 @@ class Validation(keras.callbacks.Callback):
         present_dice: By organ, its Dice in the last validation over the cases that have it; NaN for
             an organ in none.
         seconds: Time spent on validation so far.
+        ends_run: The present epoch is the last, whatever its number; the loop sets it.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Validation(keras.callbacks.Callback):
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
         self.present_dice: dict[str, float] = {}
         self.seconds = 0.0
+        self.ends_run = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validates if it is due, and completes the logs."""
@@ -105,7 +107,8 @@ class Validation(keras.callbacks.Callback):
 
     def is_due(self, epoch: int) -> bool:
         """Tells whether an epoch is validated."""
-        return bool((epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"])
+        is_last = self.ends_run or epoch + 1 == self.params["epochs"]
+        return bool(is_last or (epoch + 1) % self.every == 0)
 
     def score(self) -> list[float]:
         """Computes the values of `columns` for the present weights, and `present_dice`.

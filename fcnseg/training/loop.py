@@ -119,7 +119,8 @@ class TrainingLoop:
     def is_finished(self) -> bool:
         """Tells whether the run has trained all its epochs, or lost its patience or its time."""
         has_all = len(self.progress.epochs) >= self.settings.epochs
-        return has_all or self._has_lost_patience() or self._is_out_of_time()
+        is_late = self._is_out_of_time() and self._is_validated()
+        return has_all or self._has_lost_patience() or is_late
 
     def _save_unvalidated(self) -> None:
         """Writes the checkpoint of a stop between two validations."""
@@ -136,6 +137,11 @@ class TrainingLoop:
         callbacks.on_epoch_begin(epoch)
         while self.progress.step < (epoch + 1) * steps:
             self.run_steps(self.progress.step - epoch * steps, batches, callbacks)
+        self.validation.ends_run = self._is_out_of_time()
+        if self.settings.time_limit_hours and self.validation.is_due(epoch):
+            # Steps that are repeated may be faster or slower: without it the time could be over in
+            # another epoch than that of the best network.
+            self.checkpoints.save(self.progress)
         started = time.perf_counter()
         logs = floats_of(self.model.get_metrics_result())
         with self.average.applied():
@@ -192,8 +198,13 @@ class TrainingLoop:
         return 0 < self.settings.patience <= validations
 
     def _is_out_of_time(self) -> bool:
-        limit = self.settings.time_limit_hours * 3600
-        return bool(self.progress.epochs) and 0 < limit <= self.progress.seconds
+        return 0 < self.settings.time_limit_hours * 3600 <= self.progress.seconds
+
+    def _is_validated(self) -> bool:
+        """Tells whether the last step ended an epoch that was validated."""
+        epochs = self.progress.epochs
+        ends_epoch = self.progress.step == len(epochs) * self.settings.steps_per_epoch
+        return bool(epochs) and ends_epoch and "val_dice" in epochs[-1]
 
     def _advance(self, started: float, **changes: Any) -> None:
         self.progress = dataclasses.replace(
