@@ -442,6 +442,18 @@ def test_run_without_its_best_network_keeps_another(dataset, undisturbed, tmp_pa
     assert manifest.best_epoch == 2
 
 
+def test_run_without_its_best_network_has_the_patience_for_another(dataset, tmp_path, monkeypatch):
+    config = override(ALL_STATE, {"training.patience": 1})
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(TrainingStoppedError):
+            train(config, dataset, run)
+    (run / "best.keras").unlink()
+    train(config, dataset, run, resume=True)
+    assert read_run(run).best_epoch == 2
+
+
 def test_run_that_has_nothing_left_to_make_a_network_says_so(dataset, tmp_path):
     run = tmp_path / "run"
     train(ALL_STATE, dataset, run)

@@ -193,6 +193,8 @@ class TrainingLoop:
         raise LossError(f"the loss is {loss} at step {step}, of patches of {', '.join(cases)}")
 
     def _has_lost_patience(self) -> bool:
+        if not self.best.best_epoch:  # there is none yet, or its file was deleted
+            return False
         since_best = self.progress.epochs[self.best.best_epoch :]
         validations = sum("val_dice" in logs for logs in since_best)
         return 0 < self.settings.patience <= validations
