@@ -60,7 +60,7 @@ COMMANDS = {
     "search": Interrupted(
         "--data IN/records --config demo --space IN/space.yaml --max_trials 3 --output OUT",
         "logs/0.log",
-        ("logs/*", "outcomes/*", "search.json", "trials.json", "trials/*/*"),
+        ("devices.json", "logs/*", "outcomes/*", "search.json", "trials.json", "trials/*/*"),
         "the same command resumes it",
     ),
     "predict": Interrupted("--run_dir IN/run --images IN/images --output OUT", 15.0, ("*",)),
