@@ -1,15 +1,15 @@
 """Benchmarks the local server against the same signature called in this process.
 
 A network of some levels over noise at 2 mm, to which 512 x 512 x 200 is brought from 0.8 mm, with
-windows of 64^3. `segment_volume` is sent as raw bytes and as typed fields over gRPC, and as numbers
-over REST; `segment_nifti`, where the model has it, as bytes over gRPC and as base64 over REST; each
-must give the mask of this process. All alternate.
-Then 1, 2, 4 and 8 clients call, by default with `segment_volume` over gRPC; 12 clients call a
-server that takes 4 at a time, whose only other answer must be that it is busy; and a version is
-published and taken back while 4 clients call. The server has a process of its own; its memory is
-the peak above that before the first call. Needs Linux, for /proc. Prints one JSON line each: of a
-size with medians in seconds and their parts of the time in this process, of a number of clients
-and a way, of the limit, and of the reload.
+windows of 64^3. `segment_volume` is sent as raw bytes and as typed fields over gRPC, and, if it is
+small, as numbers over REST; `segment_nifti`, where the model has it, as bytes over gRPC and as
+base64 over REST; each must give the mask of this process. All alternate. Then 1, 2, 4 and 8 clients
+call, by default with `segment_volume` over gRPC; 12 clients call a server that takes 4 at a time,
+whose only other answer must be that it is busy; and a version is published and taken back while 4
+clients call. The server has a process of its own; its memory is the peak above that before the
+first call. Needs Linux, for /proc. Prints one JSON line each: of a size with medians in seconds and
+their parts of the time in this process, of a number of clients and a way, of the limit, and of the
+reload.
 
     python benchmarks/bench_serving.py --large --ways grpc nifti_grpc nifti_rest rest_numbers
 """
@@ -56,6 +56,7 @@ RUNNING, WAITING, MANY = 2, 2, 12  # calls that a server takes, and clients beyo
 BUSY = {"RESOURCE_EXHAUSTED", "429"}
 NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 TIMEOUT_S = 1800
+MOST_NUMBERS = 10_000_000  # voxels in JSON: of the large volume they take minutes
 MOST_LIMIT_S = 60.0  # for which the limit is reached
 WAYS = ("grpc", "nifti_grpc", "nifti_rest", "rest_numbers")
 
@@ -150,13 +151,16 @@ def contenders(
     session: SavedModelSession, typed: Server, content: Server, inputs: dict[str, Any]
 ) -> dict[str, Callable[[], Any]]:
     """Makes the ways to segment a volume by name; each gives a mask."""
-    lists = {name: array.tolist() for name, array in inputs.items()}
     ways: dict[str, Callable[[], Any]] = {
         "in_process": lambda: session.run(SEGMENT_VOLUME, inputs)["labels"],
         "grpc": lambda: content.grpc(SEGMENT_VOLUME, inputs)[0]["labels"],
         "grpc_typed": lambda: typed.grpc(SEGMENT_VOLUME, inputs)[0]["labels"],
-        "rest_numbers": lambda: np.array(content.rest(SEGMENT_VOLUME, lists)["labels"], np.uint8),
     }
+    if inputs["volume"].size <= MOST_NUMBERS:
+        lists = {name: array.tolist() for name, array in inputs.items()}
+        ways["rest_numbers"] = lambda: np.array(
+            content.rest(SEGMENT_VOLUME, lists)["labels"], np.uint8
+        )
     if SEGMENT_NIFTI in session.signatures:
         image = nib.Nifti1Image(inputs["volume"].T, np.diag([*inputs["spacing"][::-1], 1.0]))
         packed = gzip.compress(image.to_bytes(), 1)
