@@ -138,7 +138,8 @@ class TrainingLoop:
         while self.progress.step < (epoch + 1) * steps:
             self.run_steps(self.progress.step - epoch * steps, batches, callbacks)
         self.validation.ends_run = self._is_out_of_time()
-        if self.settings.time_limit_hours and self.validation.is_due(epoch):
+        is_saved = self.progress.step % self.settings.checkpoint_every == 0
+        if self.settings.time_limit_hours and self.validation.is_due(epoch) and not is_saved:
             # Steps that are repeated may be faster or slower: without it the time could be over in
             # another epoch than that of the best network.
             self.checkpoints.save(self.progress)
