@@ -63,8 +63,9 @@ class Evaluation:
             organ: dice_where_present(case[organ] for case in self.cases.values())
             for organ in self.organs
         }
-        known = {organ: dice for organ, dice in dices.items() if dice is not None}
-        return tuple(organ for organ, dice in known.items() if dice < LOST_DICE)
+        return tuple(
+            organ for organ, dice in dices.items() if dice is not None and dice < LOST_DICE
+        )
 
     def values(self, organ: str, metric: str) -> dict[str, float]:
         """One metric of one organ by case id, for the cases that have it."""

@@ -50,8 +50,6 @@ class Validation(keras.callbacks.Callback):
 
     Attributes:
         columns: Columns of the Dice added to the logs: `val_dice`, then one per organ.
-        present_dice: By organ, its Dice in the last validation over the cases that have it; NaN for
-            an organ in none.
         seconds: Time spent on validation so far.
         ends_run: The present epoch is the last, whatever its number; the loop sets it.
     """
@@ -88,7 +86,6 @@ class Validation(keras.callbacks.Callback):
         self.loss = loss
         organs = segmenter.info.class_names[1:]
         self.columns = ["val_dice", *(f"val_dice_{organ}" for organ in organs)]
-        self.present_dice: dict[str, float] = {}
         self.seconds = 0.0
         self.ends_run = False
 
@@ -96,11 +93,11 @@ class Validation(keras.callbacks.Callback):
         """Validates if it is due, and completes the logs."""
         started = time.perf_counter()
         if self.is_due(epoch):
-            scores = self.score()
+            by_organ = self._score_cases()
             logs = {} if logs is None else logs
-            logs.update(zip(self.columns, scores, strict=True))
-            present = self.present_dice.items()
-            logs.update({f"{PRESENT_DICE}{organ}": dice for organ, dice in present})
+            logs.update(zip(self.columns, _means(by_organ), strict=True))
+            for organ, scores in zip(self.segmenter.info.class_names[1:], by_organ, strict=True):
+                logs[f"{PRESENT_DICE}{organ}"] = _nan_for_none(dice_where_present(scores))
             if self.loss is not None:
                 logs["val_loss"] = self.loss()
         self.seconds += time.perf_counter() - started
@@ -111,11 +108,15 @@ class Validation(keras.callbacks.Callback):
         return bool(is_last or (epoch + 1) % self.every == 0)
 
     def score(self) -> list[float]:
-        """Computes the values of `columns` for the present weights, and `present_dice`.
+        """Computes the values of `columns` for the present weights.
 
         Raises:
             TrainingStoppedError: If the run was asked to stop.
         """
+        return _means(self._score_cases())
+
+    def _score_cases(self) -> list[tuple[OrganScores, ...]]:
+        """The scores of each organ, of all cases."""
         cases = []
         for record in self.volumes:
             mask = self.segmenter.segment_model_grid(record["image"]).numpy()
@@ -124,15 +125,15 @@ class Validation(keras.callbacks.Callback):
             if self.on_case is not None:
                 self.on_case(record, mask)
             self.stop.check()
-        by_organ = list(zip(*cases, strict=True))
-        names = self.segmenter.info.class_names[1:]
-        present = zip(names, map(dice_where_present, by_organ), strict=True)
-        self.present_dice = {name: _nan_for_none(dice) for name, dice in present}
-        organs = [OrganScores.mean(scores) for scores in by_organ]
-        # Without recall no case has the organ: a voxel of it in a mask would make its Dice 0.
-        organs = [OrganScores() if organ.recall is None else organ for organ in organs]
-        scores = [OrganScores.mean(organs), *organs]
-        return [_nan_for_none(score.dice) for score in scores]
+        return list(zip(*cases, strict=True))
+
+
+def _means(by_organ: Sequence[Sequence[OrganScores]]) -> list[float]:
+    """The mean Dice of all organs, then that of each."""
+    organs = [OrganScores.mean(scores) for scores in by_organ]
+    # Without recall no case has the organ: a voxel of it in a mask would make its Dice 0.
+    organs = [OrganScores() if organ.recall is None else organ for organ in organs]
+    return [_nan_for_none(score.dice) for score in (OrganScores.mean(organs), *organs)]
 
 
 def _nan_for_none(value: float | None) -> float:

@@ -92,8 +92,11 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes everything."""
-        scalars = (pair for pair in (logs or {}).items() if not pair[0].startswith(PRESENT_DICE))
-        values = {name: float(value) for name, value in scalars}
+        values = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if not name.startswith(PRESENT_DICE)
+        }
         values["learning_rate"] = learning_rate(self.model.optimizer)
         # In the first call of a process TensorFlow builds the graph.
         if calls := self._calls[1:] if epoch == self.epochs else self._calls:
