@@ -428,30 +428,28 @@ def test_broken_network_is_named_with_what_to_do(undisturbed, tmp_path, kind):
         KeepBest(path, None).resume()
 
 
-def test_run_without_its_best_network_keeps_another(dataset, undisturbed, tmp_path, monkeypatch):
-    """As it is advised where the file is broken: nothing else of the run is lost."""
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 6)
-        with pytest.raises(TrainingStoppedError):
-            train(ALL_STATE, dataset, run)
-    (run / "best.keras").unlink()
-    train(ALL_STATE, dataset, run, resume=True)
-    manifest = read_run(run)
-    assert manifest.weights_sha256 == read_run(undisturbed).weights_sha256
-    assert manifest.best_epoch == 2
-
-
-def test_run_without_its_best_network_has_the_patience_for_another(dataset, tmp_path, monkeypatch):
-    config = override(ALL_STATE, {"training.patience": 1})
-    run = tmp_path / "run"
+def resume_without_best(config, dataset, run, monkeypatch):
+    """Resumes a run from its sixth step, in the second epoch, after its best network is deleted."""
     with monkeypatch.context() as patch:
         stop_after(patch, 6)
         with pytest.raises(TrainingStoppedError):
             train(config, dataset, run)
     (run / "best.keras").unlink()
     train(config, dataset, run, resume=True)
-    assert read_run(run).best_epoch == 2
+    return read_run(run)
+
+
+def test_run_without_its_best_network_keeps_another(dataset, undisturbed, tmp_path, monkeypatch):
+    """As it is advised where the file is broken: nothing else of the run is lost."""
+    manifest = resume_without_best(ALL_STATE, dataset, tmp_path / "run", monkeypatch)
+    assert manifest.weights_sha256 == read_run(undisturbed).weights_sha256
+    assert manifest.best_epoch == 2
+
+
+def test_run_without_its_best_network_has_the_patience_for_another(dataset, tmp_path, monkeypatch):
+    config = override(ALL_STATE, {"training.patience": 1})
+    manifest = resume_without_best(config, dataset, tmp_path / "run", monkeypatch)
+    assert manifest.best_epoch == 2
 
 
 def test_run_that_has_nothing_left_to_make_a_network_says_so(dataset, tmp_path):
