@@ -159,7 +159,7 @@ with strategy.scope():
     optimizer.build(network.trainable_variables)
     network.set_weights([np.reshape([-1.0, 1.0], (1, 1, 1, 1, 2)), np.zeros(2)])  # wrong class
 step = TrainingStep(network)
-network.compute_metrics = lambda *_: {}
+network.compute_metrics = lambda *_: {"loss": 0.0}
 
 def on_replica(hu):
     step.on_replica(Batch(hu, tf.zeros(hu.shape[:-1], tf.uint8), {}))

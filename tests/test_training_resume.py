@@ -242,7 +242,7 @@ def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, 
     train(config, dataset, tmp_path / "run")
     assert_same_runs(undisturbed, tmp_path / "run")
     assert [done for done, _ in lengths] == ([2, 1, 1, 2, 2] if most == 2 else [3, 1, 2, 2])
-    assert len({built for _, built in lengths}) == 1  # one graph for calls of any length
+    assert {built for _, built in lengths} == {1}  # one graph for calls of any length
 
 
 def test_run_of_several_steps_in_a_call_stops_after_the_call(
@@ -262,14 +262,14 @@ def test_run_of_several_steps_in_a_call_stops_after_the_call(
 def test_run_stopped_while_it_validates_validates_again(
     dataset, undisturbed, tmp_path, monkeypatch
 ):
-    score = Validation.score
+    on_epoch_end = Validation.on_epoch_end
 
-    def signal_and_score(self):
+    def signal_and_validate(self, *args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return score(self)
+        on_epoch_end(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Validation, "score", signal_and_score)
+        patch.setattr(Validation, "on_epoch_end", signal_and_validate)
         with pytest.raises(TrainingStoppedError):
             train(ALL_STATE, dataset, tmp_path / "run")
     train(ALL_STATE, dataset, tmp_path / "run", resume=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from fcnseg.config import Config
@@ -51,11 +50,8 @@ def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
         size: Voxels (z, y, x) of a patch.
         label_size: Voxels (z, y, x) of its label.
     """
-    # One for each replica: oneDNN in TensorFlow 2.15 cannot fuse convolutions of an empty batch.
-    batch = model.distribute_strategy.num_replicas_in_sync
-    model.test_on_batch(
-        np.zeros((batch, *size, 1), np.float32), np.zeros((batch, *label_size), np.uint8)
-    )
+    batch = tf.zeros((1, *size, 1)), tf.zeros((1, *label_size), tf.uint8)
+    model.distribute_strategy.run(model.test_step, args=(batch,))  # eager: the graph would be big
     model.reset_metrics()
     build_optimizer_state(model.optimizer, model.trainable_variables)
 

@@ -53,8 +53,12 @@ class TrainingStep:
 
     # Its loop is Python's; AutoGraph cannot convert annotated names and warns of each.
     @tf.autograph.experimental.do_not_convert
-    def on_replica(self, batch: Batch) -> Logs:
-        """Changes the weights by the gradients of a replica's batch; gives the epoch's metrics."""
+    def on_replica(self, batch: Batch) -> tf.Tensor:
+        """Changes the weights by the gradients of a replica's batch, and the epoch's metrics.
+
+        Returns:
+            The epoch's mean loss so far.
+        """
         model = self.model
         totals: list[tf.Tensor] = []
         logs: Logs = {}
@@ -77,7 +81,7 @@ class TrainingStep:
             # The loss, and so the gradient, is scaled in float16.
             means = clip_together(means, scale_loss(model.optimizer, self.clip_norm))
         apply_gradients(model.optimizer, means, model.trainable_weights)
-        return logs
+        return logs["loss"]
 
     def augmented(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Applies the augmentation that the dataset drew for this step, if any.
@@ -141,28 +145,27 @@ def make_steps(step: TrainingStep, average: Average) -> Steps:
         average: Average of the weights, updated after each step with a finite loss.
     """
     strategy = step.model.distribute_strategy
-    on_replica: Callable[[Batch], Logs] = step.on_replica
+    on_replica: Callable[[Batch], tf.Tensor] = step.on_replica
     if step.model.jit_compile:
         on_replica = tf.function(on_replica, jit_compile=True, reduce_retracing=True)
 
     def mean(value: Any) -> tf.Tensor:
         return tf.reduce_mean(tf.stack(strategy.experimental_local_results(value)), axis=0)
 
-    def one(batches: Iterator[Any]) -> Logs:
-        return tf.nest.map_structure(mean, strategy.run(on_replica, args=(next(batches),)))
-
+    # The step stands once in here, so that its graph is built once.
     @tf.function
     def several(
         batches: Iterator[Any], first: tf.Tensor, count: tf.Tensor
     ) -> tuple[Logs, tf.Tensor]:
-        logs, done = one(batches), tf.constant(1)
-        while done < count and tf.math.is_finite(logs["loss"]):
-            average.update(first + done - 1)
-            logs = one(batches)
+        done, is_finite = tf.constant(0), tf.constant(True)
+        while done < count and is_finite:
+            loss = mean(strategy.run(on_replica, args=(next(batches),)))
+            is_finite = tf.math.is_finite(loss)
+            if is_finite:
+                average.update(first + done)
             done += 1
-        if tf.math.is_finite(logs["loss"]):
-            average.update(first + done - 1)
-        return logs, done
+        logs = strategy.run(step.model.get_metrics_result)
+        return tf.nest.map_structure(mean, logs), done
 
     def run(batches: Iterator[Any], first: int, count: int) -> tuple[Logs, int]:
         logs, done = several(batches, tf.constant(first), tf.constant(count))
