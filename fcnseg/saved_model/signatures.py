@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import gzip
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import nibabel as nib
@@ -17,9 +17,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fcnseg.inference import Segmenter
-from fcnseg.inference.segmenter import PATCHES, SPACING, VOLUME
 from fcnseg.networks.keras_compat import write_archive
-from fcnseg.saved_model.nifti.signature import NIFTI_BYTES, make_segment_nifti
+from fcnseg.saved_model.nifti.signature import make_segment_nifti
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE
 
 SEGMENT_VOLUME = "segment_volume"
@@ -39,18 +38,6 @@ _SPACING_MM = (0.5, 8.0)
 _SLICES = 12
 
 
-class Signature(NamedTuple):
-    """A function that is served.
-
-    Attributes:
-        function: Its arguments are the inputs; it gives outputs by name.
-        inputs: Types of the inputs, in order.
-    """
-
-    function: Callable[..., Mapping[str, tf.Tensor]]
-    inputs: tuple[tf.TensorSpec, ...]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class ServedModel:
     """A segmenter and how it is served.
@@ -64,20 +51,20 @@ class ServedModel:
     accept: tuple[str, ...] = ()
 
     @functools.cached_property
-    def signatures(self) -> dict[str, Signature]:
-        """The signatures by name."""
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """The functions that are served, by name; they give outputs by name."""
         segmenter, info_json = self.segmenter, self.segmenter.info.to_json()
 
+        @tf.function(input_signature=[UNUSED])
         def model_info(unused: tf.Tensor) -> dict[str, tf.Tensor]:
             del unused
             return {"info_json_bytes": tf.constant(info_json)}
 
-        segment_nifti = make_segment_nifti(segmenter, accept=self.accept)
         return {
-            DEFAULT_SIGNATURE: Signature(segmenter.predict_patches, (PATCHES,)),
-            SEGMENT_VOLUME: Signature(segmenter.segment_volume, (VOLUME, SPACING)),
-            SEGMENT_NIFTI: Signature(segment_nifti, (NIFTI_BYTES,)),
-            MODEL_INFO: Signature(model_info, (UNUSED,)),
+            DEFAULT_SIGNATURE: segmenter.predict_patches,
+            SEGMENT_VOLUME: segmenter.segment_volume,
+            SEGMENT_NIFTI: make_segment_nifti(segmenter, accept=self.accept),
+            MODEL_INFO: model_info,
         }
 
     def write(self, directory: Path, *, names: Collection[str] = ALL) -> None:
@@ -86,8 +73,10 @@ class ServedModel:
         for model in self.segmenter.models:
             archive.track(model)
         for name in names:
-            signature = self.signatures[name]
-            archive.add_endpoint(name, signature.function, list(signature.inputs))
+            # Of a `tf.function` TensorFlow would build a second graph while it saves.
+            graph = self.signatures[name].get_concrete_function()
+            inputs, _ = graph.structured_input_signature
+            archive.add_endpoint(name, graph, list(inputs))
         write_archive(archive, directory)
 
     def example_requests(self) -> dict[str, Arrays]:
