@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -13,6 +14,8 @@ from small_records import write_small_dataset
 
 sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
 
+gc.set_threshold(50_000, 20, 100)  # a fifth of the time of TensorFlow's graphs went into it
+
 ROOT = Path(__file__).parent.parent
 # On the line of tensorflow-addons these take minutes, and what they look at does not depend on it.
 SLOW_ON_THE_OLD_LINE = {
@@ -23,12 +26,25 @@ SLOW_ON_THE_OLD_LINE = {
         *("regions", "round_trip", "segment_nifti", "timing", "unseen", "validation_loss"),
     )
 }
+# Files that take minutes, the longest first, so that no worker begins with one at the end.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        *("tuning", "learning", "training_resume", "training", "walks", "bench_gpu", "tutorial"),
+        *("openvino_backend", "serving", "openvino_masks", "conformance", "full_disk"),
+        *("tensorboard", "training_killed", "export", "bench_search", "regions", "export_memory"),
+        *("examples", "out_of_memory", "accumulation", "cascade", "client_command", "timing"),
+        *("folds", "interrupts", "probabilities", "ignored", "predict_dicom", "predict", "data"),
+    )
+]
 REAL_DATA = Path(os.environ.get("FCNSEG_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items):
-    """Marks what is slow on the old line alone."""
+    """Orders the files by their time, and marks what is slow on the old line alone."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     if importlib.util.find_spec("tensorflow_addons") is None:
         return
     for item in items:
