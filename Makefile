@@ -33,10 +33,12 @@ DEMO := $(if $(ADDONS),$(OLD_RUN),$(RUN)) -m examples.demo
 OLD_RUNTIMES := 2.16.2 2.20.0
 OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
 # Two files of tests at a time, each in one process, as its fixtures are shared. A crash ends the run, with its test.
-PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# The same for the tests of one file.
+PARALLEL_TESTS := --numprocesses 2 --dist load --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-slow test-addons test-addons-core test-old-runtimes verify-docker lint types docs \
+.PHONY: help setup setup-old demo demo-real test test-slow test-addons test-addons-core test-old-runtimes verify-docker lint types docs \
 	format gpu-check clean
 
 help:  ## Show the targets
@@ -69,6 +71,8 @@ test-addons: $(OLD_READY)  ## The fast tests on the old line, and the slow ones 
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow $(OLD_SLOW_TESTS)
 
+setup-old: $(OLD_READY) $(OLD_RUNTIMES_READY)  ## Make those of the old line and of older runtimes
+
 $(OLD_READY): setup.cfg setup.py
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_RUN) -m pip install --quiet --upgrade pip
@@ -77,11 +81,11 @@ $(OLD_READY): setup.cfg setup.py
 
 test-addons-core: $(OLD_READY)  ## Those of them that depend on the line
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(OLD_CORE_TESTS)
-	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow tests/test_addons.py -k killed
+	$(OLD_RUN) -m pytest -q $(PARALLEL_TESTS) $(OLD_WARNINGS) -m slow tests/test_addons.py -k killed
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
 	FCNSEG_OLD_RUNTIMES="$(OLD_RUNTIMES:%=$(CURDIR)/.venv-tf-%/bin/python)" \
-		$(RUN) -m pytest -q -m old_runtime tests/test_old_runtimes.py
+		$(RUN) -m pytest -q $(PARALLEL_TESTS) -m old_runtime tests/test_old_runtimes.py
 
 .venv-tf-%/ready:
 	$(PYTHON) -m venv .venv-tf-$*
