@@ -20,9 +20,8 @@ OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
 # What depends on the line, in Keras and in the older packages beside it.
-OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance config data deep_supervision flag_errors layers \
-	loss_scaling losses metrics mistakes models optimizer patch_sizes pretrained protos serving serving_conformance \
-	tensorboard tuning))
+OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision layers loss_scaling \
+	losses metrics models optimizer pretrained protos serving serving_conformance tuning))
 # The slow ones of what only that line has, and of what crosses between the lines.
 OLD_SLOW_TESTS := tests/test_addons.py tests/test_two_lines.py
 RUN := $(VENV)/bin/python

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import os
 import sys
@@ -13,8 +12,6 @@ from object_store import Objects
 from small_records import write_small_dataset
 
 sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
-
-gc.set_threshold(50_000, 20, 100)  # a fifth of the time of TensorFlow's graphs went into it
 
 ROOT = Path(__file__).parent.parent
 # On the line of tensorflow-addons these take minutes, and what they look at does not depend on it.

@@ -165,7 +165,7 @@ def test_long_axis_at_the_spacing_of_the_model_is_refused(session):
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_tensor_ends_the_servers_process(model_dir, seed):
     """Of any rank, size and type, for any signature: an answer, or a refusal of the request."""
-    count = 2000 if seed else 200
+    count = 1000 if seed else 200
     script = Path(__file__).with_name("raw_requests.py")
     done = subprocess.run(
         [sys.executable, script, model_dir / "1", str(count), str(seed)],

@@ -54,8 +54,8 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     ("changes", "stops"),
     [
         ({}, [1]),
-        ({"training.validate_every": 2, "training.epochs": 5}, [1, 3, 4]),
-        ({"training.patience": 1, "training.epochs": 4, "training.learning_rate": 1e-9}, [1, 3]),
+        ({"training.validate_every": 2, "training.epochs": 5}, [1, 4]),
+        ({"training.patience": 1, "training.epochs": 4, "training.learning_rate": 1e-9}, [3]),
     ],
     ids=["validated", "between validations", "early stopping"],
 )
@@ -174,20 +174,20 @@ def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, undisturbed, tmp_path, monk
     assert_same_runs(undisturbed, tmp_path / "run")
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_finished_run_is_extended_as_if_it_had_been_longer(dataset, tmp_path, killed):
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(dataset, tmp_path):
     """With a constant learning rate the schedule is the same; one may be killed at its end."""
     shorter = override(ALL_STATE, {"training.schedule": "constant", "training.warmup_steps": 0})
     longer = override(shorter, {"training.epochs": 4})
     train(longer, dataset, tmp_path / "at once")
     train(shorter, dataset, tmp_path / "run")
-    if killed:
-        (tmp_path / "run" / FINAL_STATE_FILE).rename(tmp_path / "run" / CHECKPOINT_FILE)
-    result = train(longer, dataset, tmp_path / "run", resume=True)
-    assert len(result.history["loss"]) == 4
-    assert_same_runs(tmp_path / "at once", tmp_path / "run")
-    assert read_config(tmp_path / "run" / CONFIG_FILE) == longer
-    assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
+    killed = shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    (killed / FINAL_STATE_FILE).rename(killed / CHECKPOINT_FILE)
+    for run in (tmp_path / "run", killed):
+        result = train(longer, dataset, run, resume=True)
+        assert len(result.history["loss"]) == 4
+        assert_same_runs(tmp_path / "at once", run)
+        assert read_config(run / CONFIG_FILE) == longer
+        assert not (run / CHECKPOINT_FILE).exists()
 
 
 def test_only_more_epochs_extend_a_finished_run(dataset, tmp_path):
@@ -216,7 +216,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once():
         stop.check()
 
 
-@pytest.mark.parametrize("most", [2, 3, 50])
+@pytest.mark.parametrize("most", [2, 50])
 def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, monkeypatch, most):
     """Two epochs of four steps, and a checkpoint every three: calls end there too."""
     config = override(ALL_STATE, {"training.steps_per_execution": most})

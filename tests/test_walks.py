@@ -33,15 +33,18 @@ training: {epochs: 1, steps_per_epoch: 2, validate_every: 1}
 inference: {overlap: [4, 4, 4]}
 """
 CONVERT = "fcnseg convert --output records --spacing_mm 8 8 8 --test_fraction 0.2"
-WALK = (
-    "fcnseg inspect records",
-    "fcnseg plan --config small.yaml --data records --memory_gib 1 --output plan.yaml",
-    "fcnseg train --config plan.yaml --data records --run_dir run",
-    "fcnseg predict --run_dir run --data records --split test --output masks",
-    "fcnseg evaluate --masks masks --data records --split test --output report",
-)
+TRAIN = "fcnseg train --config small.yaml --data records --run_dir run"
+PREDICT = "fcnseg predict --run_dir run --data records --split test --output masks"
+EVALUATE = "fcnseg evaluate --masks masks --data records --split test --output report"
+WALK = (TRAIN, PREDICT, EVALUATE)
 WALKS = {
-    "nnU-Net v2": (f"{CONVERT} --dataset raw/dataset.json", *WALK),
+    "nnU-Net v2": (
+        f"{CONVERT} --dataset raw/dataset.json",
+        "fcnseg inspect records",
+        "fcnseg plan --config small.yaml --data records --memory_gib 1 --output plan.yaml",
+        TRAIN.replace("small", "plan"),
+        *(PREDICT, EVALUATE),
+    ),
     "Decathlon": (f"{CONVERT} --dataset raw/dataset.json", *WALK),
     "TotalSegmentator": (
         f"{CONVERT} --totalsegmentator raw --classes liver spleen pancreas",
@@ -49,9 +52,7 @@ WALKS = {
     ),
     "DICOM + SEG": (
         f"{CONVERT} --images raw/images --labels raw/labels --label_map raw/label_map.yaml",
-        *WALK[:3],
-        "fcnseg predict --run_dir run --data records --split test --output masks --dicom_seg",
-        WALK[-1],
+        *(TRAIN, f"{PREDICT} --dicom_seg", EVALUATE),
     ),
     "CSV": (f"{CONVERT} --cases raw/cases.csv --label_map raw/label_map.yaml", *WALK),
 }
