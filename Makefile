@@ -20,8 +20,8 @@ OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
 # What depends on the line, in Keras and in the older packages beside it.
-OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance data deep_supervision layers loss_scaling \
-	losses metrics models optimizer pretrained protos serving serving_conformance tuning))
+OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance deep_supervision layers loss_scaling losses \
+	metrics models optimizer protos serving_conformance))
 # The slow ones of what only that line has, and of what crosses between the lines.
 OLD_SLOW_TESTS := tests/test_addons.py tests/test_two_lines.py
 RUN := $(VENV)/bin/python
@@ -31,8 +31,9 @@ DEMO := $(if $(ADDONS),$(OLD_RUN),$(RUN)) -m examples.demo
 # Older runtimes that an export must load in; the last that a server of that age has.
 OLD_RUNTIMES := 2.16.2 2.20.0
 OLD_RUNTIMES_READY := $(OLD_RUNTIMES:%=.venv-tf-%/ready)
-# Two files of tests at a time, each in one process, as its fixtures are shared. A crash ends the run, with its test.
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# Three files of tests at a time, on two cores, since many wait for processes; each in one process, as its fixtures are
+# shared. A crash ends the run, with its test.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # The same for the tests of one file.
 PARALLEL_TESTS := --numprocesses 2 --dist load --max-worker-restart 0
 

@@ -29,7 +29,7 @@ LONGEST = [
     for name in (
         *("tuning", "learning", "training_resume", "training", "walks", "bench_gpu", "tutorial"),
         *("openvino_backend", "serving", "openvino_masks", "conformance", "full_disk"),
-        *("tensorboard", "training_killed", "export", "bench_search", "regions", "export_memory"),
+        *("tensorboard", "training_killed", "export", "regions", "export_memory"),
         *("examples", "out_of_memory", "accumulation", "cascade", "client_command", "timing"),
         *("folds", "interrupts", "probabilities", "ignored", "predict_dicom", "predict", "data"),
     )

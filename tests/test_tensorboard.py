@@ -27,7 +27,8 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
-EPOCHS, STEPS = ALL_STATE.training.epochs, ALL_STATE.training.steps_per_epoch
+CONFIG = override(ALL_STATE, {"training.tensorboard": True})
+EPOCHS, STEPS = CONFIG.training.epochs, CONFIG.training.steps_per_epoch
 SCORES = ["dice", "dice_liver", "dice_spleen"]
 
 
@@ -51,7 +52,7 @@ def picture_of(event):
 
 @pytest.fixture(scope="module")
 def run_dir(dataset, tmp_path_factory):
-    return train(ALL_STATE, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
+    return train(CONFIG, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
 
 
 def test_scalars_are_those_of_the_history(run_dir):
@@ -70,7 +71,7 @@ def test_scalars_are_those_of_the_history(run_dir):
         steps = [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
         pairs = [(s, v) for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
         assert scalars_of(folder, tag_of(name)) == [(step, pytest.approx(v)) for step, v in pairs]
-    schedule = make_schedule(ALL_STATE.training)
+    schedule = make_schedule(CONFIG.training)
     rates = [(STEPS, pytest.approx(float(schedule(STEPS)))), (2 * STEPS, pytest.approx(0))]
     assert scalars_of(folder, "optimizer/learning_rate") == rates
     assert all(speed > 0 for _, speed in scalars_of(folder, "time/patches_per_second"))
@@ -93,7 +94,7 @@ def test_no_more_than_three_cases_are_drawn(tmp_path, monkeypatch):
 
     cases = [make_record(f"case_{seed}", seed=seed, shape=(8, 12, 12)) for seed in range(5)]
     records = write_dataset(tmp_path / "records", {"train": [cases[:1]], "validation": [cases]})
-    config = override(ALL_STATE, {"training.epochs": 1})
+    config = override(CONFIG, {"training.epochs": 1})
     train(config, records, tmp_path / "run")
     pictures = events_of(tmp_path / "run" / TENSORBOARD_FOLDER).PluginTagToContent("images")
     assert sorted(pictures) == [f"validation/case_{seed}" for seed in range(3)]
@@ -111,12 +112,12 @@ def test_run_that_goes_on_tells_each_step_once(dataset, run_dir, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", die)
         with pytest.raises(KeyboardInterrupt):
-            train(ALL_STATE, dataset, tmp_path / "run")
+            train(CONFIG, dataset, tmp_path / "run")
     folder = tmp_path / "run" / TENSORBOARD_FOLDER
     assert [step for step, _ in scalars_of(folder, "loss/training")] == [STEPS, 2 * STEPS]
     (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes() + b"cut")
-    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+    train(CONFIG, dataset, tmp_path / "run", resume=True)
     assert len(list(folder.iterdir())) == 2
     for name in ("loss/training", "dice/validation", "optimizer/learning_rate"):
         assert scalars_of(folder, name) == scalars_of(run_dir / TENSORBOARD_FOLDER, name)
@@ -130,15 +131,15 @@ def test_run_that_begins_again_tells_each_step_once(dataset, tmp_path, monkeypat
         patch.setattr(Checkpoints, "save", lambda *_: None)
         stop_after(patch, STEPS + 1)
         with pytest.raises(TrainingStoppedError):
-            train(ALL_STATE, dataset, tmp_path / "run")
-    train(ALL_STATE, dataset, tmp_path / "run", resume=True)
+            train(CONFIG, dataset, tmp_path / "run")
+    train(CONFIG, dataset, tmp_path / "run", resume=True)
     losses = scalars_of(tmp_path / "run" / TENSORBOARD_FOLDER, "loss/training")
     assert [step for step, _ in losses] == [STEPS, 2 * STEPS]
 
 
 def test_events_can_be_left_out(tmp_path):
     records = write_small_dataset(tmp_path / "records")
-    config = override(ALL_STATE, {"training.tensorboard": False, "training.epochs": 1})
+    config = override(CONFIG, {"training.tensorboard": False, "training.epochs": 1})
     train(config, records, tmp_path / "run")
     assert not (tmp_path / "run" / TENSORBOARD_FOLDER).exists()
 
