@@ -69,7 +69,7 @@ def fcnseg(precision: str, size: int, batch: int) -> dict[str, Any]:
     patches = Batch(hu, label, {})
     network = tf.function(lambda hu: model(hu, training=False))
     return {
-        "train": lambda: float(train(patches)["loss"]),
+        "train": lambda: float(train(patches)),
         "infer": lambda: float(network(hu)[0, 0, 0, 0, 0]),
         "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
     }
