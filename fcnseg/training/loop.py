@@ -138,8 +138,8 @@ class TrainingLoop:
         while self.progress.step < (epoch + 1) * steps:
             self.run_steps(self.progress.step - epoch * steps, batches, callbacks)
         self.validation.ends_run = self._is_out_of_time()
-        is_saved = self.progress.step % self.settings.checkpoint_every == 0
-        if self.settings.time_limit_hours and self.validation.is_due(epoch) and not is_saved:
+        is_limited = self.settings.time_limit_hours > 0
+        if is_limited and self.validation.is_due(epoch) and not self._is_checkpoint_due():
             # Steps that are repeated may be faster or slower: without it the time could be over in
             # another epoch than that of the best network.
             self.checkpoints.save(self.progress)
@@ -177,12 +177,16 @@ class TrainingLoop:
         callbacks.on_train_batch_end(number + done - 1, logs)
         self._advance(started, step=self.progress.step + done)
         self.stop.check()
-        if self.progress.step % self.settings.checkpoint_every == 0:
+        if self._is_checkpoint_due():
             self.checkpoints.save(self.progress)
 
     @functools.cached_property
     def _do_steps(self) -> Steps:
         return make_steps(self.step, self.average)
+
+    def _is_checkpoint_due(self) -> bool:
+        """Tells whether `run_steps` writes a checkpoint after the last step."""
+        return self.progress.step % self.settings.checkpoint_every == 0
 
     def _check_loss(self, loss: float, *, step: int) -> None:
         """Ends the run at the step at which the mean of the epoch is no longer finite."""
