@@ -412,6 +412,7 @@ def train_on(devices, config, dataset, run_dir):
 @pytest.mark.parametrize(
     ("setting", "tolerance"),
     [
+        ({"loss.class_weights": "uniform"}, 1e-5),
         # Weights by the root of frequencies, and a loss that is three times as large.
         ({"loss.name": "dice_cross_entropy"}, 1e-4),
         # Weights by squared frequencies differ a thousandfold, and so do the noises of their sums.
@@ -423,7 +424,7 @@ def train_on(devices, config, dataset, run_dir):
             1e-5,
         ),
     ],
-    ids=["balanced", "square", "augmented", "clipped"],
+    ids=["uniform", "balanced", "square", "augmented", "clipped"],
 )
 def test_two_devices_equal_one_on_the_same_global_batch(dataset, tmp_path, setting, tolerance):
     """The losses of 20 steps, each an epoch, and the Dice of the last network."""
