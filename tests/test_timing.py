@@ -49,5 +49,5 @@ def test_scan_and_mask_are_like_those_of_an_abdomen(num_classes):
 def test_all_else_takes_time_for_any_file(spacing_mm):
     """One that no check of a CT accepts, too: the dataset was converted."""
     info = make_info(window=WINDOW, overlap=(8, 8, 8), max_voxels=10**8)
-    seconds = other_seconds(info, shape=(20, 64, 48), spacing_mm=spacing_mm)
+    seconds = other_seconds(info, shape=(10, 24, 20), spacing_mm=spacing_mm)
     assert 0 < seconds < 60

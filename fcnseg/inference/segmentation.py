@@ -19,6 +19,7 @@ from fcnseg.errors import InputError
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.volumes import Volume, from_canonical, to_canonical
 
+NETWORK_PHASE = "windows"
 _FAILED_CHECK = re.compile(r"assertion failed: \[(.*)\]")
 
 
@@ -191,7 +192,7 @@ def compute(
     segment_grid = segmenter.score_grid if with_probabilities else segmenter.segment_grid
     given = segment_grid(hu, on_grid)
     of_network = float(given["seconds"])
-    phases.add("windows", of_network)
+    phases.add(NETWORK_PHASE, of_network)
     phases.add("argmax", time.perf_counter() - started - of_network)
     counts = {name: int(count) for name, count in windows.items()}
     return Computed(prepared.spacing, given["ids"], region, given.get("scores"), counts)

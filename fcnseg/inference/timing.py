@@ -16,7 +16,7 @@ from fcnseg.codes import ACCEPTABLE
 from fcnseg.conversion.check_options import CheckOptions
 from fcnseg.conversion.gate import Gate
 from fcnseg.inference.backend import Backend
-from fcnseg.inference.segmentation import segment
+from fcnseg.inference.segmentation import NETWORK_PHASE, Phases, compute, finish, prepare
 from fcnseg.inference.segmenter import Segmenter, make_segmenter
 from fcnseg.masks.case_outputs import CaseImage, CaseOutputs
 from fcnseg.runs.model_info import ModelInfo
@@ -53,8 +53,8 @@ def window_seconds(model: keras.Model, info: ModelInfo, *, backend: Backend) -> 
 def other_seconds(info: ModelInfo, *, shape: Shape, spacing_mm: Triple) -> float:
     """Measures the time of a scan from file to file without that of its network.
 
-    A synthetic body is read, checked, resampled, segmented by thresholds of HU, which take hardly
-    any time, and its mask is written.
+    A synthetic body is read, checked, resampled, segmented by thresholds of HU, and its mask is
+    written.
 
     Args:
         info: Grid, window and classes of the network.
@@ -67,33 +67,29 @@ def other_seconds(info: ModelInfo, *, shape: Shape, spacing_mm: Triple) -> float
     Raises:
         InputError: If the scan has more voxels than the model takes.
     """
-    model = _thresholds(info.num_classes)
-    segmenter = make_segmenter(model, info)
+    segmenter = make_segmenter(_thresholds(info.num_classes), info)
     with tempfile.TemporaryDirectory() as folder:
         image = str(Path(folder, "scan_image.nii.gz"))
         write_volume(Volume(_make_body(shape), np.diag([*spacing_mm[::-1], 1.0])), image)
         case = CaseOutputs("scan", image, folder)
-        windows = _from_file_to_file(segmenter, case)
-        started = time.perf_counter()
         _from_file_to_file(segmenter, case)
-        seconds = time.perf_counter() - started
-    return max(seconds - windows * window_seconds(model, info, backend="tensorflow"), 0.0)
+        phases = _from_file_to_file(segmenter, case)
+    return sum(seconds for phase, seconds in phases.items() if phase != NETWORK_PHASE)
 
 
-def _from_file_to_file(segmenter: Segmenter, case: CaseOutputs) -> int:
-    """Predicts a case as `fcnseg predict` does, and gives the number of its windows."""
-    gate = Gate(CheckOptions(accept=ACCEPTABLE))
-    volume, _ = gate.read(case.image, case_id=case.case_id)
-    facts = case.facts_of(Path(case.image))
-    found = segment(segmenter, volume)
-    case.write(
-        found.mask,
-        CaseImage(volume, None, facts),
-        class_names=segmenter.info.class_names,
-        made_with={},
-    )
-    *_, computed = found.windows.values()
-    return computed
+def _from_file_to_file(segmenter: Segmenter, case: CaseOutputs) -> dict[str, float]:
+    """Predicts a case as `fcnseg predict` does, and gives the seconds of each phase."""
+    gate, phases = Gate(CheckOptions(accept=ACCEPTABLE)), Phases()
+    with phases.timed("reading"):
+        volume, _ = gate.read(case.image, case_id=case.case_id)
+        image = CaseImage(volume, None, case.facts_of(Path(case.image)))
+    prepared = prepare(segmenter, volume, phases=phases)
+    computed = compute(segmenter, prepared, phases=phases)
+    segmented = finish(segmenter, computed, phases=phases, like=volume)
+    with phases.timed("writing"):
+        names = segmenter.info.class_names
+        case.write(segmented.mask, image, class_names=names, made_with={})
+    return phases.seconds
 
 
 def _median_seconds(call: Callable[[], object]) -> float:
