@@ -27,7 +27,7 @@ from fcnseg.client.window_sums import segment_windows
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter, predict_volume, regions
 from fcnseg.inference.sliding_window import SlidingWindow
-from fcnseg.saved_model.export import export_run
+from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.testing.phantom import make_phantom
 from fcnseg.volumes import Volume, read_ct, write_volume
 from fcnseg.volumes.tiling import Tiling
@@ -47,8 +47,8 @@ def segmenter(run_dir):
 
 
 @pytest.fixture(scope="module")
-def addresses(run_dir):
-    export_run(run_dir, run_dir.parent / "models")
+def addresses(run_dir, segmenter):
+    ServedModel(segmenter).write(run_dir.parent / "models/1")
     with running_server(run_dir.parent / "models") as (over_grpc, over_rest):
         yield {"grpc": over_grpc, "rest": over_rest}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from tensorflow_serving.apis import predict_pb2
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
-from fcnseg.saved_model.export import export_run
+from fcnseg.inference import load_run, make_segmenter
+from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.volumes import Volume, read_ct, read_geometry, read_label, write_volume
 from pipelines.worker_pool import free_port
 from serving.client import PASSWORD_VARIABLE, ClientCommand
@@ -36,7 +38,8 @@ TABLES = {"volumes.csv", "organs.label", "organs.ctbl"}
 def folder(tmp_path_factory):
     """A run, its model, and images: two of NIfTI, and one folder of DICOM slices."""
     folder = tmp_path_factory.mktemp("segment")
-    export_run(write_run(folder / "run"), folder / "models")
+    run = write_run(folder / "run")
+    ServedModel(make_segmenter(*load_run(run))).write(folder / "models/1")
     (folder / "images").mkdir()
     for name in ("one", "two"):
         volume = make_oblique_volume((9, 10, 11), seed=len(name) + ord(name[0]))
@@ -60,15 +63,22 @@ def names_in(folder):
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def predicted(folder):
+    """The files of predict."""
+    output = folder / "predicted"
+    PredictCommand((folder / "run",), images=folder / "images", output=output, accept=CROP).run()
+    return output
+
+
 @pytest.mark.parametrize("flags", [{}, {"tiled": True, "in_flight": 1}], ids=["whole", "tiled"])
-def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, tmp_path, flags):
+def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, predicted, tmp_path, flags):
     ClientCommand(servers[0], tmp_path / "m", folder / "images", accept=CROP, **flags).run()
-    PredictCommand(
-        (folder / "run",), images=folder / "images", output=tmp_path / "p", accept=CROP
-    ).run()
-    assert names_in(tmp_path / "m") == names_in(tmp_path / "p") > TABLES
+    assert names_in(tmp_path / "m") == names_in(predicted) > TABLES
     for case_id in ("one", "two", "three"):
-        mask, expected = (mask_of(tmp_path / f"{side}/{case_id}.nii.gz") for side in "mp")
+        mask, expected = (
+            mask_of(side / f"{case_id}.nii.gz") for side in (tmp_path / "m", predicted)
+        )
         assert (mask == expected).mean() > (0.999 if flags else 0.999999)
         content = json.loads((tmp_path / f"m/{case_id}.json").read_text())
         assert content["made_with"]["version"] == 1
@@ -143,8 +153,7 @@ def test_server_that_is_gone_ends_the_command(folder, tmp_path, caplog):
     assert "the model is gone: 2 cases not begun, --resume continues" in caplog.text
 
 
-@pytest.mark.parametrize("transport", [0, 1], ids=["grpc", "rest"])
-def test_masks_tell_the_version_of_a_label(folder, tmp_path, transport):
+def test_masks_tell_the_version_of_a_label(folder, tmp_path):
     """The newest version has no label, and is not the one that answers."""
     models = shutil.copytree(folder / "models", tmp_path / "models")
     shutil.copytree(models / "1", models / "2")
@@ -156,18 +165,19 @@ def test_masks_tell_the_version_of_a_label(folder, tmp_path, transport):
     flags = {"allow_version_labels_for_unavailable_models": True}
     flags |= {"model_config_file": tmp_path / "models.config"}
     image = folder / "images/one.nii.gz"
+    asked = (({"label": "stable"}, 1), ({}, 2), ({"version": 1}, 1))
     with running_server(None, **flags) as addresses:
-        server = addresses[transport]
-        for options, version in (({"label": "stable"}, 1), ({}, 2), ({"version": 1}, 1)):
-            masks = tmp_path / f"masks {options}"
+        for server, (options, version) in itertools.product(addresses, asked):
+            masks = tmp_path / f"masks {addresses.index(server)} {options}"
             ClientCommand(server, masks, image, accept=CROP, **options).run()
             made_with = json.loads((masks / "one.json").read_text())["made_with"]
             assert (made_with["version"], made_with.get("label")) == (version, options.get("label"))
             with SegmentationClient(server, **options) as client:
                 assert client.wait_until_ready(0).version == version
-        command = ClientCommand(server, tmp_path / "m", image, label="none", accept=CROP)
-        with pytest.raises(ServerError, match="not ready: .*Unrecognized servable version label"):
-            command.run()
+        for server in addresses:
+            command = ClientCommand(server, tmp_path / "m", image, label="none", accept=CROP)
+            with pytest.raises(ServerError, match="not ready: .*Unrecognized servable version lab"):
+                command.run()
 
 
 @pytest.mark.parametrize("transport", [0, 1], ids=["grpc", "rest"])

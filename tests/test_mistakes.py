@@ -262,8 +262,12 @@ ALL_CASES = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mistakes")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mistakes")
+
+
+@pytest.fixture(scope="module")
+def places(folder):
     (folder / "file").write_text("x")
     (folder / "empty").mkdir()
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
@@ -311,15 +315,16 @@ def with_paths(text, places):
     return text
 
 
-def is_left(folder):
-    """What is in a folder, with what it was before; empty folders aside."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+def is_left(*folders):
+    """What is in folders, with what it was before; empty folders aside."""
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 @pytest.mark.parametrize("line", MISTAKES)
-def test_mistake_ends_with_a_line_and_leaves_nothing(line, places, tmp_path, capfd):
+def test_mistake_ends_with_a_line_and_leaves_nothing(line, folder, places, tmp_path, capfd):
     name, *argv = with_paths(line.replace("NEW", str(tmp_path / "new")), places).split()
-    before = is_left(tmp_path.parent)
+    before = is_left(folder, tmp_path)
     with pytest.raises(SystemExit) as caught:
         main([name, *argv])
     assert caught.value.code == 2
@@ -328,7 +333,7 @@ def test_mistake_ends_with_a_line_and_leaves_nothing(line, places, tmp_path, cap
     assert len(errors) == 1
     assert lines == errors or line in ALL_CASES
     assert re.search(with_paths(MISTAKES[line], places), errors[0]), errors[0]
-    assert is_left(tmp_path.parent) == before
+    assert is_left(folder, tmp_path) == before
 
 
 # What each command finds in its output, OUT, and would replace.

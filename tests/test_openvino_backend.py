@@ -29,6 +29,7 @@ from fcnseg.inference import make_segmenter, predict_volume
 from fcnseg.networks.build import build_fcn
 from fcnseg.networks.precision import with_precision
 from fcnseg.saved_model.export import export_segmenter
+from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.volumes import write_volume
 
 pytest.importorskip("openvino", reason="extra openvino")
@@ -110,27 +111,27 @@ def test_threads_may_share_a_segmenter():
             expected.append(found)
 
 
-@pytest.mark.parametrize("flips", [(), ("z", "x")])
-def test_masks_are_those_of_tensorflow(flips):
-    models, volume = (
-        [make_network(seed=seed) for seed in range(2)],
-        make_oblique_volume((31, 40, 37)),
-    )
-    expected, found = (
-        predict_volume(make_segmenter(models, make_info(), flips=flips, backend=backend), volume)
+@pytest.fixture(scope="module")
+def segmenters():
+    """Of TensorFlow and of OpenVINO, which average two networks and flips."""
+    models = [make_network(seed=seed) for seed in range(2)]
+    return [
+        make_segmenter(models, make_info(), flips=("z", "x"), backend=backend)
         for backend in ("tensorflow", "openvino")
-    )
+    ]
+
+
+def test_masks_are_those_of_tensorflow(segmenters):
+    volume = make_oblique_volume((31, 40, 37))
+    expected, found = (predict_volume(each, volume) for each in segmenters)
     assert len(np.unique(expected)) > 1
     assert (found == expected).mean() >= 0.9999
 
 
-def test_a_run_of_patches_that_overlap_no_window(tmp_path):
+def test_a_run_of_patches_that_overlap_no_window(segmenters):
     """A volume smaller than a window is padded as in TensorFlow."""
     volume = make_oblique_volume((5, 4, 6))
-    expected, found = (
-        predict_volume(make_segmenter(make_network(), make_info(), backend=backend), volume)
-        for backend in ("tensorflow", "openvino")
-    )
+    expected, found = (predict_volume(each, volume) for each in segmenters)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -190,8 +191,8 @@ def test_an_export_runs_in_tensorflow(tmp_path):
 def test_openvino_reads_an_export(tmp_path):
     """The default signature of the SavedModel, which OpenVINO Model Server serves."""
     segmenter = make_segmenter(make_network(), make_info())
-    version = export_segmenter(segmenter, tmp_path / "model")
-    model = openvino_core().read_model(version)
+    ServedModel(segmenter).write(tmp_path / "model")
+    model = openvino_core().read_model(tmp_path / "model")
     windows = make_windows(2, CONFIG.patches.size)
     expected = segmenter.predict_patches(windows)["probabilities"]
     found = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(

@@ -7,6 +7,7 @@ lie half way between others, with spacings off by up to 1e-8 and sizes even and 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -16,8 +17,8 @@ from small_models import make_info
 
 from fcnseg.inference import make_segmenter, predict_volume
 from fcnseg.inference.resampling import resample_ids
-from fcnseg.saved_model.export import export_segmenter
 from fcnseg.saved_model.session import SavedModelSession
+from fcnseg.saved_model.signatures import SEGMENT_VOLUME, ServedModel
 from fcnseg.volumes import Volume, read_label, resample_image, resample_label, to_canonical
 from fcnseg.volumes.resampling import resampled_shape
 
@@ -219,12 +220,20 @@ def image_of(draw):
     return Volume(hu, np.diag([*draw.spacing[::-1], 1.0]))
 
 
+@pytest.fixture(scope="module")
+def predict(segmenter):
+    """The image of a draw, and its mask, which is computed once."""
+    images = [image_of(draw) for draw in draws(200, new_spacing=NETWORK_MM)]
+    return functools.cache(
+        lambda number: (images[number], predict_volume(segmenter, images[number]))
+    )
+
+
 @FEW_OR_ALL
-def test_predicted_masks_keep_what_the_network_found(segmenter, count):
+def test_predicted_masks_keep_what_the_network_found(segmenter, predict, count):
     ratios, moved, voxels = [], [], []
-    for draw in draws(count, new_spacing=NETWORK_MM):
-        volume = image_of(draw)
-        mask = predict_volume(segmenter, volume)
+    for number, draw in enumerate(draws(count, new_spacing=NETWORK_MM)):
+        volume, mask = predict(number)
         found = segmenter.segment_model_grid(resample_image(volume, NETWORK_MM).array).numpy()
         ratios.append(volume_mm3(mask, draw.spacing) / volume_mm3(found, NETWORK_MM))
         moved.append(
@@ -236,11 +245,11 @@ def test_predicted_masks_keep_what_the_network_found(segmenter, count):
 
 
 @pytest.mark.slow
-def test_served_masks_are_those_predicted(segmenter, tmp_path):
+def test_served_masks_are_those_predicted(segmenter, predict, tmp_path):
     """So what holds for one holds for the other."""
-    served = SavedModelSession(export_segmenter(segmenter, tmp_path))
-    for draw in draws(200, new_spacing=NETWORK_MM):
-        volume = image_of(draw)
+    ServedModel(segmenter).write(tmp_path / "1", names=(SEGMENT_VOLUME,))
+    served = SavedModelSession(tmp_path / "1")
+    for number in range(200):
+        volume, mask = predict(number)
         asked = {"volume": volume.array, "spacing": np.array(volume.spacing, np.float32)}
-        labels = served.run("segment_volume", asked)["labels"]
-        np.testing.assert_array_equal(labels, predict_volume(segmenter, volume))
+        np.testing.assert_array_equal(served.run(SEGMENT_VOLUME, asked)["labels"], mask)

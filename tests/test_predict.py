@@ -35,6 +35,17 @@ def run_dir(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("predict") / "run")
 
 
+@pytest.fixture(scope="module")
+def segmenter(run_dir):
+    return make_segmenter(*load_run(run_dir))
+
+
+@pytest.fixture
+def shared_segmenter(segmenter, monkeypatch):
+    """Makes the command take the segmenter of `run_dir` that is there: it need not be traced."""
+    monkeypatch.setattr("fcnseg.inference.make_segmenter", lambda *_, **__: segmenter)
+
+
 @pytest.fixture
 def images(tmp_path):
     return write_images(tmp_path / "images")
@@ -60,11 +71,10 @@ def masks_in(folder):
     return {path.name for path in folder.glob("*.nii*")}
 
 
-def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, done):
+def test_mask_lies_on_exactly_the_grid_of_its_image(segmenter, done):
     files = {path.name for path in (done / "masks").iterdir()}
     tables = {"volumes.csv", "organs.label", "organs.ctbl"}
     assert files == {"one.nii.gz", "one.json", "two.nii.gz", "two.json"} | tables
-    segmenter = make_segmenter(*load_run(run_dir))
     for image, mask in (("one_0000.nii.gz", "one.nii.gz"), ("two.nii", "two.nii.gz")):
         source, written = nib.load(done / "images" / image), nib.load(done / "masks" / mask)
         assert written.get_data_dtype() == np.uint8
@@ -76,6 +86,7 @@ def test_mask_lies_on_exactly_the_grid_of_its_image(run_dir, done):
         assert len(np.unique(expected)) > 1
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_one_file_is_enough(run_dir, images, tmp_path):
     PredictCommand(
         (run_dir,), images=images / "two.nii", output=tmp_path / "deep" / "masks", accept=CROP
@@ -110,13 +121,13 @@ def test_path_of_every_format_is_a_volume_or_a_folder_of_volumes(tmp_path, name)
     assert list_images(tmp_path / name) == list_images(tmp_path) == volume
 
 
-def test_every_format_gives_a_mask_on_its_grid(run_dir, tmp_path):
+@pytest.mark.usefixtures("shared_segmenter")
+def test_every_format_gives_a_mask_on_its_grid(run_dir, segmenter, tmp_path):
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()
     for name in FORMATS:
         write_image(images / name, make_oblique_volume((6, 9, 8)))
     PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
-    segmenter = make_segmenter(*load_run(run_dir))
     for name in FORMATS:
         image, mask = read_ct(images / name), nib.load(masks / f"{name.split('.')[0]}.nii.gz")
         np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
@@ -130,6 +141,7 @@ def test_folder_of_slices_is_named_by_itself(tmp_path, monkeypatch):
     assert list(list_images(".")) == ["study"]
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog, capsys):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
     table = (masks / "volumes.csv").read_text()
@@ -147,6 +159,7 @@ def test_resume_does_only_what_is_not_whole(run_dir, done, tmp_path, caplog, cap
     assert not capsys.readouterr().err  # no bar in the log of a job
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"made_with": 3}', bytes(300)], ids=len)
 def test_resume_makes_again_what_a_disk_has_lost(run_dir, done, tmp_path, content):
     masks = shutil.copytree(done / "masks", tmp_path / "masks")
@@ -195,6 +208,7 @@ REPLACED = {
 }
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 @pytest.mark.parametrize("name", REPLACED)
 def test_resume_knows_an_image_by_its_content(run_dir, tmp_path, name):
     file, replace = REPLACED[name]
@@ -251,13 +265,14 @@ def test_organ_volumes_are_those_of_the_mask(done):
             assert float(row[f"{organ}_ml"]) == volume_ml
 
 
-def test_postprocessing_is_done_before_volumes_are_told(run_dir, images, tmp_path):
+@pytest.mark.usefixtures("shared_segmenter")
+def test_postprocessing_is_done_before_volumes_are_told(run_dir, segmenter, images, tmp_path):
     how = Postprocessing(largest_component=True)
     PredictCommand(
         (run_dir,), images=images / "two.nii", output=tmp_path, postprocessing=how, accept=CROP
     ).run()
     volume = read_ct(images / "two.nii")
-    plain = predict_volume(make_segmenter(*load_run(run_dir)), volume)
+    plain = predict_volume(segmenter, volume)
     mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
     np.testing.assert_array_equal(mask, postprocess(plain, how, voxel_mm3=1.0))
     assert (mask != plain).any()
@@ -286,6 +301,7 @@ def test_class_names_and_colours_are_inside_the_mask_and_beside_it(done):
     assert slicer[2:] == ["1 liver 230 25 75 255", "2 spleen 67 99 216 255"]
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_a_bad_volume_does_not_stop_the_others(run_dir, images, tmp_path, caplog):
     (images / "broken.nii.gz").write_bytes(b"no volume")
     with pytest.raises(InputError, match=r"1 of 3 volumes failed: broken: .*broken.nii.gz"):
@@ -309,6 +325,7 @@ IMPLAUSIBLE = {
 }
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_what_the_conversion_refuses_is_refused_and_named(run_dir, tmp_path, caplog):
     (tmp_path / "images").mkdir()
     for name, (hu, spacing) in {"good": (BODY, 2.5), **IMPLAUSIBLE}.items():
@@ -322,6 +339,7 @@ def test_what_the_conversion_refuses_is_refused_and_named(run_dir, tmp_path, cap
         assert re.search(message, caplog.text)
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_what_is_accepted_is_segmented_with_a_warning(run_dir, tmp_path, caplog):
     offset, spacing = IMPLAUSIBLE["missing_rescale"]
     write_volume(Volume(offset, np.diag([spacing] * 3 + [1.0])), tmp_path / "offset.nii")
@@ -343,6 +361,7 @@ def test_codes_that_cannot_be_accepted_are_refused(run_dir, images, tmp_path):
     assert not (tmp_path / "masks").exists()
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_an_unexpected_error_of_one_volume_does_not_stop_the_others(run_dir, images, monkeypatch):
     read = CaseOutputs.read
     monkeypatch.setattr(
@@ -362,6 +381,7 @@ PHASES = (
 )
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_stages_of_different_volumes_are_concurrent(run_dir, tmp_path, monkeypatch, caplog):
     """The second is resampled while the first is in the network; no more than three are held."""
     images = tmp_path / "images"
@@ -424,6 +444,7 @@ def test_tables_of_other_cases_are_replaced_only_when_told_to(run_dir, images, d
         PredictCommand((run_dir,), images=images, output=masks, accept=CROP).run()
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_masks_are_replaced_only_when_told_to(run_dir, images, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()

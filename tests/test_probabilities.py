@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -37,18 +39,26 @@ def volume_of(hu, spacing=(2.0, 2.0, 2.0)):
     return Volume(hu, np.diag([*spacing[::-1], 1.0]))
 
 
-def test_one_window_has_the_softmax_of_the_network():
-    network, info = make_network(), make_info(skip_air=False)
-    hu = make_hu(info.window)
-    mask, found = probabilities_of(make_segmenter(network, info), volume_of(hu))
+@pytest.fixture(scope="module")
+def network():
+    return make_network()
+
+
+@pytest.fixture(scope="module")
+def segmenter(network):
+    return make_segmenter(network, make_info(skip_air=False))
+
+
+def test_one_window_has_the_softmax_of_the_network(network, segmenter):
+    hu = make_hu(segmenter.info.window)
+    mask, found = probabilities_of(segmenter, volume_of(hu))
     logits = network(hu[np.newaxis, ..., np.newaxis].astype(np.float32))[0]
     np.testing.assert_allclose(found, tf.nn.softmax(logits), rtol=0, atol=NEAR)
     np.testing.assert_array_equal(mask, np.argmax(logits, axis=-1))
 
 
 @pytest.mark.parametrize("shape", [(13, 31, 29), (3, 30, 5), (40, 12, 10)])
-def test_windows_are_averaged_and_the_largest_is_the_mask(shape):
-    segmenter = make_segmenter(make_network(), make_info(skip_air=False))
+def test_windows_are_averaged_and_the_largest_is_the_mask(segmenter, shape):
     volume = volume_of(make_hu(shape))
     mask, found = probabilities_of(segmenter, volume)
     np.testing.assert_array_equal(mask, predict_volume(segmenter, volume))
@@ -58,24 +68,34 @@ def test_windows_are_averaged_and_the_largest_is_the_mask(shape):
     assert len(np.unique(mask)) > 1
 
 
-def test_networks_are_averaged():
-    networks, info = [make_network(seed=seed) for seed in (0, 1)], make_info(skip_air=False)
-    volume = volume_of(make_hu((13, 31, 29)))
+def test_networks_are_averaged(network, segmenter):
+    other, volume = make_network(seed=1), volume_of(make_hu((13, 31, 29)))
     (_, first), (_, second), (_, both) = (
-        probabilities_of(make_segmenter(each, info), volume) for each in (*networks, networks)
+        probabilities_of(each, volume)
+        for each in (
+            segmenter,
+            make_segmenter(other, segmenter.info),
+            make_segmenter([network, other], segmenter.info),
+        )
     )
     np.testing.assert_allclose(both, (first + second) / 2, rtol=0, atol=NEAR)
     assert np.abs(first - second).max() > 0.01
 
 
-@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.3, 2.9, 2.2)])
-def test_what_is_not_looked_at_is_background(spacing):
+@pytest.fixture(scope="module")
+def skips_air():
+    """A segmenter that takes all that it looks at for an organ."""
     network = make_network()
     network.get_layer("logits").bias.assign([0, 1, 1])
+    return make_segmenter(network, make_info(skip_air=True))
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.3, 2.9, 2.2)])
+def test_what_is_not_looked_at_is_background(skips_air, spacing):
     hu = np.full((24, 30, 30), -1000, np.int16)
     hu[:, 10:14, 10:14] = make_hu((24, 4, 4)) // 4 + 300
     volume = volume_of(hu, spacing)
-    mask, found = probabilities_of(make_segmenter(network, make_info(skip_air=True)), volume)
+    mask, found = probabilities_of(skips_air, volume)
     assert mask[12, 12, 12] != 0
     assert mask[12, 29, 29] == 0
     np.testing.assert_array_equal(found[12, 29, 29], [1, 0, 0])
@@ -87,13 +107,37 @@ def run_dir(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("probabilities") / "run")
 
 
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
+def write_images(folder):
     folder.mkdir()
     for seed, name in enumerate(("one.nii.gz", "two.nii.gz")):
         write_volume(make_oblique_volume((15, 14, 18), seed=seed), folder / name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def done(run_dir, tmp_path_factory):
+    """Images, and their masks with probabilities."""
+    images = write_images(tmp_path_factory.mktemp("done") / "images")
+    predict(run_dir, images, probabilities=True)
+    return images.parent
+
+
+@pytest.fixture
+def images(done, tmp_path):
+    """A copy of the images, with the masks beside them."""
+    shutil.copytree(done / "masks", tmp_path / "masks")
+    return shutil.copytree(done / "images", tmp_path / "images")
+
+
+@pytest.fixture(scope="module")
+def segmenter_of_run(run_dir):
+    return make_segmenter(*load_run(run_dir))
+
+
+@pytest.fixture
+def shared_segmenter(segmenter_of_run, monkeypatch):
+    """Makes the command take the segmenter of `run_dir` that is there: it need not be traced."""
+    monkeypatch.setattr("fcnseg.inference.make_segmenter", lambda *_, **__: segmenter_of_run)
 
 
 def predict(run_dir, images, **flags):
@@ -103,8 +147,8 @@ def predict(run_dir, images, **flags):
     return images.parent / "masks"
 
 
-def test_files_lie_on_exactly_the_grid_of_their_image(run_dir, images):
-    masks = predict(run_dir, images, probabilities=True)
+def test_files_lie_on_exactly_the_grid_of_their_image(segmenter_of_run, done):
+    images, masks = done / "images", done / "masks"
     folder = masks / "probabilities/one"
     assert sorted(path.name for path in folder.iterdir()) == list(NAMES)
     assert sorted(path.name for path in masks.glob("*.nii.gz")) == ["one.nii.gz", "two.nii.gz"]
@@ -116,16 +160,16 @@ def test_files_lie_on_exactly_the_grid_of_their_image(run_dir, images):
             np.testing.assert_array_equal(image.header[field], source.header[field])
     total = sum(image.get_fdata() for image in written)
     np.testing.assert_allclose(total, 1, rtol=0, atol=3 * NEAR)
-    segmenter = make_segmenter(*load_run(run_dir))
-    mask, found = probabilities_of(segmenter, read_ct(images / "one.nii.gz"))
+    mask, found = probabilities_of(segmenter_of_run, read_ct(images / "one.nii.gz"))
     np.testing.assert_array_equal(np.asarray(nib.load(masks / "one.nii.gz").dataobj).T, mask)
     np.testing.assert_allclose(written[1].get_fdata().T, found[..., 1], rtol=0, atol=1e-6)
     by_itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / NAMES[1])))
     np.testing.assert_allclose(by_itk, found[..., 1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_resume_does_a_case_that_lacks_them(run_dir, images):
-    masks = predict(run_dir, images, probabilities=True)
+    masks = images.parent / "masks"
     for path in (masks / "probabilities/two").iterdir():
         path.unlink()
     (masks / "probabilities/two").rmdir()
@@ -137,13 +181,15 @@ def test_resume_does_a_case_that_lacks_them(run_dir, images):
         predict(run_dir, images, resume=True)
 
 
+@pytest.mark.usefixtures("shared_segmenter")
 def test_old_ones_do_not_stay_beside_new_masks(run_dir, images):
-    masks = predict(run_dir, images, probabilities=True)
-    predict(run_dir, images, overwrite=True)
+    masks = predict(run_dir, images, overwrite=True)
     assert not list((masks / "probabilities").iterdir())
 
 
-def test_a_case_that_fails_in_the_midst_leaves_none(run_dir, images, monkeypatch):
+@pytest.mark.usefixtures("shared_segmenter")
+def test_a_case_that_fails_in_the_midst_leaves_none(run_dir, tmp_path, monkeypatch):
+    images = write_images(tmp_path / "images")
     write = case_prediction.write_parts
 
     def write_first_only(parts, path, **options):

@@ -22,6 +22,7 @@ from fcnseg.volumes.tiling import Tiling
 
 BODY = (slice(4, 40), slice(40, 90), slice(30, 100))
 SPACING = np.array([2.0, 2.0, 2.0], np.float32)
+SIZES = {"max_voxels": 10**6, "batch_size": 8}
 
 
 def make_scan(shape=(45, 128, 130)):
@@ -137,28 +138,31 @@ def make_counting():
     return model, counting
 
 
-@pytest.mark.parametrize(("spacing", "with_probabilities"), [(2.0, False), (1.3, True)])
+@pytest.fixture(scope="module")
+def coarse():
+    info = make_info(**SIZES, spacing_mm=(4.0, 4.0, 4.0))
+    return Coarse(make_segmenter(make_counting()[0], info), dilation_voxels=1)
+
+
 @pytest.mark.parametrize(
-    ("skip_air", "has_coarse", "names"),
+    ("skip_air", "has_coarse", "names", "spacing", "with_probabilities"),
     [
-        (False, False, ["grid"]),
-        (True, False, ["grid", "body"]),
-        (False, True, ["grid", "coarse_region"]),
-        (True, True, ["grid", "body", "coarse_region"]),
+        (False, False, ["grid"], 2.0, False),
+        (True, False, ["grid", "body"], 1.3, True),
+        (False, True, ["grid", "coarse_region"], 1.3, True),
+        (True, True, ["grid", "body", "coarse_region"], 2.0, False),
     ],
 )
 def test_windows_are_counted_as_the_network_is_called(
-    skip_air, has_coarse, names, spacing, with_probabilities
+    coarse, skip_air, has_coarse, names, spacing, with_probabilities
 ):
     network, counting = make_counting()
-    how = {"max_voxels": 10**6, "batch_size": 4}
-    segmenter = make_segmenter(network, make_info(**how, skip_air=skip_air))
-    coarse = make_segmenter(make_counting()[0], make_info(**how, spacing_mm=(4.0, 4.0, 4.0)))
+    segmenter = make_segmenter(network, make_info(**SIZES, skip_air=skip_air))
     volume = Volume(make_bright_organ(), np.diag([spacing, spacing, spacing, 1.0]))
     found = segment(
         segmenter,
         volume,
-        coarse=Coarse(coarse, dilation_voxels=1) if has_coarse else None,
+        coarse=coarse if has_coarse else None,
         with_probabilities=with_probabilities,
     )
     assert list(found.windows) == names
@@ -176,22 +180,31 @@ def make_bright_organ():
     return hu
 
 
-def test_empty_region_is_all_background():
-    segmenter = make_segmenter(make_network(), make_info())
+@pytest.fixture(scope="module")
+def segmenters():
+    """Of one network, which takes air alone for an organ: by whether they skip air."""
+    network = make_network()
+    network.get_layer("logits").bias.assign([0, 0.01, 0])
+    sizes = SIZES | {"window": (16, 24, 20)}  # few of them
+    return {
+        skip_air: make_segmenter(network, make_info(**sizes, skip_air=skip_air))
+        for skip_air in (False, True)
+    }
+
+
+def test_empty_region_is_all_background(segmenters):
+    segmenter = segmenters[True]
     hu = make_hu((20, 20, 20))
     assert segmenter.segment_volume(hu, SPACING)["labels"].numpy().any()
     assert not segmenter.segment_grid(hu, np.zeros(hu.shape, bool))["ids"].numpy().any()
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.9, 2.3, 2.1)])
-def test_skipping_air_changes_nothing_but_the_air(spacing):
+def test_skipping_air_changes_nothing_but_the_air(segmenters, spacing):
     hu, spacing = make_scan(), np.array(spacing, np.float32)
-    network, size = make_network(), {"max_voxels": hu.size * 2}
-    network.get_layer("logits").bias.assign([0, 0.01, 0])  # an organ where there is only air
-    looks = make_segmenter(network, make_info(**size, skip_air=False))
-    skips = make_segmenter(network, make_info(**size, skip_air=True))
     looked, skipped = (
-        each.segment_volume(hu, spacing)["labels"].numpy() for each in (looks, skips)
+        segmenters[skip_air].segment_volume(hu, spacing)["labels"].numpy()
+        for skip_air in (False, True)
     )
     region = in_graph(body_region, hu)
     np.testing.assert_array_equal(skipped[BODY], looked[BODY])
@@ -199,14 +212,13 @@ def test_skipping_air_changes_nothing_but_the_air(spacing):
     assert not skipped[~region].any()
 
 
-def test_padding_below_air_is_air():
-    network = make_segmenter(make_network(), make_info())
+def test_padding_below_air_is_air(segmenters):
     hu = make_hu((20, 24, 22))
     hu[:, :6] = -1024
     padded = np.where(hu == -1024, np.int16(-3024), hu)
     spacing = np.array([2.5, 0.8, 0.93], np.float32)  # what is resampled is averaged
     air, padding = (
-        network.segment_volume(each, spacing)["labels"].numpy() for each in (hu, padded)
+        segmenters[True].segment_volume(each, spacing)["labels"].numpy() for each in (hu, padded)
     )
     np.testing.assert_array_equal(padding, air)
     assert len(np.unique(air)) > 1
@@ -222,10 +234,9 @@ def test_info_of_older_models_does_not_skip():
 
 @pytest.mark.parametrize("skip_air", [True, False])
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.3, 1.1, 1.2)])
-def test_the_stages_give_the_mask_of_the_served_model(skip_air, spacing):
+def test_the_stages_give_the_mask_of_the_served_model(segmenters, skip_air, spacing):
     """Voxel for voxel: they are the operations of one graph, in three parts and threads."""
-    hu, info = make_scan(), make_info(max_voxels=10**6, skip_air=skip_air)
-    segmenter = make_segmenter(make_network(), info)
+    hu, segmenter = make_scan(), segmenters[skip_air]
     served = segmenter.segment_volume(hu, np.array(spacing, np.float32))["labels"].numpy()
     assert len(np.unique(served)) > 1
     volume = Volume(hu, np.diag([*spacing[::-1], 1.0]))

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_records import write_small_dataset
+from small_records import make_record, write_dataset
 from small_runs import ALL_STATE, stop_after
 
 from fcnseg.config import override
@@ -51,8 +51,16 @@ def picture_of(event):
 
 
 @pytest.fixture(scope="module")
-def run_dir(dataset, tmp_path_factory):
-    return train(CONFIG, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
+def records(tmp_path_factory):
+    """A dataset with more cases to validate on than are drawn."""
+    cases = [make_record(f"case_{seed}", seed=seed, shape=(8, 12, 12)) for seed in range(5)]
+    splits = {"train": [cases[:2]], "validation": [cases]}
+    return write_dataset(tmp_path_factory.mktemp("data") / "records", splits)
+
+
+@pytest.fixture(scope="module")
+def run_dir(records, tmp_path_factory):
+    return train(CONFIG, records, tmp_path_factory.mktemp("runs") / "run").run_dir
 
 
 def test_scalars_are_those_of_the_history(run_dir):
@@ -77,11 +85,11 @@ def test_scalars_are_those_of_the_history(run_dir):
     assert all(speed > 0 for _, speed in scalars_of(folder, "time/patches_per_second"))
 
 
-def test_pictures_show_the_validation_case(run_dir):
+def test_pictures_show_three_validation_cases(run_dir):
     events = events_of(run_dir / TENSORBOARD_FOLDER)
-    (name,) = events.PluginTagToContent("images")
-    assert name == "validation/case_3"
-    pictures = events.Tensors(name)
+    names = sorted(events.PluginTagToContent("images"))
+    assert names == [f"validation/case_{seed}" for seed in range(3)]
+    pictures = events.Tensors(names[-1])
     assert [picture.step for picture in pictures] == [STEPS, 2 * STEPS]
     pixels, size = picture_of(pictures[-1])
     assert pixels.shape[:2] == size
@@ -89,19 +97,9 @@ def test_pictures_show_the_validation_case(run_dir):
     assert (np.ptp(colours, axis=-1) > 100).any()  # outlines in colour on grey slices
 
 
-def test_no_more_than_three_cases_are_drawn(tmp_path, monkeypatch):
-    from small_records import make_record, write_dataset
-
-    cases = [make_record(f"case_{seed}", seed=seed, shape=(8, 12, 12)) for seed in range(5)]
-    records = write_dataset(tmp_path / "records", {"train": [cases[:1]], "validation": [cases]})
-    config = override(CONFIG, {"training.epochs": 1})
-    train(config, records, tmp_path / "run")
-    pictures = events_of(tmp_path / "run" / TENSORBOARD_FOLDER).PluginTagToContent("images")
-    assert sorted(pictures) == [f"validation/case_{seed}" for seed in range(3)]
-
-
-def test_run_that_goes_on_tells_each_step_once(dataset, run_dir, tmp_path, monkeypatch):
-    """It dies after the events of the second epoch, of which the checkpoint knows nothing."""
+def test_run_that_was_killed_twice_tells_each_step_once(records, run_dir, tmp_path, monkeypatch):
+    """Before its first checkpoint, and then after events of which the checkpoint knows nothing."""
+    folder = tmp_path / "run" / TENSORBOARD_FOLDER
     save = Checkpoints.save
 
     def die(self, progress):
@@ -110,35 +108,26 @@ def test_run_that_goes_on_tells_each_step_once(dataset, run_dir, tmp_path, monke
         save(self, progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", die)
-        with pytest.raises(KeyboardInterrupt):
-            train(CONFIG, dataset, tmp_path / "run")
-    folder = tmp_path / "run" / TENSORBOARD_FOLDER
-    assert [step for step, _ in scalars_of(folder, "loss/training")] == [STEPS, 2 * STEPS]
-    (file,) = folder.iterdir()
-    file.write_bytes(file.read_bytes() + b"cut")
-    train(CONFIG, dataset, tmp_path / "run", resume=True)
-    assert len(list(folder.iterdir())) == 2
-    for name in ("loss/training", "dice/validation", "optimizer/learning_rate"):
-        assert scalars_of(folder, name) == scalars_of(run_dir / TENSORBOARD_FOLDER, name)
-    pictures = events_of(folder).Tensors("validation/case_3")
-    assert [picture.step for picture in pictures] == [STEPS, 2 * STEPS]
-
-
-def test_run_that_begins_again_tells_each_step_once(dataset, tmp_path, monkeypatch):
-    """It died before its first checkpoint."""
-    with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", lambda *_: None)
         stop_after(patch, STEPS + 1)
         with pytest.raises(TrainingStoppedError):
-            train(CONFIG, dataset, tmp_path / "run")
-    train(CONFIG, dataset, tmp_path / "run", resume=True)
-    losses = scalars_of(tmp_path / "run" / TENSORBOARD_FOLDER, "loss/training")
-    assert [step for step, _ in losses] == [STEPS, 2 * STEPS]
+            train(CONFIG, records, tmp_path / "run")
+    assert [step for step, _ in scalars_of(folder, "loss/training")] == [STEPS]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, records, tmp_path / "run", resume=True)
+    assert [step for step, _ in scalars_of(folder, "loss/training")] == [STEPS, 2 * STEPS]
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes() + b"cut")
+    train(CONFIG, records, tmp_path / "run", resume=True)
+    for name in ("loss/training", "dice/validation", "optimizer/learning_rate"):
+        assert scalars_of(folder, name) == scalars_of(run_dir / TENSORBOARD_FOLDER, name)
+    pictures = events_of(folder).Tensors("validation/case_2")
+    assert [picture.step for picture in pictures] == [STEPS, 2 * STEPS]
 
 
-def test_events_can_be_left_out(tmp_path):
-    records = write_small_dataset(tmp_path / "records")
+def test_events_can_be_left_out(records, tmp_path):
     config = override(CONFIG, {"training.tensorboard": False, "training.epochs": 1})
     train(config, records, tmp_path / "run")
     assert not (tmp_path / "run" / TENSORBOARD_FOLDER).exists()
