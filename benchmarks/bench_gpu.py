@@ -175,9 +175,8 @@ class Bench:
 
 def check_device(bench: Bench) -> None:
     """Describes the machine, and writes the records."""
-    lines = bench.run("device", {})
+    lines = bench.run("device", {"size": bench.size, "data": bench.data})
     bench.has_gpu = any(line.get("gpus") for line in lines)
-    bench.run("records", {"size": bench.size, "folder": bench.data})
 
 
 def check_step(bench: Bench) -> None:
@@ -259,7 +258,9 @@ def check_data(bench: Bench) -> None:
     """Measures the input pipeline, alone and in training."""
     bench.run("data_rates", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
     _compare_data(bench)
-    bench.run("joint", {"size": bench.size, "data": bench.data}, seconds=0.3 * bench.left)
+    augmentation_on = ["device"] if bench.is_smoke else ["host", "device"]
+    arguments = {"size": bench.size, "data": bench.data, "augmentation_on": augmentation_on}
+    bench.run("joint", arguments, seconds=0.3 * bench.left)
 
 
 def _compare_data(bench: Bench) -> None:

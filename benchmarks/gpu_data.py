@@ -17,12 +17,13 @@ SPACING_MM = (2.0, 2.0, 2.0)
 
 
 def preset(name: str, sizes: Sizes, **settings: Any) -> Config:
-    """Gives a preset with some settings; a small one has the same parts with fewer channels."""
+    """Gives a preset with some settings; a small one has fewer levels and channels."""
     chosen: dict[str, Any] = {"training.tensorboard": False}
     if sizes.small:
-        levels = len(PRESETS[name].model.filters)
+        levels = len(sizes.filters)
         chosen |= {
-            "model.filters": sizes.filters[:levels],
+            "model.filters": sizes.filters,
+            "model.deep_supervision": 0,
             "patches.size": sizes.patch,
             "patches.shuffle_buffer": 4,
             "inference.overlap": (4, 4, 4),

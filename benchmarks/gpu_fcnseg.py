@@ -40,8 +40,13 @@ _VERSIONS = ("cuda_version", "cudnn_version")
 _VARIABLES = ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
 
 
-def device() -> None:
-    """Describes the machine."""
+def device(size: str, data: str) -> None:
+    """Describes the machine, and writes the records.
+
+    Args:
+        size: One of `SIZES`.
+        data: Folder of records.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     build = tf.sysconfig.get_build_info()
     emit(
@@ -54,11 +59,7 @@ def device() -> None:
         built_with={name: build.get(name) for name in _VERSIONS},
         environment={name: os.environ.get(name) for name in _VARIABLES},
     )
-
-
-def records(size: str, folder: str) -> None:
-    """Writes the records."""
-    write_records(Path(folder), SIZES[size])
+    write_records(Path(data), SIZES[size])
 
 
 def steps(size: str, data: str, cases: Sequence[Sequence[Any]]) -> None:
@@ -155,10 +156,16 @@ def _augmentations() -> Iterator[tuple[str, AugmentationConfig]]:
             yield name, dataclasses.replace(augmentation, run_on=run_on)
 
 
-def joint(size: str, data: str) -> None:
-    """Measures training steps with the input pipeline, as in training."""
+def joint(size: str, data: str, augmentation_on: Sequence[str]) -> None:
+    """Measures training steps with the input pipeline, as in training.
+
+    Args:
+        size: One of `SIZES`.
+        data: Folder of records.
+        augmentation_on: Where the patches of each measurement are augmented, host or device.
+    """
     sizes, dataset = SIZES[size], Dataset.open(data)
-    for run_on in ("host", "device"):
+    for run_on in augmentation_on:
         settings = {"training.precision": "mixed_bfloat16", "augmentation.run_on": run_on}
         facts: dict[str, Any] = {"preset": "roth2018", "augmentation_on": run_on}
         try:
@@ -302,5 +309,5 @@ def session(size: str, version: str, answer: str) -> None:
 
 JOBS: dict[str, Callable[..., None]] = {
     each.__name__: each
-    for each in (device, records, steps, data_rates, joint, window, run, compare, export, session)
+    for each in (device, steps, data_rates, joint, window, run, compare, export, session)
 }

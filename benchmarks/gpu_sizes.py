@@ -15,7 +15,7 @@ class Sizes:
     Attributes:
         filters: Channels per level of the network that PyTorch has too, that of roth2018.
         patch: Voxels (z, y, x) of its patches.
-        small: True if the presets are made small too: fewer channels and voxels.
+        small: True if the presets are made small too: fewer channels, levels and voxels.
         cases: Records; the last one is for validation.
         shape: Voxels (z, y, x) of a record.
         volume: Voxels (z, y, x) of the volume that is segmented by sliding window.
@@ -48,12 +48,12 @@ class Sizes:
 SIZES = {
     "full": Sizes(),
     "smoke": Sizes(
-        filters=(4, 8, 8, 8),
-        patch=(16, 24, 24),
+        filters=(4, 8),
+        patch=(16, 16, 16),
         small=True,
         cases=3,
-        shape=(32, 40, 40),
-        volume=(40, 40, 40),
+        shape=(24, 32, 32),
+        volume=(24, 24, 24),
         window=16,
         overlap=4,
         batches=(2,),
