@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -51,9 +53,22 @@ def make_state(model: keras.Model, *, size: Shape, label_size: Shape) -> None:
         label_size: Voxels (z, y, x) of its label.
     """
     batch = tf.zeros((1, *size, 1)), tf.zeros((1, *label_size), tf.uint8)
-    model.distribute_strategy.run(model.test_step, args=(batch,))  # eager: the graph would be big
+    with _without_warnings():  # of a call that is eager: for one, its graph would take longer
+        model.distribute_strategy.run(model.test_step, args=(batch,))
     model.reset_metrics()
     build_optimizer_state(model.optimizer, model.trainable_variables)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow from logging warnings inside."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def state_of(model: keras.Model) -> list[tf.Variable]:

@@ -51,7 +51,7 @@ class TrainingStep:
     micro_batches: int = 1
     clip_norm: float = 0.0
 
-    # Its loop is Python's; AutoGraph cannot convert annotated names and warns of each.
+    # Its loop is Python's: AutoGraph has nothing to convert, here or in what it calls.
     @tf.autograph.experimental.do_not_convert
     def on_replica(self, batch: Batch) -> tf.Tensor:
         """Changes the weights by the gradients of a replica's batch, and the epoch's metrics.
