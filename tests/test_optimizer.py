@@ -160,13 +160,36 @@ def test_average_follows_the_weights_and_can_stand_in_for_them():
     assert weight.numpy().tolist() == [10.0]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_kept_network_is_the_average(dataset, tmp_path, decay):
-    config = override(ALL_STATE, {"training.epochs": 1, "training.ema_decay": decay})
-    train(config, dataset, tmp_path / "run")
-    network, _ = load_run(tmp_path / "run")
-    is_last = weights_digest(network) == read_run(tmp_path / "run").weights_sha256
-    assert is_last == (decay == 0)
+# Time for one epoch: one that validates by itself, and one that would validate only later.
+OF_ONE_EPOCH = {
+    name: override(ALL_STATE, {"training.epochs": 9, "training.time_limit_hours": 1e-9, **changes})
+    for name, changes in {
+        "without average": {"training.ema_decay": 0.0, "training.validate_every": 1},
+        "averaged": {"training.ema_decay": 0.9, "training.validate_every": 3},
+    }.items()
+}
+
+
+@pytest.fixture(scope="module", params=OF_ONE_EPOCH)
+def run_of_one_epoch(request, dataset, tmp_path_factory):
+    """The configuration and the result."""
+    config = OF_ONE_EPOCH[request.param]
+    return config, train(config, dataset, tmp_path_factory.mktemp("limited") / "run")
+
+
+def test_kept_network_is_the_average(run_of_one_epoch):
+    config, result = run_of_one_epoch
+    network, _ = load_run(result.run_dir)
+    is_last = weights_digest(network) == read_run(result.run_dir).weights_sha256
+    assert is_last == (config.training.ema_decay == 0)
+
+
+def test_run_ends_with_the_epoch_in_which_its_time_is_over(run_of_one_epoch, dataset):
+    config, result = run_of_one_epoch
+    assert len(result.history["loss"]) == len(result.history["val_dice"]) == 1
+    assert result.best_epoch == read_run(result.run_dir).best_epoch == 1
+    again = train(config, dataset, result.run_dir, resume=True)
+    assert (again.best_epoch, again.best_dice) == (1, result.best_dice)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -189,21 +212,11 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cases(dataset, tmp_path, s
 def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
     """Steps of no size: the first validation stays the best, and the run waits for two more."""
     changes = {"training.learning_rate": 1e-30, "training.patience": 2, "training.epochs": 9}
-    config = override(ALL_STATE, {**changes, "model.norm": "instance"})
+    changes |= {"model.norm": "instance", "training.steps_per_epoch": 1}
+    config = override(ALL_STATE, changes)
     result = train(config, dataset, tmp_path / "run")
     assert len(result.history["val_dice"]) == 3
     assert result.best_epoch == 1
-
-
-@pytest.mark.parametrize("every", [1, 3])
-def test_run_ends_with_the_epoch_in_which_its_time_is_over(dataset, tmp_path, every):
-    changes = {"training.epochs": 9, "training.time_limit_hours": 1e-9}
-    config = override(ALL_STATE, {**changes, "training.validate_every": every})
-    result = train(config, dataset, tmp_path / "run")
-    assert len(result.history["loss"]) == len(result.history["val_dice"]) == 1
-    assert result.best_epoch == read_run(tmp_path / "run").best_epoch == 1
-    again = train(config, dataset, tmp_path / "run", resume=True)
-    assert (again.best_epoch, again.best_dice) == (1, result.best_dice)
 
 
 def test_run_whose_time_is_over_between_epochs_ends_with_the_next(dataset, tmp_path, monkeypatch):
@@ -216,9 +229,9 @@ def test_run_whose_time_is_over_between_epochs_ends_with_the_next(dataset, tmp_p
     monkeypatch.setattr(TrainingLoop, "_advance", advance_late)
     changes = {"training.epochs": 9, "training.time_limit_hours": 1}
     config = override(ALL_STATE, {**changes, "training.validate_every": 3})
-    assert not train(config, dataset, tmp_path / "run", until_epoch=1).best_epoch
-    result = train(config, dataset, tmp_path / "run", resume=True)
+    result = train(config, dataset, tmp_path / "run")
     assert len(result.history["loss"]) == result.best_epoch == 2
+    assert len(result.history["val_dice"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -95,57 +95,62 @@ def trials_in(folder):
 # Real trainings.
 
 
-def test_a_search_ends_in_the_configuration_of_its_best_trial(dataset, tmp_path):
-    """An organ's Dice is the objective; the second command finds everything done."""
-    wanted = command(dataset, tmp_path, objective="val_dice_liver", max_trials=2)
+@pytest.fixture(scope="module")
+def of_two_workers(dataset, tmp_path_factory):
+    """A search that has ended, with an organ's Dice as its objective."""
+    folder = tmp_path_factory.mktemp("two_workers")
+    wanted = command(dataset, folder, objective="val_dice_liver", max_trials=2, workers=2)
     wanted.run()
-    trials = trials_in(tmp_path)
+    return wanted
+
+
+def test_a_search_ends_in_the_configuration_of_its_best_trial(of_two_workers):
+    """The second command finds everything done."""
+    folder = of_two_workers.output.parent
+    trials = trials_in(folder)
     best = best_trial(list(trials.values()), epochs=3)
     assert trials.keys() == {"0", "1"}
     assert best.objective == max(trial.objective for trial in trials.values())
     for trial in trials.values():
         assert 0 < trial.outcome.training_seconds < trial.outcome.seconds
         assert trial.outcome.training_cpu_seconds > 0
-    found = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
+    found = read_config(folder / "search" / BEST_CONFIG_FILE)
     assert found == override(SMALL, best.settings)
-    run = tmp_path / "search/trials" / best.trial_id
+    run = folder / "search/trials" / best.trial_id
     assert read_run(run).best_dice == best.outcome.val_dice
     assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {path.name for path in run.iterdir()}
-    wanted.run()
-    assert trials_in(tmp_path) == trials
+    of_two_workers.run()
+    assert trials_in(folder) == trials
 
 
-@pytest.mark.slow
-def test_the_surface_dice_of_the_best_network_is_an_objective(dataset, tmp_path):
-    command(dataset, tmp_path, objective="val_surface_dice", max_trials=1).run()
-    (trial,) = trials_in(tmp_path).values()
-    assert 0 <= trial.objective <= 1
-    assert trial.objective != trial.outcome.val_dice
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_training_with_the_best_configuration_repeats_the_objective(dataset, tmp_path):
-    command(dataset, tmp_path, max_trials=5, workers=2, tuner="hyperband").run()
-    trials = trials_in(tmp_path)
-    best = best_trial(list(trials.values()), epochs=3)
-    config = read_config(tmp_path / "search" / BEST_CONFIG_FILE)
-    assert train(config, dataset, tmp_path / "again").best_dice == best.objective
+def assert_repeated(folder, dataset, again):
+    """A training with the best configuration ends in the network of the best trial."""
+    best = best_trial(list(trials_in(folder).values()), epochs=3)
+    config = read_config(folder / "search" / BEST_CONFIG_FILE)
+    assert train(config, dataset, again).best_dice == best.outcome.val_dice
     one, other = (
-        read_run(run).weights_sha256
-        for run in (tmp_path / "again", tmp_path / "search/trials" / best.root)
+        read_run(run).weights_sha256 for run in (again, folder / "search/trials" / best.root)
     )
     assert one == other
 
 
 @pytest.mark.slow
-def test_an_objective_that_is_not_a_number_is_a_failure(dataset, tmp_path):
-    """A rate that breaks the network: its loss is not finite."""
+def test_training_on_all_cores_repeats_a_trial_that_had_its_share(
+    of_two_workers, dataset, tmp_path
+):
+    assert_repeated(of_two_workers.output.parent, dataset, tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_a_search_by_surface_dice_passes_over_a_network_that_breaks(dataset, tmp_path):
+    """It breaks by its learning rate: its loss is not finite."""
     space = {"training.learning_rate": {"choice": [1e30]}}
-    command(dataset, tmp_path, space=space).run()
-    broken = trials_in(tmp_path)["1"]
+    command(dataset, tmp_path, space=space, objective="val_surface_dice").run()
+    base, broken = trials_in(tmp_path).values()
+    assert 0 <= base.objective <= 1
+    assert base.objective != base.outcome.val_dice
     assert broken.status == "failed"
-    assert re.search("LossError: the loss is|val_dice is nan", broken.outcome.error)
+    assert re.search("LossError: the loss is|val_surface_dice is nan", broken.outcome.error)
     assert broken.outcome.is_by_settings
 
 
@@ -184,41 +189,53 @@ def results(folder):
     }
 
 
+HYPERBAND = ("--tuner", "hyperband", "--max_trials", "4")
+
+
+@pytest.fixture(scope="module")
+def left_alone(dataset, tmp_path_factory):
+    """The folder of a search that nothing has disturbed, in which trials are promoted."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert start(folder, dataset, *HYPERBAND).wait() == 0, said(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_training_with_the_best_configuration_repeats_a_promoted_trial(
+    left_alone, dataset, tmp_path
+):
+    assert_repeated(left_alone, dataset, tmp_path / "again")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_search_killed_at_random_moments_ends_as_one_left_alone(dataset, tmp_path):
-    """`FCNSEG_KILLS` kills, 2 by default; `benchmarks/bench_search.py` has more, of each tuner."""
-    kills = int(os.environ.get("FCNSEG_KILLS", "2"))
-    flags = ["--tuner", "hyperband", "--max_trials", "4"]
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    for folder in (alone, killed):
-        folder.mkdir()
-    assert start(alone, dataset, *flags).wait() == 0, said(alone)
-    for _ in range(kills):
-        process = start(killed, dataset, *flags)
-        wait_for(killed / "search/trials.json", process)
+def test_a_search_killed_at_random_moments_ends_as_one_left_alone(left_alone, dataset, tmp_path):
+    """`FCNSEG_KILLS` kills, 1 by default; `benchmarks/bench_search.py` has more, of each tuner."""
+    for _ in range(int(os.environ.get("FCNSEG_KILLS", "1"))):
+        process = start(tmp_path, dataset, *HYPERBAND)
+        wait_for(tmp_path / "search/trials.json", process)
         time.sleep(random.uniform(0, 20))
         process.kill()
         process.wait()
-        if (killed / "search" / BEST_CONFIG_FILE).exists():
+        if (tmp_path / "search" / BEST_CONFIG_FILE).exists():
             break
-    assert start(killed, dataset, *flags).wait() == 0, said(killed)
-    assert results(killed) == results(alone)
-    best = [read_config(folder / "search" / BEST_CONFIG_FILE) for folder in (alone, killed)]
+    assert start(tmp_path, dataset, *HYPERBAND).wait() == 0, said(tmp_path)
+    assert results(tmp_path) == results(left_alone)
+    best = [read_config(folder / "search" / BEST_CONFIG_FILE) for folder in (left_alone, tmp_path)]
     assert best[0] == best[1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("is_for_all", [False, True])
-def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path, is_for_all):
-    """Slurm and systemd send it to the trial too, and to the server of its process."""
+def test_sigterm_ends_the_search_with_a_line_and_its_trial_goes_on(dataset, tmp_path):
+    """Slurm and systemd send it to the trial too, and to the server of its process: the second."""
     flags = ["--max_trials", "2", "--training.epochs", "1000000"]
     log = tmp_path / "search/logs/0.log"
-    for session in (1, 2):
+    for is_for_all in (False, True):
         process = start(tmp_path, dataset, *flags)
         wait_for(tmp_path / "search/trials/0" / HISTORY_FILE, process)
-        while session == 2 and "resumes after step" not in log.read_text():
+        while is_for_all and "resumes after step" not in log.read_text():
             assert process.poll() is None, said(tmp_path)
             time.sleep(0.1)
         if is_for_all:
@@ -252,43 +269,22 @@ def wait_for_a_trial_of(worker, folder, *, seconds=900):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_chief_and_two_workers_end_though_one_is_killed(dataset, tmp_path):
-    address = chief_address()
-    flags = ["--max_trials", "4"]
-    chief = start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID="chief", **address)
-    workers = {
-        name: start(tmp_path, dataset, *flags, KERASTUNER_TUNER_ID=name, **address)
-        for name in ("worker-0", "worker-1")
-    }
-    wait_for_a_trial_of("worker-1", tmp_path)
-    workers["worker-1"].kill()
-    workers["worker-1"].wait()
-    workers["worker-1"] = start(
-        tmp_path, dataset, *flags, KERASTUNER_TUNER_ID="worker-1", **address
-    )
-    assert [process.wait() for process in (chief, *workers.values())] == [0, 0, 0], said(tmp_path)
-    trials = trials_in(tmp_path)
-    assert trials.keys() == {"0", "1", "2", "3"}
-    assert {trial.status for trial in trials.values()} == {"completed"}
-    assert (tmp_path / "search" / BEST_CONFIG_FILE).exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_a_supervisor_starts_a_worker_of_a_search_again(dataset, tmp_path):
-    """Two workers on one machine, one of which is killed; its trial resumes."""
+    """A chief, and two workers on one machine, one of which is killed; its trial resumes."""
     address = chief_address()
     module = ["tuning.supervisor", "--workers", "2", "--name", "here"]
     module += ["--", sys.executable, "-m", "tuning.search"]
-    chief = start(tmp_path, dataset, "--max_trials", "4", KERASTUNER_TUNER_ID="chief", **address)
-    supervisor = start(tmp_path, dataset, "--max_trials", "4", module=module, **address)
+    chief = start(tmp_path, dataset, "--max_trials", "3", KERASTUNER_TUNER_ID="chief", **address)
+    supervisor = start(tmp_path, dataset, "--max_trials", "3", module=module, **address)
     wait_for_a_trial_of("here-1", tmp_path)
     os.kill(worker_under(supervisor.pid, "here-1"), signal.SIGKILL)
     assert [process.wait() for process in (chief, supervisor)] == [0, 0], said(tmp_path)
     assert "worker here-1 ended with status -9; it starts again in 1 s" in said(tmp_path)
-    trials = trials_in(tmp_path).values()
-    assert [trial.status for trial in trials] == ["completed"] * 4
-    assert {trial.worker for trial in trials} <= {"here-0", "here-1"}
+    trials = trials_in(tmp_path)
+    assert trials.keys() == {"0", "1", "2"}
+    assert {trial.status for trial in trials.values()} == {"completed"}
+    assert {trial.worker for trial in trials.values()} <= {"here-0", "here-1"}
+    assert (tmp_path / "search" / BEST_CONFIG_FILE).exists()
 
 
 def worker_under(supervisor, name):
@@ -408,8 +404,11 @@ run_threads(test_tuning.workers_in(pathlib.Path(sys.argv[1]), trial_works.end_al
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_trial_that_takes_its_machine_down_fails_after_three_times(tmp_path):
-    """SIGKILL for a session stands for that of a container."""
-    for status in (-9, -9, -9, 0):
+    """SIGKILL for a session stands for that of a container; there were two before."""
+    begun = begun_file(tmp_path, "0")
+    begun.parent.mkdir()
+    begun.write_text("begun\n" * 2)
+    for status in (-9, 0):
         command = [sys.executable, "-c", MACHINE, tmp_path]
         assert subprocess.run(command, cwd=ROOT, start_new_session=True).returncode == status
     (trial,) = Progress.read(tmp_path).trials
