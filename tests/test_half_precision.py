@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import tensorflow as tf
+from small_models import write_run
 
 from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, TrainingConfig
-from fcnseg.errors import ConfigError
+from fcnseg.errors import ConfigError, InputError
+from fcnseg.inference import prediction
+from fcnseg.inference.prediction import load_runs
+from fcnseg.networks.onednn_faults import has_narrow_stride, is_affected
+from fcnseg.training import read_run
 from fcnseg.training.half_precision import (
     check_half_precision,
+    check_known_errors,
     gradient_error,
-    is_affected,
     kernel_gradient,
 )
 
@@ -104,3 +111,65 @@ def test_without_onednn_no_cpu_is_affected(tmp_path, monkeypatch, off):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     assert is_affected(tmp_path / "cpuinfo")
     assert not is_affected(tmp_path / "no such file")
+
+
+def residual(*, filters=(4, 8, 8, 8), strides=(), kernels=()):
+    blocks = (1,) * len(filters)
+    return ModelConfig(filters=filters, residual_blocks=blocks, strides=strides, kernels=kernels)
+
+
+FLAT = ((2, 2, 2), (2, 2, 2), (2, 2, 1))  # the last is none along x
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "is_narrow"),
+    [
+        (residual(), 8, True),
+        (residual(), 16, False),
+        (residual(strides=FLAT), 8, False),
+        (residual(strides=FLAT), 4, True),
+        (ModelConfig(filters=(4, 8, 8, 8)), 8, False),  # it pools
+    ],
+)
+def test_a_stride_to_one_voxel_along_x_is_found(model, width, is_narrow):
+    assert has_narrow_stride(model, (32, 16, width)) == is_narrow
+
+
+def narrow(*, batch_size=2):
+    return dataclasses.replace(
+        config(),
+        model=residual(),
+        patches=PatchConfig(size=(32, 16, 8), batch_size=batch_size),
+        inference=InferenceConfig(overlap=(2, 4, 2)),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_stride_to_one_voxel_along_x_is_refused_on_affected_cpus(tmp_path, batch_size):
+    (tmp_path / "cpuinfo").write_text("flags : amx_bf16")
+    options = {"num_classes": 3, "cpuinfo": tmp_path / "cpuinfo"}
+    with pytest.raises(ConfigError, match=r"must be float32 where .* patches of 8 voxels along x"):
+        check_known_errors(narrow(batch_size=batch_size), "CPU:0", **options)
+
+
+def test_it_is_refused_in_prediction_too(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", window=(32, 16, 8))
+    dataclasses.replace(read_run(run), config=narrow()).write(run)
+    monkeypatch.setattr(prediction, "is_affected", lambda: True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(InputError, match=r"must be float32, .* of 8 voxels along x of .*run"):
+        load_runs([run], precision="bfloat16")
+    monkeypatch.setattr(prediction, "is_affected", lambda: False)
+    load_runs([run], precision="bfloat16")
+
+
+@pytest.mark.skipif(not is_affected(), reason="needs a CPU with AVX512-BF16 or AMX")
+def test_no_other_stride_is_computed_wrongly():
+    """As wide as has to be: two voxels along x."""
+    inputs = tf.random.stateless_normal((2, 4, 4, 4, 8), (0, 0))
+    kernel = tf.random.stateless_normal((3, 3, 3, 8, 8), (0, 1)) / 10
+    expected, found = (
+        tf.nn.conv3d(tf.cast(inputs, dtype), tf.cast(kernel, dtype), [1, 2, 2, 2, 1], "SAME")
+        for dtype in (tf.float32, tf.bfloat16)
+    )
+    assert float(tf.reduce_max(tf.abs(tf.cast(found, tf.float32) - expected))) < 0.1

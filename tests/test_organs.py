@@ -68,6 +68,8 @@ def watch(validations, *, config=None):
         ([(0.6, 0.5), (0.7, 0.0), (0.7, 0.0), (0.8, 0.0)], ("gallbladder",), 1),  # fell back
         ([(0.6, NAN), (0.7, NAN), (0.8, NAN)], (), 0),  # no case validates it
         ([(0.6, 0.0)] * 3 + [(0.7, 0.4)] + [(0.7, 0.0)] * 3, ("gallbladder",), 2),
+        # The liver is worse for once: the gallbladder was not found in between.
+        ([(0.6, 0.0)] * 3 + [(0.4, 0.0), (0.6, 0.0)], ("gallbladder",), 1),
         ([(0.0, 0.6), (0.0, 0.7), (0.0, 0.8)], ("liver",), 1),
         ([(0.0, 0.0)] * 3, (), 0),
     ],
@@ -159,6 +161,13 @@ def test_end_names_the_organs_that_no_warning_has_named(caplog):
         ]
 
 
+def test_end_advises_more_epochs_where_nothing_is_learnt_yet(caplog):
+    lost, _ = watch([(0.0, 0.0)])
+    lost.warn_of_best(1)
+    (message,) = caplog.messages
+    assert message.endswith("in 9 training cases); try more training.epochs")
+
+
 def test_end_does_not_warn_again(caplog):
     lost, rows = watch([(0.6, 0.0), (0.7, 0.0), (0.8, 0.0), (0.9, 0.4)])
     assert len(caplog.messages) == 1
@@ -188,6 +197,21 @@ def test_organ_in_few_cases_of_records_without_fingerprint_is_warned_of(tmp_path
     assert caplog.messages == [
         f"organs in fewer than 3 cases: spleen ({voxels} voxels in 2 training cases)"
     ]
+
+
+def test_organ_in_no_validation_case_is_warned_of(tmp_path, caplog):
+    cases = [make_record(f"case_{seed}", seed=seed) for seed in range(3)]
+    without = make_record("case_3", seed=3, organs=(1,))
+    dataset = Dataset.open(
+        write_dataset(tmp_path / "data", {"train": [cases], "validation": [[without]]})
+    )
+    check_each_organ(dataset)
+    assert caplog.messages == [
+        "organs in no validation case, so no validation tells whether they are lost: spleen"
+    ]
+    caplog.clear()
+    check_each_organ(dataset, ignore_label=2)
+    assert caplog.messages == []
 
 
 def livers_alone(folder):

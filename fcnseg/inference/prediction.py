@@ -23,6 +23,7 @@ from fcnseg.inference.segmentation import Coarse, segment
 from fcnseg.inference.segmenter import Segmenter
 from fcnseg.networks.build import build_fcn
 from fcnseg.networks.keras_compat import WEIGHTS_FILE, is_of_this_line
+from fcnseg.networks.onednn_faults import has_narrow_stride, is_affected
 from fcnseg.networks.precision import Precision, for_inference, policies_of, with_precision
 from fcnseg.runs.archives import check_archive
 from fcnseg.runs.model_info import ModelInfo
@@ -108,7 +109,8 @@ def load_runs(
 
     Raises:
         InputError: If a run is missing or unfinished, a file of its network is not as it was
-            written, or two differ in classes, spacing or windows.
+            written, two differ in classes, spacing or windows, or TensorFlow is known to compute
+            one wrongly in bfloat16 on this CPU.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     for run in opened:
@@ -126,7 +128,20 @@ def _load(run: Run, backend: Backend, precision: Precision | None) -> keras.Mode
     if backend == "openvino" and run.is_for_openvino:
         run.check_published()
         return OpenvinoNetwork.read(run.network_path, precision or run.precision)
+    if backend == "tensorflow" and (precision or run.precision) == "bfloat16":
+        _check_bfloat16(run)
     return for_inference(load_run(run)[0], precision)
+
+
+def _check_bfloat16(run: Run) -> None:
+    """Refuses networks that TensorFlow computes wrongly in bfloat16 on this CPU."""
+    is_narrow = has_narrow_stride(run.manifest.config.model, run.info.window)
+    if is_narrow and is_affected() and not tf.config.list_physical_devices("GPU"):
+        raise InputError(
+            "precision must be float32, or the backend openvino, where a convolution with a stride"
+            f" gives one voxel along x on this CPU, got bfloat16 and windows of"
+            f" {run.info.window[2]} voxels along x of {run.folder}"
+        )
 
 
 def predict_volume(

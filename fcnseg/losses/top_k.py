@@ -18,9 +18,9 @@ class TopKCrossEntropyLoss(CrossEntropyLoss):
         loss = sum_{n in K} w_n (-log p_n) / sum_{n in K} w_n
 
     with p_n the softmax of voxel n at its true class, w_n the weight of that class, and K the
-    `fraction` of the sample's voxels that are not ignored, at least one, with the largest w_n (-log
-    p_n); Keras takes the mean over samples. This is the bootstrapping of Wu et al. 2016 (arXiv
-    1605.06885); nnU-Net's `TopKLoss` takes a tenth, over the complete batch.
+    `fraction` of the sample's voxels of w_n > 0 that are not ignored, at least one, with the
+    largest w_n (-log p_n); Keras takes the mean over samples. This is the bootstrapping of Wu et
+    al. 2016 (arXiv 1605.06885); nnU-Net's `TopKLoss` takes a tenth, over the complete batch.
 
     Args:
         class_weights: `uniform`, or a number for each class, background first.

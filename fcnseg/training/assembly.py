@@ -166,6 +166,7 @@ def _make_events(
         run_dir / TENSORBOARD_FOLDER,
         info.class_names,
         patches_per_step=patches_per_step(config, replicas=replicas),
+        ignore_label=ignore_label(config, info),
     )
 
 

@@ -37,7 +37,7 @@ def check_dataset(
 def check_each_organ(
     dataset: Dataset, *, fold: Fold | None = None, ignore_label: int | None = None
 ) -> None:
-    """Checks that each organ is in training cases; warns of those in few of them.
+    """Checks that each organ is in training cases; warns of few, or none for validation.
 
     Args:
         dataset: A finished dataset.
@@ -51,6 +51,17 @@ def check_each_organ(
     counted = [organ for k, organ in enumerate(organs, start=1) if k != ignore_label]
     of_fold = "" if fold is None else f" of fold {fold}"
     check_organs(counted, source=f"the training cases{of_fold} of {dataset.folder}")
+    validated = _class_voxels(dataset, "validation", fold=fold)
+    unseen = [
+        name
+        for k, name in enumerate(dataset.info.class_names)
+        if k not in (0, ignore_label) and not any(voxels[k] for voxels in validated)
+    ]
+    if unseen:
+        logger.warning(
+            f"organs in no validation case{of_fold}, so no validation tells whether they are lost:"
+            f" {', '.join(unseen)}"
+        )
 
 
 def _check_splits(dataset: Dataset, ignore_label: int | None) -> None:
@@ -88,18 +99,21 @@ def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[Trai
     Raises:
         DatasetError: If a file is read and is missing or broken.
     """
-    info = dataset.info
+    voxels = _class_voxels(dataset, "train", fold=fold)
+    return count_organs(dataset.info.class_names, voxels)
+
+
+def _class_voxels(dataset: Dataset, split: str, *, fold: Fold | None) -> list[Sequence[int]]:
+    """The voxels of each class, for each case of a split."""
+    fingerprint = dataset.info.fingerprint
     if fold is not None:
         dealt = deal_cases(dataset, fold).values()
         pairs = (pair for of_file in dealt for pair in of_file)
-        voxels = [case.class_voxels for case, split in pairs if split == "train"]
-    elif info.fingerprint is not None:
-        cases = info.fingerprint.cases
-        voxels = [case.class_voxels for case in cases if case.split == "train"]
-    else:
-        listed = dataset.list_cases(("train",)).values()
-        voxels = [case.class_voxels for of_file in listed for case in of_file]
-    return count_organs(info.class_names, voxels)
+        return [case.class_voxels for case, dealt_to in pairs if dealt_to == split]
+    if fingerprint is not None:
+        return [case.class_voxels for case in fingerprint.cases if case.split == split]
+    listed = dataset.list_cases((split,)).values()
+    return [case.class_voxels for of_file in listed for case in of_file]
 
 
 def _check_fold(dataset: Dataset, fold: Fold, ignore_label: int | None) -> None:

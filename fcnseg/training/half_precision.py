@@ -7,7 +7,6 @@ samples are two slices deep, on CPUs with AVX512-BF16: it contains earlier conte
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,11 +16,11 @@ import tensorflow as tf
 from fcnseg.config import Config
 from fcnseg.errors import ConfigError
 from fcnseg.networks import model_summary
+from fcnseg.networks.onednn_faults import has_narrow_stride, is_affected
 
 Gradient = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes inputs, a kernel and the gradient of the outputs; gives the kernel's gradient."""
 
-_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 _WRONG_DEPTH = 2
 # bfloat16 has 8 bits, float16 has 11: the largest errors seen are 0.6 % of the largest gradient.
 _TOLERANCE = 0.05
@@ -80,7 +79,7 @@ def check_half_precision(
 def check_known_errors(
     config: Config, device: str, *, num_classes: int, cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> None:
-    """Checks that a network's gradients are not known to be wrong on a device, without using it.
+    """Checks that a network is not known to be computed wrongly on a device, without using it.
 
     Args:
         config: All settings.
@@ -89,11 +88,18 @@ def check_known_errors(
         cpuinfo: Linux's description of the CPU.
 
     Raises:
-        ConfigError: If they are.
+        ConfigError: If it is.
     """
-    precision = config.training.precision
-    is_exact = precision == "float32" or config.patches.batch_size == 1
-    if is_exact or not device.startswith("CPU") or not is_affected(cpuinfo):
+    precision, patches = config.training.precision, config.patches
+    if precision == "float32" or not device.startswith("CPU") or not is_affected(cpuinfo):
+        return
+    if has_narrow_stride(config.model, patches.size):
+        raise ConfigError(
+            "training.precision must be float32 where a convolution with a stride gives one voxel"
+            f" along x on this CPU, got {precision} and patches of {patches.size[2]} voxels along"
+            " x: choose a patches.size with a larger x"
+        )
+    if patches.batch_size == 1:
         return
     depths = sorted({depth for depth, _ in _shapes(config, num_classes)})
     if _WRONG_DEPTH in depths:
@@ -132,14 +138,3 @@ def gradient_error(
         error = tf.reduce_max(tf.abs(tf.cast(found, tf.float32) - expected))
         errors.append(float(error / tf.reduce_max(tf.abs(expected))))
     return float(np.max(errors))  # NaN if one is
-
-
-def is_affected(cpuinfo: Path) -> bool:
-    """Tells whether the CPU computes in bfloat16 and oneDNN is on; False where it is not Linux."""
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
-        return False
-    try:
-        flags = cpuinfo.read_text().split()
-    except OSError:  # not Linux: no such TensorFlow
-        return False
-    return any(flag in flags for flag in _CPU_FLAGS)

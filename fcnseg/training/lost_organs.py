@@ -108,6 +108,7 @@ class LostOrgans(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
         self.names: tuple[str, ...] = ()
         self.warned: set[str] = set()
+        self._not_found_since: set[str] = set()  # the warning
 
     def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes the logs of the finished epochs, whose warnings were given then."""
@@ -138,9 +139,10 @@ class LostOrgans(keras.callbacks.Callback):
         names = set(self.not_found_in(epoch)) - self.warned
         if names:
             organs = ", ".join(str(organ) for organ in self.organs if organ.name in names)
+            is_learnt = self._are_others_learnt(self.rows[epoch - 1])
             logger.warning(
                 f"lost organs, of a validation Dice below {LOST_DICE} in epoch {epoch}, the best:"
-                f" {organs}; try {self.advice}"
+                f" {organs}; try {self.advice if is_learnt else 'more training.epochs'}"
             )
 
     def _add(self, row: Mapping[str, float]) -> list[TrainingOrgan]:
@@ -148,8 +150,12 @@ class LostOrgans(keras.callbacks.Callback):
         self.rows.append(dict(row))
         if "val_dice" not in row:
             return []
-        before, self.names = self.names, self._lost()
-        names = set(self.names) - set(before)
+        self.names = self._lost()
+        self._not_found_since = {
+            name for name in self._not_found_since if not _dice(row, name) >= LOST_DICE
+        }
+        names = set(self.names) - self._not_found_since
+        self._not_found_since |= names
         self.warned |= names
         return [organ for organ in self.organs if organ.name in names]
 
@@ -163,7 +169,10 @@ class LostOrgans(keras.callbacks.Callback):
         recent = [_dice(row, name) for row in validated[-_VALIDATIONS:]]
         if not all(dice < LOST_DICE for dice in recent):  # NaN: in no validation case
             return False
-        dices = [_dice(validated[-1], organ.name) for organ in self.organs]
+        return self._are_others_learnt(validated[-1])
+
+    def _are_others_learnt(self, row: Mapping[str, float]) -> bool:
+        dices = [_dice(row, organ.name) for organ in self.organs]
         found = [dice for dice in dices if dice >= LOST_DICE]
         return bool(found) and sum(found) / len(found) > _LEARNT
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.evaluation.scores import score_organs
+from fcnseg.evaluation.scores import score_organs, without_ignored
 from fcnseg.figures.formats import png_of
 from fcnseg.figures.overlay import draw_overlay
 from fcnseg.figures.slices import middle_of
@@ -42,18 +42,27 @@ class TensorBoardEvents(keras.callbacks.Callback):
         epochs: Number of finished epochs; a resumed run sets it.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str], *, patches_per_step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        *,
+        patches_per_step: int,
+        ignore_label: int | None = None,
+    ) -> None:
         """Makes the callback.
 
         Args:
             folder: Folder of the event files.
             class_names: Class names in order, background first.
             patches_per_step: Patches per step, on all replicas together.
+            ignore_label: Class index of voxels that scores in pictures leave out.
         """
         super().__init__()
         self.folder = folder
         self.class_names = class_names
         self.patches_per_step = patches_per_step
+        self.ignore_label = ignore_label
         self.epochs = 0
         self._pictures: dict[str, bytes] = {}
         self._has_matplotlib = importlib.util.find_spec("matplotlib") is not None
@@ -69,7 +78,8 @@ class TensorBoardEvents(keras.callbacks.Callback):
         """
         if self._has_matplotlib and len(self._pictures) < _MOST_PICTURES:
             case_id = record["case_id"].numpy().decode()
-            self._pictures[f"validation/{case_id}"] = _picture(record, mask, self.class_names)
+            picture = _picture(record, mask, self.class_names, ignore_label=self.ignore_label)
+            self._pictures[f"validation/{case_id}"] = picture
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens a new file."""
@@ -129,12 +139,17 @@ def tag_of(name: str) -> str:
 
 
 def _picture(
-    record: dict[str, tf.Tensor], mask: npt.NDArray[np.uint8], class_names: Sequence[str]
+    record: dict[str, tf.Tensor],
+    mask: npt.NDArray[np.uint8],
+    class_names: Sequence[str],
+    *,
+    ignore_label: int | None,
 ) -> bytes:
     """A PNG of the middle slices, with the outlines and Dice of each organ."""
     affine = record["affine"].numpy()
     image, label = (Volume(record[name].numpy(), affine) for name in ("image", "label"))
-    scores = score_organs(label.array, mask, num_classes=len(class_names))
+    pair = without_ignored(label.array, mask, ignore_label)
+    scores = score_organs(*pair, num_classes=len(class_names))
     figure = draw_overlay(
         label,
         Volume(mask, affine),
