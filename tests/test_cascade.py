@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     hu[ORGAN] = 300
     hu[30:, 50:, 60:] = 100  # the fine network alone takes it for an organ
     hu[18:22, 18:22, 29] = 60  # near the organ
-    hu[18:22, 18:22, 44] = 60  # 16 voxels of 1 mm beside it: further than three coarse ones
+    hu[18:22, 18:22, 44] = 60  # 16 voxels of 1 mm from it: further than three coarse ones
     write_volume(Volume(hu, np.diag([1.0, 1.0, 1.0, 1.0])), folder / "case.nii")
     return folder, hu
 

@@ -165,7 +165,7 @@ def test_it_is_refused_in_prediction_too(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not is_affected(), reason="needs a CPU with AVX512-BF16 or AMX")
 def test_no_other_stride_is_computed_wrongly():
-    """As wide as has to be: two voxels along x."""
+    """The narrowest that is not refused: two voxels along x."""
     inputs = tf.random.stateless_normal((2, 4, 4, 4, 8), (0, 0))
     kernel = tf.random.stateless_normal((3, 3, 3, 8, 8), (0, 1)) / 10
     expected, found = (

@@ -316,7 +316,7 @@ def with_paths(text, places):
 
 
 def is_left(*folders):
-    """What is in folders, with what it was before; empty folders aside."""
+    """Files in folders, with the times of their last changes; empty folders aside."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {path: path.stat().st_mtime_ns for path in paths}
 

@@ -113,7 +113,7 @@ def test_threads_may_share_a_segmenter():
 
 @pytest.fixture(scope="module")
 def segmenters():
-    """Of TensorFlow and of OpenVINO, which average two networks and flips."""
+    """Those of TensorFlow and of OpenVINO, which average two networks and flips."""
     models = [make_network(seed=seed) for seed in range(2)]
     return [
         make_segmenter(models, make_info(), flips=("z", "x"), backend=backend)

@@ -182,7 +182,7 @@ def make_bright_organ():
 
 @pytest.fixture(scope="module")
 def segmenters():
-    """Of one network, which takes air alone for an organ: by whether they skip air."""
+    """By whether they skip air; their one network takes air alone for an organ."""
     network = make_network()
     network.get_layer("logits").bias.assign([0, 0.01, 0])
     sizes = SIZES | {"window": (16, 24, 20)}  # few of them

@@ -47,15 +47,15 @@ def check_each_organ(
     Raises:
         DatasetError: If an organ has no voxel in the training cases.
     """
-    organs = organs_to_learn(dataset, fold=fold)
+    voxels_of = _class_voxels(dataset, ("train", "validation"), fold=fold)
+    organs = count_organs(dataset.info.class_names, voxels_of["train"])
     counted = [organ for k, organ in enumerate(organs, start=1) if k != ignore_label]
     of_fold = "" if fold is None else f" of fold {fold}"
     check_organs(counted, source=f"the training cases{of_fold} of {dataset.folder}")
-    validated = _class_voxels(dataset, "validation", fold=fold)
     unseen = [
         name
         for k, name in enumerate(dataset.info.class_names)
-        if k not in (0, ignore_label) and not any(voxels[k] for voxels in validated)
+        if k not in (0, ignore_label) and not any(voxels[k] for voxels in voxels_of["validation"])
     ]
     if unseen:
         logger.warning(
@@ -99,21 +99,28 @@ def organs_to_learn(dataset: Dataset, *, fold: Fold | None = None) -> tuple[Trai
     Raises:
         DatasetError: If a file is read and is missing or broken.
     """
-    voxels = _class_voxels(dataset, "train", fold=fold)
-    return count_organs(dataset.info.class_names, voxels)
+    voxels_of = _class_voxels(dataset, ("train",), fold=fold)
+    return count_organs(dataset.info.class_names, voxels_of["train"])
 
 
-def _class_voxels(dataset: Dataset, split: str, *, fold: Fold | None) -> list[Sequence[int]]:
-    """The voxels of each class, for each case of a split."""
+def _class_voxels(
+    dataset: Dataset, splits: Sequence[str], *, fold: Fold | None
+) -> dict[str, list[Sequence[int]]]:
+    """The voxels of each class, for each case of some splits."""
     fingerprint = dataset.info.fingerprint
     if fold is not None:
         dealt = deal_cases(dataset, fold).values()
-        pairs = (pair for of_file in dealt for pair in of_file)
-        return [case.class_voxels for case, dealt_to in pairs if dealt_to == split]
-    if fingerprint is not None:
-        return [case.class_voxels for case in fingerprint.cases if case.split == split]
-    listed = dataset.list_cases((split,)).values()
-    return [case.class_voxels for of_file in listed for case in of_file]
+        pairs = [(case.class_voxels, split) for of_file in dealt for case, split in of_file]
+    elif fingerprint is not None:
+        pairs = [(case.class_voxels, case.split) for case in fingerprint.cases]
+    else:
+        pairs = [
+            (case.class_voxels, split)
+            for split in splits
+            for of_file in dataset.list_cases((split,)).values()
+            for case in of_file
+        ]
+    return {name: [voxels for voxels, split in pairs if split == name] for name in splits}
 
 
 def _check_fold(dataset: Dataset, fold: Fold, ignore_label: int | None) -> None:
