@@ -55,6 +55,20 @@ def dataset(tmp_path_factory) -> Path:
     return write_small_dataset(tmp_path_factory.mktemp("data") / "records")
 
 
+@pytest.fixture(scope="module")
+def segmenter_of_run(run_dir):
+    """A segmenter of the network in the `run_dir` of a test file."""
+    from fcnseg.inference import load_run, make_segmenter
+
+    return make_segmenter(*load_run(run_dir))
+
+
+@pytest.fixture
+def shared_segmenter(segmenter_of_run, monkeypatch):
+    """Makes the command take the segmenter of `run_dir` that is there: it need not be traced."""
+    monkeypatch.setattr("fcnseg.inference.make_segmenter", lambda *_, **__: segmenter_of_run)
+
+
 @pytest.fixture
 def objects():
     """An empty object store, whose URLs begin with memory://."""

@@ -22,7 +22,7 @@ from small_models import CONFIG, CROP, make_oblique_volume, write_run
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.config import override
 from fcnseg.errors import InputError
-from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
+from fcnseg.inference import case_prediction, load_run, predict_volume
 from fcnseg.inference.postprocessing import Postprocessing, postprocess
 from fcnseg.masks.case_outputs import CaseOutputs
 from fcnseg.networks.build import build_fcn
@@ -33,17 +33,6 @@ from fcnseg.volumes import Volume, list_images, read_ct, write_volume
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("predict") / "run")
-
-
-@pytest.fixture(scope="module")
-def segmenter(run_dir):
-    return make_segmenter(*load_run(run_dir))
-
-
-@pytest.fixture
-def shared_segmenter(segmenter, monkeypatch):
-    """Makes the command take the segmenter of `run_dir` that is there: it need not be traced."""
-    monkeypatch.setattr("fcnseg.inference.make_segmenter", lambda *_, **__: segmenter)
 
 
 @pytest.fixture
@@ -71,7 +60,7 @@ def masks_in(folder):
     return {path.name for path in folder.glob("*.nii*")}
 
 
-def test_mask_lies_on_exactly_the_grid_of_its_image(segmenter, done):
+def test_mask_lies_on_exactly_the_grid_of_its_image(segmenter_of_run, done):
     files = {path.name for path in (done / "masks").iterdir()}
     tables = {"volumes.csv", "organs.label", "organs.ctbl"}
     assert files == {"one.nii.gz", "one.json", "two.nii.gz", "two.json"} | tables
@@ -81,7 +70,7 @@ def test_mask_lies_on_exactly_the_grid_of_its_image(segmenter, done):
         np.testing.assert_array_equal(written.affine, source.affine)
         for field in ("qform_code", "sform_code", "pixdim", "quatern_b", "srow_x"):
             np.testing.assert_array_equal(written.header[field], source.header[field])
-        expected = predict_volume(segmenter, read_ct(done / "images" / image))
+        expected = predict_volume(segmenter_of_run, read_ct(done / "images" / image))
         np.testing.assert_array_equal(np.asarray(written.dataobj).T, expected)
         assert len(np.unique(expected)) > 1
 
@@ -122,7 +111,7 @@ def test_path_of_every_format_is_a_volume_or_a_folder_of_volumes(tmp_path, name)
 
 
 @pytest.mark.usefixtures("shared_segmenter")
-def test_every_format_gives_a_mask_on_its_grid(run_dir, segmenter, tmp_path):
+def test_every_format_gives_a_mask_on_its_grid(run_dir, segmenter_of_run, tmp_path):
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()
     for name in FORMATS:
@@ -131,7 +120,7 @@ def test_every_format_gives_a_mask_on_its_grid(run_dir, segmenter, tmp_path):
     for name in FORMATS:
         image, mask = read_ct(images / name), nib.load(masks / f"{name.split('.')[0]}.nii.gz")
         np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-        expected = predict_volume(segmenter, image)
+        expected = predict_volume(segmenter_of_run, image)
         np.testing.assert_array_equal(np.asarray(mask.dataobj).T, expected)
 
 
@@ -266,13 +255,15 @@ def test_organ_volumes_are_those_of_the_mask(done):
 
 
 @pytest.mark.usefixtures("shared_segmenter")
-def test_postprocessing_is_done_before_volumes_are_told(run_dir, segmenter, images, tmp_path):
+def test_postprocessing_is_done_before_volumes_are_told(
+    run_dir, segmenter_of_run, images, tmp_path
+):
     how = Postprocessing(largest_component=True)
     PredictCommand(
         (run_dir,), images=images / "two.nii", output=tmp_path, postprocessing=how, accept=CROP
     ).run()
     volume = read_ct(images / "two.nii")
-    plain = predict_volume(segmenter, volume)
+    plain = predict_volume(segmenter_of_run, volume)
     mask = np.asarray(nib.load(tmp_path / "two.nii.gz").dataobj).T
     np.testing.assert_array_equal(mask, postprocess(plain, how, voxel_mm3=1.0))
     assert (mask != plain).any()

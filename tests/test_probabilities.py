@@ -21,7 +21,7 @@ from small_models import (
 
 from fcnseg.cli.predict import PredictCommand
 from fcnseg.errors import InputError
-from fcnseg.inference import case_prediction, load_run, make_segmenter, predict_volume
+from fcnseg.inference import case_prediction, make_segmenter, predict_volume
 from fcnseg.inference.prediction import predict_probabilities
 from fcnseg.inference.sliding_window import PROBABILITY_SCALE
 from fcnseg.volumes import Volume, read_ct, write_volume
@@ -124,20 +124,9 @@ def done(run_dir, tmp_path_factory):
 
 @pytest.fixture
 def images(done, tmp_path):
-    """A copy of the images, with the masks beside them."""
+    """A copy of the images, alongside their masks."""
     shutil.copytree(done / "masks", tmp_path / "masks")
     return shutil.copytree(done / "images", tmp_path / "images")
-
-
-@pytest.fixture(scope="module")
-def segmenter_of_run(run_dir):
-    return make_segmenter(*load_run(run_dir))
-
-
-@pytest.fixture
-def shared_segmenter(segmenter_of_run, monkeypatch):
-    """Makes the command take the segmenter of `run_dir` that is there: it need not be traced."""
-    monkeypatch.setattr("fcnseg.inference.make_segmenter", lambda *_, **__: segmenter_of_run)
 
 
 def predict(run_dir, images, **flags):
