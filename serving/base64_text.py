@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 
 from .statuses import invalid
 
-_SPACE = re.compile(r"[ \t\n\v\f\r]+")
+_SPACES = " \t\n\v\f\r"
 _PADDING = 4  # characters that stand for three bytes
 
 
@@ -18,15 +17,24 @@ def decode_base64(text: str) -> bytes:
     Raises:
         StatusError: If it is none.
     """
-    if _SPACE.search(text):
-        text = _SPACE.sub("", text)
-    bare = text.rstrip("=")
-    missing = -len(bare) % _PADDING
-    if missing == _PADDING - 1 or len(text) - len(bare) not in (0, missing):
-        raise invalid("Unable to base64 decode")
-    if missing:
-        text = bare + "=" * missing
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return _decoded(text)
+    except ValueError:  # to look for spaces first would take as long as to decode
+        for space in _SPACES:
+            text = text.replace(space, "")
+    try:
+        return _decoded(text)
+    except ValueError as error:
         raise invalid("Unable to base64 decode") from error
+
+
+def _decoded(text: str) -> bytes:
+    """Decodes base64 without spaces, with all of its padding or none."""
+    end = text[-_PADDING:]
+    padding = len(end) - len(end.rstrip("="))
+    missing = (padding - len(text)) % _PADDING
+    if missing == _PADDING - 1 or padding not in (0, missing):
+        raise binascii.Error
+    if missing and not padding:
+        text += "=" * missing
+    return base64.b64decode(text, validate=True)

@@ -70,8 +70,8 @@ def read_tensor(name: str, tensor: tensor_pb2.TensorProto) -> Array:
     size = math.prod(shape)
     if not size:
         return np.zeros(shape, dtype)
-    if tensor.tensor_content:
-        return _content(name, tensor.tensor_content, dtype, size).reshape(shape)
+    if content := tensor.tensor_content:  # a copy each time
+        return _content(name, content, dtype, size).reshape(shape)
     listed = getattr(tensor, _VALUE_FIELDS[type_])
     count = len(listed) // (2 if dtype.kind == "c" else 1)
     if count < size and size * _bytes_of_last(listed, dtype) > MAX_REPEATED_BYTES:
