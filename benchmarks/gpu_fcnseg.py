@@ -37,6 +37,7 @@ from fcnseg.training.step import make_steps
 import tensorflow as tf  # isort: skip
 
 _VERSIONS = ("cuda_version", "cudnn_version")
+_RESUMED_TOLERANCE = 0.02  # of the loss of an epoch, without deterministic operations
 _VARIABLES = ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -254,10 +255,12 @@ def compare(run_dirs: Sequence[str], **facts: Any) -> None:
     weights = [load_run(each)[0].get_weights() for each in runs]
     differences = [float(np.max(np.abs(a - b))) for a, b in zip(*weights, strict=True)]
     losses = [_losses(Path(folder) / "history.csv") for folder in run_dirs]
+    is_near = np.allclose(*losses, rtol=_RESUMED_TOLERANCE)
     emit(
         "resume",
         **facts,
         same_bits=runs[0].manifest.weights_sha256 == runs[1].manifest.weights_sha256,
+        within_tolerance=bool(is_near),
         largest_weight=max(float(np.max(np.abs(each))) for each in weights[0]),
         largest_difference=max(differences),
         losses=losses,

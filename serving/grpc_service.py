@@ -46,6 +46,14 @@ _PATIENCE = 10  # times the idle seconds in which a message must have come or go
 _KEEPALIVE_MS = 30_000  # between pings of a connection, which find out that its client is gone
 _REFUSED_CALLS = 64  # calls at once that are read far enough to be refused
 
+_OPTIONS = {
+    "grpc.max_send_message_length": _MAX_MESSAGE,
+    "grpc.max_receive_message_length": _MAX_MESSAGE,
+    "grpc.server_handshake_timeout_ms": _HANDSHAKE_MS,
+    "grpc.keepalive_time_ms": _KEEPALIVE_MS,
+    "grpc.so_reuseport": 0,  # else a second server would silently share a used port
+}
+
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 HEALTH = "grpc.health.v1.Health"
 
@@ -100,14 +108,7 @@ class GrpcServer:
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
             maximum_concurrent_rpcs=threads + _REFUSED_CALLS,
-            options=[
-                ("grpc.max_send_message_length", _MAX_MESSAGE),
-                ("grpc.max_receive_message_length", _MAX_MESSAGE),
-                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-                ("grpc.so_reuseport", 0),  # else a second server would silently share a used port
-                *options,
-            ],
+            options=list({**_OPTIONS, **dict(options)}.items()),  # of two, gRPC takes the first
         )
         self._health = _make_health() if with_health else None
         self._server.add_generic_rpc_handlers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -12,6 +13,9 @@ from object_store import Objects
 from small_records import write_small_dataset
 
 sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a test is reported
+# Graphs are millions of small objects, which live long: by default a tenth of a test's time goes
+# into looking for those that do not.
+gc.set_threshold(50_000, 20, 100)
 
 ROOT = Path(__file__).parent.parent
 # On the line of tensorflow-addons these take minutes, and what they look at does not depend on it.

@@ -52,6 +52,7 @@ def assert_trained_alike(run, other):
         np.testing.assert_allclose(another, one, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_train_like_the_whole(whole, halves):
     assert_trained_alike(whole, halves)
 

@@ -53,6 +53,7 @@ def test_networks_that_give_other_tiles_are_refused():
         make_segmenter([make_network(), cropping], make_info())
 
 
+@pytest.mark.slow
 def test_command_averages_runs_over_flips(tmp_path):
     runs = tuple(write_run(tmp_path / f"run_{seed}", seed=seed) for seed in range(2))
     write_volume(make_oblique_volume(), tmp_path / "case.nii")

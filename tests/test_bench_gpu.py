@@ -40,6 +40,7 @@ def test_every_check_runs(tmp_path):
     assert {line["augmentation_on"] for line in steps} == {"host", "device"}
     assert all(line["finite"] and line["patches_s"] > 0 for line in steps)
     assert all(line["same_bits"] for line in lines if line.get("deterministic"))
+    assert all(line["within_tolerance"] for line in lines if line["check"] == "resume")
     (masks,) = (line for line in lines if line["check"] == "masks")
     assert masks["equal_voxels"] > 0.9999
 

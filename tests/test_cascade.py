@@ -84,6 +84,7 @@ def check_that_windows_are_reported(folder, messages):
     assert messages[3].endswith(f"; {within}")
 
 
+@pytest.mark.slow
 def test_dilation_is_in_voxels_of_the_coarse_run(folder):
     folder, _ = folder
     # This voxel of the far organ is 38 voxels of 1 mm beside the near one: 9.5 coarse ones.

@@ -85,6 +85,18 @@ def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, predicted,
         assert content["volumes_ml"].keys() == {"liver", "spleen"}
 
 
+def test_windows_are_enough_of_a_server_that_has_the_network_alone(folder, predicted, tmp_path):
+    served = ServedModel(make_segmenter(*load_run(folder / "run")))
+    served.write(tmp_path / "models/1", names=["serving_default"])
+    image, info = folder / "images/one.nii.gz", folder / "run/model_info.json"
+    with running_server(tmp_path / "models") as servers:
+        ClientCommand(
+            servers[0], tmp_path / "m", image, tiled=True, model_info=info, accept=CROP
+        ).run()
+    mask, expected = (mask_of(side / "one.nii.gz") for side in (tmp_path / "m", predicted))
+    assert (mask == expected).mean() > 0.999
+
+
 def test_resume_leaves_out_what_is_finished(folder, servers, tmp_path, caplog, capsys):
     images, masks = shutil.copytree(folder / "images", tmp_path / "images"), tmp_path / "masks"
     (images / "broken.nii.gz").write_bytes(b"no NIfTI")

@@ -21,6 +21,7 @@ from fcnseg.sampling.augmentation import Augmentation
 from fcnseg.sampling.centres import CentreRule, draw_centre
 from fcnseg.sampling.patches import cut_patch
 from fcnseg.training.step import TrainingStep
+from fcnseg.training.strategy import distributed, make_strategy
 from fcnseg.volumes import AIR_HU, LabelMap
 
 CONFIG = PatchConfig(size=(8, 10, 12), batch_size=2, samples_per_volume=3, shuffle_buffer=6)
@@ -261,6 +262,15 @@ def test_cases_of_several_records_are_read_as_if_they_were_one(dataset, tmp_path
     ):
         for name, value in whole.items():
             np.testing.assert_array_equal(value, joined[name])
+
+
+def test_tensorflow_tunes_nothing(dataset):
+    """Its tuner may hold up the end of an iterator by a minute, also by that for devices."""
+    opened = Dataset.open(dataset)
+    patches = make_training_dataset(opened, PatchConfig(size=(4, 4, 4)), seed=0)
+    for made in (patches, make_volume_dataset(opened, "train")):
+        assert made.options().autotune.enabled is False
+    assert isinstance(distributed(patches, make_strategy(("CPU:0",))), tf.data.Iterator)
 
 
 def test_cases_without_labels_are_read_but_not_trained_on(tmp_path):

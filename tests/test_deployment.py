@@ -80,6 +80,7 @@ def test_flags_are_those_that_the_real_server_has_and_that_scans_need(place):
     assert given.keys() <= FLAGS.keys()
     assert given["rest_api_timeout_in_ms"] == "600000"
     assert given["enable_serialization_as_tensor_content"] == "true"
+    assert given["enable_grpc_healthcheck_service"] == "true"
     assert given["allow_version_labels_for_unavailable_models"] == "true"
     assert given["model_config_file"] == "/config/models.config"
 
@@ -99,6 +100,14 @@ def test_images_are_pinned_and_the_same_everywhere():
     assert {base, CONTAINER["image"]} == {images["server"]}
     checked = subprocess.check_output(["make", "-n", "verify-docker"], cwd=ROOT, text=True)
     assert f"FCNSEG_TFSERVING_IMAGE={base} " in checked
+
+
+def test_the_proxy_lets_in_as_many_requests_as_there_is_memory_for():
+    """By the rule of the runbook: of 5 GB each, and as much again while a version changes."""
+    proxy = (DEPLOYMENT / "nginx/nginx.conf").read_text()
+    (at_once,) = re.findall(r"limit_conn all (\d+);", proxy)
+    (gb,) = re.findall(r"\$\{MEMORY:-(\d+)g\}", COMPOSE["services"]["server"]["mem_limit"])
+    assert int(at_once) == int(gb) // 5 - 1
 
 
 def test_ports_are_of_this_machine_and_mounts_are_read_only():

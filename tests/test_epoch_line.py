@@ -52,6 +52,7 @@ def test_each_epoch_has_its_line(tmp_path, caplog, capfd):
     assert out == ""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_leaves_no_bar(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
     stop_after(monkeypatch, 3)

@@ -82,6 +82,20 @@ def session(version):
     return SavedModelSession(version)
 
 
+@pytest.mark.slow
+def test_saved_model_cli_shows_and_runs_a_version(version, run_dir, tmp_path):
+    """TensorFlow's own command, which needs nothing of fcnseg."""
+    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
+    place = ["--dir", version, "--tag_set", "serve"]
+    subprocess.run([*tool, "show", *place, "--all"], check=True)
+    shape = (1, *load_run(run_dir)[1].window, 1)
+    given = f"patches=np.zeros({shape}, np.float32)"
+    inputs = ["--signature_def", "serving_default", "--input_exprs", given, "--outdir", tmp_path]
+    subprocess.run([*tool, "run", *place, *inputs], check=True)
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+
+
 def test_signatures_are_those_of_the_serving_api(session):
     listed = {
         name: (sorted(signature.inputs), sorted(signature.outputs))
@@ -293,9 +307,17 @@ def test_files_beside_the_model_tell_its_classes_and_origin(version, run_dir):
     (network,) = card["networks"]
     assert network["network_sha256"] == Run.open(run_dir).network_digest()
     assert network["validation_dice"] == 0.5
+    assert network["organ_dice"] == {"liver": 0.625}
     assert card["intended_use"] == INTENDED_USE
     page = (folder / "model_card.md").read_text()
-    for expected in (INTENDED_USE, "| 2 | spleen |", network["network_sha256"][:12], "0.500"):
+    for expected in (
+        INTENDED_USE,
+        "| 2 | spleen |",
+        "| liver | 0.6250 |",
+        "| spleen | none |",
+        network["network_sha256"][:12],
+        "0.500",
+    ):
         assert expected in page
 
 

@@ -93,6 +93,7 @@ def make_fcn_segmenter(*, window=32, filters=(8, 16, 32), max_voxels=10**9):
     return make_segmenter(model, make_info(max_voxels=max_voxels, **sizes))
 
 
+@pytest.mark.slow
 def test_networks_are_reckoned_to_take_what_they_take():
     """Enough, and no more than twice as much."""
     segmenter = make_fcn_segmenter(window=64)

@@ -142,6 +142,7 @@ def test_fold_without_organs_is_named(tmp_path):
     assert messages == {"train", "validation"}
 
 
+@pytest.mark.slow
 def test_run_of_a_fold_says_so_and_goes_on(records, tmp_path, monkeypatch):
     write_config(CONFIG, tmp_path / "config.yaml")
 

@@ -49,6 +49,7 @@ def run(line, folder, *, most):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_full_disk_is_one_line_and_the_command_works_afterwards(line, inputs):
     most, last = COMMANDS[line]

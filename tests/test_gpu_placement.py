@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tensorflow as tf
 from gpu_kernels import large_on_host, needs_cuda_build
 
@@ -14,6 +15,7 @@ from fcnseg.training.assembly import build_model, make_step, patches_maker
 COUNTED_ON_THE_HOST = {("Reshape", "int32"), ("Equal", "bool")}
 
 
+@pytest.mark.slow
 @needs_cuda_build
 def test_voxels_of_a_training_step_stay_on_the_gpu(dataset):
     """With augmentation in the step, deep supervision, instance norm and residual blocks."""

@@ -20,7 +20,7 @@ def records(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # a minute on two idle cores
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 2])  # `make demo` has seed 0
 def test_every_organ_is_found(records, tmp_path, seed):
     """After half the steps of the demo; benchmarks/bench_seeds.py has all, and more seeds."""
     changes = {"training.seed": seed, "training.epochs": 8, "training.validate_every": 8}

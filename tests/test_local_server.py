@@ -550,6 +550,33 @@ def test_port_0_switches_a_transport_off(base, tmp_path):
         assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
 
 
+def test_arguments_of_the_channel_are_those_of_the_server(base):
+    limit = "grpc.max_receive_message_length=500"
+    with connected(base, grpc_channel_arguments=limit) as (_, channel):
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+        assert code_of(lambda: predict(channel, x=[2.0] * 500)) == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize(
+    ("flags", "iterations"),
+    [
+        ({}, 1),
+        ({"num_request_iterations_for_warmup": 3}, 3),
+        ({"num_request_iterations_for_warmup": 3, "enable_model_warmup": False}, 0),
+    ],
+)
+def test_a_version_is_warmed_up_as_often_as_asked(base, monkeypatch, flags, iterations):
+    seen, load = [], local_server.load_session
+
+    def note(*args, iterations):
+        seen.append(iterations)
+        return load(*args, iterations=iterations)
+
+    monkeypatch.setattr(local_server, "load_session", note)
+    with serving(base, **flags):
+        assert seen == [iterations]
+
+
 def test_health_is_told_and_is_gone_when_the_server_stops(base):
     with serving(base) as server, channel_of(server) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -561,8 +588,11 @@ def test_health_is_told_and_is_gone_when_the_server_stops(base):
         )
         watched = stub.Watch(health_pb2.HealthCheckRequest())
         assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
-        server._grpc._health.enter_graceful_shutdown()
-        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(server.stop, grace_s=1.0)
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            watched.cancel()
+            stopped.result()
     with connected(base, enable_grpc_healthcheck_service=False) as (server, channel):
         call = health_pb2_grpc.HealthStub(channel).Check
         assert code_of(lambda: call(health_pb2.HealthCheckRequest())) == "UNIMPLEMENTED"

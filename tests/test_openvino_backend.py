@@ -135,6 +135,7 @@ def test_a_run_of_patches_that_overlap_no_window(segmenters):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_masks_of_tensorflow(tmp_path):
     run_dir = write_run(tmp_path / "run")
     write_volume(make_oblique_volume((15, 14, 18)), tmp_path / "image.nii.gz")
@@ -174,6 +175,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
+@pytest.mark.slow
 def test_a_signal_is_handled_after_networks_were_deleted():
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
@@ -188,6 +190,7 @@ def test_an_export_runs_in_tensorflow(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_openvino_reads_an_export(tmp_path):
     """The default signature of the SavedModel, which OpenVINO Model Server serves."""
     segmenter = make_segmenter(make_network(), make_info())

@@ -219,6 +219,7 @@ def test_run_ends_when_nothing_gets_better(dataset, tmp_path):
     assert result.best_epoch == 1
 
 
+@pytest.mark.slow
 def test_run_whose_time_is_over_between_epochs_ends_with_the_next(dataset, tmp_path, monkeypatch):
     """Nothing of an epoch that was not validated would be kept."""
     advance = TrainingLoop._advance

@@ -318,7 +318,8 @@ def unlearnable(record):
 
 
 @pytest.mark.parametrize(
-    ("validate_every", "warning"), [(1, "losing spleen"), (5, "lost organs, .* spleen")]
+    ("validate_every", "warning"),
+    [(1, "losing spleen"), pytest.param(5, "lost organs, .* spleen", marks=pytest.mark.slow)],
 )
 def test_run_names_an_organ_that_cannot_be_learnt(tmp_path, caplog, validate_every, warning):
     records = [unlearnable(make_record(f"case_{seed}", seed=seed)) for seed in range(4)]

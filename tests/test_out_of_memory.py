@@ -35,6 +35,7 @@ def out_of_memory_at(monkeypatch):
     return at
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_is_one_line_and_the_run_resumes(
     dataset, tmp_path, capsys, monkeypatch, out_of_memory_at
 ):

@@ -558,6 +558,7 @@ def test_memory_that_is_too_small_is_told_before_anything_is_timed():
             plan_in_time(DATASETS["tiny"], 1000, memory_gib=memory_gib)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "openvino"])
 def test_the_command_measures_on_this_cpu(backend, tmp_path, caplog):
     if backend:

@@ -76,6 +76,7 @@ def test_masks_have_their_dicom_beside_them(done):
             )
 
 
+@pytest.mark.slow
 def test_each_flag_writes_its_own_file(run_dir, done, tmp_path):
     for flag, name in (("dicom_seg", "one.seg.dcm"), ("rtstruct", "one.rtstruct.dcm")):
         command = PredictCommand(

@@ -131,6 +131,7 @@ def test_run_that_is_not_finished_is_refused(dataset, tmp_path):
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_run_that_goes_on_does_not_start_again(dataset, other, tmp_path, monkeypatch):
     """The other run may be gone by then, and none may take its place."""
     source, run_dir = tmp_path / "source", tmp_path / "run"

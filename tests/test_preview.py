@@ -32,6 +32,7 @@ def test_page_shows_each_patch_twice(tmp_path):
     assert len(set(pictures)) == 4
 
 
+@pytest.mark.slow
 def test_the_same_places_before_and_after(tmp_path):
     folder = write_small_dataset(tmp_path / "records")
     still = ["--config", "demo", *SMALL, "--augmentation.brightness_hu", "50"]

@@ -68,6 +68,7 @@ def test_windows_are_averaged_and_the_largest_is_the_mask(segmenter, shape):
     assert len(np.unique(mask)) > 1
 
 
+@pytest.mark.slow
 def test_networks_are_averaged(network, segmenter):
     other, volume = make_network(seed=1), volume_of(make_hu((13, 31, 29)))
     (_, first), (_, second), (_, both) = (

@@ -130,6 +130,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
+@pytest.mark.slow
 def test_a_signal_is_handled_after_nncf_has_deleted_its_cores():
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "stopped\nstopped\n"), done.stderr
@@ -183,6 +184,7 @@ def make_windows_of_a_scan():
     return np.stack(windows)[..., np.newaxis].astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_version_is_what_model_server_loads(version, run_dir):
     """By the names of tensors that TensorFlow's export has too."""
     graph = openvino_core().read_model(version / "network.xml")
@@ -287,6 +289,7 @@ def test_organs_that_were_not_compared_are_named(caplog):
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_predicts_with_a_version(version, run_dir, tmp_path):
     scan = make_record("case_9", seed=9)
     write_volume(Volume(scan.image, scan.affine), tmp_path / "image.nii.gz")

@@ -147,9 +147,9 @@ def coarse():
 @pytest.mark.parametrize(
     ("skip_air", "has_coarse", "names", "spacing", "with_probabilities"),
     [
-        (False, False, ["grid"], 2.0, False),
-        (True, False, ["grid", "body"], 1.3, True),
-        (False, True, ["grid", "coarse_region"], 1.3, True),
+        pytest.param(False, False, ["grid"], 2.0, False, marks=pytest.mark.slow),
+        pytest.param(True, False, ["grid", "body"], 1.3, True, marks=pytest.mark.slow),
+        pytest.param(False, True, ["grid", "coarse_region"], 1.3, True, marks=pytest.mark.slow),
         (True, True, ["grid", "body", "coarse_region"], 2.0, False),
     ],
 )

@@ -89,6 +89,8 @@ def test_a_running_search_has_all_there_is_to_see(folder, capsys):
     assert f"<td>{best.root}.1</td>" in page
     assert not re.search(r"(src|href)=\"http", page)  # it needs no other file
     said = capsys.readouterr().out
+    for title in ("Trials", "Importance of each setting", "Rungs", "Failures"):
+        assert f" {title} " in said
     assert "SIGSEGV" in said
 
 

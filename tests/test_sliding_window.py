@@ -90,6 +90,7 @@ def test_follows_the_weights_of_a_network_in_training():
     np.testing.assert_array_equal(after, segment(make_network(seed=1), make_info(), hu))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(384, 128, 128), (16, 3072, 128)], ids=["long", "wide"])
 def test_memory_does_not_grow_with_classes_times_volume(shape):
     """Sums of all voxels would take 403 MB, those of a row of tiles take 8 MB."""

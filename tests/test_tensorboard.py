@@ -97,6 +97,7 @@ def test_pictures_show_three_validation_cases(run_dir):
     assert (np.ptp(colours, axis=-1) > 100).any()  # outlines in colour on grey slices
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_twice_tells_each_step_once(records, run_dir, tmp_path, monkeypatch):
     """Before its first checkpoint, and then after events of which the checkpoint knows nothing."""
     folder = tmp_path / "run" / TENSORBOARD_FOLDER

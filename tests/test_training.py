@@ -136,6 +136,7 @@ def test_same_seed_same_run(finished, unfinished, of_other_seed):
     assert other[0] != pytest.approx(run[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_network_without_padding_trains_on_the_middle_of_its_patches(dataset, tmp_path):
     settings = {
         "model.padding": "valid",
@@ -264,6 +265,7 @@ def test_unfinished_run_is_refused(unfinished, tmp_path):
         read_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_losses_at_coarser_levels_stay_out_of_the_network_that_is_kept(dataset, tmp_path):
     changes = {"deep_supervision": 1, "pyramid": 2, "filters": [4, 8, 8]}
     changes["strides"] = [[1, 2, 2], [2, 1, 1]]
@@ -369,6 +371,7 @@ AUGMENTED_IN_THE_STEP = {
 }
 
 
+@pytest.mark.slow
 def test_augmented_on_the_host_or_in_front_of_the_network(dataset, tmp_path):
     """The same patches but for whole HU; the network that is kept is a plain one."""
     in_step = override(CONFIG, {**AUGMENTED_IN_THE_STEP, "training.epochs": 2})

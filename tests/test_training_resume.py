@@ -31,7 +31,14 @@ def undisturbed(dataset, tmp_path_factory):
     return train(ALL_STATE, dataset, tmp_path_factory.mktemp("runs") / "run").run_dir
 
 
-@pytest.mark.parametrize("step", [2, 4, 7], ids=["first epoch", "last of an epoch", "second epoch"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(2, marks=pytest.mark.slow, id="first epoch"),
+        pytest.param(4, marks=pytest.mark.slow, id="last of an epoch"),
+        pytest.param(7, id="second epoch"),
+    ],
+)
 def test_stopped_run_goes_on_as_if_nothing_had_happened(
     dataset, undisturbed, tmp_path, monkeypatch, step
 ):
@@ -50,6 +57,7 @@ def test_stopped_run_goes_on_as_if_nothing_had_happened(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "stops"),
     [
@@ -69,6 +77,7 @@ def test_run_that_stops_after_an_epoch_goes_on_as_if_it_had_not(dataset, tmp_pat
     assert_same_runs(tmp_path / "at once", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_run_stopped_after_an_epoch_is_unfinished(dataset, tmp_path):
     config = override(ALL_STATE, {"training.validate_every": 2})
     result = train(config, dataset, tmp_path / "run", until_epoch=1)
@@ -107,6 +116,7 @@ def late(dataset, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [6, 8], ids=["in an epoch", "last of an epoch"])
 def test_run_stopped_when_its_time_is_over_finishes_its_epoch(
     dataset, late, tmp_path, monkeypatch, step
@@ -124,6 +134,7 @@ class KilledError(BaseException):
     """Stands for the end of the process, which nothing catches."""
 
 
+@pytest.mark.slow
 def test_run_killed_at_its_end_has_the_epoch_of_its_best_network(dataset, tmp_path, monkeypatch):
     """The time is over only with the last step, which would be faster if it were repeated."""
     config = override(LATE, {"training.validate_every": 3})
@@ -144,6 +155,7 @@ def test_run_killed_at_its_end_has_the_epoch_of_its_best_network(dataset, tmp_pa
     assert len(result.history["loss"]) == result.best_epoch == 2
 
 
+@pytest.mark.slow
 def test_state_of_a_run_that_is_not_to_be_extended_is_deleted(dataset, tmp_path):
     train(ALL_STATE, dataset, tmp_path / "run", keep_final_state=False)
     assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {p.name for p in (tmp_path / "run").iterdir()}
@@ -171,6 +183,7 @@ def test_ctrl_c_stops_a_run_as_sigterm_does(dataset, tmp_path, monkeypatch):
         assert '"step": 2,' in arrays["progress"].item()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_as_if_it_had_been_longer(dataset, tmp_path):
     """With a constant learning rate the schedule is the same; one may be killed at its end."""
     shorter = override(ALL_STATE, {"training.schedule": "constant", "training.warmup_steps": 0})
@@ -213,6 +226,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once():
         stop.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [2, 50])
 def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, monkeypatch, most):
     """Two epochs of four steps, and a checkpoint every three: calls end there too."""
@@ -242,6 +256,7 @@ def test_several_steps_in_a_call_change_nothing(dataset, undisturbed, tmp_path, 
     assert {built for _, built in lengths} == {1}  # one graph for calls of any length
 
 
+@pytest.mark.slow
 def test_run_of_several_steps_in_a_call_stops_after_the_call(
     dataset, undisturbed, tmp_path, monkeypatch
 ):
@@ -256,6 +271,7 @@ def test_run_of_several_steps_in_a_call_stops_after_the_call(
     assert_same_runs(undisturbed, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_run_stopped_while_it_validates_validates_again(
     dataset, undisturbed, tmp_path, monkeypatch
 ):
@@ -297,6 +313,7 @@ def test_run_that_died_goes_on_from_its_last_checkpoint(
     assert not (tmp_path / "run" / ".tmp-of-the-dead").exists()
 
 
+@pytest.mark.slow
 def test_run_whose_first_files_did_not_fit_on_the_disk_begins_again(
     dataset, undisturbed, tmp_path, monkeypatch
 ):
@@ -425,6 +442,7 @@ def test_broken_network_is_named_with_what_to_do(undisturbed, tmp_path, kind):
         KeepBest(path, None).resume()
 
 
+@pytest.mark.slow
 def test_run_without_its_best_network_has_the_patience_for_another(
     dataset, undisturbed, tmp_path, monkeypatch
 ):
@@ -441,6 +459,7 @@ def test_run_without_its_best_network_has_the_patience_for_another(
     assert manifest.best_epoch == 2
 
 
+@pytest.mark.slow
 def test_run_that_has_nothing_left_to_make_a_network_says_so(dataset, undisturbed, tmp_path):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     (run / FINAL_STATE_FILE).rename(run / CHECKPOINT_FILE)

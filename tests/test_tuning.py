@@ -30,6 +30,7 @@ from fcnseg.training import read_run, train
 from pipelines.worker_pool import free_port
 from tuning import cluster, running, worker_devices
 from tuning.oracles import ORACLES, Limits
+from tuning.report import REPORT_FILE
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
@@ -118,19 +119,16 @@ def test_a_search_ends_in_the_configuration_of_its_best_trial(of_two_workers):
     assert found == override(SMALL, best.settings)
     run = folder / "search/trials" / best.trial_id
     assert read_run(run).best_dice == best.outcome.val_dice
+    assert f"Best so far: trial {best.trial_id}" in (folder / "search" / REPORT_FILE).read_text()
     assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {path.name for path in run.iterdir()}
     of_two_workers.run()
     assert trials_in(folder) == trials
 
 
-def assert_repeated(folder, dataset, again):
-    """A training with the best configuration ends in the network of the best trial."""
-    best = best_trial(list(trials_in(folder).values()), epochs=3)
-    config = read_config(folder / "search" / BEST_CONFIG_FILE)
-    assert train(config, dataset, again).best_dice == best.outcome.val_dice
-    one, other = (
-        read_run(run).weights_sha256 for run in (again, folder / "search/trials" / best.root)
-    )
+def assert_repeated(trial, config, dataset, search, again):
+    """A training with the configuration of a trial ends in its network."""
+    assert train(config, dataset, again).best_dice == trial.outcome.val_dice
+    one, other = (read_run(run).weights_sha256 for run in (again, search / "trials" / trial.root))
     assert one == other
 
 
@@ -138,7 +136,10 @@ def assert_repeated(folder, dataset, again):
 def test_training_on_all_cores_repeats_a_trial_that_had_its_share(
     of_two_workers, dataset, tmp_path
 ):
-    assert_repeated(of_two_workers.output.parent, dataset, tmp_path / "again")
+    search = of_two_workers.output
+    best = best_trial(list(trials_in(search.parent).values()), epochs=3)
+    config = read_config(search / BEST_CONFIG_FILE)
+    assert_repeated(best, config, dataset, search, tmp_path / "again")
 
 
 @pytest.mark.slow
@@ -202,10 +203,11 @@ def left_alone(dataset, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_training_with_the_best_configuration_repeats_a_promoted_trial(
-    left_alone, dataset, tmp_path
-):
-    assert_repeated(left_alone, dataset, tmp_path / "again")
+def test_training_at_once_repeats_a_promoted_trial(left_alone, dataset, tmp_path):
+    promoted = [trial for trial in trials_in(left_alone).values() if trial.rung]
+    best = best_trial(promoted, epochs=3)
+    config = override(SMALL, best.settings)
+    assert_repeated(best, config, dataset, left_alone / "search", tmp_path / "again")
 
 
 @pytest.mark.slow
@@ -789,5 +791,7 @@ def test_the_deployment_gives_flags_of_the_command():
     assert set(flags) <= set(flag_names(SearchCommand))
     job = parts["Job"]["spec"]
     assert job["completionMode"] == "Indexed"
+    assert "backoffLimitPerIndex" in job
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # else the API refuses the former
     names = json.dumps(job)
     assert "KERASTUNER_TUNER_ID" in names

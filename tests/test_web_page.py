@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import io
+import itertools
 import json
 import re
 import shutil
@@ -171,12 +172,17 @@ def expected_mask(image):
     return (hu > ORGAN_HU).astype(np.uint8) + (hu > BONE_HU)
 
 
+def picture(page):
+    """What the viewer shows, int (y, x, 3)."""
+    shot = Image.open(io.BytesIO(page.locator("#canvas").screenshot()))
+    return np.array(shot.convert("RGB")).astype(int)
+
+
 def colours_seen(page):
     """The number of pixels of the viewer that are near each organ's colour."""
-    shot = np.array(Image.open(io.BytesIO(page.locator("#canvas").screenshot())).convert("RGB"))
+    shot = picture(page)
     return [
-        int((np.abs(shot.astype(int) - organ_rgb(class_id)).max(axis=-1) < 40).sum())
-        for class_id in (1, 2)
+        int((np.abs(shot - organ_rgb(class_id)).max(axis=-1) < 40).sum()) for class_id in (1, 2)
     ]
 
 
@@ -287,9 +293,16 @@ class TestInChromium:
         page.keyboard.press("ArrowRight")
         assert int(page.input_value("#feet-head")) == int(before) + 1
         assert re.fullmatch(r"-?\d+ HU(, .+)?", page.inner_text("#place"))
-        page.select_option("#layout", "organs")
-        assert min(colours_seen(page)) > 0
+        planes = picture(page)
         page.select_option("#window", label="Bone (400, 1800)")
+        assert np.abs(picture(page) - planes).mean() > 1  # of 255 grey levels
+        pictures = []
+        for layout in ("planes", "axial", "coronal", "sagittal", "organs"):
+            page.select_option("#layout", layout)
+            pictures.append(picture(page))
+            assert min(colours_seen(page)) > 0
+        for one, other in itertools.combinations(pictures, 2):
+            assert (one != other).any(axis=-1).mean() > 0.05
 
     def test_a_screen_reader_is_told(self, page, phantom, tmp_path):
         assert page.get_by_role("status").inner_text() == "No scan yet."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 from pathlib import Path
@@ -34,6 +35,10 @@ from .trials import (
 
 REPORT_FILE = "report.html"
 HPARAMS_FOLDER = "tensorboard"
+RUNG_HEADER = (
+    *("bracket", "rung", "until epoch"),
+    *("trials", "running", "failed", "went on", "best"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +61,9 @@ class ReportCommand:
         if self.output is not None:
             check_free([self.output], overwrite=self.overwrite)
         check_page_extras()
-        search, progress = Search.read(self.search), Progress.read(self.search)
+        summary = Summary.read(self.search)
         path = self.output or self.search / REPORT_FILE
         check_output_file(path)
-        summary = Summary(search, progress)
         write_whole(path, summary.to_html())
         if self.hparams:
             write_hparams(summary, self.search / HPARAMS_FOLDER)
@@ -80,6 +84,11 @@ class Summary:
     search: Search
     progress: Progress
 
+    @classmethod
+    def read(cls, folder: Path) -> Summary:
+        """Reads the search of a folder."""
+        return cls(Search.read(folder), Progress.read(folder))
+
     @property
     def own(self) -> dict[str, Any]:
         """The base configuration's values of the settings of the space."""
@@ -91,6 +100,11 @@ class Summary:
     def best(self) -> Trial | None:
         """The best trial that has trained to the end."""
         return best_trial(self.progress.trials, epochs=self.search.config.training.epochs)
+
+    @functools.cached_property
+    def importances(self) -> dict[str, float]:
+        """Importance of each setting; empty if there are too few trials."""
+        return importance(self.progress.trials, self.search.space, self.own)
 
     @property
     def failed(self) -> list[Trial]:
@@ -175,12 +189,12 @@ class Summary:
             chart = best_over_time(trials, epochs=epochs, objective=objective)
             note = "Filled: trained to the end. Hollow: stopped at a rung. Line: the best so far."
             found.append(("Best so far against time", chart, note))
-        if importances := importance(trials, self.search.space, self.own):
+        if self.importances:
             note = (
                 f"Of {len(comparable(trials))} trials of equal length, by a forest of regression"
                 " trees; with few trials it is a hint and no more."
             )
-            found.append(("Importance of each setting", importance_bars(importances), note))
+            found.append(("Importance of each setting", importance_bars(self.importances), note))
         if len(comparable(trials)) > 1:
             chart = parallel_coordinates(trials, self.search.space, self.own, objective=objective)
             note = (
@@ -201,6 +215,7 @@ class Summary:
             facts=self.facts(),
             best=self.best,
             charts=self.charts(),
+            rung_header=RUNG_HEADER,
             rungs=self.rungs(),
             keys=list(self.search.space),
             trials=self.rows(),
@@ -208,13 +223,21 @@ class Summary:
         )
 
     def tables(self) -> list[Table]:
-        """The facts, the trials and the failures as tables for a terminal."""
+        """What the page has as text, and the importances, as tables for a terminal."""
         names, values = zip(*self.facts(), strict=True)
-        head = make_table(names, [values], title="Search")
-        trials = trials_table(self.progress.trials, objective=self.search.objective)
-        header = ("trial", "reason", "GiB", "log")
-        failures = make_table(header, self.failures(), title="Failures")
-        return [head, trials, *([failures] if self.failed else [])]
+        tables = [
+            make_table(names, [values], title="Search"),
+            trials_table(self.progress.trials, objective=self.search.objective),
+        ]
+        shares = [(key, f"{share:.0%}") for key, share in self.importances.items()]
+        for title, header, rows in (
+            ("Importance of each setting", ("setting", "importance"), shares),
+            ("Rungs", RUNG_HEADER, self.rungs()),
+            ("Failures", ("trial", "reason", "GiB", "log"), self.failures()),
+        ):
+            if rows:
+                tables.append(make_table(header, rows, title=title))
+        return tables
 
 
 def write_hparams(summary: Summary, folder: Path) -> None:

@@ -18,7 +18,7 @@ from fcnseg.config import override, write_config
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.records import Dataset, DatasetInfo
 from fcnseg.storage.folder_lock import locked_folder
-from fcnseg.storage.whole_file import make_folder
+from fcnseg.storage.whole_file import make_folder, write_whole
 
 from .trial_process import TrialStoppedError, prepared_server, wait_for_orphans
 
@@ -30,6 +30,7 @@ from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
 from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
 from .oracles import ORACLES, Limits, SearchOracle  # noqa: E402
+from .report import REPORT_FILE, Summary  # noqa: E402
 from .space import SearchSpace  # noqa: E402
 from .space_checks import checked_space  # noqa: E402
 from .tables import trials_table  # noqa: E402
@@ -217,9 +218,10 @@ def _until_stopped(signals: StopSignals, output: Path) -> Iterator[None]:
 
 
 def _finish(command: SearchCommand, oracle: SearchOracle) -> None:
-    """Shows the trials, and writes the best configuration."""
+    """Shows the trials, and writes the report and then the best configuration."""
     trials = oracle.progress.trials
     Console().print(trials_table(trials, objective=command.objective))
+    write_whole(command.output / REPORT_FILE, Summary.read(command.output).to_html())
     logger.info(f"the search is over: {oracle.ended}")
     if oracle.error is not None:
         raise oracle.error

@@ -118,6 +118,7 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     from fcnseg.training.dataset_checks import check_dataset
     from fcnseg.training.setting_checks import check_settings
     from fcnseg.training.step import make_steps
+    from fcnseg.training.strategy import distributed
 
     dataset = Dataset.open(data)
     check_dataset(dataset, ignore_label=config.loss.ignore_label)
@@ -126,8 +127,8 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     model = build_model(config, info)
     most = config.training.steps_per_execution
     train = make_steps(make_step(config, model, info), make_average(config, model))
-    distributed = model.distribute_strategy.experimental_distribute_dataset
-    replicas = model.distribute_strategy.num_replicas_in_sync
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
     patches = patches_maker(config, dataset, replicas=replicas)()
     # Patches come in blocks: measure complete blocks, or the measurement would be of patches that
     # were made before it began.
@@ -137,9 +138,11 @@ def measure(config: Config, data: str | os.PathLike[str], *, steps: int) -> Step
     with naming_broken_files(dataset):
         data_ms = _data_ms(iter(patches), skip=block, count=whole_blocks)
         one = tf.data.Dataset.from_tensors(next(iter(patches))).repeat()
-        model_ms = _training_ms(train, iter(distributed(one)), skip=steps, count=steps, most=most)
+        model_ms = _training_ms(
+            train, distributed(one, strategy), skip=steps, count=steps, most=most
+        )
         joint_ms = _training_ms(
-            train, iter(distributed(patches)), skip=2 * block, count=whole_blocks, most=most
+            train, distributed(patches, strategy), skip=2 * block, count=whole_blocks, most=most
         )
     return StepTimes(data_ms, model_ms, joint_ms)
 

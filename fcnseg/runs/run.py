@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import os
@@ -11,7 +12,13 @@ from typing import Literal
 from fcnseg.errors import InputError, one_line
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.published_network import PUBLISHED_FILE, PublishedNetwork
-from fcnseg.runs.run_folder import BEST_MODEL_FILE, OPENVINO_FILES, RunManifest, read_run
+from fcnseg.runs.run_folder import (
+    BEST_MODEL_FILE,
+    HISTORY_FILE,
+    OPENVINO_FILES,
+    RunManifest,
+    read_run,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +77,20 @@ class Run:
     def _network_files(self) -> list[Path]:
         names = OPENVINO_FILES if self.is_for_openvino else (BEST_MODEL_FILE,)
         return [self.folder / name for name in names]
+
+    def organ_dice(self) -> dict[str, float]:
+        """Validation Dice of each organ in the best epoch, without those that no case has.
+
+        A version that was published for OpenVINO has no history, and so gives none.
+        """
+        path = self.folder / HISTORY_FILE
+        if not path.exists():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            epochs = {row["epoch"]: row for row in csv.DictReader(file)}
+        best = epochs.get(str(self.manifest.best_epoch), {})
+        found = {name: best.get(f"val_dice_{name}") for name in self.info.class_names[1:]}
+        return {name: float(dice) for name, dice in found.items() if dice}
 
     def network_digest(self) -> str:
         """SHA-256 of the files of the best network.

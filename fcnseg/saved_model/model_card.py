@@ -34,6 +34,7 @@ class TrainedNetwork:
         data_sha256: Digest of the manifest of the records that it was trained on.
         validation_cases: Number of cases that it was chosen by.
         validation_dice: Its mean Dice over organs on these.
+        organ_dice: The same of each organ.
         lost_organs: Organs whose Dice was about 0 on these.
         trained_with: Versions of the packages.
     """
@@ -43,6 +44,7 @@ class TrainedNetwork:
     data_sha256: str
     validation_cases: int
     validation_dice: float
+    organ_dice: dict[str, float]
     lost_organs: tuple[str, ...]
     trained_with: dict[str, str]
 
@@ -56,6 +58,7 @@ class TrainedNetwork:
             data_sha256=manifest.data_digest,
             validation_cases=len(manifest.validation_cases),
             validation_dice=manifest.best_dice,
+            organ_dice=run.organ_dice(),
             lost_organs=manifest.lost_organs,
             trained_with=manifest.versions,
         )
@@ -123,6 +126,7 @@ class ModelCard:
             "## Data and results",
             "",
             *self._table(),
+            *self._organ_table(),
             *self._int8_table(),
         ]
         return "\n".join([*lines, "", f"Exported with fcnseg {__version__}.", ""])
@@ -139,6 +143,22 @@ class ModelCard:
                 f" {each.validation_cases or _UNKNOWN} | {each.validation_dice:.3f} |"
                 f" {', '.join(each.lost_organs) or 'none'} |"
                 for each in self.networks
+            ),
+        ]
+
+    def _organ_table(self) -> list[str]:
+        """The validation Dice of each organ as a table, with a column for each network."""
+        scores = [each.organ_dice for each in self.networks]
+        if not any(scores):
+            return []
+        digests = " | ".join(each.network_sha256[:12] for each in self.networks)
+        return [
+            "",
+            f"| validation Dice | {digests} |",
+            "|---" * (1 + len(scores)) + "|",
+            *(
+                f"| {name} | {' | '.join(_dice(each.get(name)) for each in scores)} |"
+                for name in self.info.class_names[1:]
             ),
         ]
 

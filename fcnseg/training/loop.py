@@ -27,6 +27,7 @@ from fcnseg.training.epoch_line import EpochLine
 from fcnseg.training.lost_organs import LostOrgans
 from fcnseg.training.preemption import StopRequest, TrainingStoppedError
 from fcnseg.training.step import Steps, TrainingStep, make_steps
+from fcnseg.training.strategy import distributed
 from fcnseg.training.tensorboard import TensorBoardEvents
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class TrainingLoop:
         """
         strategy = self.model.distribute_strategy
         patches = self.make_patches(start_step=self.progress.step)
-        batches = iter(strategy.experimental_distribute_dataset(patches))
+        batches = distributed(patches, strategy)
         line = EpochLine()
         callbacks = self._callbacks(line)
         with self.stop.listening(), contextlib.closing(line):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -25,6 +26,18 @@ def make_strategy(devices: Sequence[str] = ()) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(paths)
     # Given explicitly: TensorFlow would choose the same, with a warning.
     return tf.distribute.MirroredStrategy(paths, tf.distribute.ReductionToOneDevice())
+
+
+def distributed(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator[Any]:
+    """Iterates over batches, each divided over the replicas and copied to their devices ahead.
+
+    A single CPU takes them as they are: the iterator that copies leaves itself to TensorFlow's
+    tuner, which may hold up its end (see `fcnseg.sampling.tf_datasets`).
+    """
+    first, *others = strategy.extended.worker_devices
+    if "CPU" in first and not others:
+        return iter(batches)
+    return iter(strategy.experimental_distribute_dataset(batches))
 
 
 def device_names(devices: Sequence[str] = ()) -> list[str]:
