@@ -2,7 +2,7 @@
 
 The network: four levels of 32 to 256 channels, two 3x3x3 convolutions each with batch norm and
 ReLU, summation skips, transposed convolutions, 8 classes; patches of 64^3, two a step; soft Dice,
-Adam.
+Adam; in inference, probabilities.
 The contenders:
 
     fcnseg            TensorFlow
@@ -144,7 +144,7 @@ def pytorch(precision: str, size: int, batch: int) -> dict[str, Any]:
     def infer() -> float:
         network.eval()
         with torch.inference_mode(), mixed:
-            return float(network(inputs)[0, 0, 0, 0, 0])
+            return float(torch.softmax(network(inputs).float(), dim=1)[0, 0, 0, 0, 0])
 
     parameters = sum(weight.numel() for weight in network.parameters())
     return {"train": train, "infer": infer, "parameters": parameters}
@@ -154,7 +154,7 @@ def pytorch_openvino(precision: str, size: int, batch: int) -> dict[str, Any]:
     """Makes the inference of PyTorch's network by OpenVINO."""
     import torch
 
-    network = pytorch_network().eval()
+    network = torch.nn.Sequential(pytorch_network(), torch.nn.Softmax(dim=1)).eval()
     hu = torch.from_numpy(make_batch(size, batch)[0]).movedim(-1, 1).contiguous()
     compiled = compiled_by_openvino(network, hu, precision)
     return {

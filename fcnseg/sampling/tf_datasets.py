@@ -49,6 +49,9 @@ class Batch(NamedTuple):
     parameters: Parameters
 
 
+# What depends on tensors is a `tf.cond`: AutoGraph has nothing to convert, here or in what is called,
+# and to find that out takes it two seconds.
+@tf.autograph.experimental.do_not_convert
 def make_training_dataset(
     dataset: Dataset,
     config: PatchConfig,
@@ -165,6 +168,7 @@ def _finished(patches: Patches, *, with_case_ids: bool) -> Batch | tuple[Batch, 
     return (batch, patches["case_id"]) if with_case_ids else batch
 
 
+@tf.autograph.experimental.do_not_convert
 def make_volume_dataset(
     dataset: Dataset, split: str, *, fold: Fold | None = None
 ) -> tf.data.Dataset:
