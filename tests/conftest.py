@@ -49,8 +49,9 @@ def pytest_collection_modifyitems(items):
     if importlib.util.find_spec("tensorflow_addons") is None:
         return
     for item in items:
-        if item.path.name in SLOW_ON_THE_OLD_LINE:
+        if item.path.name in SLOW_ON_THE_OLD_LINE and not item.get_closest_marker("slow"):
             item.add_marker("slow")
+            item.add_marker("slow_on_the_old_line")
 
 
 @pytest.fixture(scope="session")
