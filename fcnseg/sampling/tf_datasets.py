@@ -49,8 +49,8 @@ class Batch(NamedTuple):
     parameters: Parameters
 
 
-# What depends on tensors is a `tf.cond`: AutoGraph has nothing to convert, here or in what is called,
-# and to find that out takes it two seconds.
+# What depends on tensors is a `tf.cond`: AutoGraph has nothing to convert, here or in what it
+# calls, and takes two seconds to find that out.
 @tf.autograph.experimental.do_not_convert
 def make_training_dataset(
     dataset: Dataset,
