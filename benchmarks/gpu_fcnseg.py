@@ -255,7 +255,7 @@ def compare(run_dirs: Sequence[str], **facts: Any) -> None:
     weights = [load_run(each)[0].get_weights() for each in runs]
     differences = [float(np.max(np.abs(a - b))) for a, b in zip(*weights, strict=True)]
     losses = [_losses(Path(folder) / "history.csv") for folder in run_dirs]
-    is_near = np.allclose(*losses, rtol=_RESUMED_TOLERANCE)
+    is_near = np.allclose(losses[0], losses[1], rtol=_RESUMED_TOLERANCE)
     emit(
         "resume",
         **facts,

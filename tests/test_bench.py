@@ -36,7 +36,7 @@ def test_three_times_and_a_hint(tmp_path, capsys):
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["data_ms"] > 0
     assert result["model_ms"] > 0
-    assert result["joint_ms"] > 0.5 * result["model_ms"]  # noise of a busy machine
+    assert result["joint_ms"] > 0.25 * result["model_ms"]  # noise of a busy machine
     shown = capsys.readouterr().out
     assert "data only" in shown
     assert f"bottleneck: {result['bottleneck']}" in shown

@@ -546,7 +546,7 @@ def test_the_best_configuration_of_a_search_that_is_over_is_never_missing(
 ):
     """A chief that is started again and again finds the search over."""
     begin(wanted := command(dataset, tmp_path, max_trials=max_trials), dataset)
-    trial = Trial("0", {}, None, 3).ended_with(Outcome(0.5))
+    trial = Trial("0", {}, None, 3, began="2026-01-01T00:00:00+00:00").ended_with(Outcome(0.5))
     Progress((trial,)).write(wanted.output)
     best = wanted.output / BEST_CONFIG_FILE
     best.touch()
