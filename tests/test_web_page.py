@@ -300,7 +300,7 @@ class TestInChromium:
         for layout in ("planes", "axial", "coronal", "sagittal", "organs"):
             page.select_option("#layout", layout)
             pictures.append(picture(page))
-            assert min(colours_seen(page)) > 0
+        assert min(colours_seen(page)) > 0
         for one, other in itertools.combinations(pictures, 2):
             assert (one != other).any(axis=-1).mean() > 0.05
 
