@@ -88,9 +88,10 @@ def test_saved_model_cli_shows_and_runs_a_version(version, run_dir, tmp_path):
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     place = ["--dir", version, "--tag_set", "serve"]
     subprocess.run([*tool, "show", *place, "--all"], check=True)
-    shape = (1, *load_run(run_dir)[1].window, 1)
-    given = f"patches=np.zeros({shape}, np.float32)"
-    inputs = ["--signature_def", "serving_default", "--input_exprs", given, "--outdir", tmp_path]
+    patches = tmp_path / "patches.npy"
+    np.save(patches, np.zeros((1, *load_run(run_dir)[1].window, 1), np.float32))
+    inputs = ["--signature_def", "serving_default", "--inputs", f"patches={patches}"]
+    inputs += ["--outdir", str(tmp_path)]
     subprocess.run([*tool, "run", *place, *inputs], check=True)
     probabilities = np.load(tmp_path / "probabilities.npy")
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
