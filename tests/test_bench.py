@@ -31,12 +31,12 @@ def test_bottleneck_is_what_takes_about_the_joint_time(data, model, joint, bottl
 def test_three_times_and_a_hint(tmp_path, capsys):
     folder = write_small_dataset(tmp_path / "records")
     write_config(CONFIG, tmp_path / "config.yaml")
-    flags = ["--data", str(folder), "--config", str(tmp_path / "config.yaml"), "--steps", "3"]
+    flags = ["--data", str(folder), "--config", str(tmp_path / "config.yaml"), "--steps", "12"]
     run_command(BenchCommand, [*flags, "--output", str(tmp_path / "bench.json")])
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["data_ms"] > 0
     assert result["model_ms"] > 0
-    assert result["joint_ms"] > 0.25 * result["model_ms"]  # noise of a busy machine
+    assert result["joint_ms"] > 0.5 * result["model_ms"]  # noise of a busy machine
     shown = capsys.readouterr().out
     assert "data only" in shown
     assert f"bottleneck: {result['bottleneck']}" in shown

@@ -173,7 +173,7 @@ def expected_mask(image):
 
 
 def picture(page):
-    """What the viewer shows, int (y, x, 3)."""
+    """A screenshot of the viewer, int (y, x, 3)."""
     shot = Image.open(io.BytesIO(page.locator("#canvas").screenshot()))
     return np.array(shot.convert("RGB")).astype(int)
 

@@ -35,10 +35,7 @@ from .trials import (
 
 REPORT_FILE = "report.html"
 HPARAMS_FOLDER = "tensorboard"
-RUNG_HEADER = (
-    *("bracket", "rung", "until epoch"),
-    *("trials", "running", "failed", "went on", "best"),
-)
+RUNG_HEADER = ("bracket", "rung", "until epoch", "trials", "running", "failed", "went on", "best")
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +220,7 @@ class Summary:
         )
 
     def tables(self) -> list[Table]:
-        """What the page has as text, and the importances, as tables for a terminal."""
+        """Gives the text of the page, and the importances, as tables for a terminal."""
         names, values = zip(*self.facts(), strict=True)
         tables = [
             make_table(names, [values], title="Search"),
