@@ -66,8 +66,9 @@ test: $(READY)  ## The fast tests
 test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
 
-verify-docker: $(READY)  ## The table of requests against the real server: TFSERVING_IMAGE, where Docker is
-	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q tests/test_serving_conformance.py
+verify-docker: $(READY)  ## Requests and exports on the real server: TFSERVING_IMAGE, where Docker is
+	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q -m "" \
+		tests/test_serving_conformance.py tests/test_served_exports.py
 
 test-addons: $(OLD_READY)  ## The fast tests on the old line, and the slow ones of tensorflow-addons
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)

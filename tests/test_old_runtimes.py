@@ -64,8 +64,8 @@ EXPORTS = {
 }
 
 
-# What surrounds the network is the same for all.
-NAMES = {"batch norm": ALL}
+# What surrounds the network is the same for all others.
+NAMES = {"batch norm": ALL, "no padding": ALL, "flips of two networks": ALL, "bfloat16": ALL}
 
 
 @pytest.fixture(scope="module", params=EXPORTS)

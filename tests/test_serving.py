@@ -29,17 +29,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from fcnseg.client import SegmentationClient
 from fcnseg.errors import InputError
 from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
-from fcnseg.saved_model.signatures import SEGMENT_VOLUME
 from fcnseg.volumes import (
-    from_canonical,
-    read_ct,
-    to_canonical,
     write_volume,
 )
 from serving.client import ClientCommand
@@ -317,79 +312,6 @@ def run_dir(tmp_path_factory):
 def model_dir(run_dir):
     export_run(run_dir, run_dir.parent / "models")
     return run_dir.parent / "models"
-
-
-@pytest.mark.parametrize("tensor_content", [False, True], ids=["typed", "content"])
-def test_four_ways_give_the_same_mask(run_dir, model_dir, tensor_content):
-    volume = make_oblique_volume((17, 20, 60))  # turned, of another spacing than the model's
-    volume.array[..., 25:] = -1000  # air, which is skipped
-    check_four_ways(volume, run_dir, model_dir, tensor_content=tensor_content)
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_four_ways_give_the_same_mask_of_a_real_scan(tmp_path, real_data):
-    run_dir = write_run(tmp_path / "run", spacing_mm=(4.0, 4.0, 4.0), max_voxels=1_000_000)
-    export_run(run_dir, tmp_path / "models")
-    volume = read_ct(real_data / "abdomen_ct_sm/ct.nii.gz")
-    check_four_ways(volume, run_dir, tmp_path / "models", tensor_content=True)
-
-
-def check_four_ways(volume, run_dir, model_dir, *, tensor_content):
-    """Voxel for voxel: prediction, the session runtime, and the server over gRPC and REST."""
-    segmenter = make_segmenter(*load_run(run_dir))
-    canonical = to_canonical(volume)
-    inputs = {"volume": canonical.array, "spacing": np.array(canonical.spacing, np.float32)}
-    mask = predict_volume(segmenter, volume)
-    assert len(np.unique(mask)) > 1
-
-    outputs = SavedModelSession(model_dir / "1").run(SEGMENT_VOLUME, inputs)
-    np.testing.assert_array_equal(from_canonical(outputs["labels"], volume), mask)
-
-    flags = {"model_name": "fcnseg", "enable_serialization_as_tensor_content": tensor_content}
-    with make_server(model_dir, **flags) as server:
-        with SegmentationClient(f"127.0.0.1:{server.grpc_port}") as client:
-            np.testing.assert_array_equal(client.segment(volume, accept=CROP), mask)
-            assert client.model_info() == segmenter.info
-        lists = {name: array.tolist() for name, array in inputs.items()}
-        body = {"signature_name": SEGMENT_VOLUME, "inputs": lists}
-        status, reply = rest(server, "/v1/models/fcnseg:predict", body)
-    assert status == 200
-    labels = np.array(reply["outputs"]["labels"], np.uint8)
-    np.testing.assert_array_equal(from_canonical(labels, volume), mask)
-    assert reply["outputs"]["voxel_counts"] == np.bincount(mask.ravel(), minlength=3).tolist()
-
-
-CUBE = np.zeros((4, 4, 4), np.int16)
-MM = np.full(3, 2, np.float32)
-BAD_INPUTS = [
-    ("serving_default", {"patches": np.float32(1)}, "patches must have five axes", "shape []"),
-    ("serving_default", {"patches": MM}, "patches must have five axes", "shape [3]"),
-    ("serving_default", {"patches": MM[:0]}, "patches must have five axes", "shape [0]"),
-    (SEGMENT_VOLUME, {"volume": np.int16(1), "spacing": MM}, "volume must have three", "shape []"),
-    (SEGMENT_VOLUME, {"volume": CUBE[0], "spacing": MM}, "volume must have three", "shape [4 4]"),
-    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM[0]}, "spacing must be three", "shape []"),
-    (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM * 99}, "spacing must be three", "198"),
-]
-
-
-def test_both_transports_refuse_what_a_model_of_ours_cannot_take(model_dir):
-    with make_server(model_dir, model_name="fcnseg") as server:
-        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-            prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            for signature, inputs, rule, value in BAD_INPUTS:
-                with pytest.raises(grpc.RpcError) as caught:
-                    prediction.Predict(predict_request("fcnseg", signature, **inputs))
-                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-                assert rule in caught.value.details()
-                assert value in caught.value.details()
-        for signature, inputs, rule, value in BAD_INPUTS:
-            lists = {name: array.tolist() for name, array in inputs.items()}
-            body = {"signature_name": signature, "inputs": lists}
-            status, reply = rest(server, "/v1/models/fcnseg:predict", body)
-            assert status == 400
-            assert rule in reply["error"]
-            assert value in reply["error"]
 
 
 @pytest.mark.serving

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import subprocess
-import time
 
 import grpc
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from real_server import IMAGE, SEEN_AS, real_server
 from served_model import write_served_model
 from serving_table import GRPC, REST
 from tensorflow_serving.apis import (
@@ -37,9 +35,6 @@ from serving.flags import for_command
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
 
-IMAGE = os.environ.get("FCNSEG_TFSERVING_IMAGE")
-SEEN_AS = "/models" if IMAGE else ""  # the models' folder in the container
-
 MODELS = """
 model_config_list {{ config {{
   name: "m" base_path: "{base}" model_platform: "tensorflow"
@@ -56,10 +51,13 @@ def ports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     write_served_model(folder / "1")
     write_served_model(folder / "2", offset=10.0)
-    (folder / "models.config").write_text(MODELS.format(base=SEEN_AS or folder, labels=""))
-    running = local_server(folder) if IMAGE is None else real_server(folder)
+    base = folder if IMAGE is None else SEEN_AS
+    (folder / "models.config").write_text(MODELS.format(base=base, labels=""))
+    flags = (f"--model_config_file={base}/models.config", "--rest_api_enable_cors_support=true")
+    assert for_command(flags)  # they are flags of the local server too
+    running = local_server(folder) if IMAGE is None else real_server(folder, *flags, model_name="m")
     with running as ports:
-        assign_labels(ports[0], SEEN_AS or folder)
+        assign_labels(ports[0], base)
         yield ports
 
 
@@ -82,41 +80,6 @@ def local_server(folder):
     )
     with LocalServer(command) as server:
         yield server.grpc_port, server.rest_port
-
-
-@contextlib.contextmanager
-def real_server(folder):
-    for path in folder.rglob("*"):
-        path.chmod(0o755)
-    flags = f"--model_config_file={SEEN_AS}/models.config --rest_api_enable_cors_support=true"
-    assert for_command(flags.split())  # they are flags of the local server too
-    run = ["docker", "run", "--rm", "--detach", "-p", "127.0.0.1::8500", "-p", "127.0.0.1::8501"]
-    entry = ["--entrypoint", "tensorflow_model_server", "-v", f"{folder}:{SEEN_AS}:ro", IMAGE]
-    given = ["--port=8500", "--rest_api_port=8501", *flags.split()]
-    container = subprocess.check_output([*run, *entry, *given], text=True).strip()
-    try:
-        found = [
-            int(
-                subprocess.check_output(["docker", "port", container, port], text=True).split(":")[
-                    -1
-                ]
-            )
-            for port in ("8500", "8501")
-        ]
-        wait_until_ready(found[1])
-        yield found
-    finally:
-        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
-
-
-def wait_until_ready(port):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            if exchange(port, "GET", "/v1/models/m", None, ())[0] == 200:
-                return
-        time.sleep(1)
-    pytest.fail("the real server is not ready after two minutes")
 
 
 def exchange(port, method, path, body, headers):
