@@ -322,6 +322,14 @@ def test_files_beside_the_model_tell_its_classes_and_origin(version, run_dir):
         assert expected in page
 
 
+@pytest.mark.parametrize("content", ["", "loss\n0.5\n", "epoch,val_dice_liver\n1,high\n"])
+def test_scores_of_a_broken_history_are_refused(tmp_path, content):
+    run = write_run(tmp_path / "run")
+    (run / "history.csv").write_text(content)
+    with pytest.raises(InputError, match=r"incomplete or corrupt history: .*history\.csv: "):
+        Run.open(run).organ_dice()
+
+
 @pytest.mark.slow
 def test_options_of_an_export(tmp_path, run_dir):
     """The check before publication compares each signature, so here is what they are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcnseg.errors import InputError, one_line
+from fcnseg.runs.history import read_history
 from fcnseg.runs.model_info import ModelInfo
 from fcnseg.runs.published_network import PUBLISHED_FILE, PublishedNetwork
 from fcnseg.runs.run_folder import (
@@ -82,15 +82,15 @@ class Run:
         """Validation Dice of each organ in the best epoch, without those that no case has.
 
         A version that was published for OpenVINO has no history, and so gives none.
+
+        Raises:
+            InputError: If the history is broken.
         """
         path = self.folder / HISTORY_FILE
-        if not path.exists():
-            return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            epochs = {row["epoch"]: row for row in csv.DictReader(file)}
-        best = epochs.get(str(self.manifest.best_epoch), {})
-        found = {name: best.get(f"val_dice_{name}") for name in self.info.class_names[1:]}
-        return {name: float(dice) for name, dice in found.items() if dice}
+        rows = read_history(path) if path.exists() else []
+        best = next((row for row in rows if row.get("epoch") == self.manifest.best_epoch), {})
+        columns = {name: f"val_dice_{name}" for name in self.info.class_names[1:]}
+        return {name: best[column] for name, column in columns.items() if column in best}
 
     def network_digest(self) -> str:
         """SHA-256 of the files of the best network.

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.errors import InputError, one_line
 from fcnseg.evaluation.scores import (
     OrganScores,
     dice_where_present,
@@ -221,26 +220,3 @@ class HistoryFile(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows({"epoch": index + 1, **row} for index, row in enumerate(self.rows))
         write_whole(self.path, text.getvalue())
-
-
-def read_history(path: Path) -> dict[str, list[float]]:
-    """Reads the values of each column of a `HistoryFile`, without the epochs.
-
-    Raises:
-        InputError: If the file is missing or broken.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            rows = list(table)
-        if "epoch" not in (table.fieldnames or ()):
-            raise ValueError("it has no column epoch")
-        return columns_of([{name: float(row[name]) for name in row if row[name]} for row in rows])
-    except (OSError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"incomplete or corrupt history: {path}: {one_line(error)}") from error
-
-
-def columns_of(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    """Collects the values of logs by name; a name missing from some logs has fewer values."""
-    names = {name: None for row in rows for name in row if name != "epoch"}
-    return {name: [row[name] for row in rows if name in row] for name in names}

@@ -21,6 +21,7 @@ from fcnseg.config import Config, write_config
 from fcnseg.errors import InputError
 from fcnseg.networks import output_shape
 from fcnseg.records import Dataset, Fold
+from fcnseg.runs.history import columns_of, read_history
 from fcnseg.runs.run_folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -37,7 +38,6 @@ from fcnseg.sampling.damaged_files import naming_broken_files
 from fcnseg.storage.folder_lock import locked_folder
 from fcnseg.storage.whole_file import make_folder
 from fcnseg.training.assembly import make_loop
-from fcnseg.training.callbacks import columns_of, read_history
 from fcnseg.training.dataset_checks import (
     check_dataset,
     check_each_organ,
@@ -207,7 +207,7 @@ def _finished(folder: Path, provenance: Provenance, *, keep_final_state: bool) -
     check_same(identity_of(manifest), provenance.identity(), what=f"the run in {folder}")
     _end_checkpoint(folder, keep=keep_final_state)  # it was killed at its end
     logger.info(f"already finished: {folder}")
-    history = read_history(folder / HISTORY_FILE)
+    history = columns_of(read_history(folder / HISTORY_FILE))
     return TrainingResult(folder, manifest.best_dice, manifest.best_epoch, history)
 
 
