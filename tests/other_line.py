@@ -1,8 +1,8 @@
 """Writes what one line of TensorFlow hands to the other; as a script, in the other's environment.
 
 `python other_line.py FOLDER` makes runs in FOLDER/run and FOLDER/trained, the model of the first in
-FOLDER/models, records in FOLDER/records, and in FOLDER/outputs.npz what the networks answer and the
-mask of an oblique volume.
+FOLDER/models, the weights of both in FOLDER/NAME.weights.h5, records in FOLDER/records, and in
+FOLDER/outputs.npz what the networks answer and the mask of an oblique volume.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def main(folder: Path) -> None:
     hu = make_hu(PATCH).astype(np.float32)
     networks = {name: load_run(folder / name)[0] for name in ("run", "trained")}
     outputs = {name: network(hu).numpy() for name, network in networks.items()}
+    for name, network in networks.items():
+        network.save_weights(folder / f"{name}.weights.h5")
     mask = predict_volume(make_segmenter(*load_run(folder / "run")), make_oblique_volume())
     np.savez(folder / "outputs.npz", hu=hu, mask=mask, **outputs)
 

@@ -38,6 +38,7 @@ from fcnseg.training.assembly import build_model, make_average, make_step, patch
 from fcnseg.training.optimizer import build_optimizer, first_average_step, restart_slots
 from fcnseg.training.setting_checks import check_settings
 from fcnseg.training.step import make_steps
+from fcnseg.training.training import weights_digest
 
 old_line = pytest.mark.skipif(
     IS_KERAS_3, reason="tensorflow-addons needs Keras 2: make test-addons"
@@ -310,6 +311,22 @@ def test_average_of_a_wrapper_is_what_is_validated(dataset, wrapper):
     assert all(map(np.array_equal, inside, [slot.numpy() for slot in slots]))
     assert not any(map(np.array_equal, inside, before))
     assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@old_line
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["swa", "moving_average"])
+def test_average_of_a_wrapper_is_what_is_exported(dataset, tmp_path, wrapper):
+    """An export is compared with the best network, and that with the state of the last step."""
+    changes = {"training.validate_every": 2, "model.norm": "instance"}
+    train(override(ALL_STATE, {**RUNS[f"{wrapper} adam"], **changes}), dataset, tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "models")
+    network, _ = load_run(tmp_path / "run")
+    with np.load(tmp_path / "run" / "final_state.npz") as state:
+        arrays = [state[name] for name in state.files]
+    for weight in network.get_weights():
+        assert any(np.array_equal(weight, array) for array in arrays)
+    assert weights_digest(network) != read_run(tmp_path / "run").weights_sha256  # not the last
 
 
 def weights_with(average, model):

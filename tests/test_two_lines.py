@@ -53,6 +53,15 @@ def test_network_of_the_other_line_gives_the_same_logits(other, name):
         np.testing.assert_allclose(network(then["hu"]).numpy(), then[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["run", "trained"])
+def test_weights_file_of_the_other_line_gives_the_same_logits(other, name):
+    network, _ = load_run(other / name)
+    network.set_weights([np.zeros_like(each) for each in network.get_weights()])
+    network.load_weights(other / f"{name}.weights.h5")
+    with np.load(other / "outputs.npz") as then:
+        np.testing.assert_allclose(network(then["hu"]).numpy(), then[name], atol=1e-4, rtol=1e-4)
+
+
 def test_configuration_of_the_other_line_is_read(other):
     assert read_config(other / "run" / CONFIG_FILE) == CONFIG
 
