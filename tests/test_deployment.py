@@ -61,9 +61,16 @@ def test_compose_file_is_of_its_schema():
 
 
 @present_line
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_manifest_is_of_its_schema(name):
-    run("kubernetes_validate", "--strict", str(DEPLOYMENT / f"kubernetes/{name}.yaml"))
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(DEPLOYMENT / f"kubernetes/{name}.yaml" for name in MANIFESTS),
+        ROOT / "tuning/k8s/search.yaml",
+    ],
+    ids=lambda path: path.stem,
+)
+def test_manifest_is_of_its_schema(path):
+    run("kubernetes_validate", "--strict", str(path))
 
 
 def test_each_manifest_is_applied():
