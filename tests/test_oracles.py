@@ -25,6 +25,16 @@ CONDITIONAL = {
     "loss.name": {"choice": ["dice", "tversky"]},
     "loss.alpha": {"float": [0.2, 0.4], "step": 0.1, "when": {"loss.name": "tversky"}},
 }
+# A condition on a setting that has one itself, and two conditions at once.
+CHAIN = {
+    "training.optimizer": {"choice": ["adam", "sgd"]},
+    "training.schedule": {"choice": ["cosine", "poly"], "when": {"training.optimizer": "sgd"}},
+    "loss.name": {"choice": ["dice", "tversky"]},
+    "training.poly_power": {
+        "choice": [0.8, 0.95],
+        "when": {"training.schedule": "poly", "loss.name": "dice"},
+    },
+}
 KINDS = list(ORACLES)
 
 
@@ -124,6 +134,18 @@ def test_conditions_are_kept(tmp_path, kind):
     assert {("loss.alpha" in each) for each in fresh if each["loss.name"] == "tversky"} == {True}
     assert {("loss.alpha" in each) for each in fresh if each["loss.name"] == "dice"} == {False}
     assert len(fresh) == 1 + 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_may_depend_on_conditions(tmp_path, kind):
+    oracle = make(tmp_path, kind, CHAIN, trials=40)
+    drive(oracle)
+    fresh = [trial.settings for trial in oracle.progress.trials[1:] if trial.rung == 0]
+    assert len({json.dumps(each, sort_keys=True) for each in fresh}) == len(fresh) == 2 + 2 + 3
+    for each in fresh:
+        assert ("training.schedule" in each) == (each["training.optimizer"] == "sgd")
+        is_poly = each.get("training.schedule") == "poly" and each["loss.name"] == "dice"
+        assert ("training.poly_power" in each) == is_poly
 
 
 @pytest.mark.parametrize("kind", KINDS)

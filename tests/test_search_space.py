@@ -138,6 +138,15 @@ def test_conditions_may_stand_before_what_they_depend_on(tmp_path):
     assert len(combinations) == 1 + 3
 
 
+def test_a_condition_may_be_a_text_as_yaml_reads_it(tmp_path):
+    content = """
+training.weight_decay: {choice: [0.001, 0.9]}
+training.clip_norm: {choice: [1.0], when: {training.weight_decay: 1e-3}}
+"""
+    space = check(tmp_path, content)
+    assert space.settings["training.clip_norm"].when == {"training.weight_decay": [0.001]}
+
+
 def test_values_that_exclude_each_other_are_no_pair(tmp_path):
     """Alpha is of Tversky's loss, and smoothing of the cross-entropy."""
     content = {
@@ -172,6 +181,7 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ),
         ({"training.patience": {"int": [0, 9]}}, "patience must not be searched: trials of other"),
         ({"training.time_limit_hours": {"float": [0, 9]}}, "limit_hours must not be searched: tri"),
+        ({"training.tensorboard": {"choice": [True, False]}}, "searched: it does not change the"),
         ({"model.coarse_input": {"choice": [True]}}, "coarse_input must not be searched: records"),
         ({"loss.ignore_label": {"choice": [1]}}, "ignore_label must not be searched: it changes"),
         ({"training.learning_rate": {"choice": [1e-3, -1]}}, "learning_rate=-1 breaks a rule: "),
@@ -243,6 +253,21 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
                 "model.skip": {"choice": ["sum"], "when": {"model.norm": "batch"}},
             },
             "when must not form a circle, got that of model.norm, model.skip",
+        ),
+        (
+            {
+                "training.optimizer": {"choice": ["adam", "sgd"]},
+                "training.schedule": {
+                    "choice": ["poly", "cosine"],
+                    "when": {"training.optimizer": "adam"},
+                },
+                "training.momentum": {
+                    "choice": [0.5],
+                    "when": {"training.optimizer": "sgd", "training.schedule": "poly"},
+                },
+            },
+            "training.momentum: when must leave training.optimizer a value, got .'sgd'. and "
+            ".'adam'., by training.schedule",
         ),
     ],
 )

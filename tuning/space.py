@@ -8,13 +8,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import keras_tuner
 import pydantic
+from keras_tuner.src.engine.conditions import Parent
 
 from fcnseg.config import Config, config_to_mapping
 from fcnseg.errors import ConfigError, InputError, first_finding, one_line
@@ -232,14 +232,18 @@ class SearchSpace:
         return cls(_ordered(settings, source), source)
 
     def hyperparameters(self) -> keras_tuner.HyperParameters:
-        """Makes the space as KerasTuner's hyperparameters, with conditional scopes."""
+        """Makes the space as KerasTuner's hyperparameters, with their conditions."""
         parameters = keras_tuner.HyperParameters()
         for key, setting in self.settings.items():
-            with ExitStack() as scopes:
-                for parent, values in setting.when.items():
-                    encoded = [self.settings[parent].values.encode(value) for value in values]
-                    scopes.enter_context(parameters.conditional_scope(parent, encoded))
-                setting.values.register(parameters, key)
+            alone = keras_tuner.HyperParameters()
+            setting.values.register(alone, key)
+            # A scope of KerasTuner's takes one parent, and that one must have no condition itself.
+            for parameter in alone.space:
+                parameter.conditions = [
+                    Parent(parent, list(map(self.settings[parent].values.encode, values)))
+                    for parent, values in setting.when.items()
+                ]
+            parameters.merge(alone)
         return parameters
 
     def decoded(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,12 +368,6 @@ def _check_condition(
             f"{key}: when must name settings of the space that have choice, got {parent!r}"
             f" ({source})"
         )
-    for value in values:
-        if value not in other.choice:
-            raise ConfigError(
-                f"{key}: when must have values of {parent}, {other.choice}, got {value!r}"
-                f" ({source})"
-            )
     if not values:
         raise ConfigError(f"{key}: when must have values of {parent}, got none ({source})")
 

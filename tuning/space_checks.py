@@ -16,6 +16,7 @@ from fcnseg.networks import output_shape
 
 from .space import Choice, FloatRange, SearchSpace, Setting
 
+_SAME = "it does not change the network"
 _LENGTH = "trials of other lengths cannot be compared"
 _REFUSED = {
     "training.seed": "the luck of a draw is no setting to choose",
@@ -25,6 +26,11 @@ _REFUSED = {
     "training.time_limit_hours": _LENGTH,
     "training.validate_every": "trials are compared at the same validations",
     "model.coarse_input": "records hold no coarse prediction",
+    "training.tensorboard": _SAME,
+    "training.checkpoint_every": _SAME,
+    "training.steps_per_execution": _SAME,
+    "inference.batch_size": _SAME,
+    "inference.max_voxels": _SAME,
     "loss.ignore_label": "it changes what validation measures",
 }
 """Keys that no search may change, with the reason."""
@@ -60,9 +66,39 @@ def checked_space(
             for parent, values in setting.when.items()
         }
         settings[key] = dataclasses.replace(setting, when=when)
+        _check_conditions(key, settings, space.source)
+    _check_possible(settings, space.source)
     checked = SearchSpace(settings, space.source)
     _check_values(checked, config, check)
     return checked
+
+
+def _check_conditions(key: str, settings: Mapping[str, Setting], source: str) -> None:
+    """Checks that the values in the conditions of a setting are among the choices."""
+    for parent, values in settings[key].when.items():
+        choices = settings[parent].values.all_values() or ()
+        for value in values:
+            if value not in choices:
+                raise ConfigError(
+                    f"{key}: when must have values of {parent}, {list(choices)}, got {value!r}"
+                    f" ({source})"
+                )
+
+
+def _check_possible(settings: Mapping[str, Setting], source: str) -> None:
+    """Checks that each setting, behind those of its conditions, applies to some values of them."""
+    needed: dict[str, dict[str, list[Any]]] = {}
+    for key, setting in settings.items():
+        needed[key] = {}
+        for parent, values in setting.when.items():
+            for other, allowed in {**needed[parent], parent: values}.items():
+                before = needed[key].get(other, allowed)
+                needed[key][other] = [value for value in before if value in allowed]
+                if not needed[key][other]:
+                    raise ConfigError(
+                        f"{key}: when must leave {other} a value, got {before} and {allowed}, by"
+                        f" {parent} ({source})"
+                    )
 
 
 def _check_key(key: str, source: str) -> None:
