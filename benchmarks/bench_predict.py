@@ -3,8 +3,8 @@
 A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented, by default with the preset `fast`
 at 2.5 mm: four levels of 16 to 128 channels, windows of 64 x 96 x 96. The contenders:
 
-    fcnseg            the preset, trained for some steps: its masks have more borders than organs,
-                      and so a longer way back
+    fcnseg            the preset, trained for `--steps`: masks of few have more borders than
+                      organs, and so a longer way back
     fcnseg_bfloat16   the same in bfloat16
     fcnseg_openvino   the same in bfloat16 by the backend `openvino`
     nnunet            nnU-Net's predictor without mirroring; its network of equal multiply-adds
@@ -50,13 +50,12 @@ PHASES = (
     *("reading", "turning", "finding the body", "resampling", NETWORK),
     *("argmax", "way back", "writing"),
 )
-_STEPS = 100
 
 
-def make_run(folder: Path, config: str, spacing_mm: float) -> Path:
-    """Trains a preset on phantoms, once per folder."""
+def make_run(folder: Path, config: str, spacing_mm: float, steps: int) -> Path:
+    """Trains a preset on phantoms for some steps, once per folder."""
     scans, records = folder / "scans", folder / f"records_{spacing_mm:g}"
-    run_dir = folder / f"run_{config}_{spacing_mm:g}"
+    run_dir = folder / f"run_{config}_{spacing_mm:g}_{steps}"
     if not (records / "COMPLETED").exists():
         call("fcnseg", "phantom", "--cases", 4, "--output", scans, "--overwrite")
         call(
@@ -66,7 +65,7 @@ def make_run(folder: Path, config: str, spacing_mm: float) -> Path:
         )
     call(
         *("fcnseg", "train", "--config", config, "--data", records, "--run_dir", run_dir),
-        *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", _STEPS),
+        *("--resume", "--training.epochs", 1, "--training.steps_per_epoch", steps),
     )
     return run_dir
 
@@ -185,6 +184,7 @@ def main() -> None:
     parser.add_argument("--peer_python", default=sys.executable, help="Python that has nnU-Net")
     parser.add_argument("--config", default="fast", help="preset of fcnseg")
     parser.add_argument("--spacing_mm", type=float, default=2.5, help="of the network, cubic")
+    parser.add_argument("--steps", type=int, default=100, help="of training")
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=[*OURS, *PEERS])
@@ -196,10 +196,11 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     modules = {name: {**OURS, **PEERS}[name] for name in arguments.contenders}
     pythons = pythons_of(modules, peers=PEERS, peer_python=arguments.peer_python)
-    run_dir = make_run(arguments.output, arguments.config, arguments.spacing_mm)
+    run_dir = make_run(arguments.output, arguments.config, arguments.spacing_mm, arguments.steps)
     shape = (arguments.slices, 512, 512)
     image, _ = make_case(arguments.output, f"ct_{arguments.slices}", shape, (2.5, 0.8, 0.8))
-    result = {name: getattr(arguments, name) for name in ("config", "spacing_mm", "rounds")}
+    settings = ("config", "spacing_mm", "steps", "rounds")
+    result = {name: getattr(arguments, name) for name in settings}
     result["shape"] = shape
     print(json.dumps(result | measure(pythons, arguments, run_dir, image)))
 
