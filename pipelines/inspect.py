@@ -92,9 +92,8 @@ def verify(directory: str | os.PathLike[str]) -> None:
     found = list(find_damage(directory, info))
     for damage in found:
         lost = ", ".join(damage.cases) or "-"
-        Console().print(
-            f"{files.name_of(damage.path)}: {damage.reason}; cases: {lost}", soft_wrap=True
-        )
+        line = f"{files.name_of(damage.path)}: {damage.reason}; cases: {lost}"
+        Console().print(line, soft_wrap=True, markup=False)
     if found:
         raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
     cases = sum(split.cases for split in info.splits.values())

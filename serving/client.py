@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.markup import escape
 from rich.progress import Progress
 
 from fcnseg.cli.command import Location, run_command
@@ -257,7 +258,7 @@ def _finished(
     def segment(case: CaseOutputs) -> bool:
         if is_gone.is_set():
             return False
-        task = bar.add_task(f"  {case.case_id}", total=1.0 if worker.is_tiled else None)
+        task = bar.add_task(f"  {escape(case.case_id)}", total=1.0 if worker.is_tiled else None)
         try:
             worker.segment(case, lambda share: bar.update(task, completed=share))
         except ServerError as error:

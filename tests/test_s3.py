@@ -7,10 +7,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import pytest
 from killed_job import run_and_kill
-from moto.server import ThreadedMotoServer
 from small_cases import SPACING_MM, write_cases
 
 from fcnseg.cli.command import parse
@@ -23,13 +21,16 @@ from fcnseg.storage.whole_file import atomic_write, check_output_folder, write_w
 from pipelines.convert_ct import ConvertCt, main
 from pipelines.inspect import Inspect
 
+boto3 = pytest.importorskip("boto3", reason="moto, a server of S3, comes with the extra dev")
+moto_server = pytest.importorskip("moto.server")
+
 BUCKET = "hospital"
 
 
 @pytest.fixture(scope="module")
 def endpoint():
     """URL of the server."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"

@@ -14,6 +14,7 @@ from fcnseg.cli.tables import print_table
 from fcnseg.config import PRESETS
 from fcnseg.evaluation import Evaluation, OrganScores, compare
 from pipelines.dataset_tables import Table
+from tuning.tables import make_table
 
 ORGANS = ("portal_vein_and_splenic_vein", "inferior_vena_cava", "gallbladder")
 
@@ -77,3 +78,17 @@ def test_usual_names_fit_eighty_columns(capsys, monkeypatch):
     print_table(difference_table(compare(first, second, names=("first", "second"))))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
+
+
+def test_brackets_are_no_markup(capsys):
+    """As in a case's name, and in errors of TensorFlow: [/job:localhost/replica:0]."""
+    names = {"organs": ("[bold]", "[/job:a]"), "prefix": "[/x]"}
+    first, second = make_evaluation(**names), make_evaluation(0.05, **names)
+    print_table(score_table(first))
+    print_table(difference_table(compare(first, second, names=("first", "second"))))
+    rows = [("[red]case", "[/job:b]")]
+    print_table(Table("Cases", ("case", "warnings"), tuple(rows)).for_terminal())
+    print_table(make_table(("trial", "error"), [("0", "no [/job:c] device")], title="Failures"))
+    said = capsys.readouterr().out
+    for name in ("[bold]", "[/job:a]", "[/x]_000", "[red]case", "[/job:b]", "no [/job:c] device"):
+        assert name in said
