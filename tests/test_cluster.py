@@ -20,7 +20,7 @@ from tuning.oracles import ORACLES, Limits
 from tuning.signs_of_life import Silence
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
-from tuning.trials import Progress
+from tuning.trials import BEST_CONFIG_FILE, Outcome, Progress, outcome_file
 from tuning.workers import Share, Worker, run_worker
 
 SMALL = override(Config(), {"model.filters": [2, 4]})
@@ -40,10 +40,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def oracle_in(folder, *, trials, **resumed):
+def unread_oracle(folder, *, trials):
     space = checked_space(SearchSpace.read(folder / "space.yaml"), SMALL)
     limits = Limits(trials)
-    oracle = ORACLES["random"](space, SMALL, folder=folder, objective="val_dice", limits=limits)
+    return ORACLES["random"](space, SMALL, folder=folder, objective="val_dice", limits=limits)
+
+
+def oracle_in(folder, *, trials, **resumed):
+    oracle = unread_oracle(folder, trials=trials)
     oracle.reload(**resumed)
     return oracle
 
@@ -139,3 +143,16 @@ def test_a_worker_is_silent_from_its_last_sign(folder):
     time.sleep(1.2)
     assert silence.seconds("pod-0") > 1
     assert silence.seconds("nobody") > 1
+
+
+def test_a_search_with_new_limits_is_not_over_for_a_worker_that_is_first(folder):
+    (folder / "outcomes").mkdir()
+    oracle = oracle_in(folder, trials=1)
+    trial = oracle.create_trial("w-0")
+    Outcome(None, error="boom").write(outcome_file(folder, trial.trial_id))
+    oracle.end_trial(trial)
+    assert not cluster.has_ended(unread_oracle(folder, trials=1))  # the chief has not said so yet
+    (folder / BEST_CONFIG_FILE).write_text("{}")
+    assert cluster.has_ended(unread_oracle(folder, trials=1))
+    assert not cluster.has_ended(unread_oracle(folder, trials=2))
+    assert not cluster.has_ended(unread_oracle(folder, trials=1), retry_failed=True)

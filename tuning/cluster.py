@@ -143,8 +143,37 @@ class _Stub:
                 raise keras_tuner.errors.FatalError("stopped")
 
 
-def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share) -> None:
+def has_ended(oracle: SearchOracle, *, retry_failed: bool = False) -> bool:
+    """Tells whether the search in an oracle's folder is over, also by the limits that it has now.
+
+    Args:
+        oracle: Oracle of a worker, which has not read the trials yet.
+        retry_failed: True if failed trials are to be run again.
+    """
+    if not (oracle.folder / BEST_CONFIG_FILE).exists():
+        return False
+    oracle.reload(has_workers_elsewhere=True)
+    oracle.look_ahead()
+    is_repaired = retry_failed and any(each.status == "failed" for each in oracle.progress.trials)
+    return oracle.is_over() and not is_repaired
+
+
+def work(
+    oracle: SearchOracle,
+    runner: TrialRunner,
+    search: Search,
+    share: Share,
+    *,
+    retry_failed: bool = False,
+) -> None:
     """Runs trials that the chief gives, until there are no more.
+
+    Args:
+        oracle: Oracle of the search.
+        runner: Runs the trials.
+        search: What the search is to have begun with.
+        share: The part of this machine.
+        retry_failed: True if failed trials are to be run again.
 
     Raises:
         InputError: If the chief's search began with something else, or other workers have more or
@@ -157,7 +186,7 @@ def work(oracle: SearchOracle, runner: TrialRunner, search: Search, share: Share
             return
     search.begin_or_resume(runner.folder)
     keep_devices(runner.folder, share)
-    if (runner.folder / BEST_CONFIG_FILE).exists():
+    if has_ended(oracle, retry_failed=retry_failed):
         logger.info("the search is over")
         return
     worker = Worker(oracle, runner, share=share)

@@ -139,7 +139,7 @@ def run_search(command: SearchCommand) -> None:
     with signals.listening():
         if role == "worker":
             with _until_stopped(signals, command.output):
-                cluster.work(oracle, runner, search, parts[0])
+                cluster.work(oracle, runner, search, parts[0], retry_failed=command.retry_failed)
             return
         make_folder(command.output, argument="output")
         with locked_folder(command.output, argument="output"):
