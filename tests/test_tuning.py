@@ -758,6 +758,28 @@ def test_a_supervisor_starts_dead_workers_again_under_their_names(tmp_path):
     assert "worker here-0 ended with status -9; it starts again in 1 s" in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_supervisor_stops_its_workers_and_waits_for_them(tmp_path, number):
+    slow = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(1), sys.exit(143)))"
+    code = f"{slow}; print('up', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tuning.supervisor", "--workers", "1", "--name", "here"),
+            *("--", sys.executable, "-c", code),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "1"},
+    ) as supervisor:
+        assert supervisor.stdout.readline() == "up\n"
+        worker = worker_under(supervisor.pid, "here-0")
+        supervisor.send_signal(number)
+        assert supervisor.wait(timeout=60) == 128 + number
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
 def test_a_mistake_is_not_repeated(tmp_path):
     done = supervise(tmp_path, status=2)
     assert done.returncode == 2
@@ -768,7 +790,7 @@ def test_a_worker_has_its_share_of_the_machine(dataset, tmp_path, monkeypatch):
     """Of two workers under a supervisor, this is the second."""
     begin(wanted := command(dataset, tmp_path), dataset)
     given = []
-    monkeypatch.setattr(cluster, "work", lambda *args: given.append(args[-1]))
+    monkeypatch.setattr(cluster, "work", lambda *args, **_: given.append(args[-1]))
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "here-1")

@@ -142,7 +142,10 @@ class Kept:
 
 @contextlib.contextmanager
 def _stopping(kept: Sequence[Kept], stop: threading.Event) -> Iterator[list[int]]:
-    """Passes a SIGTERM on to the workers; gives the signals received."""
+    """Has the workers stop at a SIGTERM or Ctrl-C; gives the signals received.
+
+    A terminal sends Ctrl-C to the workers too, which take both signals for one.
+    """
     received: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
@@ -152,11 +155,13 @@ def _stopping(kept: Sequence[Kept], stop: threading.Event) -> Iterator[list[int]
         for worker in kept:
             worker.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
