@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,9 @@ class ClientCommand:
             raise InputError(f"in_flight must be 1 to {_MOST_IN_FLIGHT}, got {self.in_flight}")
         if self.model_info is not None and not self.tiled:
             raise InputError(f"model_info goes with tiled, got {self.model_info} without it")
+        if not 0 <= self.wait_s < math.inf:
+            raise InputError(f"wait_s must not be negative, got {self.wait_s}")
+        CheckOptions(accept=self.accept)  # a mistake would fail every case
         masks = self._masks()
         masks.check_dicom()
         masks.check_free()
@@ -239,7 +243,11 @@ def _reasons(
             pool.shutdown(cancel_futures=True)
     left = [case_id for case_id in todo if case_id not in reasons]
     if left:
-        logger.error("the model is gone: %d cases not begun, --resume continues", len(left))
+        logger.error(
+            "the model is gone: %d cases not begun; --resume continues with the same version, once"
+            " it is served again, and --overwrite begins with another one",
+            len(left),
+        )
     return reasons
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from fcnseg.errors import InputError
 
 Switch = tyro.conf.FlagConversionOff[bool]
 """A flag of true or false, as `for_command` writes it."""
+
+
+_LAST_PORT = 2**16 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +84,30 @@ class ServerOptions:
         """
         if self.model_base_path is None and self.model_config_file is None:
             raise InputError("model_base_path or model_config_file must be given")
-        if not (self.port or self.rest_api_port or self.grpc_socket_path):
-            raise InputError("port, rest_api_port or grpc_socket_path must be given, got none")
-        if self.port == self.rest_api_port > 0:
-            raise InputError(f"rest_api_port must not be port, got {self.port} for both")
+        self._check_ports()
         if self.max_running_calls < 1:
             raise InputError(f"max_running_calls must be at least 1, got {self.max_running_calls}")
         for name in ("max_waiting_calls", "max_held_mib", "grace_seconds"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.idle_seconds <= 0:
+        if not 0 < self.idle_seconds < math.inf:
             raise InputError(f"idle_seconds must be positive, got {self.idle_seconds}")
+        for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} must be a number, got {getattr(self, name)}")
         self.channel_arguments()
+
+    def _check_ports(self) -> None:
+        if not (self.port or self.rest_api_port or self.grpc_socket_path):
+            raise InputError("port, rest_api_port or grpc_socket_path must be given, got none")
+        for name in ("port", "rest_api_port"):
+            if not -1 <= getattr(self, name) <= _LAST_PORT:
+                raise InputError(
+                    f"{name} must be 0 to {_LAST_PORT}, or -1 for a free one, got"
+                    f" {getattr(self, name)}"
+                )
+        if self.port == self.rest_api_port > 0:
+            raise InputError(f"rest_api_port must not be port, got {self.port} for both")
 
     def channel_arguments(self) -> list[tuple[str, Any]]:
         """The arguments of gRPC; integers are given as such.

@@ -37,6 +37,12 @@ def config_of_one(name: str, base_path: Path) -> ModelServerConfig:
     return config
 
 
+_OTHER_CONFIG = (
+    "Cannot transition to requested config. It is only legal to transition from one ModelConfigList"
+    " to another."
+)
+
+
 class ServedModels:
     """The models of a server, by name, and the labels of their versions."""
 
@@ -63,11 +69,14 @@ class ServedModels:
         """Serves the models of a configuration instead of those before, from the next poll on.
 
         Raises:
-            StatusError: If it is not a list of models that can be served, or a label names a
-                version that is not served.
+            StatusError: If it is not a list of models that can be served, a label names a version
+                that is not served, or it is empty and another came before.
         """
         _check(config)
         with self._lock:
+            before, now = (each.WhichOneof("config") for each in (self._config, config))
+            if before is not None and now != before:
+                raise StatusError("FAILED_PRECONDITION", _OTHER_CONFIG)
             listed = config.model_config_list.config
             self._labels = self._checked_labels(listed)
             models = {entry.name: self._model(entry) for entry in listed}

@@ -216,6 +216,11 @@ OVER_GRPC = {
         ServerError,
         "has no signature segment_volume: export it with fcnseg export, or use segment_tiled",
     ),
+    "limit of the client": (
+        (CODE.DEADLINE_EXCEEDED, "Stream removed (Deadline Exceeded)"),
+        ServerError,
+        "no answer from 127.* within [0-9.]+ s",
+    ),
     "limit of the server": (
         (CODE.DEADLINE_EXCEEDED, "Timed out waiting for tensor to be ready"),
         ServerError,

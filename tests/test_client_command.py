@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -162,7 +163,10 @@ def test_server_that_is_gone_ends_the_command(folder, tmp_path, caplog):
         with pytest.raises(InputError, match="1 of 1 volumes failed: .* closed the connection"):
             command.run()
     assert len(requests) == 2
-    assert "the model is gone: 2 cases not begun, --resume continues" in caplog.text
+    assert (
+        "the model is gone: 2 cases not begun; --resume continues with the same version"
+        in caplog.text
+    )
 
 
 def test_masks_tell_the_version_of_a_label(folder, tmp_path):
@@ -192,6 +196,25 @@ def test_masks_tell_the_version_of_a_label(folder, tmp_path):
                 command.run()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"accept": ("nonsense",)}, "accept must be of .*, got .*nonsense"),
+        ({"wait_s": -5.0}, "wait_s must not be negative, got -5"),
+        ({"timeout_s": 0.0}, "timeout_s must be positive and at most 1000000, got 0.0"),
+        ({"timeout_s": math.nan}, "timeout_s must be positive and at most 1000000, got nan"),
+        ({"timeout_s": 1e30}, "timeout_s must be positive and at most 1000000, got 1e"),
+        ({"ca_file": Path("absent")}, "ca_file goes with grpcs:// and https://, got 127.0.0.1:1"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused_before_anything_is_sent(
+    folder, tmp_path, flags, message
+):
+    command = ClientCommand("127.0.0.1:1", tmp_path / "masks", folder / "images", **flags)
+    with pytest.raises(InputError, match=message):
+        command.run()
+
+
 @pytest.mark.parametrize("transport", [0, 1], ids=["grpc", "rest"])
 def test_masks_of_a_folder_are_of_one_version(folder, tmp_path, caplog, monkeypatch, transport):
     """A version that is published in the middle makes none of them."""
@@ -212,10 +235,10 @@ def test_masks_of_a_folder_are_of_one_version(folder, tmp_path, caplog, monkeypa
         monkeypatch.setattr(SegmentationClient, "segment", segment_and_publish)
         command = ClientCommand(server, masks, folder / "images", accept=CROP, in_flight=1)
         with pytest.raises(
-            InputError, match=r"1 of 2 .* no model fcnseg version 1 .* version 2, 1"
+            InputError, match=r"1 of 2 .* no model fcnseg version 1 .* the server has version 2$"
         ):
             command.run()
-    assert "the model is gone: 1 cases not begun, --resume continues" in caplog.text
+    assert "the model is gone: 1 cases not begun; --resume continues with the same" in caplog.text
     (made,) = masks.glob("*.json")
     assert json.loads(made.read_text())["made_with"]["version"] == 1
 

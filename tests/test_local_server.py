@@ -686,7 +686,7 @@ def test_reload_that_waits_for_a_version_ends(base, tmp_path, ends):
             assert patiently(5, lambda: reload_models(channel, m=base)).status.error_code == 0
 
 
-def test_file_of_models_is_read_again(base, tmp_path):
+def test_file_of_models_is_read_again(base, tmp_path, caplog):
     file = tmp_path / "models.config"
     entry = 'model_config_list {{ config {{ name: "{}" base_path: "{}" model_platform: "{}" }} }}'
     file.write_text(entry.format("m", base, "tensorflow"))
@@ -695,9 +695,11 @@ def test_file_of_models_is_read_again(base, tmp_path):
         model_config_file=file, model_config_file_poll_wait_seconds=0.05, **ports
     )
     with LocalServer(command) as server:
-        file.write_text("model_config_list {")  # while it is written
-        time.sleep(0.3)
-        assert rest(server)[0] == 200
+        for cut in ("model_config_list {", ""):  # while it is written
+            file.write_text(cut)
+            time.sleep(0.3)
+            assert rest(server)[0] == 200
+        assert "Cannot transition to requested config" in caplog.text
         file.write_text(entry.format("n", base, "tensorflow"))
         wait_until(lambda: rest(server, path="/v1/models/n")[0] == 200)
         file.write_text(entry.format("n", base, "other"))

@@ -103,6 +103,23 @@ def test_flag_of_true_or_false_takes_no_other_value():
         (["--model_base_path=x", "--port=0", "--rest_api_port=0"], "must be given, got none"),
         (["--model_base_path=x", "--max_running_calls=0"], "max_running_calls must be at least 1"),
         (["--model_base_path=x", "--idle_seconds=0"], "idle_seconds must be positive, got 0"),
+        (["--model_base_path=x", "--idle_seconds=nan"], "idle_seconds must be positive, got nan"),
+        (
+            ["--model_base_path=x", "--grace_seconds=nan"],
+            "grace_seconds must not be negative, got nan",
+        ),
+        (
+            ["--model_base_path=x", "--port=65536"],
+            "port must be 0 to 65535, or -1 for a free one, got 65536",
+        ),
+        (
+            ["--model_base_path=x", "--rest_api_port=-7"],
+            "rest_api_port must be 0 to 65535, or -1 for a free one, got -7",
+        ),
+        (
+            ["--model_base_path=x", "--file_system_poll_wait_seconds=nan"],
+            "file_system_poll_wait_seconds must be a number, got nan",
+        ),
         (["--model_base_path=x", "--grace_seconds=-1"], "grace_seconds must not be negative"),
         (["--model_base_path=x", "--grpc_channel_arguments=a"], "must be key=value, got a"),
     ],

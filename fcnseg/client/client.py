@@ -51,6 +51,7 @@ from fcnseg.volumes import (
 from fcnseg.volumes.tiling import Tiling
 
 TIMEOUT_S = 600.0  # a whole scan takes minutes on a CPU
+_LONGEST_S = 10**6  # what timers of the system take
 RETRY_S = 120.0  # as long as a few scans take, and as a server restarts
 STATUS_TIMEOUT_S = 10.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0  # between two attempts; it doubles
@@ -95,9 +96,16 @@ class SegmentationClient:
             credentials: User, password and certificates.
 
         Raises:
-            InputError: If the address is of another form.
+            InputError: If the address is of another form, the seconds are none, or there are
+                certificates for a connection without TLS.
         """
         endpoint = Endpoint.parse(server)
+        if not 0 < timeout_s <= _LONGEST_S:
+            raise InputError(
+                f"timeout_s must be positive and at most {_LONGEST_S}, got {timeout_s}"
+            )
+        if credentials.ca_file is not None and not endpoint.has_tls:
+            raise InputError(f"ca_file goes with grpcs:// and https://, got {server}")
         self.server = str(endpoint)
         self.model = ModelSpec(model_name, version, label)
         self.timeout_s = timeout_s
@@ -390,12 +398,12 @@ class SegmentationClient:
     def _explained(self, error: CallError, timeout_s: float) -> ServerError | InputError:
         if error.code == "NOT_FOUND":
             states = self._states()
-            versions = ", ".join(str(each.version) for each in states)
-            if states and all(each.state != AVAILABLE for each in states):
+            served = [str(each.version) for each in states if each.state == AVAILABLE]
+            if states and not served:
                 reason = "; ".join(map(str, states))
                 return ServerError(f"{self._name} is not ready: {reason}", status=error.code)
             if states and self.model.version is not None:
-                reason = f"no {self._name}: the server has version {versions}"
+                reason = f"no {self._name}: the server has version {', '.join(served)}"
                 return ServerError(reason, status=error.code)
         return explained(error, server=self.server, model=self._name, timeout_s=timeout_s)
 

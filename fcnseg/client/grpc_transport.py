@@ -113,7 +113,7 @@ class GrpcTransport:
             return call(request, timeout=timeout_s, metadata=self._headers)
         except self._grpc.RpcError as error:
             code, details = _of_a_proxy(error.code().name, error.details() or "")
-            is_ours = code == "DEADLINE_EXCEEDED" and details.startswith("Deadline Exceeded")
+            is_ours = code == "DEADLINE_EXCEEDED" and "Deadline Exceeded" in details
             is_begun = not (code == "UNAVAILABLE" and _UNSENT.search(details))
             is_begun = is_begun and code != "RESOURCE_EXHAUSTED"
             raise CallError(code, "sent" if is_ours else details, is_begun=is_begun) from error
