@@ -16,7 +16,6 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from fcnseg.extras import require_extra
 from fcnseg.inference.averaging import PredictPatches
 from fcnseg.inference.computed_precision import openvino_core, precision_by_openvino
-from fcnseg.networks.layers.hu_window import HUWindow
 from fcnseg.networks.layers.upsampling import NonOverlappingConv3DTranspose
 from fcnseg.networks.precision import Precision, precision_of, with_precision
 from fcnseg.volumes import Shape
@@ -41,18 +40,7 @@ class _GroupNormalization(keras.layers.GroupNormalization):
         return centred / tf.sqrt(variance + self.epsilon) * scale + shift
 
 
-class _HUWindow(HUWindow):
-    """Windows HU as voxels without a channel: those of one channel take four times as long."""
-
-    def call(self, hu: tf.Tensor) -> tf.Tensor:
-        """Windows HU (batch, z, y, x, channels)."""
-        if hu.shape[-1] != 1:
-            return super().call(hu)
-        return super().call(tf.squeeze(hu, -1))[..., tf.newaxis]
-
-
 _PLAIN = {
-    HUWindow: _HUWindow,
     keras.layers.GroupNormalization: _GroupNormalization,
     NonOverlappingConv3DTranspose: keras.layers.Conv3DTranspose,
 }
