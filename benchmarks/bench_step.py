@@ -11,9 +11,9 @@ The contenders:
     pytorch           PyTorch in its best memory format on a CPU, channels last
     pytorch_openvino  PyTorch's network converted by OpenVINO; inference alone
 
-Each has a process of its own and they alternate, one step at a time, so that a busy machine affects
-all equally. Prints one JSON line of medians in seconds, and of fcnseg's time relative to that of
-the faster peer.
+Each has a process of its own and they alternate, one step at a time and in random order, so that a
+busy machine affects all equally. Prints one JSON line of medians in seconds, and of fcnseg's time
+relative to that of the faster peer.
 
     python benchmarks/bench_step.py --peer_python path/to/venv/bin/python
 
@@ -27,6 +27,7 @@ import argparse
 import itertools
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -288,7 +289,9 @@ def measure(precision: str, pythons: dict[str, str], settings: Any) -> dict[str,
 def _times(step: str, asks: dict[str, Callable[[str], float]], settings: Any) -> dict[str, float]:
     for ask in asks.values():  # the first traces and fills memory
         ask(step)
-    rounds = [{name: ask(step) for name, ask in asks.items()} for _ in range(settings.rounds)]
+    draw = random.Random(0)  # what ran before leaves threads and memory behind
+    orders = [draw.sample(list(asks), len(asks)) for _ in range(settings.rounds)]
+    rounds = [{name: asks[name](step) for name in order} for order in orders]
     peers, own = ([name for name in asks if (name in PEERS) is peer] for peer in (True, False))
     medians = {f"{name}_s": [each[name] for each in rounds] for name in asks}
     parts = {
