@@ -67,7 +67,7 @@ test-slow: $(READY)  ## The rest of the tests but those that need a GPU
 	$(RUN) -m pytest -q $(PARALLEL) -m "(slow or serving) and not gpu and not old_runtime"
 
 verify-docker: $(READY)  ## Requests and exports on the real server: TFSERVING_IMAGE, where Docker is
-	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q -m "" \
+	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q -m "not serving" \
 		tests/test_serving_conformance.py tests/test_served_exports.py
 
 test-addons: $(OLD_READY)  ## The fast tests on the old line, and the slow ones of tensorflow-addons

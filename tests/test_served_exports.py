@@ -7,7 +7,12 @@ them instead of the local one.
 from __future__ import annotations
 
 import contextlib
+import re
+import signal
+import subprocess
+import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 from real_server import IMAGE, SEEN_AS, real_server
@@ -20,11 +25,13 @@ from fcnseg.client.failures import CallError
 from fcnseg.client.grpc_transport import GrpcTransport
 from fcnseg.client.rest_transport import RestTransport
 from fcnseg.client.served_model import ModelSpec
+from fcnseg.evaluation.class_names import read_class_names
 from fcnseg.inference import load_run, make_segmenter, predict_volume
 from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE, SavedModelSession
 from fcnseg.saved_model.signatures import ALL, SEGMENT_NIFTI, SEGMENT_VOLUME, ServedModel
-from fcnseg.volumes import from_canonical, read_ct, to_canonical
+from fcnseg.volumes import from_canonical, read_ct, to_canonical, write_volume
+from serving.client import ClientCommand
 
 TIMEOUT_S = 300.0
 ALMOST_ALL = 0.9999  # of the voxels, where sums of float32 are in another order
@@ -140,13 +147,48 @@ def check_masks(volume, run_dir, addresses, session):
 CUBE = np.zeros((4, 4, 4), np.int16)
 MM = np.full(3, 2, np.float32)
 BAD_INPUTS = {
-    "patches of no axis": (DEFAULT_SIGNATURE, {"patches": np.float32(1)}, "five axes", "shape []"),
-    "patches of one axis": (DEFAULT_SIGNATURE, {"patches": MM}, "five axes", "shape [3]"),
-    "no patches": (DEFAULT_SIGNATURE, {"patches": MM[:0]}, "five axes", "shape [0]"),
-    "number": (SEGMENT_VOLUME, {"volume": np.int16(1), "spacing": MM}, "have three", "shape []"),
-    "slice": (SEGMENT_VOLUME, {"volume": CUBE[0], "spacing": MM}, "have three", "shape [4 4]"),
-    "one spacing": (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM[0]}, "be three", "shape []"),
-    "spacing": (SEGMENT_VOLUME, {"volume": CUBE, "spacing": MM * 99}, "be three", "198"),
+    "patches of no axis": (
+        DEFAULT_SIGNATURE,
+        {"patches": np.float32(1)},
+        "patches must have five axes",
+        "shape []",
+    ),
+    "patches of one axis": (
+        DEFAULT_SIGNATURE,
+        {"patches": MM},
+        "patches must have five axes",
+        "shape [3]",
+    ),
+    "no patches": (
+        DEFAULT_SIGNATURE,
+        {"patches": MM[:0]},
+        "patches must have five axes",
+        "shape [0]",
+    ),
+    "number": (
+        SEGMENT_VOLUME,
+        {"volume": np.int16(1), "spacing": MM},
+        "volume must have three",
+        "shape []",
+    ),
+    "slice": (
+        SEGMENT_VOLUME,
+        {"volume": CUBE[0], "spacing": MM},
+        "volume must have three",
+        "shape [4 4]",
+    ),
+    "one spacing": (
+        SEGMENT_VOLUME,
+        {"volume": CUBE, "spacing": MM[0]},
+        "spacing must be three",
+        "shape []",
+    ),
+    "spacing": (
+        SEGMENT_VOLUME,
+        {"volume": CUBE, "spacing": MM * 99},
+        "spacing must be three",
+        "198",
+    ),
     "no file": (SEGMENT_NIFTI, {"nifti_bytes": np.array(b"CT", object)}, "nifti_bytes", "2 bytes"),
 }
 
@@ -159,3 +201,34 @@ def test_what_a_model_cannot_take_is_refused(case, call):
     assert caught.value.code == "INVALID_ARGUMENT"
     assert rule in caught.value.details
     assert value in caught.value.details
+
+
+@pytest.mark.serving
+def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
+    """The server and the client as a user starts them, each in a process of its own."""
+    command = [sys.executable, "-m", "serving.server", "--model_base_path", str(model_dir)]
+    flags = ["--model_name=abdomen", "--port=-1", "--rest_api_port", "-1"]
+    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks"
+    volume = make_oblique_volume()
+    write_volume(volume, image)
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            command + flags, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as server,
+    ):
+        try:
+            ready = server.stdout.readline()
+            address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
+            ClientCommand(address, output, image, model_name="abdomen", accept=CROP).run()
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+    assert "server process" not in log.read_text()  # uvicorn's own lines
+    file = nib.load(output / "ct.nii.gz")
+    mask = np.asarray(file.dataobj).T
+    expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
+    np.testing.assert_array_equal(mask, expected)
+    names = read_class_names(output / "ct.nii.gz", file.header)
+    assert names == {1: "liver", 2: "spleen"}

@@ -5,21 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 
 import grpc
-import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
 from half_plus_two import write_half_plus_two
-from small_models import CROP, make_oblique_volume, write_run
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -30,14 +25,7 @@ from tensorflow_serving.apis import (
 )
 
 from fcnseg.errors import InputError
-from fcnseg.evaluation.class_names import read_class_names
-from fcnseg.inference import load_run, make_segmenter, predict_volume
-from fcnseg.saved_model.export import export_run
 from fcnseg.saved_model.session import SavedModelSession
-from fcnseg.volumes import (
-    write_volume,
-)
-from serving.client import ClientCommand
 from serving.local_server import LocalServer
 from serving.server import ServerCommand
 
@@ -301,45 +289,3 @@ def test_port_that_is_taken_is_named(server, tmp_path):
         ports = {"port": -1, "rest_api_port": -1, flag: port}
         with pytest.raises(InputError, match=f"port must be free, got 127.0.0.1:{port}"):
             LocalServer(ServerCommand(tmp_path, **ports))
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("serving") / "run")
-
-
-@pytest.fixture(scope="module")
-def model_dir(run_dir):
-    export_run(run_dir, run_dir.parent / "models")
-    return run_dir.parent / "models"
-
-
-@pytest.mark.serving
-def test_commands_serve_segment_and_end(model_dir, run_dir, tmp_path):
-    """The server and the client as a user starts them, each in a process of its own."""
-    command = [sys.executable, "-m", "serving.server", "--model_base_path", str(model_dir)]
-    flags = ["--model_name=abdomen", "--port=-1", "--rest_api_port", "-1"]
-    image, output = tmp_path / "ct.nii.gz", tmp_path / "masks"
-    volume = make_oblique_volume()
-    write_volume(volume, image)
-    log = tmp_path / "log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            command + flags, stdout=subprocess.PIPE, stderr=stderr, text=True
-        ) as server,
-    ):
-        try:
-            ready = server.stdout.readline()
-            address = re.search(r"serving abdomen version \d+ at (\S+) \(gRPC\)", ready)[1]
-            ClientCommand(address, output, image, model_name="abdomen", accept=CROP).run()
-        finally:
-            server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0
-    assert "server process" not in log.read_text()  # uvicorn's own lines
-    file = nib.load(output / "ct.nii.gz")
-    mask = np.asarray(file.dataobj).T
-    expected = predict_volume(make_segmenter(*load_run(run_dir)), volume)
-    np.testing.assert_array_equal(mask, expected)
-    names = read_class_names(output / "ct.nii.gz", file.header)
-    assert names == {1: "liver", 2: "spleen"}
