@@ -26,7 +26,6 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from fcnseg.cli.command import run_command
 from fcnseg.config import PRESETS, Config, override, read_config, write_config
@@ -49,7 +48,7 @@ PAGE = Path(__file__).with_name("demo.html")
 
 Row = tuple[str, str]
 
-console = Console()
+console = Console(markup=False)
 
 
 class StepError(InputError):
@@ -249,7 +248,7 @@ class Demo:
             times=times, dice=dice, cases=cases, pictures=[picture.name for picture in pictures]
         )
         (self.folder / "index.html").write_text(html, encoding="utf-8")
-        console.print(f"open {self.folder / 'index.html'}", markup=False)
+        console.print(f"open {self.folder / 'index.html'}")
         return evaluation
 
     def times(self) -> list[Row]:
@@ -312,7 +311,7 @@ def terminal_table(
     """A table of names and numbers, of which the last row sums up the others."""
     table = Table(header[0], Column(header[1], justify="right"), title=title, caption=caption)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     table.rows[-1].style = "bold"
     return table
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from fcnseg.codes import MEANINGS
 from fcnseg.conversion.rejects import Reject
@@ -37,7 +36,7 @@ class Table:
             wordy = index == 0 or heading in WORDY
             table.add_column(heading, justify="left" if wordy else "right", no_wrap=not wordy)
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*row)
         return table
 
 

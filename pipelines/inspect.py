@@ -93,7 +93,7 @@ def verify(directory: str | os.PathLike[str]) -> None:
     for damage in found:
         lost = ", ".join(damage.cases) or "-"
         line = f"{files.name_of(damage.path)}: {damage.reason}; cases: {lost}"
-        Console().print(line, soft_wrap=True, markup=False)
+        Console(markup=False).print(line, soft_wrap=True)
     if found:
         raise DatasetError(f"{len(found)} of {len(shards)} files are broken; first: {found[0]}")
     cases = sum(split.cases for split in info.splits.values())

@@ -63,6 +63,14 @@ def report(folder, **flags):
     return (folder / REPORT_FILE).read_text()
 
 
+def test_brackets_in_the_reason_of_a_failure_are_no_markup(folder, capsys):
+    began = "2026-01-02T10:00:00+00:00"
+    failed = Trial("0", {}, None, 9, began=began).ended_with(Outcome(None, error="no [/job:a]"))
+    Progress((failed,)).write(folder)
+    assert "no [/job:a]" in report(folder)
+    assert "no [/job:a]" in capsys.readouterr().out
+
+
 def test_a_search_of_no_trials_has_a_report(folder):
     page = report(folder)
     assert "Not over yet." in page

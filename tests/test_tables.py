@@ -81,7 +81,7 @@ def test_usual_names_fit_eighty_columns(capsys, monkeypatch):
 
 
 def test_brackets_are_no_markup(capsys):
-    """As in a case's name, and in errors of TensorFlow: [/job:localhost/replica:0]."""
+    """Names may have them, and errors of TensorFlow do: [/job:localhost/replica:0]."""
     names = {"organs": ("[bold]", "[/job:a]"), "prefix": "[/x]"}
     first, second = make_evaluation(**names), make_evaluation(0.05, **names)
     print_table(score_table(first))

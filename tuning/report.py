@@ -65,7 +65,7 @@ class ReportCommand:
         if self.hparams:
             write_hparams(summary, self.search / HPARAMS_FOLDER)
         for table in summary.tables():
-            Console().print(table)
+            Console(markup=False).print(table)
         logger.info(f"wrote {path}")
 
 

@@ -220,7 +220,7 @@ def _until_stopped(signals: StopSignals, output: Path) -> Iterator[None]:
 def _finish(command: SearchCommand, oracle: SearchOracle) -> None:
     """Shows the trials, and writes the report and then the best configuration."""
     trials = oracle.progress.trials
-    Console().print(trials_table(trials, objective=command.objective))
+    Console(markup=False).print(trials_table(trials, objective=command.objective))
     write_whole(command.output / REPORT_FILE, Summary.read(command.output).to_html())
     logger.info(f"the search is over: {oracle.ended}")
     if oracle.error is not None:

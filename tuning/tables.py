@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from .trials import Trial, format_settings, ranked
 
@@ -39,7 +38,7 @@ def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
         # A key and its value stay on one line where there is room for 80 characters.
         table.add_column(name, overflow="fold", min_width=34 if name == "settings" else None)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     return table
 
 

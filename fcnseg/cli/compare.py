@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from fcnseg.cli.tables import print_table
 from fcnseg.evaluation import METRICS, Comparison, Evaluation, compare
@@ -63,5 +62,5 @@ def difference_table(comparison: Comparison) -> Table:
             p_value = comparison.p_holm(name).get(organ)
             row.append(METRICS[name].format(comparison.of(name)[organ].mean, signed=True))
             row.append("-" if p_value is None else f"{p_value:.3f}")
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     return table

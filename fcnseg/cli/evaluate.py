@@ -17,7 +17,6 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from fcnseg.cli.command import Location
 from fcnseg.cli.progress import progress_of
@@ -283,8 +282,7 @@ def score_table(evaluation: Evaluation) -> Table:
             for m, s in zip(metrics, summaries, strict=True)
         ]
         dice = summaries[0]
-        worst = dice.worst[0] if dice.worst else "-"
-        table.add_row(*map(Text, (organ, str(dice.count), *cells, worst)))
+        table.add_row(organ, str(dice.count), *cells, dice.worst[0] if dice.worst else "-")
     table.add_section()
     means = OrganScores.mean(evaluation.classes.values())
     values = [metric.format(getattr(means, metric.field)) for metric in metrics]

@@ -18,7 +18,7 @@ def print_table(table: Table) -> None:
         table: The table; columns with `no_wrap` keep their cells on one line, the others wrap
             between words. Their least widths are set.
     """
-    console = Console()
+    console = Console(markup=False)
     options = console.options.update(max_width=_ANY_WIDTH)
     for column in table.columns:
         sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
