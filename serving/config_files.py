@@ -46,7 +46,7 @@ def _read_into(path: Path, message: Any, *, flag: str) -> None:
         kind = message.DESCRIPTOR.name
         raise InputError(
             f"{flag} must be a {kind} in text form, got {path}: {one_line(error)}"
-        ) from (error)
+        ) from error
 
 
 def _monitoring_config() -> Any:

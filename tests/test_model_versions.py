@@ -151,9 +151,10 @@ def test_version_that_is_loaded_again_stays_available(base):
 
 def test_calls_on_a_model_that_was_dropped_twice_are_cancelled_too(base):
     models, sessions = ServedModels(), []
+    none = ModelServerConfig(model_config_list={})
     with contextlib.ExitStack() as calls:
         for _ in range(2):
-            for config in (config_of_one("m", base), ModelServerConfig()):
+            for config in (config_of_one("m", base), none):
                 models.reload(config)
                 models.poll()
                 if models.names:
