@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 import yaml
 
 from fcnseg.config import Config, override
 from fcnseg.errors import ConfigError
+from tuning import running
 from tuning.oracles import ORACLES, FailedTrialsError, Limits
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
@@ -390,6 +392,18 @@ def test_no_trial_begins_after_the_hours(tmp_path):
     oracle = make(tmp_path, "random", RATES, hours=1e-9)
     assert oracle.create_trial("worker0").status == "STOPPED"
     assert oracle.ended == "max_hours is over, with 0 trials begun"
+
+
+def test_the_time_of_a_session_that_is_killed_is_saved_in_between(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_SAVE_SECONDS", 0.01)
+    oracle = make(tmp_path, "random", RATES, hours=1)
+    with running._saving(oracle):
+        oracle.create_trial("worker0")
+        begun = Progress.read(tmp_path).seconds
+        deadline = time.monotonic() + 20
+        while Progress.read(tmp_path).seconds <= begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert Progress.read(tmp_path).seconds > begun
 
 
 def test_the_time_of_earlier_sessions_counts(tmp_path):

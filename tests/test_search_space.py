@@ -92,8 +92,8 @@ def test_steps_give_the_numbers_as_they_are_written(tmp_path, values, expected):
     [
         {"float": [1e-4, 1], "log": True, "step": 1.0000001},
         {"float": [0, 1], "step": 1e-9},
-        {"float": [-1e308, 1e308], "step": 1e-9},
-        {"float": [1e-300, 1e300], "log": True, "step": 1.0000001},
+        {"float": [-1e100, 1e100], "step": 1e-300},
+        {"float": [1e-100, 1e100], "log": True, "step": 1.0000001},
     ],
 )
 def test_steps_too_small_for_a_list_are_refused_at_once(tmp_path, values):
@@ -140,11 +140,24 @@ def test_conditions_may_stand_before_what_they_depend_on(tmp_path):
 
 def test_a_condition_may_be_a_text_as_yaml_reads_it(tmp_path):
     content = """
-training.weight_decay: {choice: [0.001, 0.9]}
-training.clip_norm: {choice: [1.0], when: {training.weight_decay: 1e-3}}
+model.l2: {choice: [0.001, 0.9]}
+training.clip_norm: {choice: [1.0], when: {model.l2: 1e-3}}
 """
     space = check(tmp_path, content)
-    assert space.settings["training.clip_norm"].when == {"training.weight_decay": [0.001]}
+    assert space.settings["training.clip_norm"].when == {"model.l2": [0.001]}
+
+
+def test_a_setting_whose_effect_needs_another_is_taken_where_it_has_it(tmp_path):
+    content = {
+        "augmentation.deformation_voxels": {"choice": [[0, 0, 0], [4, 4, 4]]},
+        "augmentation.control_spacing_voxels": {
+            "choice": [[8, 8, 8], [24, 24, 24]],
+            "when": {"augmentation.deformation_voxels": [[4, 4, 4]]},
+        },
+        "training.momentum": {"float": [0.5, 0.9]},  # the base has sgd
+    }
+    base = override(BASE, {"training.optimizer": "sgd"})
+    assert check(tmp_path, content, base).settings.keys() == content.keys()
 
 
 def test_values_that_exclude_each_other_are_no_pair(tmp_path):
@@ -189,7 +202,8 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"patches.batch_size": {"float": [1, 4]}}, "batch_size must have int or choice, as it is"),
         ({"patches.batch_size": {"choice": [1, 1.5]}}, "batch_size=1.5 breaks a rule"),
         ({"patches.batch_size": {"choice": [True, 2]}}, "must not list true or false"),
-        ({"training.jit_compile": {"int": [0, 1]}}, "jit_compile must have choice, as it is not"),
+        ({"training.jit_compile": {"choice": [True, False]}}, "searched: it does not change the"),
+        ({"loss.batch_dice": {"int": [0, 1]}}, "batch_dice must have choice, as it is not"),
         ({"patches.size": {"int": [8, 16]}}, "patches.size must have choice, as it is not one"),
         ({"training.optimizer": {"choice": ["adm"]}}, "optimizer=adm breaks a rule"),
         ({"patches.samples_per_volume": {"int": [1.5, 2]}}, "int.0: .*valid integer, got 1.5"),
@@ -211,6 +225,13 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ({"training.learning_rate": {"choice": [1], "int": [1, 2]}}, "must have one of"),
         ({"training.learning_rate": {"choice": []}}, "at least one value"),
         ({"training.learning_rate": {"choice": [0.1, 0.1]}}, "each value once, got 0.1 again"),
+        ("training.learning_rate: {choice: !!set {0.1, 0.2}}", "choice: Input should be a .*list"),
+        (
+            {"training.learning_rate": {"float": [1e-300, 1e300], "log": True}},
+            r"float must be a range with finite width, got \[1e-300, 1e\+300\]",
+        ),
+        ({"training.learning_rate": {"float": [-1e308, 1e308]}}, "a range with finite width"),
+        ({"patches.shuffle_buffer": {"int": [1, 10**400]}}, "int must be a range with finite"),
         ({"training.learning_rate": {"choice": [datetime.date(2026, 1, 1)]}}, "numbers, words"),
         ({"training.learning_rate": 3}, "must have one of"),
         (
@@ -238,6 +259,35 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         (
             {**LOSSES, "loss.alpha": {"choice": [0.1, 0.3]}},
             "loss.alpha=0.1 breaks a rule: .*left alone where loss.name is dice",
+        ),
+        # Settings without an effect.
+        (
+            {"training.momentum": {"choice": [0.9]}},
+            "momentum=0.9 breaks a rule: training.momentum must have a `when`: it only counts where"
+            " training.optimizer is sgd",
+        ),
+        (
+            {
+                "training.schedule": {"choice": ["poly", "cosine"]},
+                "training.poly_power": {"choice": [0.9]},
+            },
+            "schedule=cosine breaks a rule: training.poly_power must have a `when`",
+        ),
+        (
+            {
+                "loss.name": {"choice": ["tversky", "dice"]},
+                "loss.alpha": {"choice": [0.3]},  # the default, which no rule of a loss refuses
+            },
+            "loss.name=dice breaks a rule: loss.alpha must have a `when`: it only counts where"
+            " loss.name is tversky",
+        ),
+        (
+            {"augmentation.control_spacing_voxels": {"choice": [[8, 8, 8]]}},
+            "only counts where augmentation.deformation_voxels is above 0",
+        ),
+        (
+            {"augmentation.intensity_probability": {"float": [0.1, 0.5]}},
+            "only counts where augmentation changes HU",
         ),
         # Conditions.
         ({"loss.alpha": {"choice": [1], "when": {"loss.name": "dice"}}}, "when must name settings"),

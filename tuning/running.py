@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 SPACES = Path(__file__).parent / "spaces"
 """The search spaces that come with fcnseg."""
+_SAVE_SECONDS = 60.0  # of max_hours that a kill -9 may lose
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +196,25 @@ def _run_here(oracle: SearchOracle, runner: TrialRunner, parts: Sequence[Share])
 
 @contextlib.contextmanager
 def _saving(oracle: SearchOracle) -> Iterator[None]:
-    """Saves the time that the block took, however it ends."""
+    """Saves the time that the block took, each minute and however it ends."""
+    has_ended = threading.Event()
+
+    def save() -> None:
+        with contextlib.suppress(FcnsegError), oracle.lock:  # a full disk is named by a trial
+            oracle.save()
+
+    def save_each_minute() -> None:
+        while not has_ended.wait(_SAVE_SECONDS):
+            save()
+
+    thread = threading.Thread(target=save_each_minute, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        with contextlib.suppress(FcnsegError):  # a full disk has been named already
-            oracle.save()
+        has_ended.set()
+        thread.join()
+        save()
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Values(Protocol):
 class Choice:
     """One of a list of values of any kind, unordered."""
 
-    choice: list[Any]
+    choice: Annotated[list[Any], pydantic.Strict()]  # a set of YAML's has no order
 
     def __post_init__(self) -> None:
         if not self.choice:
@@ -379,6 +379,8 @@ def _check_range(
         raise ValueError(f"{kind} must be [low, high] with low < high, got [{low}, {high}]")
     if log and low <= 0:
         raise ValueError(f"{kind} must be above 0 where log is true, got [{low}, {high}]")
+    if not _is_finite_width(low, high, log=log):
+        raise ValueError(f"{kind} must be a range with finite width, got [{low}, {high}]")
     if step is None:
         return
     if log and not 1 < step <= high / low:
@@ -390,6 +392,14 @@ def _check_range(
         raise ValueError(f"step must be above 0 and at most {high - low:g}, got {step}")
     if (steps := _steps_between(low, high, step=step, log=log)) >= _MOST_STEPS:
         raise ValueError(f"step must give at most {_MOST_STEPS} values, got {step}: {steps:.0g}")
+
+
+def _is_finite_width(low: float, high: float, *, log: bool) -> bool:
+    """Tells whether KerasTuner can draw from a range: by its difference, or its ratio."""
+    try:
+        return math.isfinite(high / low if log else float(high) - low)
+    except OverflowError:  # of integers
+        return False
 
 
 def _steps_between(low: float, high: float, *, step: float, log: bool) -> float:

@@ -14,6 +14,7 @@ from fcnseg.config.renamed import RENAMED
 from fcnseg.errors import ConfigError, InputError, did_you_mean, one_line
 from fcnseg.networks import output_shape
 
+from .effects import check_effects
 from .space import Choice, FloatRange, SearchSpace, Setting
 
 _SAME = "it does not change the network"
@@ -29,6 +30,7 @@ _REFUSED = {
     "training.tensorboard": _SAME,
     "training.checkpoint_every": _SAME,
     "training.steps_per_execution": _SAME,
+    "training.jit_compile": _SAME,
     "inference.batch_size": _SAME,
     "inference.max_voxels": _SAME,
     "loss.ignore_label": "it changes what validation measures",
@@ -199,6 +201,7 @@ def _check(
     try:
         made = override(config, settings)
         output_shape(made.model, made.patches.size)
+        check_effects(settings, made)
         check(made)
     except InputError as error:
         values = " with ".join(f"{key}={value}" for key, value in tried.items())
