@@ -108,7 +108,7 @@ class ClientCommand:
         if self.model_info is not None and not self.tiled:
             raise InputError(f"model_info goes with tiled, got {self.model_info} without it")
         if not 0 <= self.wait_s < math.inf:
-            raise InputError(f"wait_s must not be negative, got {self.wait_s}")
+            raise InputError(f"wait_s must be a number from 0 up, got {self.wait_s}")
         CheckOptions(accept=self.accept)  # a mistake would fail every case
         masks = self._masks()
         masks.check_dicom()
@@ -155,6 +155,8 @@ class ClientCommand:
             "version": version,
             "fcnseg_version": info.fcnseg_version,
         }
+        if info.networks_sha256:
+            made_with["networks_sha256"] = list(info.networks_sha256)
         for name in ("label", "tiled", "dicom_seg", "rtstruct"):
             if getattr(self, name):
                 made_with[name] = getattr(self, name)

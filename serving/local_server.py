@@ -53,6 +53,8 @@ class LocalServer:
         """
         options.check()
         self.options = options
+        path = options.monitoring_config_file
+        self._metrics_path = None if path is None else read_metrics_path(path)
         self._models = _make_models(options)
         self.admission = Admission(
             max_running=options.max_running_calls,
@@ -190,7 +192,6 @@ class LocalServer:
             )
         if self._socket is not None:
             timeout_ms = options.rest_api_timeout_in_ms
-            path = options.monitoring_config_file
             app = RestApp(
                 self.core,
                 self.admission,
@@ -198,7 +199,7 @@ class LocalServer:
                 timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
                 idle_s=options.idle_seconds,
                 allow_cors=options.rest_api_enable_cors_support,
-                metrics_path=None if path is None else read_metrics_path(path),
+                metrics_path=self._metrics_path,
             )
             page = WebPage(app, lambda: self._models.names)
             self._rest = _RestThread(page, self._socket, idle_s=options.idle_seconds)

@@ -89,7 +89,7 @@ class ServerOptions:
             raise InputError(f"max_running_calls must be at least 1, got {self.max_running_calls}")
         for name in ("max_waiting_calls", "max_held_mib", "grace_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise InputError(f"{name} must be a number from 0 up, got {getattr(self, name)}")
         if not 0 < self.idle_seconds < math.inf:
             raise InputError(f"idle_seconds must be positive, got {self.idle_seconds}")
         for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):

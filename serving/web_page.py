@@ -43,7 +43,7 @@ AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 @dataclasses.dataclass(frozen=True)
 class PageFile:
-    """An answer to GET.
+    """An answer to GET, and without its content to HEAD.
 
     Attributes:
         content: The body.
@@ -72,7 +72,7 @@ class WebPage:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request."""
         file = None
-        if scope["type"] == "http" and scope["method"] == "GET":
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             file = page_file(scope["path"], model_names=self._model_names())
         if file is None:
             await self._app(scope, receive, send)
@@ -84,7 +84,8 @@ class WebPage:
         ]
         coded = [(name.lower().encode(), value.encode()) for name, value in headers]
         await send({"type": "http.response.start", "status": 200, "headers": coded})
-        await send({"type": "http.response.body", "body": file.content})
+        content = b"" if scope["method"] == "HEAD" else file.content
+        await send({"type": "http.response.body", "body": content})
 
 
 def page_file(path: str, *, model_names: Sequence[str]) -> PageFile | None:

@@ -236,6 +236,11 @@ OVER_GRPC = {
         ServerError,
         "no model fcnseg at 127.*: Servable not found for request",
     ),
+    "cancelled": (
+        (CODE.CANCELLED, "Loop execution was cancelled."),
+        ServerError,
+        "ended the call, as it does when it stops or takes a version away: Loop execution",
+    ),
     "fault": ((CODE.INTERNAL, "a fault"), ServerError, "model fcnseg at .* failed: INTERNAL: a fa"),
     "no mask": (predict_pb2.PredictResponse(), ServerError, "gave no mask of shape"),
 }

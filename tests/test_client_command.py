@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -26,6 +27,7 @@ from fcnseg.cli.predict import PredictCommand
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter
+from fcnseg.runs import Run
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.volumes import Volume, read_ct, read_geometry, read_label, write_volume
 from pipelines.worker_pool import free_port
@@ -35,12 +37,18 @@ ROOT = Path(__file__).parent.parent
 TABLES = {"volumes.csv", "organs.label", "organs.ctbl"}
 
 
+def write_model(path, run, *, network):
+    models, info = load_run(run)
+    info = dataclasses.replace(info, networks_sha256=(network,))
+    ServedModel(make_segmenter(models, info)).write(path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run, its model, and images: two of NIfTI, and one folder of DICOM slices."""
     folder = tmp_path_factory.mktemp("segment")
     run = write_run(folder / "run")
-    ServedModel(make_segmenter(*load_run(run))).write(folder / "models/1")
+    write_model(folder / "models/1", run, network=Run.open(run).network_digest())
     (folder / "images").mkdir()
     for name in ("one", "two"):
         volume = make_oblique_volume((9, 10, 11), seed=len(name) + ord(name[0]))
@@ -83,6 +91,8 @@ def test_a_folder_of_scans_gets_the_files_of_predict(folder, servers, predicted,
         assert (mask == expected).mean() > (0.999 if flags else 0.999999)
         content = json.loads((tmp_path / f"m/{case_id}.json").read_text())
         assert content["made_with"]["version"] == 1
+        network = Run.open(folder / "run").network_digest()
+        assert content["made_with"]["networks_sha256"] == [network]
         assert content["volumes_ml"].keys() == {"liver", "spleen"}
 
 
@@ -131,6 +141,21 @@ def test_resume_keeps_no_mask_of_something_else(folder, servers, tmp_path, chang
         ClientCommand(servers[0], masks, images, accept=CROP, **flags).run()
     with pytest.raises(InputError, match="is there already: give --overwrite .* or --resume"):
         ClientCommand(servers[0], masks, images, accept=CROP).run()
+
+
+def test_resume_keeps_no_mask_of_another_network_of_the_same_number(folder, tmp_path):
+    """As of a model that was deleted, and exported anew."""
+    masks, images = tmp_path / "masks", folder / "images/one.nii.gz"
+    for network in ("a" * 64, "b" * 64):
+        shutil.rmtree(tmp_path / "models", ignore_errors=True)
+        write_model(tmp_path / "models/1", folder / "run", network=network)
+        with running_server(tmp_path / "models") as servers:
+            command = ClientCommand(servers[0], masks, images, accept=CROP, resume=True)
+            if network[0] == "a":
+                command.run()
+                continue
+            with pytest.raises(InputError, match="resume needs what .* began with: networks_sha"):
+                command.run()
 
 
 def test_cases_come_from_a_list(folder, servers, tmp_path):
@@ -200,7 +225,7 @@ def test_masks_tell_the_version_of_a_label(folder, tmp_path):
     ("flags", "message"),
     [
         ({"accept": ("nonsense",)}, "accept must be of .*, got .*nonsense"),
-        ({"wait_s": -5.0}, "wait_s must not be negative, got -5"),
+        ({"wait_s": -5.0}, "wait_s must be a number from 0 up, got -5"),
         ({"timeout_s": 0.0}, "timeout_s must be positive and at most 1000000, got 0.0"),
         ({"timeout_s": math.nan}, "timeout_s must be positive and at most 1000000, got nan"),
         ({"timeout_s": 1e30}, "timeout_s must be positive and at most 1000000, got 1e"),

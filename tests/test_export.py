@@ -124,9 +124,14 @@ def test_served_model_gives_what_the_run_gives(session, run_dir):
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-def test_model_tells_its_info(session):
+@pytest.fixture(scope="module")
+def exported_info(run_dir):
+    return make_info(networks_sha256=(Run.open(run_dir).network_digest(),))
+
+
+def test_model_tells_its_info(session, exported_info):
     outputs = session.run(MODEL_INFO, {"unused": np.zeros((), np.int32)})
-    assert ModelInfo.from_json(outputs["info_json_bytes"].item()) == make_info()
+    assert ModelInfo.from_json(outputs["info_json_bytes"].item()) == exported_info
 
 
 PATCH = make_hu((8, 12, 10)).astype(np.float32)[None, ..., None]
@@ -296,12 +301,12 @@ def test_warm_up_is_of_one_window_and_runs(session, version):
     assert replayed[SEGMENT_VOLUME]["labels"].shape == (8, 12, 10)
 
 
-def test_files_beside_the_model_tell_its_classes_and_origin(version, run_dir):
+def test_files_beside_the_model_tell_its_classes_and_origin(version, run_dir, exported_info):
     folder = version / "assets.extra"
     classes = json.loads((folder / "classes.json").read_text())
     assert [(each["index"], each["name"]) for each in classes] == list(enumerate(CLASSES))
     assert classes[1]["rgb"] == list(organ_rgb(1))
-    assert ModelInfo.from_json((folder / "model_info.json").read_text()) == make_info()
+    assert ModelInfo.from_json((folder / "model_info.json").read_text()) == exported_info
     assert '"liver"' in (folder / "organs.label").read_text()
     assert "1 liver" in (folder / "organs.ctbl").read_text()
     card = json.loads((folder / "model_card.json").read_text())

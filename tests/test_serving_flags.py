@@ -106,7 +106,7 @@ def test_flag_of_true_or_false_takes_no_other_value():
         (["--model_base_path=x", "--idle_seconds=nan"], "idle_seconds must be positive, got nan"),
         (
             ["--model_base_path=x", "--grace_seconds=nan"],
-            "grace_seconds must not be negative, got nan",
+            "grace_seconds must be a number from 0 up, got nan",
         ),
         (
             ["--model_base_path=x", "--port=65536"],
@@ -120,7 +120,12 @@ def test_flag_of_true_or_false_takes_no_other_value():
             ["--model_base_path=x", "--file_system_poll_wait_seconds=nan"],
             "file_system_poll_wait_seconds must be a number, got nan",
         ),
-        (["--model_base_path=x", "--grace_seconds=-1"], "grace_seconds must not be negative"),
+        (["--model_base_path=x", "--grace_seconds=-1"], "must be a number from 0 up, got -1"),
+        (["--model_base_path=x", "--grace_seconds=inf"], "must be a number from 0 up, got inf"),
+        (  # before it waits for a model
+            ["--model_base_path=.", "--monitoring_config_file=absent"],
+            "monitoring_config_file must be a MonitoringConfig in text form, got absent",
+        ),
         (["--model_base_path=x", "--grpc_channel_arguments=a"], "must be key=value, got a"),
     ],
 )

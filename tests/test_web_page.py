@@ -88,6 +88,8 @@ def test_over_asgi_all_else_is_passed_on():
     settings = json.loads(body["body"])
     assert settings["model_names"] == ["a", "b"]
     assert settings["palette"][3] == list(organ_rgb(3))
+    assert asked("/page/settings.json", "HEAD")[0] == start
+    assert asked("/page/settings.json", "HEAD")[1]["body"] == b""
     for path, method in (("/v1/models/a", "GET"), ("/", "POST"), ("/page/none", "GET")):
         assert [message["status"] for message in asked(path, method)] == [418]
 

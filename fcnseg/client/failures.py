@@ -146,6 +146,11 @@ _KNOWN = (
         is_input=True,
     ),
     _Known("NOT_FOUND", r"", "no {model}: {details}"),
+    _Known(
+        "CANCELLED",
+        r"was cancelled",  # TensorFlow's words for a session that is closed
+        "{server} ended the call, as it does when it stops or takes a version away: {details}",
+    ),
 )
 # What a server answers that has admitted enough: the local one, Triton and others.
 _BUSY = "{server} is busy: {details}"

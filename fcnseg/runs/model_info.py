@@ -32,6 +32,8 @@ class ModelInfo:
         orientation: Directions of increasing x, y and z in the arrays that the model takes and
             gives.
         fcnseg_version: The version that trained it.
+        networks_sha256: SHA-256 of each network in an export, as `predict` records them; empty in a
+            run folder.
     """
 
     class_names: tuple[str, ...]
@@ -44,6 +46,7 @@ class ModelInfo:
     skip_air: bool = False
     orientation: Literal["RAS"] = "RAS"
     fcnseg_version: str = __version__
+    networks_sha256: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -67,8 +67,11 @@ def export_run(
     if options.backend == "openvino":
         return export_for_openvino(runs, model_dir, options=options)
     models, info = load_runs(runs, precision=options.precision_of_layers)
-    if options.overlap is not None:
-        info = dataclasses.replace(info, overlap=options.overlap)
+    info = dataclasses.replace(
+        info,
+        overlap=options.overlap or info.overlap,
+        networks_sha256=tuple(run.network_digest() for run in runs),
+    )
     segmenter = make_segmenter(models, info, flips=options.flips)
     return export_segmenter(segmenter, model_dir, options=options, runs=runs)
 
