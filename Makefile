@@ -19,9 +19,6 @@ OLD_READY := $(OLD_VENV)/ready
 OLD_RUN := $(OLD_VENV)/bin/python
 # What was right in its day, Python's and numpy's newer versions deprecate.
 OLD_WARNINGS := -W ignore::DeprecationWarning
-# What depends on the line most, in Keras and in the older packages beside it: as much as CI has time for.
-OLD_CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,addons conformance config deep_supervision flag_errors layers \
-	loss_scaling losses metrics mistakes models optimizer patch_sizes protos serving_conformance))
 # The slow ones of what only that line has, and of what crosses between the lines.
 OLD_SLOW_TESTS := tests/test_addons.py tests/test_two_lines.py
 RUN := $(VENV)/bin/python
@@ -38,7 +35,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker
 PARALLEL_TESTS := --numprocesses 2 --dist load --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-old demo demo-real test test-slow test-addons test-addons-core test-old-runtimes verify-docker \
+.PHONY: help setup setup-old demo demo-real test test-slow test-addons test-addons-fast test-old-runtimes verify-docker \
 	lint types docs format gpu-check clean
 
 help:  ## Show the targets
@@ -70,8 +67,11 @@ verify-docker: $(READY)  ## Requests and exports on the real server: TFSERVING_I
 	FCNSEG_TFSERVING_IMAGE=$(TFSERVING_IMAGE) $(RUN) -m pytest -q -m "not serving" \
 		tests/test_serving_conformance.py tests/test_served_exports.py
 
-test-addons: $(OLD_READY)  ## The fast tests on the old line, and the slow ones of tensorflow-addons
+test-addons-fast: $(OLD_READY)  ## The fast tests on the old line, and its killed runs
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS)
+	$(OLD_RUN) -m pytest -q $(PARALLEL_TESTS) $(OLD_WARNINGS) -m slow tests/test_addons.py -k killed
+
+test-addons: test-addons-fast  ## Those, what is slow on the old line alone, and the slow ones of tensorflow-addons
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow_on_the_old_line
 	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) -m slow $(OLD_SLOW_TESTS)
 
@@ -80,10 +80,6 @@ $(OLD_READY): setup.cfg setup.py
 	$(OLD_RUN) -m pip install --quiet --upgrade pip
 	$(EDITABLE) $(OLD_RUN) -m pip install --quiet --editable '.[addons,pipelines,dicom,s3,test]'
 	touch $@
-
-test-addons-core: $(OLD_READY)  ## Those of them that depend on the line most
-	$(OLD_RUN) -m pytest -q $(PARALLEL) $(OLD_WARNINGS) $(OLD_CORE_TESTS)
-	$(OLD_RUN) -m pytest -q $(PARALLEL_TESTS) $(OLD_WARNINGS) -m slow tests/test_addons.py -k killed
 
 test-old-runtimes: $(READY) $(OLD_RUNTIMES_READY)  ## Exports, loaded and compared in older TensorFlow
 	FCNSEG_OLD_RUNTIMES="$(OLD_RUNTIMES:%=$(CURDIR)/.venv-tf-%/bin/python)" \

@@ -18,13 +18,15 @@ sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a te
 gc.set_threshold(50_000, 20, 100)
 
 ROOT = Path(__file__).parent.parent
-# On the line of tensorflow-addons these take minutes, and what they look at does not depend on it.
+# On the line of tensorflow-addons these take a minute or more, and do not depend on it much.
 SLOW_ON_THE_OLD_LINE = {
     f"test_{name}.py"
     for name in (
-        *("averaging", "cascade", "client_command", "damage", "folds", "full_disk", "ignored"),
-        *("inspect", "local_server", "out_of_memory", "plan", "predict_dicom", "probabilities"),
-        *("regions", "round_trip", "segment_nifti", "timing", "unseen", "validation_loss"),
+        *("averaging", "cascade", "centres", "client_command", "convert_ct", "damage", "data"),
+        *("dataset_cases", "dicom_outputs", "evaluate", "export_memory", "folds", "full_disk"),
+        *("ignored", "inspect", "local_server", "out_of_memory", "phantom", "plan", "predict"),
+        *("predict_dicom", "probabilities", "regions", "round_trip", "segment_nifti"),
+        *("tensorboard", "timing", "unseen", "validation_loss"),
     )
 }
 # Files that take minutes, the longest first, so that no worker begins with one at the end.
