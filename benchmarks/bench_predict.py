@@ -12,9 +12,10 @@ at 2.5 mm: four levels of 16 to 128 channels, windows of 64 x 96 x 96. The conte
 
 nnU-Net's windows overlap by half, its default; those of `nnunet_openvino` as fcnseg's. Its network
 is not trained, which its time does not depend on. Each contender has a process of its own, which
-has loaded the network and predicted once, and they alternate. Prints one JSON line of medians in
-seconds, those of each phase of fcnseg and the part of all that is not the network, the peak MiB of
-one scan, the time of two scans in flight relative to one, multiply-adds of a window, and ratios.
+has loaded the network and predicted once, and they take turns in random order. Prints one JSON line
+of medians in seconds, those of each phase of fcnseg and the part of all that is not the network,
+the peak MiB of one scan, the time of two scans in flight relative to one, multiply-adds of a
+window, and ratios.
 
     python benchmarks/bench_predict.py --peer_python path/to/venv/bin/python --output build/predict
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import time
@@ -134,10 +136,12 @@ def measure(pythons: dict[str, str], arguments: Any, run_dir: Path, image: str) 
         for ask in asks.values():
             ask("one")  # the first traces and fills memory
         peaks = {name: round(ask("peak")) for name, ask in asks.items()}  # of one scan at a time
-        rounds = [
-            {name: measure_once(ask, is_ours=name in OURS) for name, ask in asks.items()}
-            for _ in range(arguments.rounds)
-        ]
+        order = random.Random(0)
+        rounds = []
+        for _ in range(arguments.rounds):
+            turns = order.sample(list(asks), len(asks))
+            found = {name: measure_once(asks[name], is_ours=name in OURS) for name in turns}
+            rounds.append({name: found[name] for name in asks})
         work = {name: round(ask("multiply_adds") / 1e9, 2) for name, ask in asks.items()}
     return {**medians_of(rounds), "peak_mib": peaks, "multiply_adds_g": work}
 
