@@ -7,6 +7,7 @@ rule, the value and, where there is one, the case.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from fcnseg.codes import Code
 
-
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk, or of a quota that is used up."""
 _LONGEST = 100  # characters of a value in a message: the input may be a file
 _NEAR = 0.7  # least similarity of `difflib` to suggest a name; its own default suggests odd ones
 

@@ -394,6 +394,35 @@ def test_no_trial_begins_after_the_hours(tmp_path):
     assert oracle.ended == "max_hours is over, with 0 trials begun"
 
 
+def test_trials_that_had_begun_end_after_the_hours_too(tmp_path):
+    oracle = make(tmp_path, "random", RATES, hours=1)
+    for worker in ("worker0", "worker1", "worker2"):
+        oracle.create_trial(worker)
+    end(oracle, "1", None)
+    Progress(oracle.progress.trials, seconds=3600).write(tmp_path)
+    oracle = make(tmp_path, "random", RATES, hours=1)
+    oracle.retry_failed()  # it has not begun again
+    for trial_id in ("0", "2"):
+        assert not oracle.is_over()
+        assert oracle.create_trial("worker0").trial_id == trial_id
+        end(oracle, trial_id, 0.5)
+    assert oracle.is_over()
+    assert oracle.create_trial("worker0").status == "STOPPED"
+    assert oracle.ended == "max_hours is over, with 3 trials begun"
+
+
+def test_a_trial_of_a_lost_worker_ends_after_the_hours_too(tmp_path):
+    oracle = make(tmp_path, "random", RATES, hours=1, has_workers_elsewhere=True)
+    oracle.create_trial("one")
+    oracle.limits = Limits(None, 0.0)
+    assert oracle.create_trial("other").status == "IDLE"
+    oracle.give_up("one")
+    assert oracle.create_trial("other").trial_id == "0"
+    end(oracle, "0", 0.5)
+    assert oracle.create_trial("other").status == "STOPPED"
+    assert oracle.is_over()
+
+
 def test_the_time_of_a_session_that_is_killed_is_saved_in_between(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "_SAVE_SECONDS", 0.01)
     oracle = make(tmp_path, "random", RATES, hours=1)

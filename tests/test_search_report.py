@@ -71,6 +71,15 @@ def test_brackets_in_the_reason_of_a_failure_are_no_markup(folder, capsys):
     assert "no [/job:a]" in capsys.readouterr().out
 
 
+def test_no_column_of_a_narrow_terminal_is_left_out(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Progress(tuple(trials_of(3))).write(folder)
+    report(folder)
+    said = capsys.readouterr().out
+    for word in ("trial", "settings", "training.learning_rate=", "epochs", "minutes", "GiB"):
+        assert word in said
+
+
 def test_a_search_of_no_trials_has_a_report(folder):
     page = report(folder)
     assert "Not over yet." in page

@@ -19,7 +19,7 @@ import trial_works
 import yaml
 from small_records import make_record, write_dataset
 
-from fcnseg.cli.command import flag_names, parse, run_command
+from fcnseg.cli.command import flag_names, parse, run_command, run_or_exit
 from fcnseg.config import Config, override, read_config, write_config
 from fcnseg.errors import ConfigError, InputError, OutputError
 from fcnseg.networks.keras_compat import IS_KERAS_3
@@ -29,6 +29,7 @@ from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
 from pipelines.worker_pool import free_port
 from tuning import cluster, running, worker_devices
+from tuning.objectives import check_objective
 from tuning.oracles import ORACLES, Limits
 from tuning.report import REPORT_FILE
 from tuning.search import SearchCommand
@@ -123,6 +124,21 @@ def test_a_search_ends_in_the_configuration_of_its_best_trial(of_two_workers):
     assert not {CHECKPOINT_FILE, FINAL_STATE_FILE} & {path.name for path in run.iterdir()}
     of_two_workers.run()
     assert trials_in(folder) == trials
+
+
+def test_an_output_that_cannot_be_printed_loses_no_result(of_two_workers, monkeypatch, capsys):
+    path = of_two_workers.output / BEST_CONFIG_FILE
+    best = path.read_text()
+    path.unlink()
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:  # as a log on a full disk
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as caught:
+            run_or_exit(of_two_workers.run)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "error: No space left on device: standard output, or a file\n"
+    )
+    assert path.read_text() == best
 
 
 def assert_repeated(trial, config, dataset, search, again):
@@ -570,6 +586,18 @@ def test_trials_on_more_or_fewer_gpus_are_refused(dataset, tmp_path):
         keep_devices(wanted.output, share)
 
 
+def test_an_objective_of_an_organ_in_no_validation_case_is_refused(dataset):
+    info = Dataset.open(dataset).info
+    validation = dataclasses.replace(info.splits["validation"], class_histogram=(9, 9, 0))
+    without = dataclasses.replace(info, splits={**info.splits, "validation": validation})
+    liver, spleen = info.class_names[1:]
+    for name in ("val_dice", "val_surface_dice", f"val_dice_{liver}"):
+        check_objective(name, without)
+    for name in (f"val_dice_{spleen}", f"val_surface_dice_{spleen}"):
+        with pytest.raises(InputError, match=f"a validation case, got {name}: {spleen} is in none"):
+            check_objective(name, without)
+
+
 def test_a_search_on_other_records_is_refused(dataset, tmp_path):
     wanted = command(dataset, tmp_path)
     begin(wanted, dataset)
@@ -645,6 +673,8 @@ def test_a_list_of_trials_that_is_broken_is_named(dataset, tmp_path):
     [
         ({"max_trials": 0}, "max_trials must be at least 1, got 0"),
         ({"max_hours": 0.0}, "max_hours must be above 0, got 0.0"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+        ({"seed": 2**32, "tuner": "bayesian"}, "seed must be from 0 to 4294967295, got 4294967296"),
         ({"max_trials": None}, "max_trials or max_hours must be given for tuner random"),
         (
             {"objective": "val_dice_livr"},

@@ -45,6 +45,10 @@ _CONDITIONS = {
     "training.poly_power": _one_of("training.schedule", ["poly"]),
     "training.milestones": _one_of("training.schedule", ["step"]),
     "training.gamma": _one_of("training.schedule", ["step"]),
+    "augmentation.run_on": _Condition(
+        "there is augmentation",
+        lambda config: config.augmentation.warps or config.augmentation.changes_hu,
+    ),
     "augmentation.deformation_of": _DEFORMS,
     "augmentation.control_spacing_voxels": _DEFORMS,
     "augmentation.gamma_window": _Condition(

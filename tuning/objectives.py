@@ -35,7 +35,8 @@ def check_objective(name: str, info: DatasetInfo) -> None:
     """Checks that a dataset has an objective, and that it can be computed.
 
     Raises:
-        InputError: If it has not; the message names those that it has.
+        InputError: If it has not, and the message names those that it has; or if its organ is in no
+            validation case.
         MissingExtraError: If it is a surface Dice, and surface-distance is not installed.
     """
     known = objective_names(info.class_names)
@@ -43,8 +44,20 @@ def check_objective(name: str, info: DatasetInfo) -> None:
         raise InputError(
             f"objective must be one of {', '.join(known)}, got {name}{did_you_mean(name, known)}"
         )
+    voxels = info.splits["validation"].class_histogram
+    organ = _organ(name)
+    if organ is not None and not voxels[info.class_names.index(organ)]:
+        raise InputError(
+            f"objective must be of an organ in a validation case, got {name}: {organ} is in none"
+        )
     if name.startswith(_SURFACE):
         require_extra("surface_distance")
+
+
+def _organ(name: str) -> str | None:
+    """The organ of an objective; None if it is the mean of all."""
+    kind = _SURFACE if name.startswith(_SURFACE) else _DICE
+    return name.removeprefix(kind).removeprefix("_") or None
 
 
 def measure(
@@ -68,11 +81,10 @@ def measure(
         # Every validation adds to each column, and the first of the best networks is kept.
         dices = result.history[_DICE]
         return result.history[name][dices.index(result.best_dice)]
-    organs = _surface_dice(result, dataset, ignore_label)
-    if name == _SURFACE:
+    organs, organ = _surface_dice(result, dataset, ignore_label), _organ(name)
+    if organ is None:
         score = OrganScores.mean(organs)
     else:
-        organ = name.removeprefix(f"{_SURFACE}_")
         score = organs[dataset.info.class_names.index(organ) - 1]
     return math.nan if score.surface_dice is None else score.surface_dice
 

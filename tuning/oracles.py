@@ -234,11 +234,10 @@ class SearchOracle(keras_tuner.Oracle):
             if tuner_id in self.ongoing_trials:
                 return self.ongoing_trials[tuner_id]
             self.tuner_ids.add(tuner_id)
-            if self._is_stopped():
-                return self._no_trial(tuner_id)
-            if self._retry_queue:
-                return self._begin(self.trials[self._retry_queue.pop(0)], tuner_id)
-            proposal = self._next()
+            if again := self._to_run_again():
+                self._retry_queue.remove(again[0])
+                return self._begin(self.trials[again[0]], tuner_id)
+            proposal = None if self._is_stopped() else self._next()
             if proposal is None:
                 return self._no_trial(tuner_id)
             trial = self._trial_of(proposal)
@@ -317,8 +316,8 @@ class SearchOracle(keras_tuner.Oracle):
     def is_over(self) -> bool:
         """True if no trial is running, and none is to begin."""
         with self.lock:
-            is_done = self.ended is not None and not self._retry_queue
-            return not self.ongoing_trials and (is_done or self._is_stopped())
+            is_done = self._is_stopped() or self.ended is not None
+            return is_done and not self.ongoing_trials and not self._to_run_again()
 
     def retry_failed(self) -> None:
         """Makes failed trials ones to be run again."""
@@ -340,8 +339,16 @@ class SearchOracle(keras_tuner.Oracle):
     def _seconds(self) -> float:
         return self._earlier + time.monotonic() - self._began
 
+    def _to_run_again(self) -> list[str]:
+        """The trials to run again before any new one; after max_hours only those that had begun."""
+        if self.error is not None:
+            return []
+        is_late = self._is_stopped()
+        queue = self._retry_queue
+        return [each for each in queue if not is_late or self._noted(each).status == "running"]
+
     def _is_stopped(self) -> bool:
-        """True if no trial is to begin, old or new."""
+        """True if no trial is to begin."""
         if self.error is not None:
             self.ended = str(self.error)
         elif self.limits.seconds is not None and self._seconds() >= self.limits.seconds:
@@ -364,8 +371,9 @@ class SearchOracle(keras_tuner.Oracle):
 
     def _no_trial(self, worker: str) -> kt_trial.Trial:
         """The answer to a worker that has nothing to do, now or ever."""
-        may_wait = self.is_waiting() or self._has_workers_elsewhere  # one of them may be lost
-        may_follow = not self._is_stopped() and self.ongoing_trials and may_wait
+        may_wait = self.is_waiting() and not self._is_stopped()
+        may_wait = may_wait or self._has_workers_elsewhere  # one of them may be lost
+        may_follow = self.error is None and self.ongoing_trials and may_wait
         status = _STATUS.IDLE if may_follow else _STATUS.STOPPED
         if not may_follow:
             self.tuner_ids.discard(worker)

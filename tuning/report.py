@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from fcnseg.cli.command import run_command
 from fcnseg.cli.quiet import load_tensorflow
+from fcnseg.cli.tables import print_table
 from fcnseg.config import config_to_mapping
 from fcnseg.figures.page import check_page_extras, render
 from fcnseg.storage.whole_file import check_free, check_output_file, write_whole
@@ -65,7 +65,7 @@ class ReportCommand:
         if self.hparams:
             write_hparams(summary, self.search / HPARAMS_FOLDER)
         for table in summary.tables():
-            Console(markup=False).print(table)
+            print_table(table)
         logger.info(f"wrote {path}")
 
 

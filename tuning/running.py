@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from fcnseg.cli.tables import print_table
 from fcnseg.config import override, write_config
 from fcnseg.errors import FcnsegError, InputError
 from fcnseg.records import Dataset, DatasetInfo
@@ -232,18 +231,21 @@ def _until_stopped(signals: StopSignals, output: Path) -> Iterator[None]:
 
 
 def _finish(command: SearchCommand, oracle: SearchOracle) -> None:
-    """Shows the trials, and writes the report and then the best configuration."""
+    """Writes the report and then the best configuration, and shows the trials."""
     trials = oracle.progress.trials
-    Console(markup=False).print(trials_table(trials, objective=command.objective))
     write_whole(command.output / REPORT_FILE, Summary.read(command.output).to_html())
+    best = None
+    if oracle.error is None:
+        best = best_trial(trials, epochs=command.config.training.epochs)
+    path = command.output / BEST_CONFIG_FILE
+    if best is not None:
+        write_config(override(command.config, best.settings), path)
+    print_table(trials_table(trials, objective=command.objective))
     logger.info(f"the search is over: {oracle.ended}")
     if oracle.error is not None:
         raise oracle.error
-    best = best_trial(trials, epochs=command.config.training.epochs)
     if best is None:
         raise SearchError(_no_best(trials))
-    path = command.output / BEST_CONFIG_FILE
-    write_config(override(command.config, best.settings), path)
     logger.info(f"best: trial {best.trial_id}, {format_settings(best.settings)}, written to {path}")
 
 
@@ -262,6 +264,8 @@ def _check_limits(command: SearchCommand, role: roles.Role | None) -> None:
         )
     if command.max_trials is not None and command.max_trials < 1:
         raise InputError(f"max_trials must be at least 1, got {command.max_trials}")
+    if not 0 <= command.seed < 2**32:
+        raise InputError(f"seed must be from 0 to {2**32 - 1}, got {command.seed}")
     if command.max_hours is not None and not command.max_hours > 0:
         raise InputError(f"max_hours must be above 0, got {command.max_hours}")
     ends_itself = command.tuner in ("grid", "hyperband")

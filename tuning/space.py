@@ -36,6 +36,8 @@ def _not_a_flag(value: object) -> object:
 # A text too, as YAML reads 1e-3 as one.
 _Number = Annotated[pydantic.FiniteFloat, pydantic.BeforeValidator(_not_a_flag)]
 
+_Integer = Annotated[pydantic.StrictInt, pydantic.Field(ge=-(2**63), lt=2**63)]  # TensorFlow's
+
 
 class Values(Protocol):
     """The possible values of one setting."""
@@ -139,7 +141,7 @@ class FloatRange:
 class IntRange:
     """An integer from a range, both ends included, in steps."""
 
-    int: tuple[pydantic.StrictInt, pydantic.StrictInt]
+    int: tuple[_Integer, _Integer]
     log: pydantic.StrictBool = False
     step: Annotated[pydantic.StrictInt, pydantic.Field(gt=0)] | None = None
 

@@ -33,6 +33,7 @@ _REFUSED = {
     "training.jit_compile": _SAME,
     "inference.batch_size": _SAME,
     "inference.max_voxels": _SAME,
+    "inference.skip_air": _SAME,
     "loss.ignore_label": "it changes what validation measures",
 }
 """Keys that no search may change, with the reason."""

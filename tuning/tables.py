@@ -32,11 +32,10 @@ def _row(trial: Trial) -> tuple[str, ...]:
 
 
 def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) -> Table:
-    """Makes a table whose long cells are folded."""
+    """Makes a table whose cells are wrapped between words."""
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
     for name in header:
-        # A key and its value stay on one line where there is room for 80 characters.
-        table.add_column(name, overflow="fold", min_width=34 if name == "settings" else None)
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import logging
 import math
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnseg.config import Config
-from fcnseg.errors import ConfigError, FcnsegError, ModelError, OutputError, one_line
+from fcnseg.errors import NO_SPACE, ConfigError, FcnsegError, ModelError, OutputError, one_line
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.storage.whole_file import make_folder, naming_output
 
@@ -42,7 +41,6 @@ _MOST_STOPS = 3  # by a signal that the search does not receive
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT)  # exit codes
 # The start of a process asks for the ends of all others, which can be read only once.
 _PROCESSES = threading.Lock()
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # An error of memory is that of a network or a batch; of arithmetic, that of a loss.
 _BY_SETTINGS = (ConfigError, ModelError, MemoryError, ArithmeticError)
 # How likely the kernel chooses a process when memory is short, from -1000 to 1000: a trial before
@@ -252,7 +250,7 @@ def _attempt(job: TrialJob, work: Callable[[TrialJob], Outcome]) -> Outcome | Fc
     except Exception as error:
         logger.exception("the trial failed")
         reason = one_line(error) or type(error).__name__
-        is_full = isinstance(error, OSError) and error.errno in _NO_SPACE
+        is_full = isinstance(error, OSError) and error.errno in NO_SPACE
         if is_full or isinstance(error, OutputError | FolderInUseError):
             return TrialSurroundingsError(f"trial {job.run_dir.name} cannot go on: {reason}")
         return Outcome(

@@ -26,7 +26,7 @@ import tyro
 from fcnseg.cli.flag_errors import check_words, rejected, unknown_words
 from fcnseg.config import PRESETS, Config, config_error, read_config
 from fcnseg.config.renamed import with_new_flags
-from fcnseg.errors import FcnsegError, InputError
+from fcnseg.errors import NO_SPACE, FcnsegError, InputError
 from fcnseg.storage.file_urls import local_path
 
 # The form that pathlib leaves of gs:// and similar; longer than a drive letter of Windows.
@@ -100,6 +100,10 @@ def run_or_exit(work: Callable[[], ResultT]) -> ResultT:
             sys.exit(_BROKEN_PIPE_STATUS)
         if isinstance(error, OSError) and error.filename is not None:  # an unexpected error
             sys.stderr.write(f"error: {error.strerror}: {error.filename}\n")
+            sys.exit(USER_ERROR_STATUS)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:  # as of `fcnseg ... > /dev/full`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+            sys.stderr.write(f"error: {error.strerror}: standard output, or a file\n")
             sys.exit(USER_ERROR_STATUS)
         raise
 
