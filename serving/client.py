@@ -153,6 +153,7 @@ class ClientCommand:
         made_with: dict[str, Any] = {
             "model_name": self.model_name,
             "version": version,
+            "model_info_sha256": info.digest,
             "fcnseg_version": info.fcnseg_version,
         }
         if info.networks_sha256:

@@ -99,6 +99,9 @@ FLAGS: dict[str, Flag] = {
     "enable_serialization_as_tensor_content": _honoured(is_bool=True),
 }
 
+# Flags that an empty value leaves as they are by default.
+_TEXTS = {"grpc_socket_path", "model_config_file", "model_base_path", "monitoring_config_file"}
+_TEXTS |= {"grpc_channel_arguments"}
 # Names under which some versions of the real server have a flag.
 _ALIASES = {"enable_cors_support": "rest_api_enable_cors_support"}
 _TRUE, _FALSE = ("true", "1", ""), ("false", "0")
@@ -132,6 +135,8 @@ def for_command(argv: Sequence[str], *, warn: Callable[[str], None] = logger.war
         if not has_value and not flag.is_bool and left and not left[0].startswith("--"):
             value = left.pop(0)
             has_value = "="
+        if has_value and not value and name in _TEXTS:
+            continue  # its default
         value = _as_bool(name, value) if flag.is_bool else value
         kept += _taken(name, flag, value, has_value=bool(has_value), warn=warn)
     return kept

@@ -9,6 +9,7 @@ import bisect
 import contextlib
 import dataclasses
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,8 @@ class GrpcServer:
         Raises:
             InputError: If an address is taken.
         """
+        for address in addresses:
+            _check_socket(address)
         threads = max_calls + _LIGHT_CALLS + _RELOADS
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
@@ -130,6 +133,20 @@ class GrpcServer:
             self._health.enter_graceful_shutdown()
         stopped: threading.Event = self._server.stop(grace_s)
         return stopped
+
+
+def _check_socket(address: str) -> None:
+    """Refuses the UNIX socket of a running server, which gRPC would take over.
+
+    Raises:
+        InputError: If another process listens there.
+    """
+    scheme, _, path = address.partition(":")
+    if scheme != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
+        other.connect(path)  # fails where nobody listens
+        raise InputError(f"grpc_socket_path must be free, got {path}, where a server listens")
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]

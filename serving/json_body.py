@@ -109,8 +109,23 @@ def is_base64(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
+class _Decoder(rapidjson.Decoder):  # type: ignore[misc, unused-ignore]
+    """Decodes JSON; of equal names in an object the first one counts, as RapidJSON finds it."""
+
+    def start_object(self) -> list[tuple[str, Any]]:
+        """Gives the list for an object's members."""
+        return []
+
+    def end_object(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Makes the object."""
+        found: dict[str, Any] = {}
+        for name, value in members:
+            found.setdefault(name, value)
+        return found
+
+
 def _parsed(body: bytes) -> Any:
-    return rapidjson.loads(body, number_mode=_NUMBERS)
+    return _Decoder(number_mode=_NUMBERS)(body)
 
 
 def _offset_and_reason(error: rapidjson.JSONDecodeError) -> tuple[int, str]:

@@ -151,7 +151,8 @@ class LocalServer:
                 f" {self.options.model_config_file or self.options.model_base_path}:"
                 f" {error.message}"
             ) from error
-        if self.options.model_config_file_poll_wait_seconds > 0:
+        has_file = self.options.model_config_file is not None
+        if has_file and self.options.model_config_file_poll_wait_seconds > 0:
             self._start_thread(self._poll_config)
 
     def _stop_models_after(self, stopped: threading.Event) -> None:

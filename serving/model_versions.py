@@ -17,6 +17,7 @@ from tensorflow_serving.apis import get_model_status_pb2
 
 from fcnseg.errors import ModelError, one_line
 from fcnseg.saved_model.session import SavedModelSession, StatusError
+from fcnseg.saved_model.versions import list_versions
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 LOAD_RETRIES = 5
 LOAD_RETRY_INTERVAL_S = 60.0
 
-_MAX_VERSION = 2**63 - 1  # int64 in the API
 _WARNING_INTERVAL_S = 60.0  # between two warnings of a folder that has no versions
 
 State = get_model_status_pb2.ModelVersionStatus.State
@@ -367,18 +367,12 @@ def not_found(name: str, version: int | None) -> StatusError:
 
 def _version_folders(base_path: Path) -> dict[int, Path] | None:
     try:
-        children = [child for child in base_path.iterdir() if child.is_dir()]
+        return list_versions(base_path)
     except FileNotFoundError:
         return None
     except OSError as error:
         logger.error("the folder of versions cannot be read: %s", one_line(error))
         return None
-    numbers = {
-        int(child.name): child
-        for child in children
-        if child.name.isascii() and child.name.isdecimal()
-    }
-    return {number: child for number, child in numbers.items() if number <= _MAX_VERSION}
 
 
 def _files(folder: Path) -> _Files:

@@ -95,6 +95,9 @@ class ServerOptions:
         for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name} must be a number, got {getattr(self, name)}")
+        for name in ("rest_api_timeout_in_ms", "max_num_load_retries"):  # as in the real server
+            if not -(2**31) <= getattr(self, name) < 2**31:
+                raise InputError(f"{name} must be an integer of 32 bits, got {getattr(self, name)}")
         self.channel_arguments()
 
     def _check_ports(self) -> None:

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from fcnseg.errors import one_line
 from fcnseg.saved_model.session import StatusError
 
 from .admission import Admission, Call, Place
@@ -139,6 +140,12 @@ class RestApp:
             content = error_to_json(error.message).encode()
         except HttpError as error:
             status, content = error.http_status, error_to_json(str(error)).encode()
+        except Exception as error:  # uvicorn would answer without JSON
+            logger.exception("a request failed")
+            status, content = (
+                500,
+                error_to_json(f"{type(error).__name__}: {one_line(error)}").encode(),
+            )
         except asyncio.CancelledError:  # the time of grace is over
             status, content = 503, error_to_json("the server is stopping").encode()
         rest_of_body = body if is_refused and not body.has_ended else None

@@ -256,6 +256,12 @@ BODIES = {
     "list": Rest(PREDICT, b"[1]", 400, f"JSON Value: {shown([1])} Is not object"),
     "number": Rest(PREDICT, b"1", 400, "JSON Value: 1 Is not object"),
     "trailing garbage": Rest(PREDICT, b'{"instances":[2.0]} trailing', reply=rows("3.0")),
+    "a name twice": Rest(PREDICT, b'{"instances":[2.0],"instances":[4.0]}', reply=rows("3.0")),
+    "a signature's name twice": Rest(
+        PREDICT,
+        b'{"signature_name":"serving_default","signature_name":"zz","instances":[2.0]}',
+        reply=rows("3.0"),
+    ),
     "NaN and infinities": Rest(
         PREDICT,
         b'{"instances":[NaN, Inf, -Infinity]}',

@@ -27,7 +27,7 @@ from fcnseg.cli.predict import PredictCommand
 from fcnseg.client import SegmentationClient, ServerError
 from fcnseg.errors import InputError
 from fcnseg.inference import load_run, make_segmenter
-from fcnseg.runs import Run
+from fcnseg.runs import ModelInfo, Run
 from fcnseg.saved_model.signatures import ServedModel
 from fcnseg.volumes import Volume, read_ct, read_geometry, read_label, write_volume
 from pipelines.worker_pool import free_port
@@ -154,8 +154,25 @@ def test_resume_keeps_no_mask_of_another_network_of_the_same_number(folder, tmp_
             if network[0] == "a":
                 command.run()
                 continue
-            with pytest.raises(InputError, match="resume needs what .* began with: networks_sha"):
+            with pytest.raises(InputError, match="resume needs what .* began with: .*_sha256"):
                 command.run()
+
+
+@pytest.mark.parametrize(
+    "change", [{"class_names": ("background", "spleen", "liver")}, {"spacing_mm": (3.0, 3.0, 3.0)}]
+)
+def test_resume_keeps_no_mask_of_other_facts_of_the_model(folder, servers, tmp_path, change):
+    masks, images = tmp_path / "masks", folder / "images/one.nii.gz"
+    info = ModelInfo.read(folder / "run")
+    flags = {"tiled": True, "model_info": tmp_path / "info.json", "accept": CROP, "resume": True}
+    flags["model_info"].write_text(info.to_json())
+    for _ in range(2):
+        ClientCommand(servers[0], masks, images, **flags).run()
+    before = {path.name: path.read_bytes() for path in masks.iterdir()}
+    flags["model_info"].write_text(dataclasses.replace(info, **change).to_json())
+    with pytest.raises(InputError, match="resume needs what .* began with: model_info_sha256"):
+        ClientCommand(servers[0], masks, images, **flags).run()
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
 
 
 def test_cases_come_from_a_list(folder, servers, tmp_path):
@@ -306,6 +323,11 @@ def test_user_and_certificates_go_to_the_client(tmp_path, monkeypatch):
         ({"dicom_seg": True}, r"dicom_seg must be given for images of DICOM alone.*\(case "),
         ({"rtstruct": True}, r"rtstruct must be given for images of DICOM alone.*\(case "),
         ({"version": 1, "label": "new"}, "version and label exclude each other"),
+        ({"version": -3}, "version must be from 0 to 9223372036854775807, got -3"),
+        (
+            {"version": 2**63},
+            "version must be from 0 to 9223372036854775807, got 92233720368547758",
+        ),
     ],
 )
 def test_flags_that_cannot_be_are_refused_before_anything_is_sent(folder, tmp_path, flags, message):

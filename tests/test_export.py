@@ -126,7 +126,7 @@ def test_served_model_gives_what_the_run_gives(session, run_dir):
 
 @pytest.fixture(scope="module")
 def exported_info(run_dir):
-    return make_info(networks_sha256=(Run.open(run_dir).network_digest(),))
+    return make_info(networks_sha256=(Run.open(run_dir).network_digest(),), precision="float32")
 
 
 def test_model_tells_its_info(session, exported_info):
@@ -296,7 +296,7 @@ def test_warm_up_is_of_one_window_and_runs(session, version):
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
         name = request.model_spec.signature_name
         replayed[name] = session.run(name, inputs)
-    assert set(replayed) == {DEFAULT_SIGNATURE, SEGMENT_VOLUME}
+    assert set(replayed) == {DEFAULT_SIGNATURE, SEGMENT_VOLUME, SEGMENT_NIFTI}
     assert replayed[DEFAULT_SIGNATURE]["probabilities"].shape == (1, 8, 12, 10, 3)
     assert replayed[SEGMENT_VOLUME]["labels"].shape == (8, 12, 10)
 
@@ -354,7 +354,13 @@ def test_options_of_an_export(tmp_path, run_dir):
     assert [child.name for child in models.iterdir()] == ["6"]
     session = SavedModelSession(models / "6")
     info = session.run(MODEL_INFO, {"unused": np.zeros((), np.int32)})["info_json_bytes"].item()
-    assert ModelInfo.from_json(info).overlap == (1, 2, 3)
+    info = ModelInfo.from_json(info)
+    assert (info.overlap, info.flips, info.precision) == (
+        (1, 2, 3),
+        ("x",),
+        "float32, mixed_bfloat16",
+    )
+    assert info.networks_sha256 == tuple(Run.open(run).network_digest() for run in (run_dir, other))
     networks, _ = load_runs([run_dir, other])
     exact = make_segmenter(networks, make_info(overlap=(1, 2, 3)), flips=("x",))
     patches = {"patches": make_hu((2, 8, 12, 10)).astype(np.float32)[..., None]}

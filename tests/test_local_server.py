@@ -550,6 +550,29 @@ def test_port_0_switches_a_transport_off(base, tmp_path):
         assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
 
 
+def test_a_socket_where_a_server_listens_is_not_taken_over(base, tmp_path):
+    path = tmp_path / "grpc.sock"
+    flags = {"port": 0, "rest_api_port": 0, "grpc_socket_path": path}
+    with serving(base, **flags), grpc.insecure_channel(f"unix:{path}") as channel:
+        with pytest.raises(InputError, match=f"grpc_socket_path must be free, got {path}"):
+            LocalServer(ServerCommand(base, "m", **flags))
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+    with socket.socket(socket.AF_UNIX) as left:  # as by a server that was killed
+        left.bind(str(path))
+    with serving(base, **flags), grpc.insecure_channel(f"unix:{path}") as channel:
+        assert predict(channel, x=[2.0]).outputs["y"].float_val == [3.0]
+
+
+def test_a_fault_of_the_server_is_answered_in_json(base, monkeypatch):
+    def fail(self, *_):
+        raise OverflowError("too large")
+
+    with serving(base) as server:
+        monkeypatch.setattr(rest_module.RestApp, "_answer", fail)
+        status, text = rest(server)
+        assert (status, json.loads(text)) == (500, {"error": "OverflowError: too large"})
+
+
 def test_arguments_of_the_channel_are_those_of_the_server(base):
     limit = "grpc.max_receive_message_length=500"
     with connected(base, grpc_channel_arguments=limit) as (_, channel):
@@ -705,6 +728,14 @@ def test_file_of_models_is_read_again(base, tmp_path, caplog):
         file.write_text(entry.format("n", base, "other"))
         time.sleep(0.3)
         assert rest(server, path="/v1/models/n")[0] == 200
+
+
+def test_models_that_were_reloaded_stay_without_a_file_of_models(base):
+    with connected(base, model_config_file_poll_wait_seconds=0.05) as (server, channel):
+        assert reload_models(channel, m=base, n=base).status.error_code == 0
+        time.sleep(0.5)
+        for name in ("m", "n"):
+            assert rest(server, path=f"/v1/models/{name}")[0] == 200
 
 
 def test_server_of_an_empty_list_serves_what_is_added_later(base, tmp_path):

@@ -34,6 +34,16 @@ def test_versions_follow_the_largest_number(tmp_path):
     assert list(list_versions(tmp_path)) == [2, 10, 11]
 
 
+def test_numbers_that_no_server_sees_are_no_versions(tmp_path):
+    for name in ("3", "9223372036854775808", "99999999999999999999"):
+        (tmp_path / name).mkdir()
+    assert publish_text(tmp_path, "new").name == "4"
+    assert roll_back(tmp_path) == tmp_path / "3"
+    (tmp_path / "9223372036854775807").mkdir()
+    with pytest.raises(InputError, match="must leave a number above its versions"):
+        publish_text(tmp_path, "new")
+
+
 def test_older_versions_than_are_kept_are_deleted(tmp_path):
     for number in range(4):
         publish_text(tmp_path, f"model {number}", keep=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import itertools
+import struct
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -179,17 +181,47 @@ PLAIN = file_of()
 PACKED = gzip.compress(PLAIN)
 
 
+def bgzip(content, block=500):
+    """Compresses as bgzip does: members that tell their size, and an empty one at the end."""
+    members = []
+    for start in [*range(0, len(content), block), len(content)]:
+        piece = content[start : start + block]
+        packer = zlib.compressobj(wbits=-15)
+        packed = packer.compress(piece) + packer.flush()
+        head = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0"
+        head += struct.pack("<H", len(head) + 2 + len(packed) + 8 - 1)
+        members.append(head + packed + struct.pack("<II", zlib.crc32(piece), len(piece)))
+    return b"".join(members)
+
+
 @pytest.mark.parametrize(
     "packed",
     [
         PACKED,
         gzip.compress(PLAIN[:700]) + gzip.compress(PLAIN[700:]),
         gzip.compress(PLAIN + b"end"),
+        bgzip(PLAIN),
+        bgzip(PLAIN, block=2**16),
+        PACKED + gzip.compress(b"") * 2,
+        gzip.compress(b"") + PACKED,
+        PACKED + bytes(1),
+        PACKED + bytes(512),
     ],
-    ids=["one member", "two members", "more than the voxels"],
+    ids=[
+        *("one member", "two members", "more than the voxels", "bgzip", "bgzip, one block"),
+        *("empty members behind", "empty member before", "a zero behind", "zeros behind"),
+    ],
 )
 def test_packed_files(both, packed):
+    assert gzip.decompress(packed).startswith(PLAIN)
     assert_same_mask(both, packed, suffix=".nii.gz")
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 700])
+def test_sizes_of_packed_files_are_told_from_zeros_behind_them(both, zeros):
+    """Files of every length modulo 256, so that sizes in trailers end with zeros or not."""
+    for added in (0, 1, 100, 255 - len(PLAIN) % 256, 256 - len(PLAIN) % 256):
+        assert_same_mask(both, gzip.compress(PLAIN + bytes(added)) + bytes(zeros), suffix=".nii.gz")
 
 
 BROKEN_FILES = {

@@ -65,6 +65,7 @@ def test_flags_that_are_honoured_are_those_of_the_command():
         (["--saved_model_tags=serve", "--host", "x"], ["--host", "x"]),
         (["--xla_gpu_compilation_enabled=false"], []),
         (["--ssl_config_file="], []),
+        (["--model_config_file=", "--grpc_socket_path=", "--monitoring_config_file="], []),
         (["--help"], ["--help"]),
     ],
 )
@@ -122,6 +123,10 @@ def test_flag_of_true_or_false_takes_no_other_value():
         ),
         (["--model_base_path=x", "--grace_seconds=-1"], "must be a number from 0 up, got -1"),
         (["--model_base_path=x", "--grace_seconds=inf"], "must be a number from 0 up, got inf"),
+        (
+            ["--model_base_path=x", "--rest_api_timeout_in_ms=2147483648"],
+            "rest_api_timeout_in_ms must be an integer of 32 bits, got 2147483648",
+        ),
         (  # before it waits for a model
             ["--model_base_path=.", "--monitoring_config_file=absent"],
             "monitoring_config_file must be a MonitoringConfig in text form, got absent",

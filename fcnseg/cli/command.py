@@ -7,8 +7,10 @@ it can be called in-process too, without a command line.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
+import gc
 import io
 import logging
 import os
@@ -85,6 +87,7 @@ def run_or_exit(work: Callable[[], ResultT]) -> ResultT:
     An error of fcnseg becomes one line on stderr and its exit status, and so does Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    atexit.register(gc.freeze)  # else Python's last look at TensorFlow's objects takes seconds
     try:
         with _quiet_when_interrupted():
             return work()

@@ -167,8 +167,10 @@ def explained(
         model: Name of the model, in words.
         timeout_s: Seconds that the call was given.
     """
-    details = error.details.strip().partition("\n")[0].removeprefix("assertion failed: ")
-    words = {"server": server, "model": model, "timeout_s": round(timeout_s, 1), "details": details}
+    first = error.details.strip().partition("\n")[0].removeprefix("assertion failed: ")
+    details = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in first)
+    shown_s = round(timeout_s, 1 if timeout_s >= 1 else 2)
+    words = {"server": server, "model": model, "timeout_s": shown_s, "details": details}
     for known in _KNOWN:
         match = re.search(known.pattern, error.details)
         if error.code in known.codes.split() and match:

@@ -43,6 +43,8 @@ class ModelSpec:
                 "version and label exclude each other: give one of them, got"
                 f" {self.version} and {self.label}"
             )
+        if self.version is not None and not 0 <= self.version < 2**63:
+            raise InputError(f"version must be from 0 to {2**63 - 1}, got {self.version}")
 
     def __str__(self) -> str:
         if self.version is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import pydantic
 
 from fcnseg import __version__
 from fcnseg.errors import InputError, first_finding
+from fcnseg.volumes import Axis
 
 MODEL_INFO_FILE = "model_info.json"
 
@@ -34,6 +36,8 @@ class ModelInfo:
         fcnseg_version: The version that trained it.
         networks_sha256: SHA-256 of each network in an export, as `predict` records them; empty in a
             run folder.
+        flips: Axes whose flips an export averages too.
+        precision: Precisions of the layers of an export; empty in a run folder.
     """
 
     class_names: tuple[str, ...]
@@ -47,11 +51,18 @@ class ModelInfo:
     orientation: Literal["RAS"] = "RAS"
     fcnseg_version: str = __version__
     networks_sha256: tuple[str, ...] = ()
+    flips: tuple[Axis, ...] = ()
+    precision: str = ""
 
     @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return len(self.class_names)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of these facts."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """One JSON object."""

@@ -16,27 +16,27 @@ from fcnseg.masks.label_tables import SLICER_FILE, itk_snap_label_descriptions, 
 from fcnseg.runs.model_info import MODEL_INFO_FILE, ModelInfo
 from fcnseg.saved_model.model_card import CARD_FILE, CARD_JSON_FILE, ModelCard
 from fcnseg.saved_model.session import DEFAULT_SIGNATURE
-from fcnseg.saved_model.signatures import SEGMENT_VOLUME, Arrays
+from fcnseg.saved_model.signatures import SEGMENT_NIFTI, SEGMENT_VOLUME, Arrays, ServedModel
 
 ASSETS_FOLDER = "assets.extra"
 WARM_UP_FILE = "tf_serving_warmup_requests"
 CLASSES_FILE = "classes.json"
 
 
-def write_assets(directory: Path, info: ModelInfo, card: ModelCard) -> None:
+def write_assets(directory: Path, model: ServedModel, card: ModelCard) -> None:
     """Writes all of the files.
 
     Args:
         directory: The SavedModel.
-        info: Info of the model.
+        model: The model in it.
         card: Its card.
 
     Raises:
         MissingExtraError: If tensorflow-serving-api, which has the messages of warm-up requests, is
             not installed.
     """
-    write_descriptions(directory, info, card)
-    _write_warm_up(directory / ASSETS_FOLDER / WARM_UP_FILE, warm_up_requests(info))
+    write_descriptions(directory, model.segmenter.info, card)
+    _write_warm_up(directory / ASSETS_FOLDER / WARM_UP_FILE, warm_up_requests(model))
 
 
 def write_descriptions(directory: Path, info: ModelInfo, card: ModelCard) -> None:
@@ -55,15 +55,17 @@ def write_descriptions(directory: Path, info: ModelInfo, card: ModelCard) -> Non
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def warm_up_requests(info: ModelInfo) -> dict[str, Arrays]:
-    """Makes the requests that a server runs before a version is available, of one window each.
+def warm_up_requests(model: ServedModel) -> dict[str, Arrays]:
+    """Makes the requests that a server runs before a version is available, of a window or few.
 
     They let TensorFlow choose its kernels and reserve memory before a client waits for it.
     """
+    info = model.segmenter.info
     volume = np.zeros(info.window, np.int16)
     return {
         DEFAULT_SIGNATURE: {"patches": volume.astype(np.float32)[np.newaxis, ..., np.newaxis]},
         SEGMENT_VOLUME: {"volume": volume, "spacing": np.array(info.spacing_mm, np.float32)},
+        SEGMENT_NIFTI: model.example_requests()[SEGMENT_NIFTI],
     }
 
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from fcnseg.errors import ModelError
 from fcnseg.extras import require_extra
 from fcnseg.inference import Segmenter, load_runs, make_segmenter
@@ -71,6 +73,8 @@ def export_run(
         info,
         overlap=options.overlap or info.overlap,
         networks_sha256=tuple(run.network_digest() for run in runs),
+        flips=options.flips,
+        precision=_precision(models),
     )
     segmenter = make_segmenter(models, info, flips=options.flips)
     return export_segmenter(segmenter, model_dir, options=options, runs=runs)
@@ -104,7 +108,7 @@ def export_segmenter(
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:
         saved = Path(folder) / "model"
         model.write(saved)
-        write_assets(saved, segmenter.info, card)
+        write_assets(saved, model, card)
         check_saved_model(model, saved)
         logger.info(f"volumes have at most {limit.max_voxels} voxels; memory of a request: {limit}")
         return publish(saved, base, keep=options.keep)
@@ -113,12 +117,16 @@ def export_segmenter(
 def _settings(model: ServedModel, limit: MemoryLimit, options: ExportOptions) -> dict[str, Any]:
     """The settings that the model card lists."""
     info: ModelInfo = model.segmenter.info
-    policies = sorted(set().union(*map(policies_of, model.segmenter.models)))
     return {
         "networks averaged": len(model.segmenter.models),
-        "precision": ", ".join(policies),
+        "precision": _precision(model.segmenter.models),
         "overlap": list(info.overlap),
         "flips averaged": " ".join(options.flips) or "none",
         "memory of a request": str(limit),
         "accepted": ", ".join(options.accept) or "none",
     }
+
+
+def _precision(models: Sequence[keras.Model]) -> str:
+    """The precision policies of the layers of networks."""
+    return ", ".join(sorted(set().union(*map(policies_of, models))))

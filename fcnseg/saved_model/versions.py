@@ -16,6 +16,7 @@ from fcnseg.storage.whole_file import flush_folder, naming_output, put_in_place
 
 logger = logging.getLogger(__name__)
 
+_LAST_VERSION = 2**63 - 1  # servers have 64-bit integers
 _ROLLED_BACK = "rolled_back_"
 _NUMBER = re.compile(rf"(?:{_ROLLED_BACK})?([0-9]+)")
 
@@ -28,7 +29,10 @@ def list_versions(base: Path) -> dict[int, Path]:
     found = {
         int(child.name): child
         for child in base.iterdir()
-        if child.name.isascii() and child.name.isdecimal() and child.is_dir()
+        if child.name.isascii()
+        and child.name.isdecimal()
+        and child.is_dir()
+        and int(child.name) <= _LAST_VERSION
     }
     return dict(sorted(found.items()))
 
@@ -62,9 +66,15 @@ def publish(saved: Path, base: Path, *, keep: int | None = None) -> Path:
 
     Returns:
         The folder of the version. A number that was rolled back is not used again.
+
+    Raises:
+        InputError: If there is no number left.
     """
     matches = [_NUMBER.fullmatch(child.name) for child in base.iterdir()]
-    last = max((int(match[1]) for match in matches if match), default=0)
+    numbers = [int(match[1]) for match in matches if match]
+    last = max((number for number in numbers if number <= _LAST_VERSION), default=0)
+    if last == _LAST_VERSION:
+        raise InputError(f"model_dir must leave a number above its versions, got {last} in {base}")
     version = base / str(last + 1)
     with naming_output(version):
         put_in_place(saved, version)

@@ -16,7 +16,12 @@ _GZIP = b"\x1f\x8b"  # signature of compressed data
 _PACKED_START = 2**16 + 2**10
 # Appended to a packed file, it comes out at the end if what is before it is whole.
 _WHOLE = b"is whole"
+_SIZE_BYTES = 4  # of the unpacked size, at the end of a packed file
 _SPARE_BYTES = 2**20  # that may follow the voxels
+# A member of gzip without content, at which the op fails: as bgzip ends a file, or plain. Regular
+# expressions of TensorFlow are of UTF-8, so a byte above 127 is any byte.
+_EMPTY_MEMBER = r"\x1f\C\x08(?:\x00\C{6}|\x04\C{6}\x06\x00BC\x02\x00\x1b\x00)\x03\x00\x00{8}"
+_ZEROS = r"\x00+\z"  # padding, behind those that belong to the size in the trailer
 _SLAB_VOXELS = 2**20  # converted at once: 8 MiB of float64
 # Types as `decode_raw` has them, by code of the header; unsigned ones of 4 and 8 bytes are bitcast.
 _STORED = {
@@ -43,10 +48,21 @@ def start_of(file_bytes: tf.Tensor) -> tf.Tensor:
     """Gives the bytes at the start of a file, unpacked, in which its header lies."""
     start = tf.cond(
         is_packed(file_bytes),
-        lambda: _unpacked(tf.strings.substr(file_bytes, 0, _PACKED_START)),
+        lambda: _start_of_packed(file_bytes),
         lambda: file_bytes,
     )
     return tf.strings.substr(start, 0, HEADER_BYTES)
+
+
+def _start_of_packed(file_bytes: tf.Tensor) -> tf.Tensor:
+    """Unpacks the start of a file, which may be cut off, but not followed by zeros."""
+    start = _without_empty_members(tf.strings.substr(file_bytes, 0, _PACKED_START))
+    unpacked = _unpacked(start)
+    return tf.cond(
+        tf.equal(_length(unpacked), 0),
+        lambda: tf.strings.reduce_join(list(map(_unpacked, _with_fewer_zeros(start)))),
+        lambda: unpacked,
+    )
 
 
 def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.Tensor:
@@ -83,25 +99,68 @@ def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.T
 
 def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     """Unpacks a file, after checking that it does not unpack to more than its header promises."""
-    size = _length(file_bytes)
-    last = tf.io.decode_raw(tf.strings.substr(file_bytes, tf.maximum(size - 4, 0), 4), tf.uint8)
-    trailer = tf.reduce_sum(tf.cast(last, tf.int64) * [1, 2**8, 2**16, 2**24])
+    size, file_bytes = _length(file_bytes), _without_empty_members(file_bytes)
     file_bytes = checked(
         file_bytes,
-        trailer <= layout.end + _SPARE_BYTES,
+        _unpacked_size(file_bytes) <= layout.end + _SPARE_BYTES,
         "a compressed volume must decompress to the {} bytes that its header promises, but has {}",
         layout.end,
-        trailer,
+        _unpacked_size(file_bytes),
     )
-    ended = _unpacked(tf.strings.join([file_bytes, gzip.compress(_WHOLE, mtime=0)]))
-    length = tf.maximum(_length(ended) - len(_WHOLE), 0)
+    ended = _unpacked_to_end(file_bytes)
+    ended = tf.cond(
+        _is_whole(ended),
+        lambda: ended,
+        lambda: _unpacked_to_end(_without_padding(file_bytes, layout)),
+    )
     ended = checked(
         ended,
-        tf.equal(tf.strings.substr(ended, length, len(_WHOLE)), _WHOLE),
+        _is_whole(ended),
         "incomplete or corrupt volume: its {} compressed bytes cannot be decompressed",
         size,
     )
-    return tf.strings.substr(ended, tf.constant(0, tf.int64), length)
+    return tf.strings.substr(ended, tf.constant(0, tf.int64), _length(ended) - len(_WHOLE))
+
+
+def _unpacked_to_end(packed: tf.Tensor) -> tf.Tensor:
+    """Unpacks a file; the text `_WHOLE` comes behind its bytes if they are all of them."""
+    return _unpacked(tf.strings.join([packed, gzip.compress(_WHOLE, mtime=0)]))
+
+
+def _is_whole(ended: tf.Tensor) -> tf.Tensor:
+    begin = tf.maximum(_length(ended) - len(_WHOLE), 0)
+    end = tf.strings.substr(ended, begin, tf.constant(len(_WHOLE), tf.int64))
+    return tf.equal(end, _WHOLE)
+
+
+def _without_empty_members(packed: tf.Tensor) -> tf.Tensor:
+    return tf.strings.regex_replace(packed, _EMPTY_MEMBER, "")
+
+
+def _without_padding(packed: tf.Tensor, layout: Layout) -> tf.Tensor:
+    """Takes zeros from the end of a packed file, but those of the size in its trailer.
+
+    Of a file of several members, whose last size is not that of all, the padding stays.
+    """
+    found = packed
+    for candidate in _with_fewer_zeros(packed):
+        size = _unpacked_size(candidate)
+        fits = (size >= layout.end) & (size <= layout.end + _SPARE_BYTES)
+        found = tf.where(fits & (_length(candidate) < _length(packed)), candidate, found)
+    return found
+
+
+def _with_fewer_zeros(packed: tf.Tensor) -> list[tf.Tensor]:
+    """A packed file without the zeros at its end, but for those that the size may end with."""
+    stripped = tf.strings.regex_replace(packed, _ZEROS, "")
+    return [tf.strings.join([stripped, b"\0" * count]) for count in range(_SIZE_BYTES)]
+
+
+def _unpacked_size(packed: tf.Tensor) -> tf.Tensor:
+    """The size, int64, that the last bytes of a packed file tell."""
+    begin = tf.maximum(_length(packed) - _SIZE_BYTES, 0)
+    last = tf.io.decode_raw(tf.strings.substr(packed, begin, _SIZE_BYTES), tf.uint8)
+    return tf.reduce_sum(tf.cast(last, tf.int64) * [1, 2**8, 2**16, 2**24])
 
 
 def _unpacked(packed: tf.Tensor) -> tf.Tensor:
