@@ -60,7 +60,7 @@ def _start_of_packed(file_bytes: tf.Tensor) -> tf.Tensor:
     unpacked = _unpacked(start)
     return tf.cond(
         tf.equal(_length(unpacked), 0),
-        lambda: tf.strings.reduce_join(list(map(_unpacked, _with_fewer_zeros(start)))),
+        lambda: tf.strings.join(list(map(_unpacked, _with_fewer_zeros(start)))),
         lambda: unpacked,
     )
 
