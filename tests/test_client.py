@@ -272,6 +272,11 @@ OVER_REST = {
     "busy": ((429, PAGE), TooBusyError, "is busy: 429 Too Many Requests"),
     "limit of a proxy": ((504, PAGE), ServerError, "a limit of its own: 504 .*proxy_read_timeout"),
     "limit of the server": ((504, b'{"error": "Timed out"}'), ServerError, "its own: Timed out;"),
+    "plain HTTP": (
+        (400, b"<center>The plain HTTP request was sent to HTTPS port</center>"),
+        ServerError,
+        "takes TLS alone: give https://HOST:PORT",
+    ),
     "password": ((401, PAGE), ServerError, "asks for a user and a password: 401"),
     "server stopped": ((502, PAGE), ServerError, "no server at http.*: 502 Bad Gateway"),
     "rule": ((400, b'{"error": "volume must be"}'), InputError, "refused the volume: volume must"),
@@ -489,6 +494,11 @@ def test_address_of_another_form_is_refused(address):
 def test_arguments_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(InputError, match="version and label exclude each other"):
         SegmentationClient("h:1", version=1, label="new")
+    key = tmp_path / "tls.key"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nMC4CAQ==\n-----END PRIVATE KEY-----\n")
+    for server in ("grpcs://h:1", "https://h"):
+        with pytest.raises(InputError, match="ca_file must be .* got .*tls.key, which has none: "):
+            SegmentationClient(server, credentials=Credentials(ca_file=key))
     missing = Credentials(ca_file=tmp_path / "ca.pem")
     for server in ("grpcs://h:1", "https://h"):
         with pytest.raises(InputError, match="ca_file must be a file of certificates"):

@@ -129,6 +129,15 @@ def exported_info(run_dir):
     return make_info(networks_sha256=(Run.open(run_dir).network_digest(),), precision="float32")
 
 
+def test_a_model_that_takes_no_scan_is_refused_in_a_sentence(run_dir, tmp_path):
+    info = dataclasses.replace(make_info(), max_voxels=1000)
+    segmenter = make_segmenter(make_network(), info)
+    message = "but segment_nifti refuses it: .*at most 1000 voxels, .*; raise inference.max_voxels"
+    with pytest.raises(ModelError, match=message):
+        export_segmenter(segmenter, tmp_path / "models")
+    assert not any((tmp_path / "models").iterdir())
+
+
 def test_model_tells_its_info(session, exported_info):
     outputs = session.run(MODEL_INFO, {"unused": np.zeros((), np.int32)})
     assert ModelInfo.from_json(outputs["info_json_bytes"].item()) == exported_info

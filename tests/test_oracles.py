@@ -401,7 +401,8 @@ def test_trials_that_had_begun_end_after_the_hours_too(tmp_path):
     end(oracle, "1", None)
     Progress(oracle.progress.trials, seconds=3600).write(tmp_path)
     oracle = make(tmp_path, "random", RATES, hours=1)
-    oracle.retry_failed()  # it has not begun again
+    oracle.retry_failed()  # it has not begun again, and its outcome stays
+    assert outcome_file(tmp_path, "1").exists()
     for trial_id in ("0", "2"):
         assert not oracle.is_over()
         assert oracle.create_trial("worker0").trial_id == trial_id

@@ -298,6 +298,13 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
             {"augmentation.intensity_probability": {"float": [0.1, 0.5]}},
             "only counts where augmentation changes HU",
         ),
+        (
+            {
+                "augmentation.intensity_probability": {"choice": [0.0, 0.2]},
+                "augmentation.noise_hu": {"choice": [5.0, 10.0]},
+            },
+            "only counts where augmentation.intensity_probability is above 0",
+        ),
         # Conditions.
         ({"loss.alpha": {"choice": [1], "when": {"loss.name": "dice"}}}, "when must name settings"),
         ({"loss.alpha": {"choice": [1], "when": {}}}, "when must map keys to values"),

@@ -194,6 +194,15 @@ def bgzip(content, block=500):
     return b"".join(members)
 
 
+NAMED_EMPTY = b"\x1f\x8b\x08\x08" + bytes(6) + b"empty.nii\0" + b"\x03\0" + bytes(8)
+
+
+def test_voxels_that_look_like_an_empty_member_stay(both):
+    member = gzip.compress(b"", mtime=0)
+    content = PLAIN[:352] + member + PLAIN[352 + len(member) :]
+    assert_same_mask(both, gzip.compress(content, compresslevel=0), suffix=".nii.gz")
+
+
 @pytest.mark.parametrize(
     "packed",
     [
@@ -204,12 +213,18 @@ def bgzip(content, block=500):
         bgzip(PLAIN, block=2**16),
         PACKED + gzip.compress(b"") * 2,
         gzip.compress(b"") + PACKED,
+        PACKED + NAMED_EMPTY,
+        PACKED + gzip.compress(b"", compresslevel=0),
         PACKED + bytes(1),
         PACKED + bytes(512),
+        bgzip(PLAIN) + bytes(512),
+        gzip.compress(PLAIN[:700]) + gzip.compress(PLAIN[700:]) + bytes(3),
     ],
     ids=[
         *("one member", "two members", "more than the voxels", "bgzip", "bgzip, one block"),
-        *("empty members behind", "empty member before", "a zero behind", "zeros behind"),
+        *("empty members behind", "empty member before", "named empty member"),
+        *("stored empty member", "a zero behind", "zeros behind", "bgzip, zeros behind"),
+        "two members, zeros behind",
     ],
 )
 def test_packed_files(both, packed):

@@ -8,9 +8,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,13 +31,14 @@ from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.training import read_run, train
 from pipelines.worker_pool import free_port
 from tuning import cluster, running, worker_devices
-from tuning.objectives import check_objective
+from tuning.objectives import check_objective, measure
 from tuning.oracles import ORACLES, Limits
 from tuning.report import REPORT_FILE
 from tuning.search import SearchCommand
 from tuning.space import SearchSpace
 from tuning.space_checks import checked_space
 from tuning.trial_checks import check_trial, devices_of
+from tuning.trial_process import TrialJob, run_in_process
 from tuning.trials import (
     BEST_CONFIG_FILE,
     Outcome,
@@ -156,6 +159,33 @@ def test_training_on_all_cores_repeats_a_trial_that_had_its_share(
     best = best_trial(list(trials_in(search.parent).values()), epochs=3)
     config = read_config(search / BEST_CONFIG_FILE)
     assert_repeated(best, config, dataset, search, tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_a_trial_whose_checkpoint_is_broken_begins_again(of_two_workers, dataset, tmp_path):
+    """As after a fault of the disk; it ends in the network of a trial that was left alone."""
+    job = TrialJob(SMALL, str(dataset), tmp_path / "run", 1, "val_dice_liver", tmp_path / "log")
+    run_in_process(job, should_stop=threading.Event())
+    checkpoint = tmp_path / "run" / CHECKPOINT_FILE
+    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
+    outcome = run_in_process(dataclasses.replace(job, until_epoch=3), should_stop=threading.Event())
+    assert "corrupt checkpoint" in (tmp_path / "log").read_text()
+    base = trials_in(of_two_workers.output.parent)["0"]
+    assert outcome.objective == base.objective
+    runs = [read_run(run) for run in (tmp_path / "run", of_two_workers.output / "trials/0")]
+    assert runs[0].weights_sha256 == runs[1].weights_sha256
+
+
+@pytest.mark.slow
+def test_an_ignored_organ_is_not_in_the_mean_surface_dice(of_two_workers, dataset, tmp_path):
+    run = shutil.copytree(of_two_workers.output / "trials/0", tmp_path / "run")
+    result = train(SMALL, dataset, run, resume=True)
+    records = Dataset.open(dataset)
+    mean, liver, spleen = (
+        measure(f"val_surface_dice{organ}", result, records, ignore_label=ignored)
+        for organ, ignored in (("", 2), ("_liver", 2), ("_spleen", None))
+    )
+    assert mean == liver != spleen
 
 
 @pytest.mark.slow
@@ -596,6 +626,9 @@ def test_an_objective_of_an_organ_in_no_validation_case_is_refused(dataset):
     for name in (f"val_dice_{spleen}", f"val_surface_dice_{spleen}"):
         with pytest.raises(InputError, match=f"a validation case, got {name}: {spleen} is in none"):
             check_objective(name, without)
+    check_objective(f"val_dice_{spleen}", info, ignore_label=1)
+    with pytest.raises(InputError, match=f"must be one of val_dice, val_dice_{spleen}, .* got val"):
+        check_objective(f"val_dice_{liver}", info, ignore_label=1)
 
 
 def test_a_search_on_other_records_is_refused(dataset, tmp_path):

@@ -153,9 +153,10 @@ def has_ended(oracle: SearchOracle, *, retry_failed: bool = False) -> bool:
     if not (oracle.folder / BEST_CONFIG_FILE).exists():
         return False
     oracle.reload(has_workers_elsewhere=True)
+    if retry_failed:
+        oracle.retry_failed()
     oracle.look_ahead()
-    is_repaired = retry_failed and any(each.status == "failed" for each in oracle.progress.trials)
-    return oracle.is_over() and not is_repaired
+    return oracle.is_over()
 
 
 def work(

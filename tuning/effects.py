@@ -37,6 +37,11 @@ _DEFORMS = _Condition(
     "augmentation.deformation_voxels is above 0",
     lambda config: any(config.augmentation.deformation_voxels),
 )
+_CHANGES_HU = _Condition(
+    "augmentation.intensity_probability is above 0",
+    lambda config: config.augmentation.intensity_probability > 0,
+)
+_HU_KEYS = ("noise_hu", "blur_mm", "low_resolution", "brightness_hu", "contrast", "gamma")
 _CONDITIONS = {
     "training.weight_decay": _one_of("training.optimizer", ["adamw"]),
     "training.momentum": _one_of("training.optimizer", ["sgd"]),
@@ -52,8 +57,12 @@ _CONDITIONS = {
     "augmentation.deformation_of": _DEFORMS,
     "augmentation.control_spacing_voxels": _DEFORMS,
     "augmentation.gamma_window": _Condition(
-        "augmentation.gamma is a range", lambda config: config.augmentation.gamma != (1, 1)
+        "augmentation.gamma is a range, and augmentation.intensity_probability above 0",
+        lambda config: (
+            config.augmentation.gamma != (1, 1) and config.augmentation.intensity_probability > 0
+        ),
     ),
+    **{f"augmentation.{name}": _CHANGES_HU for name in _HU_KEYS},
     "augmentation.intensity_probability": _Condition(
         "augmentation changes HU",
         lambda config: (

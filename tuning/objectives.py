@@ -31,15 +31,21 @@ def objective_names(class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def check_objective(name: str, info: DatasetInfo) -> None:
+def check_objective(name: str, info: DatasetInfo, *, ignore_label: int | None = None) -> None:
     """Checks that a dataset has an objective, and that it can be computed.
+
+    Args:
+        name: Name of the objective.
+        info: Manifest of the dataset.
+        ignore_label: Class index of voxels to ignore.
 
     Raises:
         InputError: If it has not, and the message names those that it has; or if its organ is in no
-            validation case.
+            validation case. An ignored organ has none.
         MissingExtraError: If it is a surface Dice, and surface-distance is not installed.
     """
-    known = objective_names(info.class_names)
+    ignored = None if ignore_label is None else info.class_names[ignore_label]
+    known = objective_names([each for each in info.class_names if each != ignored])
     if name not in known:
         raise InputError(
             f"objective must be one of {', '.join(known)}, got {name}{did_you_mean(name, known)}"
@@ -83,7 +89,8 @@ def measure(
         return result.history[name][dices.index(result.best_dice)]
     organs, organ = _surface_dice(result, dataset, ignore_label), _organ(name)
     if organ is None:
-        score = OrganScores.mean(organs)
+        counted = [each for k, each in enumerate(organs, start=1) if k != ignore_label]
+        score = OrganScores.mean(counted)
     else:
         score = organs[dataset.info.class_names.index(organ) - 1]
     return math.nan if score.surface_dice is None else score.surface_dice

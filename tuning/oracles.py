@@ -323,7 +323,6 @@ class SearchOracle(keras_tuner.Oracle):
         """Makes failed trials ones to be run again."""
         for trial in self.progress.trials:
             if trial.status == "failed":
-                outcome_file(self.folder, trial.trial_id).unlink(missing_ok=True)
                 self.end_order.remove(trial.trial_id)
                 self._retry_queue.append(trial.trial_id)
 
@@ -408,6 +407,8 @@ class SearchOracle(keras_tuner.Oracle):
 
     def _begin(self, trial: kt_trial.Trial, worker: str) -> kt_trial.Trial:
         trial.status = _STATUS.RUNNING
+        if self._noted(trial.trial_id).status == "failed":
+            outcome_file(self.folder, trial.trial_id).unlink(missing_ok=True)
         self.ongoing_trials[worker] = trial
         self.ended = None
         self._change(trial.trial_id, lambda each: each.begun_by(worker))

@@ -25,6 +25,7 @@ from .trial_process import TrialStoppedError, prepared_server, wait_for_orphans
 prepared_server()
 
 from fcnseg.training import check_dataset, check_each_organ  # noqa: E402
+from fcnseg.training.setting_checks import ignore_label  # noqa: E402
 
 from . import cluster, roles  # noqa: E402
 from .objectives import check_objective  # noqa: E402
@@ -123,7 +124,8 @@ def run_search(command: SearchCommand) -> None:
     dataset = Dataset.open(command.data)
     check_dataset(dataset, ignore_label=command.config.loss.ignore_label)
     check_each_organ(dataset, ignore_label=command.config.loss.ignore_label)
-    check_objective(command.objective, dataset.info)
+    ignored = ignore_label(command.config, dataset.info)
+    check_objective(command.objective, dataset.info, ignore_label=ignored)
     parts = _shares_here(command, role)
     space = _space_of(command, dataset.info, parts)
     signals = StopSignals()

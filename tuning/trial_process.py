@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from fcnseg.config import Config
-from fcnseg.errors import NO_SPACE, ConfigError, FcnsegError, ModelError, OutputError, one_line
+from fcnseg.errors import (
+    NO_SPACE,
+    ConfigError,
+    FcnsegError,
+    InputError,
+    ModelError,
+    OutputError,
+    one_line,
+)
+from fcnseg.runs.archives import check_archive
+from fcnseg.runs.run_folder import CHECKPOINT_FILE
 from fcnseg.storage.folder_lock import FolderInUseError, locked_folder
 from fcnseg.storage.whole_file import make_folder, naming_output
 
@@ -300,6 +310,7 @@ def train_trial(job: TrialJob) -> Outcome:
     folder = make_folder(job.run_dir, argument="run_dir")
     with locked_folder(folder, argument="run_dir", wait_seconds=_ORPHAN_SECONDS):
         pass  # the process of a search that was killed has written its last checkpoint
+    _drop_broken(folder / CHECKPOINT_FILE)
     try:
         result = train(
             job.config,
@@ -320,6 +331,17 @@ def train_trial(job: TrialJob) -> Outcome:
     else:
         outcome = Outcome(value, result.best_dice, result.best_epoch)
     return dataclasses.replace(outcome, training_seconds=seconds, training_cpu_seconds=cpu_seconds)
+
+
+def _drop_broken(checkpoint: Path) -> None:
+    """Deletes a checkpoint that a disk has damaged: the trial begins again, and ends the same."""
+    if not checkpoint.exists():
+        return
+    try:
+        check_archive(checkpoint, what="checkpoint", remedy="the trial begins again")
+    except InputError as error:
+        logger.warning(str(error))
+        checkpoint.unlink()
 
 
 def _end_with_parent(begun: Path | None) -> None:

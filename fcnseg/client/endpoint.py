@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import re
+import ssl
 from pathlib import Path
 
-from fcnseg.errors import InputError
+from fcnseg.errors import InputError, one_line
 
 _FORM = re.compile(
     r"(?:(?P<scheme>grpc|grpcs|http|https)://)?(?P<host>\[[^\]/]+\]|[^:/\s@]+)(?::(?P<port>\d+))?"
@@ -103,10 +104,14 @@ class Credentials:
         """
         if self.ca_file is None:
             return None
+        rule = f"ca_file must be a file of certificates (PEM), got {self.ca_file}"
         try:
-            return self.ca_file.read_bytes()
+            pem = self.ca_file.read_bytes()
+            ssl.create_default_context(cadata=pem.decode())
+        except ssl.SSLError as error:
+            raise InputError(f"{rule}, which has none: {one_line(error)}") from error
         except OSError as error:
-            raise InputError(
-                f"ca_file must be a file of certificates (PEM), got {self.ca_file}:"
-                f" {error.strerror}"
-            ) from error
+            raise InputError(f"{rule}: {error.strerror}") from error
+        except ValueError as error:  # no text, or nothing
+            raise InputError(f"{rule}: {one_line(error)}") from error
+        return pem

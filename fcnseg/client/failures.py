@@ -79,6 +79,9 @@ class _Known:
     is_input: bool = False
 
 
+PLAIN_TO_TLS = "The plain HTTP request was sent to HTTPS port"
+"""What nginx answers to HTTP at a port of HTTPS."""
+
 # The first that fits counts. Where the words come from: gRPC core (message sizes, connections),
 # TensorFlow (types, memory), TensorFlow Serving (signatures, servables), nginx (413, 504).
 _KNOWN = (
@@ -139,6 +142,7 @@ _KNOWN = (
         "{model} takes another type of input than fcnseg sends: {0}",
         is_input=True,
     ),
+    _Known("INVALID_ARGUMENT", PLAIN_TO_TLS, "{server} takes TLS alone: give https://HOST:PORT"),
     _Known(
         "INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE",
         r"",

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fcnseg.client.endpoint import Credentials, Endpoint
-from fcnseg.client.failures import CODES_OF_HTTP, CallError
+from fcnseg.client.failures import CODES_OF_HTTP, PLAIN_TO_TLS, CallError
 from fcnseg.client.rest_json import inputs_to_json, outputs_from_json
 from fcnseg.client.served_model import (
     ModelMetadata,
@@ -210,6 +210,8 @@ def _answer(status: int, reason: str, content: bytes) -> dict[str, Any]:
     if status == 200:
         raise CallError("UNKNOWN", f"not JSON: {content[:40]!r}")
     details = str(answer["error"]) if is_object and "error" in answer else f"{status} {reason}"
+    if PLAIN_TO_TLS.encode() in content:
+        details = PLAIN_TO_TLS
     code = CODES_OF_HTTP.get(status, "UNKNOWN")
     raise CallError(code, details, is_begun=status not in _NOT_BEGUN)
 

@@ -61,8 +61,14 @@ class ModelInfo:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of these facts."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 of all of these facts but the version; a fact that has its default is left out.
+
+        So the digest of a model stays when another version of fcnseg knows more facts.
+        """
+        facts = pydantic.TypeAdapter(ModelInfo).dump_json(
+            self, exclude={"fcnseg_version"}, exclude_defaults=True
+        )
+        return hashlib.sha256(facts).hexdigest()
 
     def to_json(self) -> str:
         """One JSON object."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fcnseg.errors import ModelError
+from fcnseg.errors import ModelError, one_line
 from fcnseg.saved_model.session import PEAK_BYTES, as_array, bytes_as_numbers
 from fcnseg.saved_model.signatures import ALL, Arrays, ServedModel
 
@@ -61,12 +61,29 @@ def check_saved_model(
     with ThreadPoolExecutor(1) as pool:
         replay = pool.submit(replay_in_fresh_process, directory, requests, python=python)
         with tf.device("CPU:0"):
-            results = {name: model.signatures[name](**requests[name]) for name in names}
+            results = {name: _result(model, name, requests[name]) for name in names}
         replies = replay.result().outputs
     for name, outputs in results.items():
         for output, value in outputs.items():
             expected = bytes_as_numbers(as_array(value.numpy()))
             _check_equal(expected, replies[f"{name}/{output}"], f"{name}: {output}")
+
+
+def _result(model: ServedModel, name: str, request: Arrays) -> dict[str, tf.Tensor]:
+    """The outputs of a signature.
+
+    Raises:
+        ModelError: If it refuses its example, as the voxels of a small scan are too many for it.
+    """
+    try:
+        outputs: dict[str, tf.Tensor] = model.signatures[name](**request)
+    except tf.errors.InvalidArgumentError as error:
+        reason = one_line(error).partition("assertion failed: ")[2] or one_line(error)
+        raise ModelError(
+            f"the model must take the small scan that each export is checked with, but {name}"
+            f" refuses it: {reason}; raise inference.max_voxels of the run, or --max_memory_gib"
+        ) from error
+    return outputs
 
 
 def replay_in_fresh_process(

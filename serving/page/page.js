@@ -92,6 +92,7 @@ async function niftiOf(files) {
 
 async function open(files) {
   const turn = nextTurn();
+  clear();
   try {
     const found = await niftiOf([...files]);
     if (turn !== state.turn) return;
@@ -129,7 +130,9 @@ async function show(file) {
     viewer.addVolume(scan);
     state.scan = scan;
   } catch (error) {
-    if (turn === state.turn) fail("Could not open", error);
+    console.warn(error);
+    const rule = "a NIfTI file, compressed by gzip in one piece, or not at all";
+    if (turn === state.turn) fail("Could not open", `${file.name} must be ${rule}`);
     return;
   }
   useLayout();

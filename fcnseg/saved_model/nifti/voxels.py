@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -18,9 +19,12 @@ _PACKED_START = 2**16 + 2**10
 _WHOLE = b"is whole"
 _SIZE_BYTES = 4  # of the unpacked size, at the end of a packed file
 _SPARE_BYTES = 2**20  # that may follow the voxels
-# A member of gzip without content, at which the op fails: as bgzip ends a file, or plain. Regular
-# expressions of TensorFlow are of UTF-8, so a byte above 127 is any byte.
-_EMPTY_MEMBER = r"\x1f\C\x08(?:\x00\C{6}|\x04\C{6}\x06\x00BC\x02\x00\x1b\x00)\x03\x00\x00{8}"
+# A member of gzip without content, at which the op fails: plain, named, or as bgzip ends a file.
+# Regular expressions of TensorFlow are of UTF-8, so a byte above 127 is any byte.
+_EMPTY_MEMBER = (
+    r"\x1f\C\x08(?:\x00\C{6}|\x08\C{6}[^\x00]+\x00|\x04\C{6}\x06\x00BC\x02\x00\x1b\x00)"
+    r"(?:\x03\x00|\x01\x00\x00\C\C)\x00{8}"
+)
 _ZEROS = r"\x00+\z"  # padding, behind those that belong to the size in the trailer
 _SLAB_VOXELS = 2**20  # converted at once: 8 MiB of float64
 # Types as `decode_raw` has them, by code of the header; unsigned ones of 4 and 8 bytes are bitcast.
@@ -55,14 +59,12 @@ def start_of(file_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _start_of_packed(file_bytes: tf.Tensor) -> tf.Tensor:
-    """Unpacks the start of a file, which may be cut off, but not followed by zeros."""
-    start = _without_empty_members(tf.strings.substr(file_bytes, 0, _PACKED_START))
+    """Unpacks the start of a file; all of a short one."""
+    start = tf.strings.substr(file_bytes, 0, _PACKED_START)
     unpacked = _unpacked(start)
-    return tf.cond(
-        tf.equal(_length(unpacked), 0),
-        lambda: tf.strings.join(list(map(_unpacked, _with_fewer_zeros(start)))),
-        lambda: unpacked,
-    )
+    for cleaned in _cleaned(start):
+        unpacked = _or_else(_length(unpacked) > 0, unpacked, functools.partial(_unpacked, cleaned))
+    return unpacked
 
 
 def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.Tensor:
@@ -99,25 +101,22 @@ def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.T
 
 def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     """Unpacks a file, after checking that it does not unpack to more than its header promises."""
-    size, file_bytes = _length(file_bytes), _without_empty_members(file_bytes)
+    size = _unpacked_size(tf.strings.regex_replace(file_bytes, _EMPTY_MEMBER, ""))
     file_bytes = checked(
         file_bytes,
-        _unpacked_size(file_bytes) <= layout.end + _SPARE_BYTES,
+        size <= layout.end + _SPARE_BYTES,
         "a compressed volume must decompress to the {} bytes that its header promises, but has {}",
         layout.end,
-        _unpacked_size(file_bytes),
+        size,
     )
     ended = _unpacked_to_end(file_bytes)
-    ended = tf.cond(
-        _is_whole(ended),
-        lambda: ended,
-        lambda: _unpacked_to_end(_without_padding(file_bytes, layout)),
-    )
+    for cleaned in _cleaned(file_bytes):
+        ended = _or_else(_is_whole(ended), ended, functools.partial(_unpacked_to_end, cleaned))
     ended = checked(
         ended,
         _is_whole(ended),
         "incomplete or corrupt volume: its {} compressed bytes cannot be decompressed",
-        size,
+        _length(file_bytes),
     )
     return tf.strings.substr(ended, tf.constant(0, tf.int64), _length(ended) - len(_WHOLE))
 
@@ -133,27 +132,19 @@ def _is_whole(ended: tf.Tensor) -> tf.Tensor:
     return tf.equal(end, _WHOLE)
 
 
-def _without_empty_members(packed: tf.Tensor) -> tf.Tensor:
-    return tf.strings.regex_replace(packed, _EMPTY_MEMBER, "")
+def _cleaned(packed: tf.Tensor) -> list[tf.Tensor]:
+    """A packed file without empty members and zeros at its end, but for some.
 
-
-def _without_padding(packed: tf.Tensor, layout: Layout) -> tf.Tensor:
-    """Takes zeros from the end of a packed file, but those of the size in its trailer.
-
-    Of a file of several members, whose last size is not that of all, the padding stays.
+    The size in the trailer may end with zeros itself: with none, one, two or three.
     """
-    found = packed
-    for candidate in _with_fewer_zeros(packed):
-        size = _unpacked_size(candidate)
-        fits = (size >= layout.end) & (size <= layout.end + _SPARE_BYTES)
-        found = tf.where(fits & (_length(candidate) < _length(packed)), candidate, found)
-    return found
+    full = tf.strings.regex_replace(packed, _EMPTY_MEMBER, "")
+    stripped = tf.strings.regex_replace(full, _ZEROS, "")
+    made = [tf.strings.join([stripped, b"\0" * count]) for count in range(_SIZE_BYTES)]
+    return [tf.where(_length(each) <= _length(full), each, full) for each in made]  # none is added
 
 
-def _with_fewer_zeros(packed: tf.Tensor) -> list[tf.Tensor]:
-    """A packed file without the zeros at its end, but for those that the size may end with."""
-    stripped = tf.strings.regex_replace(packed, _ZEROS, "")
-    return [tf.strings.join([stripped, b"\0" * count]) for count in range(_SIZE_BYTES)]
+def _or_else(is_right: tf.Tensor, value: tf.Tensor, other: Callable[[], tf.Tensor]) -> tf.Tensor:
+    return tf.cond(is_right, lambda: value, other)
 
 
 def _unpacked_size(packed: tf.Tensor) -> tf.Tensor:
