@@ -12,7 +12,6 @@ import pydantic
 
 from fcnseg import __version__
 from fcnseg.errors import InputError, first_finding
-from fcnseg.volumes import Axis
 
 MODEL_INFO_FILE = "model_info.json"
 
@@ -51,7 +50,7 @@ class ModelInfo:
     orientation: Literal["RAS"] = "RAS"
     fcnseg_version: str = __version__
     networks_sha256: tuple[str, ...] = ()
-    flips: tuple[Axis, ...] = ()
+    flips: tuple[Literal["z", "y", "x"], ...] = ()
     precision: str = ""
 
     @property
