@@ -144,7 +144,7 @@ def test_resume_keeps_no_mask_of_something_else(folder, servers, tmp_path, chang
 
 
 def test_resume_keeps_no_mask_of_another_network_of_the_same_number(folder, tmp_path):
-    """As of a model that was deleted, and exported anew."""
+    """The model was deleted, and another one exported in its place."""
     masks, images = tmp_path / "masks", folder / "images/one.nii.gz"
     for network in ("a" * 64, "b" * 64):
         shutil.rmtree(tmp_path / "models", ignore_errors=True)

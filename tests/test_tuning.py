@@ -163,7 +163,7 @@ def test_training_on_all_cores_repeats_a_trial_that_had_its_share(
 
 @pytest.mark.slow
 def test_a_trial_whose_checkpoint_is_broken_begins_again(of_two_workers, dataset, tmp_path):
-    """As after a fault of the disk; it ends in the network of a trial that was left alone."""
+    """The disk had a fault; the trial ends in the network of one that was left alone."""
     job = TrialJob(SMALL, str(dataset), tmp_path / "run", 1, "val_dice_liver", tmp_path / "log")
     run_in_process(job, should_stop=threading.Event())
     checkpoint = tmp_path / "run" / CHECKPOINT_FILE
@@ -626,7 +626,8 @@ def test_an_objective_of_an_organ_in_no_validation_case_is_refused(dataset):
     for name in (f"val_dice_{spleen}", f"val_surface_dice_{spleen}"):
         with pytest.raises(InputError, match=f"a validation case, got {name}: {spleen} is in none"):
             check_objective(name, without)
-    check_objective(f"val_dice_{spleen}", info, ignore_label=1)
+    for ignored in (None, 0, 1, 3):  # an index beyond the classes is that of a label map
+        check_objective(f"val_dice_{spleen}", info, ignore_label=ignored)
     with pytest.raises(InputError, match=f"must be one of val_dice, val_dice_{spleen}, .* got val"):
         check_objective(f"val_dice_{liver}", info, ignore_label=1)
 

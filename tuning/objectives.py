@@ -21,9 +21,8 @@ _DICE = "val_dice"
 _SURFACE = "val_surface_dice"
 
 
-def objective_names(class_names: Sequence[str]) -> list[str]:
+def objective_names(organs: Sequence[str]) -> list[str]:
     """The objectives that a dataset has: Dice and surface Dice, of all organs and of each."""
-    organs = class_names[1:]
     return [
         name
         for score in (_DICE, _SURFACE)
@@ -44,8 +43,8 @@ def check_objective(name: str, info: DatasetInfo, *, ignore_label: int | None = 
             validation case. An ignored organ has none.
         MissingExtraError: If it is a surface Dice, and surface-distance is not installed.
     """
-    ignored = None if ignore_label is None else info.class_names[ignore_label]
-    known = objective_names([each for each in info.class_names if each != ignored])
+    organs = [each for k, each in enumerate(info.class_names) if k not in (0, ignore_label)]
+    known = objective_names(organs)
     if name not in known:
         raise InputError(
             f"objective must be one of {', '.join(known)}, got {name}{did_you_mean(name, known)}"

@@ -80,7 +80,7 @@ class _Known:
 
 
 PLAIN_TO_TLS = "The plain HTTP request was sent to HTTPS port"
-"""What nginx answers to HTTP at a port of HTTPS."""
+"""The answer of nginx to HTTP at a port of HTTPS."""
 
 # The first that fits counts. Where the words come from: gRPC core (message sizes, connections),
 # TensorFlow (types, memory), TensorFlow Serving (signatures, servables), nginx (413, 504).

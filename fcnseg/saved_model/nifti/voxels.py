@@ -17,6 +17,7 @@ _GZIP = b"\x1f\x8b"  # signature of compressed data
 _PACKED_START = 2**16 + 2**10
 # Appended to a packed file, it comes out at the end if what is before it is whole.
 _WHOLE = b"is whole"
+_PACKED_END = 2**16  # bytes in which empty members at the end are looked for
 _SIZE_BYTES = 4  # of the unpacked size, at the end of a packed file
 _SPARE_BYTES = 2**20  # that may follow the voxels
 # A member of gzip without content, at which the op fails: plain, named, or as bgzip ends a file.
@@ -42,6 +43,8 @@ _STORED = {
 }
 _UNSIGNED = {768: tf.uint32, 1280: tf.uint64}
 
+_OfText = Callable[[tf.Tensor], tf.Tensor]
+
 
 def is_packed(file_bytes: tf.Tensor) -> tf.Tensor:
     """Tells whether the bytes of a file, a scalar string, are compressed by gzip."""
@@ -61,10 +64,7 @@ def start_of(file_bytes: tf.Tensor) -> tf.Tensor:
 def _start_of_packed(file_bytes: tf.Tensor) -> tf.Tensor:
     """Unpacks the start of a file; all of a short one."""
     start = tf.strings.substr(file_bytes, 0, _PACKED_START)
-    unpacked = _unpacked(start)
-    for cleaned in _cleaned(start):
-        unpacked = _or_else(_length(unpacked) > 0, unpacked, functools.partial(_unpacked, cleaned))
-    return unpacked
+    return _unpacked_by(_unpacked, start, is_right=lambda unpacked: _length(unpacked) > 0)
 
 
 def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.Tensor:
@@ -101,7 +101,10 @@ def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.T
 
 def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
     """Unpacks a file, after checking that it does not unpack to more than its header promises."""
-    size = _unpacked_size(tf.strings.regex_replace(file_bytes, _EMPTY_MEMBER, ""))
+    end = tf.strings.substr(
+        file_bytes, tf.maximum(_length(file_bytes) - _PACKED_END, 0), _PACKED_END
+    )
+    size = _unpacked_size(tf.strings.regex_replace(end, _EMPTY_MEMBER, ""))
     file_bytes = checked(
         file_bytes,
         size <= layout.end + _SPARE_BYTES,
@@ -109,9 +112,7 @@ def _all_unpacked(file_bytes: tf.Tensor, layout: Layout) -> tf.Tensor:
         layout.end,
         size,
     )
-    ended = _unpacked_to_end(file_bytes)
-    for cleaned in _cleaned(file_bytes):
-        ended = _or_else(_is_whole(ended), ended, functools.partial(_unpacked_to_end, cleaned))
+    ended = _unpacked_by(_unpacked_to_end, file_bytes, is_right=_is_whole)
     ended = checked(
         ended,
         _is_whole(ended),
@@ -143,8 +144,19 @@ def _cleaned(packed: tf.Tensor) -> list[tf.Tensor]:
     return [tf.where(_length(each) <= _length(full), each, full) for each in made]  # none is added
 
 
-def _or_else(is_right: tf.Tensor, value: tf.Tensor, other: Callable[[], tf.Tensor]) -> tf.Tensor:
-    return tf.cond(is_right, lambda: value, other)
+def _unpacked_by(unpack: _OfText, packed: tf.Tensor, *, is_right: _OfText) -> tf.Tensor:
+    """Unpacks a file as it is, and only if the result is not right without what hinders it."""
+
+    def unpacked_or(unpacked: tf.Tensor, other: Callable[[], tf.Tensor]) -> tf.Tensor:
+        return tf.cond(is_right(unpacked), lambda: unpacked, other)
+
+    def unpacked_when_cleaned() -> tf.Tensor:
+        unpacked = tf.constant("")
+        for cleaned in _cleaned(packed):
+            unpacked = unpacked_or(unpacked, functools.partial(unpack, cleaned))
+        return unpacked
+
+    return unpacked_or(unpack(packed), unpacked_when_cleaned)
 
 
 def _unpacked_size(packed: tf.Tensor) -> tf.Tensor:
