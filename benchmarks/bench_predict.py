@@ -1,7 +1,7 @@
 """Benchmarks prediction from file to file on a CPU, against nnU-Net's own.
 
-A phantom of 512 x 512 pixels with slices of 2.5 mm is segmented, by default with the preset `fast`
-at 2.5 mm: four levels of 16 to 128 channels, windows of 64 x 96 x 96. The contenders:
+A phantom of 512 x 512 pixels is segmented, by default with the preset `fast` at 2.5 mm: four levels
+of 16 to 128 channels, windows of 64 x 96 x 96. The contenders:
 
     fcnseg            the preset, trained for `--steps`: masks of few have more borders than
                       organs, and so a longer way back
@@ -18,8 +18,10 @@ the peak MiB of one scan, the time of two scans in flight relative to one, multi
 window, and ratios.
 
     python benchmarks/bench_predict.py --peer_python path/to/venv/bin/python --output build/predict
+    python benchmarks/bench_predict.py --output build/predict --run_dir run --slices 600 --slice_mm 1
 
-where that Python has nnU-Net and OpenVINO. What exists in the output folder is used again.
+where that Python has nnU-Net and OpenVINO. `--run_dir` takes any run instead of training one. What
+exists in the output folder is used again.
 """
 
 from __future__ import annotations
@@ -186,10 +188,12 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="folder for everything")
     parser.add_argument("--peer_python", default=sys.executable, help="Python that has nnU-Net")
-    parser.add_argument("--config", default="fast", help="preset of fcnseg")
-    parser.add_argument("--spacing_mm", type=float, default=2.5, help="of the network, cubic")
+    parser.add_argument("--run_dir", type=Path, help="a run; by default one is trained")
+    parser.add_argument("--config", default="fast", help="preset to train")
+    parser.add_argument("--spacing_mm", type=float, default=2.5, help="to train at, cubic")
     parser.add_argument("--steps", type=int, default=100, help="of training")
-    parser.add_argument("--slices", type=int, default=200)
+    parser.add_argument("--slices", type=int, default=200, help="of the scan")
+    parser.add_argument("--slice_mm", type=float, default=2.5, help="spacing of these")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=[*OURS, *PEERS])
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
@@ -200,12 +204,14 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     modules = {name: {**OURS, **PEERS}[name] for name in arguments.contenders}
     pythons = pythons_of(modules, peers=PEERS, peer_python=arguments.peer_python)
-    run_dir = make_run(arguments.output, arguments.config, arguments.spacing_mm, arguments.steps)
-    shape = (arguments.slices, 512, 512)
-    image, _ = make_case(arguments.output, f"ct_{arguments.slices}", shape, (2.5, 0.8, 0.8))
-    settings = ("config", "spacing_mm", "steps", "rounds")
-    result = {name: getattr(arguments, name) for name in settings}
-    result["shape"] = shape
+    run_dir = arguments.run_dir or make_run(
+        arguments.output, arguments.config, arguments.spacing_mm, arguments.steps
+    )
+    shape, spacing_mm = (arguments.slices, 512, 512), (arguments.slice_mm, 0.8, 0.8)
+    scan = f"ct_{arguments.slices}_{arguments.slice_mm:g}"
+    image, _ = make_case(arguments.output, scan, shape, spacing_mm)
+    result = {"run": run_dir.name, "shape": shape, "scan_spacing_mm": spacing_mm}
+    result["rounds"] = arguments.rounds
     print(json.dumps(result | measure(pythons, arguments, run_dir, image)))
 
 
