@@ -18,7 +18,7 @@ the peak MiB of one scan, the time of two scans in flight relative to one, multi
 window, and ratios.
 
     python benchmarks/bench_predict.py --peer_python path/to/venv/bin/python --output build/predict
-    python benchmarks/bench_predict.py --output build/predict --run_dir run --slices 600 --slice_mm 1
+    python benchmarks/bench_predict.py --output build/own --run_dir run --slices 600 --slice_mm 1
 
 where that Python has nnU-Net and OpenVINO. `--run_dir` takes any run instead of training one. What
 exists in the output folder is used again.
