@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from object_store import Objects
 from small_records import write_small_dataset
 
@@ -16,6 +17,9 @@ sys.modules["openvino_telemetry"] = None  # else each import of OpenVINO by a te
 # Graphs are millions of small objects, which live long: by default a tenth of a test's time goes
 # into looking for those that do not.
 gc.set_threshold(50_000, 20, 100)
+# An example may take any time, as machines are shared.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 ROOT = Path(__file__).parent.parent
 # On the line of tensorflow-addons these take a minute or more, and do not depend on it much.

@@ -54,7 +54,7 @@ def check_filled(inside):
     np.testing.assert_array_equal(nonzero, inside)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_filled_outlines_are_the_region(inside):
     """Whatever touches at corners, is a hole, or a part within a hole."""
