@@ -35,7 +35,11 @@ from fcnseg.volumes import write_volume
 pytest.importorskip("openvino", reason="extra openvino")
 
 from fcnseg.inference.computed_precision import openvino_core
-from fcnseg.inference.openvino_backend import predictor_by_openvino
+from fcnseg.inference.openvino_backend import (
+    graph_with_rounded_kernels,
+    openvino_graph,
+    predictor_by_openvino,
+)
 
 WINDOW = (20, 28, 20)
 NETWORKS = {
@@ -95,6 +99,31 @@ def test_a_network_of_bfloat16_predicts_in_it():
     np.testing.assert_allclose(found, expected, atol=0.05)
     has_bfloat16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (np.abs(found - expected).max() > 1e-4) == has_bfloat16
+
+
+def kernels_of(graph):
+    """Those of its convolutions, each (filters, channels, z, y, x)."""
+    return [
+        operation.input_value(1).get_node().get_data().copy()
+        for operation in graph.get_ordered_ops()
+        if operation.get_type_name() == "Convolution"
+    ]
+
+
+@pytest.mark.parametrize("name", ["batch norm", "instance norm, residual blocks"])
+def test_kernels_in_bfloat16_keep_the_sums_of_their_taps(name):
+    model = with_random_moments(build_fcn(NETWORKS[name], num_classes=3))
+    graph = openvino_graph(model, WINDOW)
+    before = kernels_of(graph)
+    rounded = kernels_of(graph_with_rounded_kernels(graph))
+    assert len(rounded) == len(before) > 4
+    for kernel, found in zip(before, rounded, strict=True):
+        as_bfloat16 = found.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
+        np.testing.assert_array_equal(found, as_bfloat16)
+        error = np.abs((found - kernel).sum((2, 3, 4), dtype=np.float64))
+        assert error.max() <= 2**-8 * np.abs(kernel).max()
+    for kernel, found in zip(before, kernels_of(graph), strict=True):
+        np.testing.assert_array_equal(found, kernel)
 
 
 def test_threads_may_share_a_segmenter():
@@ -160,7 +189,11 @@ def test_the_command_writes_the_masks_of_tensorflow(tmp_path):
 
 SIGNALLED = """
 import gc, os, signal
-from fcnseg.inference.openvino_backend import predictor_by_openvino
+from fcnseg.inference.openvino_backend import (
+    graph_with_rounded_kernels,
+    openvino_graph,
+    predictor_by_openvino,
+)
 from fcnseg.networks.build import build_fcn
 from fcnseg.config import ModelConfig
 

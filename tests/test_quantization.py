@@ -45,7 +45,10 @@ pytest.importorskip("nncf", reason="extra int8")
 
 from fcnseg.inference import computed_precision  # noqa: E402
 from fcnseg.inference.computed_precision import openvino_core  # noqa: E402
-from fcnseg.inference.openvino_backend import openvino_graph  # noqa: E402
+from fcnseg.inference.openvino_backend import (  # noqa: E402
+    graph_with_rounded_kernels,
+    openvino_graph,
+)
 from fcnseg.inference.openvino_network import OpenvinoNetwork  # noqa: E402
 from fcnseg.inference.quantization import quantized  # noqa: E402
 
@@ -83,6 +86,12 @@ def weights_of(operation):
     return node.get_element_type()
 
 
+def has_kernels_in_bfloat16(graph):
+    kernels = [each.input_value(1).get_node() for each in operations(graph, "Convolution")]
+    in_bfloat16 = tf.bfloat16.as_numpy_dtype
+    return all((each.get_data() == each.get_data().astype(in_bfloat16)).all() for each in kernels)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_all_convolutions_but_the_first_and_the_last_are_in_int8(name):
     keras.utils.set_random_seed(0)
@@ -94,6 +103,10 @@ def test_all_convolutions_but_the_first_and_the_last_are_in_int8(name):
     assert {first, last} == {openvino.Type.f32}
     assert {*between} == {openvino.Type.i8}
     assert not operations(graph, "FakeQuantize")  # it stays as it was
+    rounded = graph_with_rounded_kernels(in_int8)
+    assert [*map(weights_of, operations(rounded, "Convolution"))] == [
+        *map(weights_of, operations(in_int8, "Convolution"))
+    ]
     found, expected = (
         OpenvinoNetwork(each).predictor()(tf.constant(windows[0])).numpy()
         for each in (in_int8, graph)
@@ -405,6 +418,7 @@ def test_a_version_predicts_in_its_own_precision(run_dir, tmp_path, trained, exp
     version = export_run(run, tmp_path / "models", options=options)
     (network,), _ = load_runs([version], backend="openvino")
     assert network.precision == expected
+    assert has_kernels_in_bfloat16(network.graph) == (expected == "bfloat16")
     (other,), _ = load_runs([version], backend="openvino", precision="bfloat16")
     assert other.precision == "bfloat16"
     card = json.loads((version / "assets.extra" / "model_card.json").read_text())

@@ -16,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from fcnseg.extras import require_extra
 from fcnseg.inference.averaging import PredictPatches
 from fcnseg.inference.computed_precision import openvino_core, precision_by_openvino
+from fcnseg.networks.bfloat16_kernels import rounded_kernel
 from fcnseg.networks.layers.upsampling import NonOverlappingConv3DTranspose
 from fcnseg.networks.precision import Precision, precision_of, with_precision
 from fcnseg.volumes import Shape
@@ -83,6 +84,7 @@ def openvino_graph(model: keras.Model, window: Shape) -> Any:
         path.write_bytes(_frozen(model, window))
         graph = core.read_model(path)
     _append_softmax(graph)
+    _compute_kernels(graph)
     graph.input().set_names({"patches"})
     graph.output().set_names({"probabilities"})
     return graph
@@ -99,6 +101,14 @@ def _append_softmax(graph: Any) -> None:
     probabilities = operations.transpose(operations.softmax(logits, 1), [0, 2, 3, 4, 1])
     result.input(0).replace_source_output(probabilities.output(0))
     graph.validate_nodes_and_infer_types()
+
+
+def _compute_kernels(graph: Any) -> None:
+    """Multiplies factors of batch norms into kernels, which are constants then."""
+    passes = require_extra("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(graph)
 
 
 def predictor_of(graph: Any, precision: Precision) -> PredictPatches:
@@ -133,11 +143,37 @@ def _compile(graph: Any, precision: Precision) -> Any:
     computed = precision_by_openvino(precision)
     if computed != precision:
         logger.info("OpenVINO computes in float32, as this CPU has no bfloat16")
+    if computed == "bfloat16":
+        graph = graph_with_rounded_kernels(graph)
     options = {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[computed],
         "PERFORMANCE_HINT": "LATENCY",
     }
     return openvino_core().compile_model(graph, "CPU", options)
+
+
+def graph_with_rounded_kernels(graph: Any) -> Any:
+    """Rounds kernels to bfloat16, as OpenVINO would, but by `rounded_kernel`.
+
+    Args:
+        graph: As `openvino_graph` gives it; it stays as it is, as do kernels in int8.
+
+    Returns:
+        An `openvino.Model`.
+
+    Raises:
+        MissingExtraError: If OpenVINO is not installed.
+    """
+    operations = require_extra("openvino.opset13")
+    rounded = graph.clone()
+    for operation in rounded.get_ordered_ops():
+        if operation.get_type_name() != "Convolution":
+            continue
+        kernel = operation.input_value(1).get_node()
+        if kernel.get_type_name() == "Constant":
+            weights = operations.constant(rounded_kernel(kernel.get_data(), taps=(2, 3, 4)))
+            operation.input(1).replace_source_output(weights.output(0))
+    return rounded
 
 
 def _frozen(model: keras.Model, window: Shape) -> bytes:

@@ -29,10 +29,23 @@ def precision_of(model: keras.Model) -> Precision:
 
 
 def for_inference(model: keras.Model, precision: Precision | None) -> keras.Model:
-    """Gives a network as trained or in another precision; never in float16, for CPUs."""
+    """Gives a network as trained or in another precision; never in float16, for CPUs.
+
+    In bfloat16 its kernels are rounded so that the results stay near those in float32.
+    """
     if precision is None and "mixed_float16" in policies_of(model):
         precision = "float32"
+    if (precision or precision_of(model)) == "bfloat16":
+        return _in_bfloat16(model)
     return model if precision is None else with_precision(model, _POLICIES[precision])
+
+
+def _in_bfloat16(model: keras.Model) -> keras.Model:
+    from fcnseg.networks.bfloat16_kernels import round_kernels  # needs TensorFlow
+
+    network = with_precision(model, _POLICIES["bfloat16"])
+    round_kernels(network)
+    return network
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:

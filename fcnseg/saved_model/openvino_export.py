@@ -19,7 +19,7 @@ import tensorflow as tf
 from fcnseg.errors import InputError, ModelError
 from fcnseg.extras import require_extra
 from fcnseg.inference import load_run, make_segmenter
-from fcnseg.inference.openvino_backend import openvino_graph
+from fcnseg.inference.openvino_backend import graph_with_rounded_kernels, openvino_graph
 from fcnseg.inference.openvino_network import OpenvinoNetwork
 from fcnseg.inference.quantization import quantized
 from fcnseg.records import Dataset
@@ -72,8 +72,8 @@ def export_for_openvino(
     organs: tuple[Int8Dice, ...] = ()
     if precision == "int8":
         network, organs = _in_int8(network, dataclasses.replace(run, info=info), options)
-    else:
-        network = dataclasses.replace(network, precision=precision)
+    elif precision == "bfloat16":
+        network = OpenvinoNetwork(graph_with_rounded_kernels(network.graph), precision)
     settings = {"runtime": "OpenVINO", "precision": precision, "overlap": list(info.overlap)}
     card = ModelCard.of([run], info, settings=settings, intended_use=options.intended_use)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=base) as folder:

@@ -61,15 +61,31 @@ class _Normalized(keras.layers.Layer):
         """Maps (batch, z, y, x, channels) to `filters` channels."""
         if training and self.norm.trainable:
             return self.norm(super().call(inputs), training=True)
-        scale, shift = self.norm.scale_and_shift()
-        if self.use_bias:
-            shift += scale * tf.cast(tf.convert_to_tensor(self.bias), scale.dtype)
+        scale, shift = self._scale_and_shift()
         # Kernels are scaled one after the other, to save memory. TensorFlow does not fuse an
         # operation that another waits for, so this waits for one voxel of the inputs (0014).
         with tf.control_dependencies([inputs[:1, :1, :1, :1, :1]]):
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), scale.dtype)
             kernel = tf.cast(self.scaled(kernel, scale), inputs.dtype)
         return self.convolved(inputs, kernel, tf.cast(shift, inputs.dtype))
+
+    def fold(self) -> None:
+        """Multiplies the kernel by the factor of inference, and leaves the norm the shift alone."""
+        scale, shift = self._scale_and_shift()
+        self.kernel.assign(self.scaled(tf.convert_to_tensor(self.kernel), scale))
+        if self.use_bias:
+            self.bias.assign(tf.zeros_like(self.bias))
+        self.norm.gamma.assign(tf.ones_like(scale))
+        self.norm.beta.assign(shift)
+        self.norm.moving_mean.assign(tf.zeros_like(scale))
+        self.norm.moving_variance.assign(tf.ones_like(scale) - self.norm.epsilon)
+
+    def _scale_and_shift(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The factor and the shift of inference, with the convolution's bias."""
+        scale, shift = self.norm.scale_and_shift()
+        if self.use_bias:
+            shift += scale * tf.cast(tf.convert_to_tensor(self.bias), scale.dtype)
+        return scale, shift
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
