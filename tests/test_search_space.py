@@ -160,6 +160,19 @@ def test_a_setting_whose_effect_needs_another_is_taken_where_it_has_it(tmp_path)
     assert check(tmp_path, content, base).settings.keys() == content.keys()
 
 
+def test_the_end_of_a_range_is_no_setting_without_effect(tmp_path):
+    """No trial draws exactly 0."""
+    content = {
+        "augmentation.noise_hu": {"float": [0, 30]},
+        "augmentation.intensity_probability": {"float": [0, 0.3]},
+    }
+    space = read(tmp_path, content)
+    assert checked_space(space, PRESETS["demo"]).settings.keys() == content.keys()
+    steps = {**content, "augmentation.noise_hu": {"float": [0, 30], "step": 10}}
+    with pytest.raises(ConfigError, match="only counts where augmentation changes HU"):
+        checked_space(read(tmp_path, steps), PRESETS["demo"])
+
+
 def test_values_that_exclude_each_other_are_no_pair(tmp_path):
     """Alpha is of Tversky's loss, and smoothing of the cross-entropy."""
     content = {
@@ -272,8 +285,8 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
         ),
         (
             {"training.momentum": {"choice": [0.9]}},
-            "momentum=0.9 breaks a rule: training.momentum must have a `when`: it only counts where"
-            " training.optimizer is sgd",
+            "momentum=0.9 breaks a rule: training.momentum must have a `when`, or another base: it"
+            " only counts where training.optimizer is sgd",
         ),
         (
             {
@@ -287,8 +300,8 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
                 "loss.name": {"choice": ["tversky", "dice"]},
                 "loss.alpha": {"choice": [0.3]},  # the default, which no rule of a loss refuses
             },
-            "loss.name=dice breaks a rule: loss.alpha must have a `when`: it only counts where"
-            " loss.name is tversky",
+            "loss.name=dice breaks a rule: loss.alpha must have a `when`, or another base: it only"
+            " counts where loss.name is tversky",
         ),
         (
             {"augmentation.control_spacing_voxels": {"choice": [[8, 8, 8]]}},
@@ -305,7 +318,21 @@ def test_spaces_of_fcnseg_fit_its_presets(name, preset):
             },
             "only counts where augmentation.intensity_probability is above 0",
         ),
+        (
+            {
+                "loss.batch_dice": {"choice": [True, False]},
+                "patches.batch_size": {"choice": [2, 1]},
+            },
+            "batch_size=1 breaks a rule: .*, and patches.batch_size is above 1",
+        ),
         # Conditions.
+        (
+            {
+                "patches.batch_size": {"choice": [1, 2]},
+                "training.clip_norm": {"choice": [1.0], "when": {"patches.batch_size": True}},
+            },
+            r"when must not have true or false for patches.batch_size, got \[True\]",
+        ),
         ({"loss.alpha": {"choice": [1], "when": {"loss.name": "dice"}}}, "when must name settings"),
         ({"loss.alpha": {"choice": [1], "when": {}}}, "when must map keys to values"),
         ({"loss.alpha": {"choice": [1], "when": "dice"}}, "when must map keys to values"),

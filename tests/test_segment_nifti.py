@@ -219,12 +219,13 @@ def test_voxels_that_look_like_an_empty_member_stay(both):
         PACKED + bytes(512),
         bgzip(PLAIN) + bytes(512),
         gzip.compress(PLAIN[:700]) + gzip.compress(PLAIN[700:]) + bytes(3),
+        gzip.compress(PLAIN[:10]) + gzip.compress(b"") + gzip.compress(PLAIN[10:]),
     ],
     ids=[
         *("one member", "two members", "more than the voxels", "bgzip", "bgzip, one block"),
         *("empty members behind", "empty member before", "named empty member"),
         *("stored empty member", "a zero behind", "zeros behind", "bgzip, zeros behind"),
-        "two members, zeros behind",
+        *("two members, zeros behind", "an empty member within the header"),
     ],
 )
 def test_packed_files(both, packed):

@@ -23,6 +23,13 @@ class _Condition(NamedTuple):
     rule: str
     is_met: Callable[[Config], bool]
 
+    def and_also(self, other: _Condition) -> _Condition:
+        """Gives the condition that both are met."""
+        return _Condition(
+            f"{self.rule}, and {other.rule}",
+            lambda config: self.is_met(config) and other.is_met(config),
+        )
+
 
 def _one_of(key: str, values: Iterable[str]) -> _Condition:
     section, _, name = key.partition(".")
@@ -42,6 +49,13 @@ _CHANGES_HU = _Condition(
     lambda config: config.augmentation.intensity_probability > 0,
 )
 _HU_KEYS = ("noise_hu", "blur_mm", "low_resolution", "brightness_hu", "contrast", "gamma")
+_OF_LOSS = {
+    name: _one_of("loss.name", [loss for loss, names in SETTINGS_OF_LOSS.items() if name in names])
+    for name in {name for names in SETTINGS_OF_LOSS.values() for name in names}
+}
+_HAS_BATCHES = _Condition(
+    "patches.batch_size is above 1", lambda config: config.patches.batch_size > 1
+)
 _CONDITIONS = {
     "training.weight_decay": _one_of("training.optimizer", ["adamw"]),
     "training.momentum": _one_of("training.optimizer", ["sgd"]),
@@ -57,11 +71,8 @@ _CONDITIONS = {
     "augmentation.deformation_of": _DEFORMS,
     "augmentation.control_spacing_voxels": _DEFORMS,
     "augmentation.gamma_window": _Condition(
-        "augmentation.gamma is a range, and augmentation.intensity_probability above 0",
-        lambda config: (
-            config.augmentation.gamma != (1, 1) and config.augmentation.intensity_probability > 0
-        ),
-    ),
+        "augmentation.gamma is a range", lambda config: config.augmentation.gamma != (1, 1)
+    ).and_also(_CHANGES_HU),
     **{f"augmentation.{name}": _CHANGES_HU for name in _HU_KEYS},
     "augmentation.intensity_probability": _Condition(
         "augmentation changes HU",
@@ -73,12 +84,8 @@ _CONDITIONS = {
         "the network has outputs at several levels",
         lambda config: config.model.deep_supervision + config.model.pyramid > 1,
     ),
-    **{
-        f"loss.{name}": _one_of(
-            "loss.name", [loss for loss, names in SETTINGS_OF_LOSS.items() if name in names]
-        )
-        for name in {name for names in SETTINGS_OF_LOSS.values() for name in names}
-    },
+    **{f"loss.{name}": condition for name, condition in _OF_LOSS.items()},
+    "loss.batch_dice": _OF_LOSS["batch_dice"].and_also(_HAS_BATCHES),
 }
 
 
@@ -95,4 +102,6 @@ def check_effects(keys: Iterable[str], config: Config) -> None:
     for key in keys:
         condition = _CONDITIONS.get(key)
         if condition is not None and not condition.is_met(config):
-            raise ConfigError(f"{key} must have a `when`: it only counts where {condition.rule}")
+            raise ConfigError(
+                f"{key} must have a `when`, or another base: it only counts where {condition.rule}"
+            )

@@ -127,7 +127,12 @@ def _check_key(key: str, source: str) -> None:
 
 
 def _check_kind(key: str, setting: Setting, source: str) -> None:
-    """Refuses a range for a setting that is no number, or not of its kind."""
+    """Refuses a range for a setting that is no number, or not of its kind, and 1 as true."""
+    for parent, values in setting.when.items():
+        if _number_type(parent) is not bool and any(isinstance(value, bool) for value in values):
+            raise ConfigError(
+                f"{key}: when must not have true or false for {parent}, got {values} ({source})"
+            )
     kind = _number_type(key)
     if isinstance(setting.values, Choice):
         if kind is not bool and any(isinstance(value, bool) for value in setting.values.choice):
@@ -202,12 +207,22 @@ def _check(
     try:
         made = override(config, settings)
         output_shape(made.model, made.patches.size)
-        check_effects(settings, made)
+        check_effects(settings, override(config, _inside(space, settings)))
         check(made)
     except InputError as error:
         values = " with ".join(f"{key}={value}" for key, value in tried.items())
         rule = one_line(error).removesuffix(" (override)")
         raise ConfigError(f"{values} breaks a rule: {rule} ({space.source})") from error
+
+
+def _inside(space: SearchSpace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the middle of each range without steps, of which no trial draws an end."""
+    inside = dict(settings)
+    for key in settings:
+        values = space.settings[key].values
+        if isinstance(values, FloatRange) and values.all_values() is None:
+            inside[key] = sum(values.float) / 2
+    return inside
 
 
 def _beside_first_values(space: SearchSpace, tried: Mapping[str, Any]) -> dict[str, Any] | None:

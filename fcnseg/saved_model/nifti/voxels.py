@@ -64,7 +64,9 @@ def start_of(file_bytes: tf.Tensor) -> tf.Tensor:
 def _start_of_packed(file_bytes: tf.Tensor) -> tf.Tensor:
     """Unpacks the start of a file; all of a short one."""
     start = tf.strings.substr(file_bytes, 0, _PACKED_START)
-    return _unpacked_by(_unpacked, start, is_right=lambda unpacked: _length(unpacked) > 0)
+    return _unpacked_by(
+        _unpacked, start, is_right=lambda unpacked: _length(unpacked) >= HEADER_BYTES
+    )
 
 
 def read_hu(file_bytes: tf.Tensor, header: HeaderFields, layout: Layout) -> tf.Tensor:
