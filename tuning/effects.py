@@ -53,7 +53,7 @@ _OF_LOSS = {
     name: _one_of("loss.name", [loss for loss, names in SETTINGS_OF_LOSS.items() if name in names])
     for name in {name for names in SETTINGS_OF_LOSS.values() for name in names}
 }
-_HAS_BATCHES = _Condition(
+_SEVERAL_PATCHES = _Condition(
     "patches.batch_size is above 1", lambda config: config.patches.batch_size > 1
 )
 _CONDITIONS = {
@@ -85,7 +85,7 @@ _CONDITIONS = {
         lambda config: config.model.deep_supervision + config.model.pyramid > 1,
     ),
     **{f"loss.{name}": condition for name, condition in _OF_LOSS.items()},
-    "loss.batch_dice": _OF_LOSS["batch_dice"].and_also(_HAS_BATCHES),
+    "loss.batch_dice": _OF_LOSS["batch_dice"].and_also(_SEVERAL_PATCHES),
 }
 
 
