@@ -210,8 +210,12 @@ def main() -> None:
     shape, spacing_mm = (arguments.slices, 512, 512), (arguments.slice_mm, 0.8, 0.8)
     scan = f"ct_{arguments.slices}_{arguments.slice_mm:g}"
     image, _ = make_case(arguments.output, scan, shape, spacing_mm)
-    result = {"run": run_dir.name, "shape": shape, "scan_spacing_mm": spacing_mm}
-    result["rounds"] = arguments.rounds
+    result = {
+        "run": run_dir.name,
+        "shape": shape,
+        "scan_spacing_mm": spacing_mm,
+        "rounds": arguments.rounds,
+    }
     print(json.dumps(result | measure(pythons, arguments, run_dir, image)))
 
 

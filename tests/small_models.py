@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from fcnseg.config import Config, InferenceConfig, ModelConfig, PatchConfig, write_config
 from fcnseg.networks.build import build_fcn
@@ -51,6 +52,11 @@ def make_network(config: Config = CONFIG, *, num_classes=3, seed=0) -> keras.Mod
     """A network with random weights, so that every voxel of its window counts."""
     keras.utils.set_random_seed(seed)
     return build_fcn(config.model, num_classes=num_classes)
+
+
+def in_bfloat16(values):
+    """Values rounded one by one, as float32."""
+    return values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
 
 
 def make_hu(shape, *, seed=0):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
+from small_models import in_bfloat16
 
 from fcnseg.config import ModelConfig
 from fcnseg.networks import bfloat16_kernels
@@ -22,10 +23,6 @@ NETWORKS = {
     "residual blocks": ModelConfig(filters=(8, 16), residual_blocks=(1, 2)),
     "no norm": ModelConfig(filters=(8, 16), norm="none"),
 }
-
-
-def in_bfloat16(values):
-    return values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
 
 
 def make_kernel(shape=(3, 3, 3, 8, 16)):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from small_models import (
     CONFIG,
     CROP,
+    in_bfloat16,
     make_hu,
     make_info,
     make_network,
@@ -118,8 +119,7 @@ def test_kernels_in_bfloat16_keep_the_sums_of_their_taps(name):
     rounded = kernels_of(graph_with_rounded_kernels(graph))
     assert len(rounded) == len(before) > 4
     for kernel, found in zip(before, rounded, strict=True):
-        as_bfloat16 = found.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
-        np.testing.assert_array_equal(found, as_bfloat16)
+        np.testing.assert_array_equal(found, in_bfloat16(found))
         error = np.abs((found - kernel).sum((2, 3, 4), dtype=np.float64))
         assert error.max() <= 2**-8 * np.abs(kernel).max()
     for kernel, found in zip(before, kernels_of(graph), strict=True):
@@ -189,11 +189,7 @@ def test_the_command_writes_the_masks_of_tensorflow(tmp_path):
 
 SIGNALLED = """
 import gc, os, signal
-from fcnseg.inference.openvino_backend import (
-    graph_with_rounded_kernels,
-    openvino_graph,
-    predictor_by_openvino,
-)
+from fcnseg.inference.openvino_backend import predictor_by_openvino
 from fcnseg.networks.build import build_fcn
 from fcnseg.config import ModelConfig
 

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import CROP, make_hu, write_run
+from small_models import CROP, in_bfloat16, make_hu, write_run
 from small_records import make_record, write_dataset
 from small_runs import make_config
 
@@ -87,9 +87,9 @@ def weights_of(operation):
 
 
 def has_kernels_in_bfloat16(graph):
-    kernels = [each.input_value(1).get_node() for each in operations(graph, "Convolution")]
-    in_bfloat16 = tf.bfloat16.as_numpy_dtype
-    return all((each.get_data() == each.get_data().astype(in_bfloat16)).all() for each in kernels)
+    nodes = [each.input_value(1).get_node() for each in operations(graph, "Convolution")]
+    kernels = [node.get_data() for node in nodes]
+    return all(np.array_equal(kernel, in_bfloat16(kernel)) for kernel in kernels)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

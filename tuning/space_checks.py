@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fcnseg.config import Config, config_to_mapping, override
@@ -129,13 +129,13 @@ def _check_key(key: str, source: str) -> None:
 def _check_kind(key: str, setting: Setting, source: str) -> None:
     """Refuses a range for a setting that is no number, or not of its kind, and 1 as true."""
     for parent, values in setting.when.items():
-        if _number_type(parent) is not bool and any(isinstance(value, bool) for value in values):
+        if _has_bools(parent, values):
             raise ConfigError(
                 f"{key}: when must not have true or false for {parent}, got {values} ({source})"
             )
     kind = _number_type(key)
     if isinstance(setting.values, Choice):
-        if kind is not bool and any(isinstance(value, bool) for value in setting.values.choice):
+        if _has_bools(key, setting.values.choice):
             raise ConfigError(
                 f"{key}: choice must not list true or false, got {setting.values.choice} ({source})"
             )
@@ -146,6 +146,11 @@ def _check_kind(key: str, setting: Setting, source: str) -> None:
             f"{key} must have int or choice, as it is an integer, got float"
             f" {list(setting.values.float)} ({source})"
         )
+
+
+def _has_bools(key: str, values: Iterable[Any]) -> bool:
+    """True if there is a true or false among the values of a setting that is neither."""
+    return _number_type(key) is not bool and any(isinstance(value, bool) for value in values)
 
 
 def _number_type(key: str) -> type | None:
@@ -220,7 +225,7 @@ def _inside(space: SearchSpace, settings: Mapping[str, Any]) -> dict[str, Any]:
     inside = dict(settings)
     for key in settings:
         values = space.settings[key].values
-        if isinstance(values, FloatRange) and values.all_values() is None:
+        if isinstance(values, FloatRange) and values.step is None:
             inside[key] = sum(values.float) / 2
     return inside
 
